@@ -1,0 +1,45 @@
+"""The exceptions of mtad; every message says what was given, what is allowed and what to do.
+
+    MtadError
+     ├── CheckpointError              a model folder that is missing, incomplete or unreadable
+     ├── UnsupportedModelError        an architecture whose attention cannot take a token tree
+     ├── VocabularyMismatchError      a target and a draft that do not share their token ids
+     ├── PromptError                  an empty prompt, or ids out of range
+     ├── ContextLengthError           prompt and new tokens do not fit the model's context
+     ├── CacheMemoryError             the KV cache does not fit the memory that is free
+     └── NonFiniteLogitsError         a model returned NaN or infinity
+
+Options with impossible values raise `ValueError`.
+"""
+
+
+class MtadError(Exception):
+    """Base of every error whose message is meant for the user."""
+
+
+class CheckpointError(MtadError):
+    """A checkpoint is missing, incomplete or unreadable."""
+
+
+class UnsupportedModelError(MtadError):
+    """The architecture cannot be decoded with a token tree."""
+
+
+class VocabularyMismatchError(MtadError):
+    """Target and draft do not agree on what a token id means."""
+
+
+class PromptError(MtadError):
+    """A prompt is empty or holds ids outside the vocabulary."""
+
+
+class ContextLengthError(MtadError):
+    """Prompt plus new tokens do not fit the model's context."""
+
+
+class CacheMemoryError(MtadError):
+    """The KV cache does not fit the memory that is free."""
+
+
+class NonFiniteLogitsError(MtadError):
+    """A model returned NaN or infinity instead of logits."""

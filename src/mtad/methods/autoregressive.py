@@ -1,0 +1,51 @@
+"""Autoregressive: one token per target call.
+
+The baseline, written as a method with an empty draft so that a speed-up compares two runs of the
+same loop. The rule, with p = target: x ~ p(. | prefix). Temperature 0 is greedy decoding. Lossless
+by definition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mtad.acceptance import chain_path, endpoint
+from mtad.lm import LM
+from mtad.method import Method, Verdict
+from mtad.noise import Noise
+from mtad.prefix import Prefix
+from mtad.sampling import Warper
+from mtad.tree import TokenTree
+
+
+@dataclass(frozen=True)
+class Autoregressive(Method):
+    """Ordinary token-by-token decoding with the target alone."""
+
+    name: ClassVar[str] = "autoregressive"
+    lossless: ClassVar[bool] = True
+    citation: ClassVar[str] = "ancestral sampling"
+    drafter: ClassVar[Literal["draft", "target", "none"]] = "none"
+
+    def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+        """The root alone."""
+        return prefix.root()
+
+    def verify(
+        self,
+        tree: TokenTree,
+        target_logits: Float[Tensor, "rows nodes vocab"],
+        warp: Warper,
+        noise: Noise,
+    ) -> Verdict:
+        """One token from the target's law."""
+        token = endpoint(warp(target_logits, tree)[:, 0], noise)
+        return Verdict(chain_path(tree), token.new_zeros(token.shape), token)
+
+    def num_nodes(self, vocab: int, max_new_tokens: int) -> int:
+        """The root."""
+        return 1

@@ -1,0 +1,96 @@
+"""BiLD, the big little decoder: the draft runs until it is unsure, the target rolls it back.
+
+With p = target, q = draft, both without temperature and truncation for the two tests:
+
+    fallback:  the draft stops before a token if max_v q(v) < α_FB, and after γ_max tokens
+    rollback:  at the first j with -log p(d_j) > α_RB and argmax p != d_j, drop d_j and the rest
+    endpoint:  the target's own next token after what is left
+
+Tokens are drawn from the warped laws, which is greedy decoding at temperature 0, the setting of
+the paper. The run starts with the target. A draft token that the target's warp removes is still
+judged by the raw law. Lossy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mtad.acceptance import at_node, chain_path, endpoint, prefix_length
+from mtad.drafting import may_extend
+from mtad.lm import LM
+from mtad.method import Method, Verdict, require
+from mtad.noise import Noise, sample
+from mtad.prefix import Prefix
+from mtad.sampling import Warper
+from mtad.tree import TokenTree
+
+
+@dataclass(frozen=True)
+class BiLD(Method):
+    """Variable-length drafts with a fallback and a rollback policy.
+
+    Attributes:
+        fallback_threshold: α_FB, the draft goes on while its top probability is at least this.
+        rollback_threshold: α_RB in nats, the loss above which the target takes back a token.
+        num_draft_tokens: γ_max, most draft tokens per iteration.
+    """
+
+    fallback_threshold: float = 0.6
+    rollback_threshold: float = 5.0
+    num_draft_tokens: int = 10
+
+    name: ClassVar[str] = "bild"
+    lossless: ClassVar[bool] = False
+    citation: ClassVar[str] = "Kim et al. 2023, arXiv 2302.07863"
+
+    def __post_init__(self) -> None:
+        """Refuse impossible options."""
+        require(self.num_draft_tokens >= 1, self, "num_draft_tokens", "an integer >= 1")
+        require(self.fallback_threshold >= 0, self, "fallback_threshold", "a number >= 0")
+        require(self.rollback_threshold > 0, self, "rollback_threshold", "a number > 0 (nats)")
+
+    def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+        """A chain that ends where the draft is unsure; one flag is read per draft step."""
+        assert lm is not None
+        tree = prefix.root()
+        running = (prefix.num_new > 0)[:, None]
+        for depth in range(self.num_draft_tokens):
+            running = running & may_extend(tree, prefix)
+            if not bool(running.any()):
+                break
+            logits = lm.forward_level(tree)
+            sure = warp.raw(logits, tree, tree.last_level).amax(-1).exp() >= self.fallback_threshold
+            law = warp(logits, tree, tree.last_level)
+            token = sample(law, noise.uniform(f"draft {depth}", 1))
+            running = running & sure
+            tree = tree.grow(
+                token,
+                torch.full_like(token, depth),
+                running,
+                torch.where(running, law.gather(2, token[:, :, None])[:, :, 0], 0.0),
+            )
+        return tree
+
+    def verify(
+        self,
+        tree: TokenTree,
+        target_logits: Float[Tensor, "rows nodes vocab"],
+        warp: Warper,
+        noise: Noise,
+    ) -> Verdict:
+        """Everything before the first offending token, then a token from the target's law."""
+        raw, p = warp.raw(target_logits, tree), warp(target_logits, tree)
+        loss = -tree.token_values(raw)
+        best = p.argmax(-1).gather(1, tree.parents.clamp(min=0))
+        offends = (loss > self.rollback_threshold) & (best != tree.tokens)
+        length = prefix_length((~offends & tree.alive)[:, 1:])
+        return Verdict(chain_path(tree), length, endpoint(at_node(p, length), noise))
+
+    def num_nodes(self, vocab: int, max_new_tokens: int) -> int:
+        """The longest run and the root."""
+        return self.num_draft_tokens + 1

@@ -1,0 +1,115 @@
+"""MMTAD, MTAD with all beams verified: the deepest acceptable node of the beam tree wins.
+
+All beams of all levels are scored by the target in one tree forward. With p = target, q = draft,
+d* the best final beam and v a node of depth j, v passes iff
+
+    "star":  p(v) / q(d*_1…d*_j)                        >= τ   (default)
+    "own":   p(v) / q(v)                                >= τ
+    "max":   p(v) / max over nodes u of depth j of q(u) >= τ
+
+where p(v) and q(v) are the joint probabilities of the path to v. η is the largest depth with a
+passing node; of those at depth η the one of largest p(v) is committed; endpoint ~ p(. | path).
+With the same beams "star" never stops earlier than MTAD. Lossy, and more mode-seeking than MTAD.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mtad.acceptance import endpoint_after, first_deepest, joint_logprobs, value_at
+from mtad.drafting import Law, beams, require_beam_options
+from mtad.lm import LM
+from mtad.method import Method, Verdict, require
+from mtad.noise import Noise
+from mtad.prefix import Prefix
+from mtad.sampling import Warper
+from mtad.tree import TokenTree
+
+
+@dataclass(frozen=True)
+class MMTAD(Method):
+    """Multi-candidate MTAD with tree verification.
+
+    Attributes:
+        num_draft_tokens: γ, depth of the tree.
+        beam_width: W, nodes per level.
+        accept_threshold: τ >= 0, as in MTAD.
+        ratio_on: laws in the ratio: "warped", or "raw" for those without temperature and truncation.
+        endpoint: "sample" or "greedy", as in MTAD.
+        beam: "sample", "sample_with_replacement" or "search", as in MTAD.
+        rule: "star", "own" or "max".
+    """
+
+    num_draft_tokens: int = 4
+    beam_width: int = 4
+    accept_threshold: float = 0.5
+    ratio_on: Law = "warped"
+    endpoint: Literal["sample", "greedy"] = "sample"
+    beam: Literal["sample", "sample_with_replacement", "search"] = "sample"
+    rule: Literal["star", "own", "max"] = "star"
+
+    name: ClassVar[str] = "mmtad"
+    lossless: ClassVar[bool] = False
+    citation: ClassVar[str] = "Qin et al., ICLR 2025, arXiv 2407.09722, multi-candidate variant"
+
+    def __post_init__(self) -> None:
+        """Refuse impossible options."""
+        require_beam_options(self)
+        require(self.rule in ("star", "own", "max"), self, "rule", "'star', 'own' or 'max'")
+
+    def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+        """The tree of all beams."""
+        assert lm is not None
+        tree, _ = beams(
+            lm,
+            prefix,
+            warp,
+            noise,
+            width=self.beam_width,
+            depth=self.num_draft_tokens,
+            selection=self.beam,
+            ratio_on=self.ratio_on,
+        )
+        return tree
+
+    def verify(
+        self,
+        tree: TokenTree,
+        target_logits: Float[Tensor, "rows nodes vocab"],
+        warp: Warper,
+        noise: Noise,
+    ) -> Verdict:
+        """The deepest passing node, then a token of the target."""
+        p = warp(target_logits, tree)
+        judge = p if self.ratio_on == "warped" else warp.raw(target_logits, tree)
+        joint_p = joint_logprobs(tree, judge)
+        bar = math.log(self.accept_threshold) if self.accept_threshold > 0 else -math.inf
+        log_ratio = joint_p - self._denominator(tree)
+        passes = tree.alive & (joint_p > -math.inf) & (log_ratio >= bar)
+        node, depth = first_deepest(tree, passes, joint_p)
+        token = endpoint_after(p, node, self.endpoint, noise)
+        return Verdict(tree.path_to(node), depth, token)
+
+    def _denominator(self, tree: TokenTree) -> Float[Tensor, "rows nodes"]:
+        """The joint log-probability that each node's own is compared with."""
+        joint_q = tree.joint_logprobs
+        if self.rule == "own":
+            return joint_q
+        if self.rule == "max":
+            living = joint_q.masked_fill(~tree.alive, -math.inf)
+            per_level = [living[:, level].amax(1) for level in tree.levels]
+        else:
+            best = tree.previous.new_full((tree.num_rows,), tree.last_level.start)
+            star = torch.nn.functional.pad(tree.path_to(best), (1, 0))
+            per_level = [value_at(joint_q, node) for node in star.unbind(1)]
+        return torch.stack(per_level, dim=1)[:, tree.depths]
+
+    def num_nodes(self, vocab: int, max_new_tokens: int) -> int:
+        """All beams of all levels, and the root."""
+        return self.num_draft_tokens * self.beam_width + 1

@@ -1,0 +1,99 @@
+"""MTAD, multi-token assisted decoding: beam-sampled drafts, accepted by their joint likelihood.
+
+The draft keeps W beams for γ steps and proposes the one of largest joint probability, d_1 … d_γ.
+With p = target, q = draft (the exact chain probability of the draft, warped like p):
+
+    η = max { i : p(d_1…d_i) / q(d_1…d_i) >= τ },  0 if there is none
+    endpoint ~ p(. | d_1…d_η)
+
+It is the longest passing prefix, not the first failure: a weak token is kept if what follows makes
+up for it. The test is deterministic and the endpoint has no residual. Lossy for τ < 1: it favours
+likely blocks. Whenever η >= 1, PPL_p(block) <= τ^(-1/η) · PPL_q(block).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mtad.acceptance import chain_path, endpoint_after, joint_logprobs, last_true
+from mtad.drafting import Law, beams, require_beam_options
+from mtad.lm import LM
+from mtad.method import Method, Verdict
+from mtad.noise import Noise
+from mtad.prefix import Prefix
+from mtad.sampling import Warper
+from mtad.tree import TokenTree
+
+
+@dataclass(frozen=True)
+class MTAD(Method):
+    """Algorithm 1 of Qin et al.
+
+    Attributes:
+        num_draft_tokens: γ, length of the draft.
+        beam_width: W, beams of the draft.
+        accept_threshold: τ >= 0; 0 accepts whatever the target can say, 1 what it likes at
+            least as much as the draft does, infinity nothing.
+        ratio_on: laws in the ratio: "warped", or "raw" for those without temperature and truncation.
+        endpoint: "sample" draws the token after the block, "greedy" takes the most likely one.
+        beam: "sample" draws beams without replacement, "sample_with_replacement" as the authors'
+            code does (equal beams are merged), "search" keeps the best.
+    """
+
+    num_draft_tokens: int = 4
+    beam_width: int = 4
+    accept_threshold: float = 0.5
+    ratio_on: Law = "warped"
+    endpoint: Literal["sample", "greedy"] = "sample"
+    beam: Literal["sample", "sample_with_replacement", "search"] = "sample"
+
+    name: ClassVar[str] = "mtad"
+    lossless: ClassVar[bool] = False
+    citation: ClassVar[str] = "Qin et al., ICLR 2025, arXiv 2407.09722, Algorithm 1"
+
+    def __post_init__(self) -> None:
+        """Refuse impossible options."""
+        require_beam_options(self)
+
+    def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+        """The beam of largest joint probability."""
+        assert lm is not None
+        tree, _ = beams(
+            lm,
+            prefix,
+            warp,
+            noise,
+            width=self.beam_width,
+            depth=self.num_draft_tokens,
+            selection=self.beam,
+            ratio_on=self.ratio_on,
+        )
+        best = tree.previous.new_full((tree.num_rows,), tree.last_level.start)
+        return tree.select(tree.path_to(best))
+
+    def verify(
+        self,
+        tree: TokenTree,
+        target_logits: Float[Tensor, "rows nodes vocab"],
+        warp: Warper,
+        noise: Noise,
+    ) -> Verdict:
+        """The longest prefix whose joint ratio reaches τ, then a token of the target."""
+        p = warp(target_logits, tree)
+        judge = p if self.ratio_on == "warped" else warp.raw(target_logits, tree)
+        joint_p = joint_logprobs(tree, judge)
+        log_ratio = joint_p - tree.joint_logprobs
+        bar = math.log(self.accept_threshold) if self.accept_threshold > 0 else -math.inf
+        passes = tree.alive & (joint_p > -math.inf) & (log_ratio >= bar)
+        length = last_true(passes[:, 1:])
+        token = endpoint_after(p, length, self.endpoint, noise)
+        return Verdict(chain_path(tree), length, token)
+
+    def num_nodes(self, vocab: int, max_new_tokens: int) -> int:
+        """All beams of all levels, and the root."""
+        return self.num_draft_tokens * self.beam_width + 1

@@ -1,0 +1,66 @@
+"""SpecInfer: a tree of independent draws, verified by multi-step speculative sampling.
+
+Every node of level i - 1 gets k_i children drawn independently from the draft. With p = target,
+q = draft, from the root on, p_cur = p(. | node):
+
+    for each child x in turn: accept with probability min(1, p_cur(x)/q(x)) and go on from it;
+        otherwise p_cur <- norm(max(p_cur - q, 0))
+    no child accepted: endpoint ~ p_cur
+
+Lossless. Equal siblings are not merged: each draw must be paid for with its own residual.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mtad.acceptance import walk
+from mtad.drafting import num_tree_nodes, require_k_config, sampled_tree
+from mtad.lm import LM
+from mtad.method import Method, Verdict
+from mtad.noise import Noise
+from mtad.prefix import Prefix
+from mtad.sampling import Warper
+from mtad.tree import TokenTree
+
+
+@dataclass(frozen=True)
+class SpecInfer(Method):
+    """Token trees with replacement and the multi-step rule.
+
+    Attributes:
+        k_config: children per node, level by level.
+    """
+
+    k_config: tuple[int, ...] = (4, 2, 2)
+
+    name: ClassVar[str] = "specinfer"
+    lossless: ClassVar[bool] = True
+    citation: ClassVar[str] = "Miao et al. 2024, arXiv 2305.09781"
+
+    def __post_init__(self) -> None:
+        """Refuse impossible options."""
+        require_k_config(self)
+
+    def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+        """A tree of independent draws."""
+        assert lm is not None
+        return sampled_tree(lm, prefix, warp, noise, self.k_config)
+
+    def verify(
+        self,
+        tree: TokenTree,
+        target_logits: Float[Tensor, "rows nodes vocab"],
+        warp: Warper,
+        noise: Noise,
+    ) -> Verdict:
+        """A walk from the root along accepted children."""
+        return walk(tree, warp(target_logits, tree), self.k_config, noise, shrink_q=False)
+
+    def num_nodes(self, vocab: int, max_new_tokens: int) -> int:
+        """The tree."""
+        return num_tree_nodes(self.k_config)

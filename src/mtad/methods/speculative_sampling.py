@@ -1,0 +1,101 @@
+"""Speculative sampling: a sampled chain of draft tokens, each kept with probability min(1, p/q).
+
+The draft samples d_1 … d_γ from its own law; the target scores them in one forward. With
+p = target, q = draft and U_j uniform, at position j:
+
+    accept d_j  iff  log U_j <= log p_j(d_j) - log q_j(d_j);  stop at the first rejection
+    after a rejection at j:   x ~ norm(max(p_j - q_j, 0))
+    after γ acceptances:      x ~ p_(γ+1)
+
+Lossless: the accepted mass min(p, q) plus the residual mass max(p - q, 0) is p. With
+`accept_threshold` t the random test becomes p_j(d_j)/q_j(d_j) >= t and the residual becomes p,
+which is lossy: the ablation that shows what the joint ratio of MTAD adds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mtad.acceptance import (
+    at_node,
+    chain_laws,
+    chain_path,
+    endpoint,
+    prefix_length,
+    speculative_endpoint_law,
+)
+from mtad.drafting import sampled_tree
+from mtad.lm import LM
+from mtad.method import Method, Verdict, require
+from mtad.noise import Noise
+from mtad.prefix import Prefix
+from mtad.sampling import Warper
+from mtad.tree import TokenTree
+
+
+@dataclass(frozen=True)
+class SpeculativeSampling(Method):
+    """Chain drafts with the exact acceptance rule of Leviathan et al. and Chen et al.
+
+    Attributes:
+        num_draft_tokens: γ, draft tokens per iteration.
+        accept_threshold: None for the exact rule; a ratio >= 0 for the lossy fixed threshold.
+    """
+
+    num_draft_tokens: int = 4
+    accept_threshold: float | None = None
+
+    name: ClassVar[str] = "speculative_sampling"
+    lossless: ClassVar[bool] = True
+    citation: ClassVar[str] = (
+        "Leviathan et al. 2023, arXiv 2211.17192; Chen et al. 2023, arXiv 2302.01318"
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse impossible options."""
+        threshold = self.accept_threshold
+        require(self.num_draft_tokens >= 1, self, "num_draft_tokens", "an integer >= 1")
+        require(threshold is None or threshold >= 0, self, "accept_threshold", "None or >= 0")
+
+    @property
+    def is_lossless(self) -> bool:
+        """Only with the exact rule."""
+        return self.accept_threshold is None
+
+    def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+        """A chain sampled from the draft."""
+        assert lm is not None
+        return sampled_tree(lm, prefix, warp, noise, (1,) * self.num_draft_tokens)
+
+    def verify(
+        self,
+        tree: TokenTree,
+        target_logits: Float[Tensor, "rows nodes vocab"],
+        warp: Warper,
+        noise: Noise,
+    ) -> Verdict:
+        """The longest prefix of accepted tokens, then the residual or the bonus token."""
+        p, q = warp(target_logits, tree), chain_laws(tree)
+        log_ratio = (tree.token_values(p) - tree.node_logprobs)[:, 1:]
+        accepted = tree.alive[:, 1:] & (self._bar(noise) <= log_ratio)
+        length = prefix_length(accepted)
+        law = speculative_endpoint_law(p, q, tree.alive[:, 1:], length)
+        law = law if self.is_lossless else at_node(p, length)
+        return Verdict(chain_path(tree), length, endpoint(law, noise))
+
+    def _bar(self, noise: Noise) -> Float[Tensor, "rows depth"]:
+        u = noise.uniform("accept", self.num_draft_tokens)
+        if self.accept_threshold is None:
+            return u.log()
+        bar = math.log(self.accept_threshold) if self.accept_threshold > 0 else -math.inf
+        return torch.full_like(u, max(bar, -1e300))
+
+    def num_nodes(self, vocab: int, max_new_tokens: int) -> int:
+        """The chain and the root."""
+        return self.num_draft_tokens + 1

@@ -1,0 +1,83 @@
+"""Typical acceptance: a draft token is kept if the target finds it typical enough.
+
+With p = target at the temperature in force but without top-k and top-p, H its entropy in nats and
+c the context, a draft token x is accepted iff
+
+    p(x|c) > min(ε, δ · exp(-H(p(.|c))))
+
+and the chain ends at the first token that fails; the endpoint token is drawn from the target's
+law. ε (`posterior_threshold`) caps what a confident context may ask for, δ (`posterior_alpha`)
+lowers the bar in flat ones. The draft's law plays no part. Lossy; exact at temperature 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mtad.acceptance import at_node, chain_path, endpoint, prefix_length
+from mtad.drafting import sampled_tree
+from mtad.lm import LM
+from mtad.method import Method, Verdict, require
+from mtad.noise import Noise
+from mtad.prefix import Prefix
+from mtad.sampling import Warper
+from mtad.tree import TokenTree
+
+
+@dataclass(frozen=True)
+class TypicalAcceptance(Method):
+    """Chain drafts accepted by the entropy-dependent threshold of Medusa.
+
+    Attributes:
+        num_draft_tokens: draft tokens per iteration.
+        posterior_threshold: ε.
+        posterior_alpha: δ.
+    """
+
+    num_draft_tokens: int = 4
+    posterior_threshold: float = 0.09
+    posterior_alpha: float = 0.3
+
+    name: ClassVar[str] = "typical_acceptance"
+    lossless: ClassVar[bool] = False
+    citation: ClassVar[str] = "Cai et al. 2024 (Medusa), arXiv 2401.10774"
+
+    def __post_init__(self) -> None:
+        """Refuse impossible options."""
+        require(self.num_draft_tokens >= 1, self, "num_draft_tokens", "an integer >= 1")
+        for option in ("posterior_threshold", "posterior_alpha"):
+            require(0 <= getattr(self, option) <= 1, self, option, "a number from 0 to 1")
+
+    def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+        """A chain sampled from the draft."""
+        assert lm is not None
+        return sampled_tree(lm, prefix, warp, noise, (1,) * self.num_draft_tokens)
+
+    def verify(
+        self,
+        tree: TokenTree,
+        target_logits: Float[Tensor, "rows nodes vocab"],
+        warp: Warper,
+        noise: Noise,
+    ) -> Verdict:
+        """The longest prefix of typical tokens, then a token from the target's law."""
+        tempered = warp.tempered(target_logits, tree)
+        bar = self._bar(tempered).gather(1, tree.parents.clamp(min=0))
+        typical = tree.token_values(tempered).exp() > bar
+        length = prefix_length((typical & tree.alive)[:, 1:])
+        law = at_node(warp(target_logits, tree), length)
+        return Verdict(chain_path(tree), length, endpoint(law, noise))
+
+    def _bar(self, law: Float[Tensor, "rows nodes vocab"]) -> Float[Tensor, "rows nodes"]:
+        """min(ε, δ exp(-H)), with 0 log 0 = 0."""
+        negative_entropy = torch.special.xlogy(law.exp(), law.exp()).sum(-1)
+        return (self.posterior_alpha * negative_entropy.exp()).clamp(max=self.posterior_threshold)
+
+    def num_nodes(self, vocab: int, max_new_tokens: int) -> int:
+        """The chain and the root."""
+        return self.num_draft_tokens + 1

@@ -1,0 +1,86 @@
+"""Counter-based random numbers, and drawing tokens with them.
+
+A number is a pure function of (seed, position, tag, index): a request's text depends on its seed
+alone, never on its neighbours in the batch or on what was drawn before. Knows no model.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def _signed(value: int) -> int:
+    """The two's complement reading of a 64-bit constant."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+_MIX_1, _MIX_2 = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
+_GAMMA = _signed(0x9E3779B97F4A7C15)
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """The finaliser of splitmix64 (Steele, Lea and Flood 2014), on int64 with wrap-around."""
+    x = (x ^ _shift_right(x, 30)) * _MIX_1
+    x = (x ^ _shift_right(x, 27)) * _MIX_2
+    return x ^ _shift_right(x, 31)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Counter-based uniform numbers: a pure function of (seed, position, tag, index).
+
+    Attributes:
+        seeds: (B,) one seed per row.
+        positions: (B,) number of tokens committed so far; no two iterations share it.
+    """
+
+    seeds: Int[Tensor, " rows"]
+    positions: Int[Tensor, " rows"]
+
+    def uniform(self, tag: str, *shape: int) -> Float[Tensor, "rows ..."]:
+        """Float64 numbers in (0, 1), (B, *shape), independent across tags and indices."""
+        key = _mix(_mix(self.seeds * _GAMMA) + self.positions)
+        key = _mix(key ^ _signed(zlib.crc32(tag.encode()) << 31))
+        index = torch.arange(math.prod(shape), device=key.device)
+        bits = _mix(key[:, None] + (index + 1) * _GAMMA)
+        return ((_shift_right(bits, 24).double() + 0.5) * 2.0**-40).view(-1, *shape)
+
+    def gumbel(self, tag: str, *shape: int) -> Float[Tensor, "rows ..."]:
+        """Standard Gumbel numbers, float32, (B, *shape)."""
+        return -torch.log(-torch.log(self.uniform(tag, *shape))).float()
+
+
+def sample(law: Float[Tensor, "*lead vocab"], u: Float[Tensor, "*lead"]) -> Int[Tensor, "*lead"]:
+    """One token per log-law by inversion of its distribution function at `u`."""
+    return sample_many(law, u[..., None]).squeeze(-1)
+
+
+def sample_many(
+    law: Float[Tensor, "*lead vocab"], u: Float[Tensor, "*lead draws"]
+) -> Int[Tensor, "*lead draws"]:
+    """Independent draws from each log-law by inversion; never a token of probability 0."""
+    mass = law.double().exp().cumsum(-1)
+    index = torch.searchsorted(mass, u * mass[..., -1:], right=True)
+    return index.clamp(max=law.shape[-1] - 1)
+
+
+def normalize(weights: Float[Tensor, "*lead vocab"]) -> Float[Tensor, "*lead vocab"]:
+    """Log-law proportional to non-negative `weights`, whose sum must be positive."""
+    return (weights / weights.sum(-1, keepdim=True)).log()
+
+
+def first_argmax(values: Float[Tensor, "*lead width"]) -> Int[Tensor, "*lead"]:
+    """Index of the largest value, the lowest one among equals."""
+    top = values == values.amax(-1, keepdim=True)
+    index = top.int().cummax(-1).values.lt(1).sum(-1)
+    return index.clamp(max=values.shape[-1] - 1)

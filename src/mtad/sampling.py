@@ -1,0 +1,278 @@
+"""From logits to log-laws: sampling parameters of a request and the warper of a batch.
+
+Laws are float32 and in log space whatever the model's dtype. The order is the one of the authors'
+code and of transformers: penalties and biases, temperature, top-k, top-p, min-p. Knows no model
+and no method.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mtad.prefix import Prefix
+from mtad.tree import TokenTree
+
+NEVER = float("-inf")
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How one request samples, and when it ends.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_k: keep tokens at least as likely as the k-th; 0 is off.
+        top_p: keep the most likely tokens until their mass passes p; 1 is off.
+        min_p: drop tokens less likely than this share of the most likely one; 0 is off.
+        repetition_penalty: divides positive and multiplies negative logits of tokens in prompt or
+            output (CTRL, Keskar et al. 2019); 1 is off.
+        frequency_penalty: subtracted once per occurrence in the output.
+        presence_penalty: subtracted once if the token is in the output.
+        logit_bias: added to the logits, by token id.
+        suppress_tokens: token ids that are never produced.
+        min_new_tokens: no EOS before this many new tokens.
+        max_new_tokens: budget of new tokens.
+        eos_token_ids: token ids that end the text; empty means none does.
+        seed: the text depends on this and on nothing else in the batch.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    suppress_tokens: Sequence[int] = ()
+    min_new_tokens: int = 0
+    max_new_tokens: int = 128
+    eos_token_ids: Sequence[int] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values that have no meaning."""
+        allowed = {
+            "temperature": (0.0, math.inf, "a finite number >= 0 (0 is greedy)"),
+            "top_k": (0, math.inf, "an integer >= 0 (0 is off)"),
+            "min_p": (0.0, 1.0, "a number from 0 (off) to 1"),
+            "frequency_penalty": (-math.inf, math.inf, "a finite number"),
+            "presence_penalty": (-math.inf, math.inf, "a finite number"),
+            "min_new_tokens": (0, math.inf, "an integer >= 0"),
+            "max_new_tokens": (0, math.inf, "an integer >= 0"),
+        }
+        for name, (low, high, text) in allowed.items():
+            value = getattr(self, name)
+            if not (low <= value <= high and math.isfinite(value)):
+                raise ValueError(f"{name} is {value!r}; it must be {text}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p!r}; it must be in (0, 1] (1 is off)")
+        if not (self.repetition_penalty > 0 and math.isfinite(self.repetition_penalty)):
+            raise ValueError(
+                f"repetition_penalty is {self.repetition_penalty!r}; it must be > 0 (1 is off)"
+            )
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(
+                f"min_new_tokens is {self.min_new_tokens}, more than "
+                f"max_new_tokens, {self.max_new_tokens}"
+            )
+
+    def active(self) -> set[str]:
+        """Names of the settings that are not neutral (seed and lengths left out)."""
+        silent = {"seed", "max_new_tokens", "eos_token_ids"}
+        return {
+            f.name
+            for f in fields(self)
+            if f.name not in silent and getattr(self, f.name) != getattr(SamplingParams(), f.name)
+        }
+
+
+@dataclass(frozen=True)
+class Warper:
+    """Per-row rules that turn logits into log-laws.
+
+    Attributes:
+        temperature, top_k, top_p, min_p, repetition, frequency, presence, min_new: (B,) each.
+        bias: (B, V) added to the logits, -inf for suppressed tokens.
+        used: names of the settings that some row uses; the others cost nothing.
+        largest_k: the largest top-k of the batch.
+        vocab: V.
+        prefix: the committed text, once bound with `at`.
+        seen: (B, V) occurrences in prompt and output; `output`: in the output only.
+    """
+
+    temperature: Float[Tensor, " rows"]
+    top_k: Int[Tensor, " rows"]
+    top_p: Float[Tensor, " rows"]
+    min_p: Float[Tensor, " rows"]
+    repetition: Float[Tensor, " rows"]
+    frequency: Float[Tensor, " rows"]
+    presence: Float[Tensor, " rows"]
+    min_new: Int[Tensor, " rows"]
+    bias: Float[Tensor, "rows vocab"] | None
+    used: frozenset[str]
+    largest_k: int
+    vocab: int
+    prefix: Prefix | None = None
+    seen: Float[Tensor, "rows vocab"] | None = None
+    output: Float[Tensor, "rows vocab"] | None = None
+
+    @classmethod
+    def of(cls, params: Sequence[SamplingParams], vocab: int, device: torch.device) -> Warper:
+        """The warper of a batch, one row per request."""
+
+        def column(name: str, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.tensor([getattr(p, name) for p in params], dtype=dtype, device=device)
+
+        used = frozenset().union(*(p.active() for p in params))
+        return cls(
+            temperature=column("temperature"),
+            top_k=column("top_k", torch.int64),
+            top_p=column("top_p"),
+            min_p=column("min_p"),
+            repetition=column("repetition_penalty"),
+            frequency=column("frequency_penalty"),
+            presence=column("presence_penalty"),
+            min_new=column("min_new_tokens", torch.int64),
+            bias=_bias(params, vocab, device) if used & {"logit_bias", "suppress_tokens"} else None,
+            used=used,
+            largest_k=max((p.top_k for p in params), default=0),
+            vocab=vocab,
+        )
+
+    @property
+    def is_greedy(self) -> Bool[Tensor, "rows 1 1"]:
+        """Rows of temperature 0."""
+        return (self.temperature == 0)[:, None, None]
+
+    def at(self, prefix: Prefix) -> Warper:
+        """The warper for this committed text."""
+        if not self.used & {"repetition_penalty", "frequency_penalty", "presence_penalty"}:
+            return replace(self, prefix=prefix)
+        places = torch.arange(prefix.tokens.shape[1], device=prefix.tokens.device)
+        committed = places < prefix.lengths[:, None]
+        in_output = committed & (places >= prefix.prompt_lengths[:, None])
+        return replace(
+            self,
+            prefix=prefix,
+            seen=_count(prefix.tokens, committed, self.vocab),
+            output=_count(prefix.tokens, in_output, self.vocab),
+        )
+
+    def __call__(
+        self, logits: Float[Tensor, "rows nodes vocab"], tree: TokenTree, nodes: slice | None = None
+    ) -> Float[Tensor, "rows nodes vocab"]:
+        """Log-laws after `nodes` of the tree (all by default), -inf for removed tokens."""
+        return self.truncate(self._process(logits, tree, nodes))
+
+    def raw(
+        self, logits: Float[Tensor, "rows nodes vocab"], tree: TokenTree, nodes: slice | None = None
+    ) -> Float[Tensor, "rows nodes vocab"]:
+        """Log-laws with penalties and biases but neither temperature nor truncation."""
+        return self._process(logits, tree, nodes).log_softmax(-1)
+
+    def tempered(
+        self, logits: Float[Tensor, "rows nodes vocab"], tree: TokenTree
+    ) -> Float[Tensor, "rows nodes vocab"]:
+        """Log-laws with temperature but without truncation; one-hot in greedy rows."""
+        logits = self._process(logits, tree, None)
+        return self._one_hot_if_greedy((logits / self._divisor()).log_softmax(-1), logits)
+
+    def truncate(
+        self, scores: Float[Tensor, "rows nodes width"]
+    ) -> Float[Tensor, "rows nodes width"]:
+        """Temperature, top-k, top-p and min-p over the last dimension, then log-softmax."""
+        logits = scores / self._divisor()
+        if "top_k" in self.used:
+            logits = keep_top_k(logits, self.top_k[:, None, None], self.largest_k)
+        if "top_p" in self.used:
+            logits = keep_top_p(logits, self.top_p[:, None, None])
+        if "min_p" in self.used:
+            logits = keep_min_p(logits, self.min_p[:, None, None])
+        return self._one_hot_if_greedy(logits.log_softmax(-1), scores)
+
+    def _divisor(self) -> Tensor:
+        return torch.where(self.temperature == 0, 1.0, self.temperature)[:, None, None]
+
+    def _one_hot_if_greedy(self, law: Tensor, scores: Tensor) -> Tensor:
+        if "temperature" not in self.used:
+            return law
+        best = scores.argmax(-1, keepdim=True)
+        one_hot = torch.full_like(law, NEVER).scatter(-1, best, 0.0)
+        return torch.where(self.is_greedy, one_hot, law)
+
+    def _process(self, logits: Tensor, tree: TokenTree, nodes: slice | None) -> Tensor:
+        """Logits after penalties, biases and the ban on early EOS, each judged along the path."""
+        nodes = nodes or slice(0, tree.num_nodes)
+        if self.seen is not None and self.output is not None:
+            logits = self._penalize(logits, _count_path(tree, nodes, logits.shape[-1]))
+        if self.bias is not None:
+            logits = logits + self.bias[:, None]
+        if "min_new_tokens" in self.used and self.prefix is not None:
+            num_new = self.prefix.num_new[:, None] + tree.depths[nodes]
+            early = (num_new < self.min_new[:, None])[:, :, None]
+            logits = logits.masked_fill(early & self._eos_mask(logits.shape[-1])[:, None], NEVER)
+        return logits
+
+    def _penalize(self, logits: Tensor, path: Tensor) -> Tensor:
+        assert self.seen is not None and self.output is not None
+        seen, output = self.seen[:, None] + path, self.output[:, None] + path
+        factor = self.repetition[:, None, None]
+        scaled = torch.where(logits > 0, logits / factor, logits * factor)
+        logits = torch.where(seen > 0, scaled, logits)
+        logits = logits - self.frequency[:, None, None] * output
+        return logits - self.presence[:, None, None] * (output > 0)
+
+    def _eos_mask(self, vocab: int) -> Tensor:
+        assert self.prefix is not None
+        return _count(self.prefix.eos.clamp(min=0), self.prefix.eos >= 0, vocab) > 0
+
+
+def _bias(params: Sequence[SamplingParams], vocab: int, device: torch.device) -> Tensor:
+    bias = torch.zeros(len(params), vocab)
+    for row, p in zip(bias, params, strict=True):
+        for token, value in [*p.logit_bias.items(), *((t, NEVER) for t in p.suppress_tokens)]:
+            if not 0 <= token < vocab:
+                raise ValueError(f"token id {token} is not in the vocabulary of {vocab} tokens")
+            row[token] += value
+    return bias.to(device)
+
+
+def _count(tokens: Tensor, counted: Tensor, vocab: int) -> Tensor:
+    zeros = torch.zeros(tokens.shape[0], vocab, device=tokens.device)
+    return zeros.scatter_add(1, tokens, counted.float())
+
+
+def _count_path(tree: TokenTree, nodes: slice, vocab: int) -> Tensor:
+    """Occurrences of every token on the way from below the root to each node, (B, n, V)."""
+    one_hot = torch.nn.functional.one_hot(tree.tokens[:, 1:], vocab).float()
+    return tree.ancestors[:, nodes, 1:].float() @ one_hot
+
+
+def keep_top_k(logits: Float[Tensor, "*lead vocab"], k: Tensor, largest: int) -> Tensor:
+    """Logits below the k-th largest set to -inf; ties with it stay. k = 0 keeps all."""
+    top = logits.topk(min(largest, logits.shape[-1]), dim=-1).values
+    index = (k.clamp(1, top.shape[-1]) - 1).expand(*logits.shape[:-1], 1)
+    floor = top.gather(-1, index).masked_fill(k <= 0, NEVER)
+    return logits.masked_fill(logits < floor, NEVER)
+
+
+def keep_top_p(logits: Float[Tensor, "*lead vocab"], p: Tensor) -> Tensor:
+    """Tokens before which a mass of at most p lies, in order of likelihood; p = 1 keeps all."""
+    ordered, index = logits.sort(dim=-1, descending=True, stable=True)
+    probs = ordered.softmax(-1)
+    before = probs.cumsum(-1) - probs
+    dropped = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, index, before > p)
+    return logits.masked_fill(dropped & (p < 1), NEVER)
+
+
+def keep_min_p(logits: Float[Tensor, "*lead vocab"], min_p: Tensor) -> Tensor:
+    """Tokens at least `min_p` times as likely as the most likely one."""
+    floor = logits.amax(-1, keepdim=True) + min_p.log()
+    return logits.masked_fill(logits < floor, NEVER)

@@ -1,0 +1,170 @@
+"""The token tree: what a draft proposes, laid out level by level below the last committed token.
+
+Knows no model, no cache and no method. Node 0 is the root, the last committed token; level d holds
+the nodes of depth d, so a node's position in the text is the root's position plus d. B rows share
+the shape of the tree but not its tokens, parents or the nodes that are alive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TokenTree:
+    """A batch of token trees of one shape; a value, never changed in place.
+
+    Attributes:
+        tokens: (B, N) token ids; node 0 is the root.
+        parents: (B, N) node index of the parent, -1 for the root.
+        alive: (B, N) false for nodes that do not exist in this row: below an EOS, beyond the
+            budget, outside the draft's support. Dead nodes are never accepted.
+        ancestors: (B, N, N) true at [b, i, j] where j is i or an ancestor of i.
+        node_logprobs: (B, N) log q(node | its path) under the law it was drawn from, 0 at the root
+            and at dead nodes.
+        widths: number of nodes of each level; static.
+        laws: for each expanded level d, the draft's log-law after its nodes, (B, widths[d], V).
+            Empty for drafts that have no law (prompt lookup) or whose rule needs none (beams).
+        previous: (B,) the token before the root (the root itself where there is none).
+        draft_slots: (B, N) where each node lies in the drafter's cache, counted from the root;
+            None where that is the node's own index.
+    """
+
+    tokens: Int[Tensor, "rows nodes"]
+    parents: Int[Tensor, "rows nodes"]
+    alive: Bool[Tensor, "rows nodes"]
+    ancestors: Bool[Tensor, "rows nodes nodes"]
+    node_logprobs: Float[Tensor, "rows nodes"]
+    widths: tuple[int, ...]
+    laws: tuple[Float[Tensor, "rows _ vocab"], ...]
+    previous: Int[Tensor, " rows"]
+    draft_slots: Int[Tensor, "rows nodes"] | None = None
+
+    @classmethod
+    def root(cls, tokens: Int[Tensor, " rows"], previous: Int[Tensor, " rows"]) -> TokenTree:
+        """The tree of the last committed tokens alone."""
+        column = tokens[:, None]
+        alive = torch.ones_like(column, dtype=torch.bool)
+        return cls(
+            tokens=column,
+            parents=torch.full_like(column, -1),
+            alive=alive,
+            ancestors=alive[:, :, None],
+            node_logprobs=torch.zeros_like(column, dtype=torch.float32),
+            widths=(1,),
+            laws=(),
+            previous=previous,
+        )
+
+    @property
+    def num_rows(self) -> int:
+        """B."""
+        return self.tokens.shape[0]
+
+    @property
+    def num_nodes(self) -> int:
+        """N, the root included."""
+        return self.tokens.shape[1]
+
+    @property
+    def depth(self) -> int:
+        """Number of levels below the root."""
+        return len(self.widths) - 1
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether no level holds more than one node."""
+        return all(width == 1 for width in self.widths)
+
+    @property
+    def levels(self) -> tuple[slice, ...]:
+        """The slice of node indices of each level."""
+        ends = [sum(self.widths[: d + 1]) for d in range(len(self.widths))]
+        return tuple(slice(end - w, end) for end, w in zip(ends, self.widths, strict=True))
+
+    @property
+    def last_level(self) -> slice:
+        """The slice of the deepest level."""
+        return slice(self.num_nodes - self.widths[-1], self.num_nodes)
+
+    @property
+    def depths(self) -> Int[Tensor, " nodes"]:
+        """Depth of every node."""
+        flat = [d for d, width in enumerate(self.widths) for _ in range(width)]
+        return torch.tensor(flat, device=self.tokens.device)
+
+    def grow(
+        self,
+        tokens: Int[Tensor, "rows width"],
+        parents: Int[Tensor, "rows width"],
+        alive: Bool[Tensor, "rows width"],
+        node_logprobs: Float[Tensor, "rows width"],
+        law: Float[Tensor, "rows _ vocab"] | None = None,
+    ) -> TokenTree:
+        """The tree with one more level; `law` is the draft's law after the level above it."""
+        width = tokens.shape[1]
+        above = self.ancestors.gather(1, parents[:, :, None].expand(-1, -1, self.num_nodes))
+        own = torch.eye(width, dtype=torch.bool, device=tokens.device)
+        below = torch.cat([above, own.expand(self.num_rows, -1, -1)], dim=2)
+        kept = torch.nn.functional.pad(self.ancestors, (0, width))
+        return replace(
+            self,
+            tokens=torch.cat([self.tokens, tokens], dim=1),
+            parents=torch.cat([self.parents, parents], dim=1),
+            alive=torch.cat([self.alive, alive], dim=1),
+            ancestors=torch.cat([kept, below], dim=1),
+            node_logprobs=torch.cat([self.node_logprobs, node_logprobs], dim=1),
+            widths=(*self.widths, width),
+            laws=self.laws if law is None else (*self.laws, law),
+        )
+
+    def accumulate(self, values: Float[Tensor, "rows nodes"]) -> Float[Tensor, "rows nodes"]:
+        """Sums of `values` from the first level down to each node, without the root's own."""
+        sums = torch.zeros_like(values[:, :1])
+        for level in self.levels[1:]:
+            above = sums.gather(1, self.parents[:, level])
+            sums = torch.cat([sums, above + values[:, level]], dim=1)
+        return sums
+
+    @property
+    def joint_logprobs(self) -> Float[Tensor, "rows nodes"]:
+        """The log-probability of each node's whole path under the draft."""
+        return self.accumulate(self.node_logprobs)
+
+    def token_values(self, laws: Float[Tensor, "rows nodes vocab"]) -> Float[Tensor, "rows nodes"]:
+        """What `laws` (one per node) says of each node's token at its parent; 0 at the root."""
+        parents = self.parents[:, 1:]
+        at_parent = laws.gather(1, parents[:, :, None].expand(-1, -1, laws.shape[2]))
+        values = at_parent.gather(2, self.tokens[:, 1:, None]).squeeze(2)
+        return torch.nn.functional.pad(values, (1, 0))
+
+    def path_to(self, nodes: Int[Tensor, " rows"]) -> Int[Tensor, "rows depth"]:
+        """Node indices from level 1 down to `nodes`, 0 below them."""
+        line = self.ancestors[torch.arange(self.num_rows, device=nodes.device), nodes]
+        steps = [
+            torch.where(line[:, lv].any(1), lv.start + line[:, lv].int().argmax(1), 0)
+            for lv in self.levels[1:]
+        ]
+        return torch.stack(steps, dim=1) if steps else nodes.new_zeros(self.num_rows, 0)
+
+    def select(self, path: Int[Tensor, "rows depth"]) -> TokenTree:
+        """The chain of the root and the nodes of `path`, which stay where the drafter put them."""
+        nodes = torch.nn.functional.pad(path, (1, 0))
+        length = nodes.shape[1]
+        lower = torch.ones(length, length, dtype=torch.bool, device=path.device).tril()
+        order = torch.arange(-1, length - 1, device=path.device)
+        return replace(
+            self,
+            tokens=self.tokens.gather(1, nodes),
+            parents=order.expand(self.num_rows, -1),
+            alive=self.alive.gather(1, nodes),
+            ancestors=lower.expand(self.num_rows, -1, -1),
+            node_logprobs=self.node_logprobs.gather(1, nodes),
+            widths=(1,) * length,
+            laws=(),
+            draft_slots=nodes,
+        )
