@@ -1,0 +1,101 @@
+"""Multi-token assisted decoding: a target language model decoded with the help of a small draft.
+
+    import mtad
+    pair = mtad.load_pair("demo")
+    pair.generate(["def area(r):"], method=mtad.MTAD(accept_threshold=0.5), seed=0)[0].text
+
+Names are imported when they are first used, so that `import mtad` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mtad.engine import Block, Request, Session, Step, decode
+    from mtad.errors import MtadError
+    from mtad.method import Method, Verdict
+    from mtad.methods.autoregressive import Autoregressive
+    from mtad.methods.beam_search import BeamSearch
+    from mtad.methods.bild import BiLD
+    from mtad.methods.block_verification import BlockVerification
+    from mtad.methods.mcss import MCSS
+    from mtad.methods.mmtad import MMTAD
+    from mtad.methods.mtad import MTAD
+    from mtad.methods.mtjd import MTJD
+    from mtad.methods.prompt_lookup import PromptLookup
+    from mtad.methods.specinfer import SpecInfer
+    from mtad.methods.spectr import SpecTr
+    from mtad.methods.speculative_sampling import SpeculativeSampling
+    from mtad.methods.typical_acceptance import TypicalAcceptance
+    from mtad.pair import Chunk, Completion, ModelPair, load_pair
+    from mtad.sampling import SamplingParams
+    from mtad.stats import Stats
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "engine": ("Block", "Request", "Session", "Step", "decode"),
+    "errors": ("MtadError",),
+    "method": ("Method", "Verdict"),
+    "methods.autoregressive": ("Autoregressive",),
+    "methods.beam_search": ("BeamSearch",),
+    "methods.bild": ("BiLD",),
+    "methods.block_verification": ("BlockVerification",),
+    "methods.mcss": ("MCSS",),
+    "methods.mmtad": ("MMTAD",),
+    "methods.mtad": ("MTAD",),
+    "methods.mtjd": ("MTJD",),
+    "methods.prompt_lookup": ("PromptLookup",),
+    "methods.specinfer": ("SpecInfer",),
+    "methods.spectr": ("SpecTr",),
+    "methods.speculative_sampling": ("SpeculativeSampling",),
+    "methods.typical_acceptance": ("TypicalAcceptance",),
+    "pair": ("Chunk", "Completion", "ModelPair", "load_pair"),
+    "sampling": ("SamplingParams",),
+    "stats": ("Stats",),
+}
+_WHERE = {name: module for module, names in _HOME.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'mtad' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"mtad.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+__all__ = [
+    "MCSS",
+    "MMTAD",
+    "MTAD",
+    "MTJD",
+    "Autoregressive",
+    "BeamSearch",
+    "BiLD",
+    "Block",
+    "BlockVerification",
+    "Chunk",
+    "Completion",
+    "Method",
+    "ModelPair",
+    "MtadError",
+    "PromptLookup",
+    "Request",
+    "SamplingParams",
+    "Session",
+    "SpecInfer",
+    "SpecTr",
+    "SpeculativeSampling",
+    "Stats",
+    "Step",
+    "TypicalAcceptance",
+    "Verdict",
+    "__version__",
+    "decode",
+    "load_pair",
+]

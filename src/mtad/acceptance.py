@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from mtad.method import Verdict
@@ -44,8 +44,8 @@ def at_node(
 
 
 def value_at(
-    values: Float[Tensor, "rows width"], index: Int[Tensor, " rows"]
-) -> Float[Tensor, " rows"]:
+    values: Shaped[Tensor, "rows width"], index: Int[Tensor, " rows"]
+) -> Shaped[Tensor, " rows"]:
     """Each row's value at its index."""
     return values.gather(1, index[:, None]).squeeze(1)
 

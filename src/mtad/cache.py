@@ -7,6 +7,7 @@ caller's business.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,15 +112,15 @@ class SlotLayer(CacheLayerMixin):
 
 def _free_bytes(device: torch.device) -> float:
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available if device.type == "cpu" else math.inf
+        return float(torch.cuda.mem_get_info(device)[0])
+    return float(psutil.virtual_memory().available) if device.type == "cpu" else math.inf
 
 
-def _needed_bytes(shapes: list[tuple[int, ...]], like: Tensor, address: Address) -> int:
+def _needed_bytes(shapes: Sequence[tuple[int, ...]], like: Tensor, address: Address) -> int:
     return sum(map(math.prod, shapes)) * like.element_size() * address.num_layers
 
 
-def _require_memory(shapes: list[tuple[int, ...]], like: Tensor, address: Address) -> None:
+def _require_memory(shapes: Sequence[tuple[int, ...]], like: Tensor, address: Address) -> None:
     """Refuse buffers that cannot fit before the first of them is allocated."""
     if _needed_bytes(shapes, like, address) > _free_bytes(like.device):
         raise _memory_error(shapes, like, address)
@@ -127,7 +128,7 @@ def _require_memory(shapes: list[tuple[int, ...]], like: Tensor, address: Addres
 
 
 def _memory_error(
-    shapes: list[tuple[int, ...]], like: Tensor, address: Address
+    shapes: Sequence[tuple[int, ...]], like: Tensor, address: Address
 ) -> CacheMemoryError:
     needed, free = _needed_bytes(shapes, like, address), _free_bytes(like.device)
     return CacheMemoryError(

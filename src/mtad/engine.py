@@ -9,7 +9,7 @@ was accepted. Clipping at EOS, stop and budget happens in one place, `_clip`. Kn
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Int
@@ -91,26 +91,43 @@ class Session:
             method.check(request.sampling)
             _check_prompt(request, vocab)
         self.method, self.requests = method, list(requests)
-        horizon = max(r.sampling.max_new_tokens for r in requests)
-        longest = max(len(r.prompt_ids) + r.sampling.max_new_tokens for r in requests)
-        size = (len(requests), longest + method.num_nodes(vocab, horizon))
+        self.rows = [i for i, r in enumerate(requests) if r.sampling.max_new_tokens > 0]
+        self.lms: list[LM] = []
+        if self.rows:
+            self._open(target, draft, [requests[i] for i in self.rows], vocab)
+
+    def _open(
+        self, target: Model, draft: Model | None, live: Sequence[Request], vocab: int
+    ) -> None:
+        """Allocate the caches and read the prompts."""
+        horizon = max(r.sampling.max_new_tokens for r in live)
+        longest = max(len(r.prompt_ids) + r.sampling.max_new_tokens for r in live)
+        size = (len(live), longest + self.method.num_nodes(vocab, horizon))
         self.target = LM(target, "target", vocab, *size)
-        self.drafter: LM | None = self.target if method.drafter == "target" else None
-        if method.drafter == "draft":
+        self.drafter: LM | None = self.target if self.method.drafter == "target" else None
+        if self.method.drafter == "draft":
             if draft is None:
-                raise ValueError(f"{method.name} needs a draft model and none was given")
+                raise ValueError(f"{self.method.name} needs a draft model and none was given")
             self.drafter = LM(draft, "draft", vocab, *size)
         self.lms = list({id(lm): lm for lm in (self.target, self.drafter) if lm}.values())
         for lm in self.lms:
-            _check_context(lm, requests)
+            _check_context(lm, live)
         device = self.target.device
-        self.prefix = _prefix(requests, horizon, longest, device)
-        self.warper = Warper.of([r.sampling for r in requests], vocab, device)
-        self.seeds = torch.tensor([_int64(r.sampling.seed) for r in requests], device=device)
-        self.rows = list(range(len(requests)))
-        self.lengths = [len(r.prompt_ids) for r in requests]
+        self.prefix = _prefix(live, horizon, longest, device)
+        self.warper = Warper.of([r.sampling for r in live], vocab, device)
+        self.seeds = torch.tensor([_int64(r.sampling.seed) for r in live], device=device)
+        self.lengths = [len(r.prompt_ids) for r in live]
         for lm in self.lms:
-            lm.prefill([r.prompt_ids for r in requests])
+            lm.prefill([r.prompt_ids for r in live])
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # so that the times of prefill and decode can be told
+
+    def run(self) -> Iterator[Step]:
+        """Steps until every request is finished."""
+        while self.rows:
+            with torch.inference_mode():
+                step = self.step()
+            yield step
 
     def step(self) -> Step:
         """One iteration of the method for every running row."""
@@ -193,15 +210,9 @@ def decode(
     vocab: int,
 ) -> Iterator[Step]:
     """The steps that complete `requests`; requests with a budget of 0 get no block."""
-    live = [i for i, r in enumerate(requests) if r.sampling.max_new_tokens > 0]
-    if not live:
-        return
     with torch.inference_mode():
-        session = Session(target, draft, method, [requests[i] for i in live], vocab)
-    while session.rows:
-        with torch.inference_mode():
-            step = session.step()
-        yield Step(tuple(replace(b, request=live[b.request]) for b in step.blocks))
+        session = Session(target, draft, method, requests, vocab)
+    yield from session.run()
 
 
 def _check_prompt(request: Request, vocab: int) -> None:

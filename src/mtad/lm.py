@@ -39,13 +39,12 @@ class LM:
         bad_position: (B,) text position of the first NaN or infinity seen, `NOWHERE` if none.
     """
 
-    def __init__(
-        self, model: Model, name: str, vocab: int, num_rows: int, capacity: int
-    ) -> None:
+    def __init__(self, model: Model, name: str, vocab: int, num_rows: int, capacity: int) -> None:
         config = model.config.get_text_config()
         self.model, self.name, self.vocab = model, name, vocab
         self.context = getattr(config, "max_position_embeddings", None)
-        self.device = model.get_input_embeddings().weight.device
+        embeddings: Any = model.get_input_embeddings()
+        self.device: torch.device = embeddings.weight.device
         self._address = Address(num_rows, capacity, config.num_hidden_layers)
         layers = [SlotLayer(self._address) for _ in range(config.num_hidden_layers)]
         self._layers = layers
@@ -139,7 +138,7 @@ class LM:
             use_cache=True,
             logits_to_keep=num_logits,
         )
-        logits = output.logits[..., : self.vocab].to(torch.float32)
+        logits: Tensor = output.logits[..., : self.vocab].to(torch.float32)
         self._note_bad(logits, positions[:, -num_logits:])
         return logits
 

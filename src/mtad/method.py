@@ -73,7 +73,7 @@ class Method(ABC):
         warp: Warper,
         noise: Noise,
     ) -> Verdict:
-        """What of the tree is accepted, and the token after it; a pure function of its arguments."""
+        """What of the tree is accepted, and the token after it; a pure function."""
 
     @abstractmethod
     def num_nodes(self, vocab: int, max_new_tokens: int) -> int:

@@ -63,7 +63,7 @@ class Prefix:
         return (tokens[:, :, None] == self.eos[:, None, :]).any(-1)
 
     def may_draft(self, depth: int, reserved: int = 1) -> Bool[Tensor, " rows"]:
-        """Whether a node at `depth` fits the budget with `reserved` tokens kept for the endpoint."""
+        """Whether a node at `depth` fits the budget, `reserved` tokens kept for the endpoint."""
         return self.num_new + depth + reserved <= self.budgets
 
     def append(self, block: Int[Tensor, "rows width"], counts: Int[Tensor, " rows"]) -> Prefix:

@@ -31,7 +31,7 @@ def markov_model(table: Table) -> LlamaForCausalLM:
     """
     vocab = len(table)
     hidden = max(8, 2 * math.ceil(vocab / 2))
-    model = LlamaForCausalLM(_config(vocab, hidden, num_layers=1, num_heads=1)).eval()
+    model: LlamaForCausalLM = LlamaForCausalLM(_config(vocab, hidden, 1, num_heads=1)).eval()
     with torch.no_grad():
         for layer in model.model.layers:
             layer.self_attn.o_proj.weight.zero_()
@@ -53,7 +53,8 @@ def random_llama(
     config = _config(vocab, hidden, num_layers, num_heads=4)
     config.max_position_embeddings = context
     config.initializer_range = 0.2
-    return LlamaForCausalLM(config).eval()
+    model: LlamaForCausalLM = LlamaForCausalLM(config).eval()
+    return model
 
 
 def _config(vocab: int, hidden: int, num_layers: int, num_heads: int) -> LlamaConfig:

@@ -2,7 +2,8 @@
 
 With p = target, q = draft, w_0 = 1 and w_i = min(1, w_(i-1) · p_i(d_i)/q_i(d_i)):
 
-    h_i = R_i / (R_i + 1 - w_i)  for i < γ,  R_i = Σ_x max(w_i p_(i+1)(x) - q_(i+1)(x), 0);  h_γ = w_γ
+    R_i = Σ_x max(w_i p_(i+1)(x) - q_(i+1)(x), 0)
+    h_i = R_i / (R_i + 1 - w_i) for i < γ;  h_γ = w_γ
     η = the largest i with U_i <= h_i, 0 if there is none
     endpoint ~ norm(max(w_η p_(η+1) - q_(η+1), 0)) if η < γ, else p_(γ+1)
 

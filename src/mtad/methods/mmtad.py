@@ -40,7 +40,7 @@ class MMTAD(Method):
         num_draft_tokens: γ, depth of the tree.
         beam_width: W, nodes per level.
         accept_threshold: τ >= 0, as in MTAD.
-        ratio_on: laws in the ratio: "warped", or "raw" for those without temperature and truncation.
+        ratio_on: the laws in the ratio: "warped", or "raw" without temperature and truncation.
         endpoint: "sample" or "greedy", as in MTAD.
         beam: "sample", "sample_with_replacement" or "search", as in MTAD.
         rule: "star", "own" or "max".

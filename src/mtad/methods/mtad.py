@@ -39,7 +39,7 @@ class MTAD(Method):
         beam_width: W, beams of the draft.
         accept_threshold: τ >= 0; 0 accepts whatever the target can say, 1 what it likes at
             least as much as the draft does, infinity nothing.
-        ratio_on: laws in the ratio: "warped", or "raw" for those without temperature and truncation.
+        ratio_on: the laws in the ratio: "warped", or "raw" without temperature and truncation.
         endpoint: "sample" draws the token after the block, "greedy" takes the most likely one.
         beam: "sample" draws beams without replacement, "sample_with_replacement" as the authors'
             code does (equal beams are merged), "search" keeps the best.

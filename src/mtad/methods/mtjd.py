@@ -128,7 +128,7 @@ class MTJD(Method):
         """Every block's nodes, or the beams'; refuses what is too much to enumerate."""
         if self.joint == "beam":
             return self.num_block_tokens * self.beam_width + 1
-        nodes = sum(vocab**depth for depth in range(self.num_block_tokens + 1))
+        nodes: int = sum(vocab**depth for depth in range(self.num_block_tokens + 1))
         if nodes > MAX_NODES:
             raise ValueError(
                 f"mtjd: joint={self.joint!r} enumerates {vocab}^{self.num_block_tokens} blocks, "

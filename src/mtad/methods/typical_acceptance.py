@@ -75,8 +75,9 @@ class TypicalAcceptance(Method):
 
     def _bar(self, law: Float[Tensor, "rows nodes vocab"]) -> Float[Tensor, "rows nodes"]:
         """min(ε, δ exp(-H)), with 0 log 0 = 0."""
-        negative_entropy = torch.special.xlogy(law.exp(), law.exp()).sum(-1)
-        return (self.posterior_alpha * negative_entropy.exp()).clamp(max=self.posterior_threshold)
+        negative_entropy: Tensor = torch.special.xlogy(law.exp(), law.exp()).sum(-1)
+        bar = self.posterior_alpha * negative_entropy.exp()
+        return bar.clamp(max=self.posterior_threshold)
 
     def num_nodes(self, vocab: int, max_new_tokens: int) -> int:
         """The chain and the root."""

@@ -1,0 +1,285 @@
+"""The Python interface: a target and a draft that complete prompts together.
+
+pair = mtad.load_pair("demo")
+pair.generate(["def area(r):"], method=mtad.MTAD(accept_threshold=0.5), seed=0)[0].text
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mtad import demo
+from mtad.engine import Block, Request, Session
+from mtad.errors import PromptError
+from mtad.lm import Model
+from mtad.load import Models, Tokenizer, join, load_models, quiet
+from mtad.method import Method
+from mtad.methods.mtad import MTAD
+from mtad.sampling import SamplingParams
+from mtad.stats import Stats
+from mtad.text import Prompt, TextStream, encode, prompt_list
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What came of one prompt.
+
+    Attributes:
+        text: the new text, cut before a stop string; empty where there is no tokenizer.
+        token_ids: the new tokens only, an EOS that ended them included.
+        finish_reason: "stop" (EOS or stop string) or "length" (budget).
+        stats: counts, rates and times.
+        seed: the seed that gives this text again.
+        blocks: the tokens iteration by iteration, with what was accepted.
+    """
+
+    text: str
+    token_ids: list[int]
+    finish_reason: str
+    stats: Stats
+    seed: int
+    blocks: list[Block]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The completion for JSON."""
+        names = ("text", "token_ids", "finish_reason", "seed")
+        return {n: getattr(self, n) for n in names} | {"stats": self.stats.as_dict()}
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What one iteration added to one prompt's text.
+
+    Attributes:
+        index: which prompt.
+        text: new text; a stop string, or a character that is not complete yet, is held back.
+        block: the tokens and what was accepted.
+        completion: the whole, in the last chunk of a prompt.
+    """
+
+    index: int
+    text: str
+    block: Block | None
+    completion: Completion | None = None
+
+
+@dataclass
+class _Running:
+    """A prompt in progress."""
+
+    request: Request
+    stream: TextStream | None
+    blocks: list[Block] = field(default_factory=list)
+    stats: Stats = field(default_factory=Stats)
+
+    def take(self, block: Block, started: float, decoding: float) -> None:
+        self.blocks.append(block)
+        self.stats.add(block)
+        self.stats.prefill_s = decoding - started
+        self.stats.decode_s = time.perf_counter() - decoding
+
+    def completion(self) -> Completion:
+        ids = [token for block in self.blocks for token in block.token_ids]
+        reason = self.blocks[-1].finish_reason if self.blocks else "length"
+        return Completion(
+            text=self.stream.text if self.stream else "",
+            token_ids=ids,
+            finish_reason=reason or "length",
+            stats=self.stats,
+            seed=self.request.sampling.seed,
+            blocks=self.blocks,
+        )
+
+
+class ModelPair:
+    """A target model, a draft model and their tokenizer.
+
+    Args:
+        target: a causal language model of transformers.
+        draft: a smaller one with the same tokenizer; None for methods that need none.
+        tokenizer: the tokenizer; None if prompts are given as token ids.
+        assistant_model: transformers' name for `draft`.
+        trust_vocabulary: skip the comparison of the tokenizers.
+    """
+
+    def __init__(
+        self,
+        target: Model,
+        draft: Model | None = None,
+        tokenizer: Tokenizer | None = None,
+        *,
+        draft_tokenizer: Tokenizer | None = None,
+        assistant_model: Model | None = None,
+        trust_vocabulary: bool = False,
+    ) -> None:
+        draft = draft if draft is not None else assistant_model
+        self.models = join(
+            target, draft, tokenizer, draft_tokenizer, trust_vocabulary=trust_vocabulary
+        )
+
+    @classmethod
+    def of(cls, models: Models) -> ModelPair:
+        """A pair of models that were loaded and checked already."""
+        pair = cls.__new__(cls)
+        pair.models = models
+        return pair
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer that target and draft share."""
+        return self.models.tokenizer
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        method: Method | None = None,
+        *,
+        seed: int | Sequence[int] | None = None,
+        max_batch_size: int = 16,
+        **sampling: Any,
+    ) -> list[Completion]:
+        """Completions of the prompts, in their order.
+
+        Args:
+            prompts: strings, chats or lists of token ids; one or many.
+            method: how to decode; MTAD with its defaults if None.
+            seed: one for all prompts or one per prompt; random if None.
+            max_batch_size: prompts decoded at once.
+            sampling: fields of `SamplingParams` (temperature, top_k, top_p, max_new_tokens, …),
+                `stop` (a string or several) and `ignore_eos`.
+
+        Raises:
+            ValueError: an option has an impossible value or the method can't honour it.
+            MtadError: see `mtad.errors`.
+        """
+        chunks = self.stream_all(
+            prompts, method, seed=seed, max_batch_size=max_batch_size, **sampling
+        )
+        done = {chunk.index: chunk.completion for chunk in chunks if chunk.completion}
+        return [done[i] for i in sorted(done)]
+
+    def stream(
+        self, prompt: Prompt, method: Method | None = None, **options: Any
+    ) -> Iterator[Chunk]:
+        """The completion of one prompt as its blocks are committed; options as in `generate`."""
+        return self.stream_all([prompt], method, **options)
+
+    def stream_all(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        method: Method | None = None,
+        *,
+        seed: int | Sequence[int] | None = None,
+        max_batch_size: int = 16,
+        **sampling: Any,
+    ) -> Iterator[Chunk]:
+        """Chunks of all prompts as they come; arguments as in `generate`."""
+        if max_batch_size < 1:
+            raise ValueError(f"max_batch_size is {max_batch_size}; it must be at least 1")
+        running = self._requests(prompt_list(prompts), seed, sampling)
+        for start in range(0, len(running), max_batch_size):
+            batch = running[start : start + max_batch_size]
+            for chunk in self._decode(batch, method or MTAD()):
+                yield replace(chunk, index=start + chunk.index)
+
+    def _decode(self, batch: Sequence[_Running], method: Method) -> Iterator[Chunk]:
+        models, started = self.models, time.perf_counter()
+        requests = [r.request for r in batch]
+        with torch.inference_mode():
+            session = Session(models.target, models.draft, method, requests, models.vocab)
+        decoding = time.perf_counter()
+        for step in session.run():
+            for block in step.blocks:
+                one = batch[block.request]
+                one.take(block, started, decoding)
+                last = block.finish_reason is not None
+                text = one.stream.take(last) if one.stream else ""
+                yield Chunk(block.request, text, block, one.completion() if last else None)
+        for index, one in enumerate(batch):
+            if not one.blocks:
+                yield Chunk(index, "", None, one.completion())
+
+    def _requests(
+        self, prompts: list[Prompt], seed: int | Sequence[int] | None, options: dict[str, Any]
+    ) -> list[_Running]:
+        options = dict(options)
+        stop = options.pop("stop", None) or []
+        stops = [stop] if isinstance(stop, str) else list(stop)
+        if stops and self.tokenizer is None:
+            raise PromptError("stop strings need a tokenizer, and the models came without one")
+        ignore_eos = options.pop("ignore_eos", False)
+        options.setdefault("eos_token_ids", () if ignore_eos else self.models.eos_token_ids)
+        params = sampling_params(options)
+        running = []
+        for prompt, one_seed in zip(prompts, seeds_for(seed, len(prompts)), strict=True):
+            stream = TextStream(self.tokenizer, stops) if self.tokenizer else None
+            ids = encode(self.tokenizer, prompt)
+            sampling = replace(params, seed=one_seed)
+            running.append(
+                _Running(Request(ids, sampling, stream.push if stream else None), stream)
+            )
+        return running
+
+
+def sampling_params(options: dict[str, Any]) -> SamplingParams:
+    """`SamplingParams` of these options.
+
+    Raises:
+        ValueError: unknown name, with the list of known ones, or impossible value.
+    """
+    known = set(SamplingParams.__dataclass_fields__)
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise ValueError(
+            f"unknown sampling option {unknown[0]!r}; known ones: {', '.join(sorted(known))}"
+        )
+    return SamplingParams(**options)
+
+
+def seeds_for(seed: int | Sequence[int] | None, count: int) -> list[int]:
+    """One seed per prompt: drawn if None, repeated if one number is given."""
+    if seed is None:
+        return [secrets.randbits(63) for _ in range(count)]
+    if isinstance(seed, int):
+        return [seed] * count
+    if len(seed) != count:
+        raise ValueError(f"{len(seed)} seeds were given for {count} prompts; give one or {count}")
+    return [int(s) for s in seed]
+
+
+def load_pair(
+    name: str | None = None,
+    *,
+    target: str | Path | None = None,
+    draft: str | Path | None = None,
+    assistant_model: str | Path | None = None,
+    **options: Any,
+) -> ModelPair:
+    """A pair from folders or hub names, or the embedded one.
+
+    Args:
+        name: "demo" for the pair that comes with mtad; nothing else has a name.
+        target, draft: what `from_pretrained` takes.
+        assistant_model: transformers' name for `draft`.
+        options: as in `mtad.load.load_models` (dtype, device, device_map, …).
+
+    Raises:
+        ValueError: neither a name nor a target was given, or both.
+        MtadError: the models cannot be loaded or do not fit together.
+    """
+    if (name is None) == (target is None):
+        raise ValueError('give either "demo" or target=…, a folder or a hub name')
+    if name is not None:
+        if name != "demo":
+            raise ValueError(f'there is no pair called {name!r}; give "demo" or target=…')
+        quiet()
+        return ModelPair.of(load_models(demo.TARGET_PATH, demo.DRAFT_PATH, **options))
+    assert target is not None
+    return ModelPair.of(load_models(target, draft or assistant_model, **options))

@@ -1,0 +1,140 @@
+"""What happened while a text was made: a fold over its blocks.
+
+The engine keeps no counters. Names and formulas are those that the field's engines print; S is the
+number of verification steps, D of drafted, A of accepted draft tokens. Rates without a denominator
+are None, never 0. Knows no model.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mtad.engine import Block
+
+
+@dataclass
+class Stats:
+    """Counts and times of one request, or the sum of several.
+
+    Attributes:
+        num_spec_steps: S, iterations with one target forward each.
+        num_draft_tokens: D, draft tokens verified (all nodes of a tree).
+        num_accepted_draft_tokens: A, those of them that are in the text.
+        num_spec_tokens: sum over steps of the longest path that could be accepted.
+        num_output_tokens: tokens of the text.
+        acceptance_histogram: steps by number of accepted draft tokens.
+        prefill_s: seconds until the first iteration began.
+        decode_s: seconds from there to the last token.
+    """
+
+    num_spec_steps: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_draft_tokens: int = 0
+    num_spec_tokens: int = 0
+    num_output_tokens: int = 0
+    acceptance_histogram: Counter[int] = field(default_factory=Counter)
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+    def add(self, block: Block) -> None:
+        """Count one block."""
+        self.num_spec_steps += 1
+        self.num_draft_tokens += block.num_drafted
+        self.num_accepted_draft_tokens += block.num_accepted
+        self.num_spec_tokens += block.depth
+        self.num_output_tokens += len(block.token_ids)
+        self.acceptance_histogram[block.num_accepted] += 1
+
+    @property
+    def mean_acceptance_length(self) -> float | None:
+        """1 + A/S, also called block efficiency."""
+        return _ratio(self.num_spec_steps + self.num_accepted_draft_tokens, self.num_spec_steps)
+
+    @property
+    def draft_acceptance_rate(self) -> float | None:
+        """A/D."""
+        return _ratio(self.num_accepted_draft_tokens, self.num_draft_tokens)
+
+    @property
+    def path_acceptance_rate(self) -> float | None:
+        """Accepted tokens over the longest paths; equals A/D for chains."""
+        return _ratio(self.num_accepted_draft_tokens, self.num_spec_tokens)
+
+    @property
+    def acceptance_rate_per_position(self) -> list[float]:
+        """a_j/S for j = 0, 1, …: the share of steps that accept at least j + 1 draft tokens."""
+        deepest = max(self.acceptance_histogram, default=0)
+        at_least = [
+            sum(n for a, n in self.acceptance_histogram.items() if a > j) for j in range(deepest)
+        ]
+        return [count / self.num_spec_steps for count in at_least]
+
+    @property
+    def conditional_acceptance_rate_per_position(self) -> list[float]:
+        """a_j/a_(j-1): the share of steps accepting a position among those that got to it."""
+        rates = self.acceptance_rate_per_position
+        return [r / before for r, before in zip(rates, [1.0, *rates], strict=False)]
+
+    @property
+    def output_tokens_per_second(self) -> float | None:
+        """Output tokens over decode seconds, prefill left out."""
+        return _ratio(self.num_output_tokens, self.decode_s)
+
+    @property
+    def end_to_end_tokens_per_second(self) -> float | None:
+        """Output tokens over prefill and decode seconds."""
+        return _ratio(self.num_output_tokens, self.prefill_s + self.decode_s)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it under its names, for JSON."""
+        counts = {name: getattr(self, name) for name in _COUNTS}
+        histogram = {
+            str(a): self.acceptance_histogram[a] for a in sorted(self.acceptance_histogram)
+        }
+        rates = {name: getattr(self, name) for name in _RATES}
+        return counts | {"acceptance_histogram": histogram} | rates
+
+
+_COUNTS = (
+    "num_spec_steps",
+    "num_draft_tokens",
+    "num_accepted_draft_tokens",
+    "num_spec_tokens",
+    "num_output_tokens",
+    "prefill_s",
+    "decode_s",
+)
+_RATES = (
+    "mean_acceptance_length",
+    "draft_acceptance_rate",
+    "path_acceptance_rate",
+    "acceptance_rate_per_position",
+    "conditional_acceptance_rate_per_position",
+    "output_tokens_per_second",
+    "end_to_end_tokens_per_second",
+)
+
+
+def total(parts: Iterable[Stats], wall_s: float | None = None) -> Stats:
+    """The sum of several requests' stats.
+
+    Args:
+        parts: one per request.
+        wall_s: seconds that the requests took together, where they shared a batch; without it
+            their own seconds are added up.
+    """
+    result = Stats()
+    for part in parts:
+        for name in _COUNTS:
+            setattr(result, name, getattr(result, name) + getattr(part, name))
+        result.acceptance_histogram.update(part.acceptance_histogram)
+    if wall_s is not None:
+        result.prefill_s, result.decode_s = 0.0, wall_s
+    return result
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
