@@ -5,8 +5,6 @@ p = target, q = draft. Nothing here knows a model or reads a tensor back to the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
@@ -168,23 +166,22 @@ def first_deepest(
 def walk(
     tree: TokenTree,
     laws: Float[Tensor, "rows nodes vocab"],
-    k_config: Sequence[int],
     noise: Noise,
     shrink_q: bool,
 ) -> Verdict:
-    """Multi-step speculative sampling from the root down a tree of `k_config` children per level.
+    """Multi-step speculative sampling from the root down a tree.
 
     Args:
-        tree: children of a node lie next to each other, in draw order.
+        tree: all nodes of a level have as many children, next to each other in draw order.
         laws: the target's log-law after every node.
-        k_config: children per node, level by level.
         noise: randomness.
         shrink_q: siblings were drawn without replacement: after a rejection the token leaves q.
     """
     node, place = torch.zeros_like(tree.previous), torch.zeros_like(tree.previous)
     going = torch.ones_like(tree.alive[:, 0])
     path, hits, end = [], [], laws[:, 0]
-    for depth, (k, level) in enumerate(zip(k_config, tree.levels[1:], strict=True)):
+    for depth, level in enumerate(tree.levels[1:]):
+        k = tree.widths[depth + 1] // tree.widths[depth]
         p, q = at_node(laws, node), at_node(tree.laws[depth], place)
         u = noise.uniform(f"accept {depth}", k)
         children = place[:, None] * k + torch.arange(k, device=place.device)

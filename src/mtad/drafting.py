@@ -167,6 +167,27 @@ def beams(
     return tree, state
 
 
+def beam_tree(method: Any, lm: LM, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+    """The tree of all beams with the options of MTAD and MMTAD."""
+    tree, _ = beams(
+        lm,
+        prefix,
+        warp,
+        noise,
+        width=method.beam_width,
+        depth=method.num_draft_tokens,
+        selection=method.beam,
+        ratio_on=method.ratio_on,
+    )
+    return tree
+
+
+def best_path(tree: TokenTree) -> Int[Tensor, "rows depth"]:
+    """The path of the best beam, which ends in the first node of the last level."""
+    first = tree.previous.new_full((tree.num_rows,), tree.last_level.start)
+    return tree.path_to(first)
+
+
 def _law(law: str, logits: Tensor, tree: TokenTree, warp: Warper) -> Tensor:
     """The law of the deepest level that `law` names."""
     if law == "warped":

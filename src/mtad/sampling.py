@@ -1,7 +1,7 @@
 """From logits to log-laws: sampling parameters of a request and the warper of a batch.
 
 Laws are float32 and in log space whatever the model's dtype. The order is the one of the authors'
-code and of transformers: penalties and biases, temperature, top-k, top-p, min-p. Knows no model
+code and of transformers: biases and penalties, temperature, top-k, top-p, min-p. Knows no model
 and no method.
 """
 
@@ -89,8 +89,12 @@ class SamplingParams:
         return {
             f.name
             for f in fields(self)
-            if f.name not in silent and getattr(self, f.name) != getattr(SamplingParams(), f.name)
+            if f.name not in silent and getattr(self, f.name) != getattr(NEUTRAL, f.name)
         }
+
+
+NEUTRAL = SamplingParams()
+"""Every setting off."""
 
 
 @dataclass(frozen=True)
@@ -208,12 +212,12 @@ class Warper:
         return torch.where(self.is_greedy, one_hot, law)
 
     def _process(self, logits: Tensor, tree: TokenTree, nodes: slice | None) -> Tensor:
-        """Logits after penalties, biases and the ban on early EOS, each judged along the path."""
+        """Logits after biases, penalties and the ban on early EOS, each judged along the path."""
         nodes = nodes or slice(0, tree.num_nodes)
-        if self.seen is not None and self.output is not None:
-            logits = self._penalize(logits, _count_path(tree, nodes, logits.shape[-1]))
         if self.bias is not None:
             logits = logits + self.bias[:, None]
+        if self.seen is not None and self.output is not None:
+            logits = self._penalize(logits, _count_path(tree, nodes, logits.shape[-1]))
         if "min_new_tokens" in self.used and self.prefix is not None:
             num_new = self.prefix.num_new[:, None] + tree.depths[nodes]
             early = (num_new < self.min_new[:, None])[:, :, None]

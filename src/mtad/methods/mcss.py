@@ -70,7 +70,7 @@ class MCSS(Method):
         p = warp(target_logits, tree)
         if self.replacement == "naive":
             return accept_matches(tree, p, noise)
-        return walk(tree, p, self.k_config, noise, shrink_q=self.replacement == "without")
+        return walk(tree, p, noise, shrink_q=self.replacement == "without")
 
     def num_nodes(self, vocab: int, max_new_tokens: int) -> int:
         """The tree."""

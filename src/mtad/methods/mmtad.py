@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtad.acceptance import endpoint_after, first_deepest, joint_logprobs, value_at
-from mtad.drafting import Law, beams, require_beam_options
+from mtad.drafting import Law, beam_tree, best_path, require_beam_options
 from mtad.lm import LM
 from mtad.method import Method, Verdict, require
 from mtad.noise import Noise
@@ -66,17 +66,7 @@ class MMTAD(Method):
     def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """The tree of all beams."""
         assert lm is not None
-        tree, _ = beams(
-            lm,
-            prefix,
-            warp,
-            noise,
-            width=self.beam_width,
-            depth=self.num_draft_tokens,
-            selection=self.beam,
-            ratio_on=self.ratio_on,
-        )
-        return tree
+        return beam_tree(self, lm, prefix, warp, noise)
 
     def verify(
         self,
@@ -105,8 +95,7 @@ class MMTAD(Method):
             living = joint_q.masked_fill(~tree.alive, -math.inf)
             per_level = [living[:, level].amax(1) for level in tree.levels]
         else:
-            best = tree.previous.new_full((tree.num_rows,), tree.last_level.start)
-            star = torch.nn.functional.pad(tree.path_to(best), (1, 0))
+            star = torch.nn.functional.pad(best_path(tree), (1, 0))
             per_level = [value_at(joint_q, node) for node in star.unbind(1)]
         return torch.stack(per_level, dim=1)[:, tree.depths]
 

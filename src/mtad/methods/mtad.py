@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtad.acceptance import chain_path, endpoint_after, joint_logprobs, last_true
-from mtad.drafting import Law, beams, require_beam_options
+from mtad.drafting import Law, beam_tree, best_path, require_beam_options
 from mtad.lm import LM
 from mtad.method import Method, Verdict
 from mtad.noise import Noise
@@ -63,18 +63,8 @@ class MTAD(Method):
     def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """The beam of largest joint probability."""
         assert lm is not None
-        tree, _ = beams(
-            lm,
-            prefix,
-            warp,
-            noise,
-            width=self.beam_width,
-            depth=self.num_draft_tokens,
-            selection=self.beam,
-            ratio_on=self.ratio_on,
-        )
-        best = tree.previous.new_full((tree.num_rows,), tree.last_level.start)
-        return tree.select(tree.path_to(best))
+        tree = beam_tree(self, lm, prefix, warp, noise)
+        return tree.select(best_path(tree))
 
     def verify(
         self,

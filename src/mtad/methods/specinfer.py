@@ -59,7 +59,7 @@ class SpecInfer(Method):
         noise: Noise,
     ) -> Verdict:
         """A walk from the root along accepted children."""
-        return walk(tree, warp(target_logits, tree), self.k_config, noise, shrink_q=False)
+        return walk(tree, warp(target_logits, tree), noise, shrink_q=False)
 
     def num_nodes(self, vocab: int, max_new_tokens: int) -> int:
         """The tree."""

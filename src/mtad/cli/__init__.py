@@ -1,0 +1,88 @@
+"""The command line: `mtad generate` and `mtad methods`.
+
+Models, torch and transformers are imported when a command needs them, so that `mtad --help` answers
+at once. Messages for people go to stderr; stdout has the text, or JSON and nothing else.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import mtad
+from mtad.cli.settings import DEBUG, Settings, flags_of
+from mtad.errors import MtadError
+
+__all__ = ["app", "main"]
+
+
+class _Commands(TyperGroup):
+    """Shows the errors that are meant for the user without a traceback."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run the command; exit code 2 for wrong options, 1 for the rest, 130 for Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("\ninterrupted", err=True)
+            raise typer.Exit(130) from None
+        except (MtadError, ValueError, OSError) as error:
+            if ctx.meta.get(DEBUG) or getattr(error, "errno", None) == errno.EPIPE:
+                raise
+            typer.secho(f"Error: {error}", fg="red", err=True)
+            raise typer.Exit(2 if isinstance(error, ValueError) else 1) from None
+
+
+app = typer.Typer(
+    name="mtad",
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"mtad {mtad.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _mtad(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Multi-token assisted decoding: a small draft model helps a large one to decode."""
+
+
+@app.command()
+@flags_of(Settings)
+def generate(settings: Settings) -> None:
+    """Complete a prompt, or every prompt of a file, with the embedded pair or your own models."""
+    from mtad.cli.generate import run
+
+    run(settings)
+
+
+@app.command()
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(help="A method, or the module of one: package.module.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the decoding methods, or show the rule and the options of one."""
+    from mtad.cli.methods import show
+
+    show(name, as_json)

@@ -1,0 +1,232 @@
+"""Every flag of `mtad generate`, as the fields of one frozen dataclass.
+
+Imports nothing heavy: it is read for `mtad --help`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast, get_type_hints
+
+import typer
+
+DEBUG = "mtad.debug"
+"""Where the click context keeps whether tracebacks are wanted."""
+
+Dtype = Literal["auto", "bfloat16", "float16", "float32", "float64"]
+
+
+def _flag(*names: str, panel: str, **options: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=panel, **options)
+
+
+def _models(*names: str, **options: Any) -> Any:
+    return _flag(*names, panel="Models", **options)
+
+
+def _method(*names: str, **options: Any) -> Any:
+    return _flag(*names, panel="Method", **options)
+
+
+def _sampling(*names: str, **options: Any) -> Any:
+    return _flag(*names, panel="Sampling", **options)
+
+
+def _files(*names: str, **options: Any) -> Any:
+    return _flag(*names, panel="Many prompts", **options)
+
+
+def _output(*names: str, **options: Any) -> Any:
+    return _flag(*names, panel="Output", **options)
+
+
+def _remember_debug(ctx: typer.Context, wanted: bool) -> bool:
+    ctx.meta[DEBUG] = wanted
+    return wanted
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked of `mtad generate`; the help texts say what each field means."""
+
+    prompt: Annotated[
+        str | None,
+        typer.Argument(help='The prompt; "-" reads it from stdin (a last newline is dropped).'),
+    ] = None
+    chat: Annotated[
+        bool, typer.Option(help="Send the prompt as a user message through the chat template.")
+    ] = False
+    system: Annotated[str | None, typer.Option(help="System message of the chat.")] = None
+
+    target_model: Annotated[
+        str | None, _models(help="Folder or hub name; without it the embedded pair is used.")
+    ] = None
+    draft_model: Annotated[str | None, _models(help="Folder or hub name.")] = None
+    dtype: Annotated[Dtype, _models(help="Of the weights; auto: as in the checkpoint.")] = "auto"
+    draft_dtype: Annotated[Dtype | None, _models(help="The draft's, if another.")] = None
+    device: Annotated[str, _models(help="auto, cpu, cuda, cuda:1, …")] = "auto"
+    draft_device: Annotated[str | None, _models(help="The draft's, if another.")] = None
+    device_map: Annotated[
+        str | None, _models(help="Spreads the target over devices (needs accelerate): auto, …")
+    ] = None
+    trust_vocabulary: Annotated[
+        bool, _models("--trust-vocabulary", help="Don't compare the two tokenizers.")
+    ] = False
+
+    method: Annotated[
+        str, _method(help="A name that `mtad methods` lists, or the module of one of yours.")
+    ] = "mtad"
+    option: Annotated[
+        list[str] | None,
+        _method("--option", "-o", metavar="NAME=VALUE", help="Any option of the method."),
+    ] = None
+    num_draft_tokens: Annotated[
+        str | None,
+        _method(
+            "--num-draft-tokens",
+            "--num-speculative-tokens",
+            metavar="INTEGER",
+            help="Short for -o num_draft_tokens=…",
+        ),
+    ] = None
+    beam_width: Annotated[
+        str | None, _method(metavar="INTEGER", help="Short for -o beam_width=…")
+    ] = None
+    accept_threshold: Annotated[
+        str | None,
+        _method(
+            "--accept-threshold",
+            "--accept-thres",
+            metavar="FLOAT",
+            help="Short for -o accept_threshold=…",
+        ),
+    ] = None
+    k_config: Annotated[
+        str | None, _method(metavar="INTEGER,…", help="Short for -o k_config=…, such as 4,2,2.")
+    ] = None
+
+    temperature: Annotated[float, _sampling(help="0 is greedy.")] = 1.0
+    top_k: Annotated[int, _sampling(help="0 is off.")] = 0
+    top_p: Annotated[float, _sampling(help="1 is off.")] = 1.0
+    min_p: Annotated[float, _sampling(help="0 is off.")] = 0.0
+    repetition_penalty: Annotated[float, _sampling(help="1 is off.")] = 1.0
+    frequency_penalty: Annotated[float, _sampling(help="0 is off.")] = 0.0
+    presence_penalty: Annotated[float, _sampling(help="0 is off.")] = 0.0
+    logit_bias: Annotated[
+        list[str] | None,
+        _sampling(metavar="ID=VALUE", help="Added to the logit of a token; may be repeated."),
+    ] = None
+    suppress_token: Annotated[
+        list[int] | None,
+        _sampling(metavar="ID", help="A token that is never produced; may be repeated."),
+    ] = None
+    max_new_tokens: Annotated[int, _sampling(help="Budget of new tokens.")] = 128
+    min_new_tokens: Annotated[int, _sampling(help="No end of text before.")] = 0
+    stop: Annotated[
+        list[str] | None,
+        _sampling(help="The text ends before this string; may be repeated."),
+    ] = None
+    ignore_eos: Annotated[bool, _sampling("--ignore-eos", help="Go on after an EOS token.")] = False
+    seed: Annotated[int | None, _sampling(help="Random if not given; it is always shown.")] = None
+
+    prompt_file: Annotated[
+        Path | None,
+        _files(
+            exists=True,
+            dir_okay=False,
+            help='JSON lines: {"prompt": "…"}, {"messages": […]}, {"turns": […]} or a string.',
+        ),
+    ] = None
+    output: Annotated[
+        Path | None,
+        _files(dir_okay=False, help="Where the answers go; answers already there are kept."),
+    ] = None
+    overwrite: Annotated[bool, _files("--overwrite", help="Begin the output anew.")] = False
+    max_batch_size: Annotated[int, _files(min=1, help="Prompts decoded at once.")] = 16
+
+    json: Annotated[bool, _output("--json", help="Print one JSON object.")] = False
+    show_blocks: Annotated[
+        bool, _output("--show-blocks", help="Show where every token comes from.")
+    ] = False
+    debug: Annotated[
+        bool,
+        _output("--debug", callback=_remember_debug, is_eager=True, help="Show tracebacks."),
+    ] = False
+
+    def __post_init__(self) -> None:
+        """Refuse flags that don't go together, so that none is silently ignored."""
+        file, chat = self.prompt_file is not None, self.chat
+        rules = [
+            (file != (self.prompt is not None), "give a PROMPT or --prompt-file, and not both"),
+            (file or self.output is None, "--output goes with --prompt-file; use > for one prompt"),
+            (self.output or not self.overwrite, "--overwrite needs --output"),
+            (file or chat or self.system is None, "--system needs --chat"),
+            (not (file and self.show_blocks), "--show-blocks is for a single PROMPT"),
+            (self.target_model or not self.draft_model, "--draft-model needs --target-model"),
+            (all(self.stop or ()), "--stop is empty; give at least one character"),
+        ]
+        for name in () if self.draft_model or not self.target_model else ("dtype", "device"):
+            given = getattr(self, f"draft_{name}") is not None
+            rules.append((not given, f"--draft-{name} needs --draft-model"))
+        for fine, message in rules:
+            if not fine:
+                raise ValueError(message)
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Fields of `SamplingParams`."""
+        chosen: dict[str, Any] = {name: getattr(self, name) for name in _SAMPLING}
+        if self.logit_bias:
+            chosen["logit_bias"] = dict(map(_bias, self.logit_bias))
+        if self.suppress_token:
+            chosen["suppress_tokens"] = tuple(self.suppress_token)
+        return chosen
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """What `ModelPair.generate` is told beyond prompts, method and seed."""
+        return self.sampling | {"stop": self.stop or [], "ignore_eos": self.ignore_eos}
+
+    @property
+    def placement(self) -> dict[str, Any]:
+        """Options of `load_models`."""
+        names = ("dtype", "draft_dtype", "device", "draft_device", "device_map", "trust_vocabulary")
+        return {name: getattr(self, name) for name in names}
+
+
+_SAMPLING = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "max_new_tokens",
+    "min_new_tokens",
+)
+
+
+def _bias(text: str) -> tuple[int, float]:
+    token, _, value = text.partition("=")
+    try:
+        return int(token), float(value)
+    except ValueError:
+        raise ValueError(f"--logit-bias is {text!r}; it must be ID=VALUE, such as 17=-2.5") from None
+
+
+def flags_of(cls: type[Settings]) -> Callable[[Callable[[Settings], None]], Callable[..., None]]:
+    """A decorator: a function of `Settings` as a command with one parameter per field."""
+
+    def wrap(command: Callable[[Settings], None]) -> Callable[..., None]:
+        def with_flags(**values: Any) -> None:
+            command(cls(**values))
+
+        wrapped = cast(Any, with_flags)
+        wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
+        wrapped.__signature__ = signature(cls)
+        wrapped.__annotations__ = get_type_hints(cls, include_extras=True)
+        return with_flags
+
+    return wrap
