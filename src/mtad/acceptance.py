@@ -96,12 +96,20 @@ def accept_matches(
     """Draw a token from the target's law at every node and follow the children that equal it.
 
     Lossless for any tree that does not depend on the draws: the first token that no child equals
-    has the law of the target given the path.
+    has the law of the target given the path. Of equal siblings the first counts: every node has its
+    own draw, and to follow the luckiest of them would favour the draft's tokens.
     """
     drawn = sample(law, noise.uniform("match", tree.num_nodes))
     wanted = drawn.gather(1, tree.parents.clamp(min=0))
-    matches = (tree.tokens == wanted) & tree.alive
+    matches = (tree.tokens == wanted) & tree.alive & ~repeats_sibling(tree)
     return accept_deepest(tree, path_is_true(tree, matches), drawn)
+
+
+def repeats_sibling(tree: TokenTree) -> Bool[Tensor, "rows nodes"]:
+    """Which nodes have an earlier sibling with the same token."""
+    same_token = tree.tokens[:, :, None] == tree.tokens[:, None]
+    siblings = tree.parents[:, :, None] == tree.parents[:, None]
+    return (same_token & siblings).tril(-1).any(2)
 
 
 def path_is_true(
@@ -124,9 +132,12 @@ def accept_deepest(
 
 
 def accept_all(tree: TokenTree) -> Verdict:
-    """A chain taken as it is: its last living token is the token that follows the others."""
+    """A chain taken as it is: its last living token is the token that follows the others.
+
+    Nothing lives where the logits were NaN, which the engine reports after the iteration.
+    """
     length = tree.alive[:, 1:].sum(1)
-    return Verdict(chain_path(tree), length - 1, value_at(tree.tokens, length))
+    return Verdict(chain_path(tree), (length - 1).clamp(min=0), value_at(tree.tokens, length))
 
 
 def endpoint_after(

@@ -72,15 +72,17 @@ def load_models(
         options: passed on to `from_pretrained` (revision, token, quantization_config, …).
 
     Raises:
+        ValueError: there is no such device here.
         CheckpointError, UnsupportedModelError, VocabularyMismatchError: see `mtad.errors`.
     """
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    device = _usable(device)
+    draft_device = device if draft_device is None else _usable(draft_device)
     big = load_model(target, "target", dtype, device_map or device, **options)
     tokenizer = _load_tokenizer(target)
     small = None
     if draft is not None:
         small_dtype = dtype if draft_dtype is None else draft_dtype
-        small = load_model(draft, "draft", small_dtype, draft_device or device, **options)
+        small = load_model(draft, "draft", small_dtype, draft_device, **options)
     return join(
         big,
         small,
@@ -147,6 +149,20 @@ def embedding_rows(model: Model) -> int:
     """Number of token ids that the model can read."""
     embeddings: Any = model.get_input_embeddings()
     return int(embeddings.num_embeddings)
+
+
+def _usable(device: str) -> str:
+    """The device, once it is known to be there; "auto" is a GPU if there is one."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"device {device!r} cannot be used here ({reason}); give auto, cpu, cuda or cuda:1"
+        ) from error
+    return device
 
 
 def _placement(device_map: Any) -> dict[str, Any]:

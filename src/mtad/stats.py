@@ -136,5 +136,5 @@ def total(parts: Iterable[Stats], wall_s: float | None = None) -> Stats:
     return result
 
 
-def _ratio(part: float, whole: float) -> float | None:
+def _ratio(part: int | float, whole: int | float) -> float | None:
     return part / whole if whole else None

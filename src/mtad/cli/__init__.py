@@ -22,7 +22,7 @@ __all__ = ["app", "main"]
 class _Commands(TyperGroup):
     """Shows the errors that are meant for the user without a traceback."""
 
-    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+    def invoke(self, ctx: Any) -> Any:
         """Run the command; exit code 2 for wrong options, 1 for the rest, 130 for Ctrl-C."""
         try:
             return super().invoke(ctx)
@@ -50,10 +50,11 @@ def main() -> None:
     app()
 
 
-def _show_version(asked: bool) -> None:
+def _show_version(asked: bool) -> bool:
     if asked:
         typer.echo(f"mtad {mtad.__version__}")
         raise typer.Exit
+    return asked
 
 
 @app.callback()
@@ -66,17 +67,17 @@ def _mtad(
     """Multi-token assisted decoding: a small draft model helps a large one to decode."""
 
 
-@app.command()
+@app.command("generate")
 @flags_of(Settings)
-def generate(settings: Settings) -> None:
+def _generate(settings: Settings) -> None:
     """Complete a prompt, or every prompt of a file, with the embedded pair or your own models."""
     from mtad.cli.generate import run
 
     run(settings)
 
 
-@app.command()
-def methods(
+@app.command("methods")
+def _methods(
     name: Annotated[
         str | None, typer.Argument(help="A method, or the module of one: package.module.")
     ] = None,

@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 import sys
+import textwrap
 from typing import Any
 
 from rich.console import Console
@@ -57,7 +58,7 @@ def attribute_docs(docstring: str) -> dict[str, str]:
     section = re.search(r"^Attributes:\n((?:[ ]+.*\n?|\n)+)", inspect.cleandoc(docstring), re.M)
     found: dict[str, str] = {}
     names: list[str] = []
-    for line in inspect.cleandoc(section[1]).splitlines() if section else ():
+    for line in textwrap.dedent(section[1]).splitlines() if section else ():
         head = re.match(r"(\w+(?:, \w+)*):\s*(.*)", line)
         if head:
             names = head[1].split(", ")
@@ -91,7 +92,7 @@ def _show_one(cls: type[Method]) -> None:
         row = (option["name"], option["type"], _text(_default(field)), option["description"])
         table.add_row(*map(Text, row))
     if facts["options"]:
-        console.print(Text("")), console.print(table)
+        console.print(Text(), table)
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

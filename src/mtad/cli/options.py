@@ -18,6 +18,7 @@ _SHORT = ("num_draft_tokens", "beam_width", "accept_threshold", "k_config")
 _TRUTH = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
     ("false", "no", "off", "0"), False
 )
+_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
 
 
 def find_method(name: str) -> type[Method]:
@@ -115,9 +116,8 @@ def type_name(kind: Any) -> str:
     if origin is Literal:
         return " or ".join(map(str, inner))
     if origin is tuple:
-        return f"{type_name(inner[0])}s with commas between them"
-    known = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
-    return known.get(kind, str(kind)).removeprefix("an " if origin is tuple else "")
+        return f"{_NAMES[inner[0]].split()[-1]}s with commas between them"
+    return _NAMES.get(kind, str(kind))
 
 
 def jsonable(value: Any) -> Any:

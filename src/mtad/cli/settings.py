@@ -41,7 +41,7 @@ def _output(*names: str, **options: Any) -> Any:
     return _flag(*names, panel="Output", **options)
 
 
-def _remember_debug(ctx: typer.Context, wanted: bool) -> bool:
+def _remember_debug(ctx: Any, wanted: bool) -> bool:
     ctx.meta[DEBUG] = wanted
     return wanted
 
@@ -55,7 +55,8 @@ class Settings:
         typer.Argument(help='The prompt; "-" reads it from stdin (a last newline is dropped).'),
     ] = None
     chat: Annotated[
-        bool, typer.Option(help="Send the prompt as a user message through the chat template.")
+        bool,
+        typer.Option("--chat", help="Send the prompt as a user message through the chat template."),
     ] = False
     system: Annotated[str | None, typer.Option(help="System message of the chat.")] = None
 
@@ -87,7 +88,7 @@ class Settings:
             "--num-draft-tokens",
             "--num-speculative-tokens",
             metavar="INTEGER",
-            help="Short for -o num_draft_tokens=…",
+            help="Short for -o num_draft_tokens=…; also --num-speculative-tokens.",
         ),
     ] = None
     beam_width: Annotated[
@@ -99,7 +100,7 @@ class Settings:
             "--accept-threshold",
             "--accept-thres",
             metavar="FLOAT",
-            help="Short for -o accept_threshold=…",
+            help="Short for -o accept_threshold=…; also --accept-thres.",
         ),
     ] = None
     k_config: Annotated[
@@ -125,7 +126,7 @@ class Settings:
     min_new_tokens: Annotated[int, _sampling(help="No end of text before.")] = 0
     stop: Annotated[
         list[str] | None,
-        _sampling(help="The text ends before this string; may be repeated."),
+        _sampling(metavar="TEXT", help="The text ends before this string; may be repeated."),
     ] = None
     ignore_eos: Annotated[bool, _sampling("--ignore-eos", help="Go on after an EOS token.")] = False
     seed: Annotated[int | None, _sampling(help="Random if not given; it is always shown.")] = None
@@ -213,7 +214,9 @@ def _bias(text: str) -> tuple[int, float]:
     try:
         return int(token), float(value)
     except ValueError:
-        raise ValueError(f"--logit-bias is {text!r}; it must be ID=VALUE, such as 17=-2.5") from None
+        raise ValueError(
+            f"--logit-bias is {text!r}; it must be ID=VALUE, such as 17=-2.5"
+        ) from None
 
 
 def flags_of(cls: type[Settings]) -> Callable[[Callable[[Settings], None]], Callable[..., None]]:

@@ -1,0 +1,279 @@
+"""Writes the parts of the documentation that say what the program says of itself.
+
+    python docs/generate.py            write what is stale
+    python docs/generate.py --check    name what is stale and exit with 1
+
+Whole pages: docs/methods/*.md, docs/cli.md, docs/reference.md. Parts between markers: the table of
+methods in README.md and the worked example in docs/add-a-method.md.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import typer
+from typer import rich_utils
+from typer.testing import CliRunner
+
+from mtad import methods
+from mtad.cli import app
+from mtad.cli.methods import attribute_docs, sheet
+from mtad.cli.options import type_name
+from mtad.method import Method
+from mtad.sampling import SamplingParams
+from mtad.stats import Stats
+
+ROOT = Path(__file__).resolve().parents[1]
+DRAFTERS = {"draft": "the draft model", "target": "the target itself", "none": "no model"}
+HELP_WIDTH = 112
+
+
+def notice(source: str) -> str:
+    """The first line of a generated page."""
+    return f"<!-- Written by docs/generate.py from {source}; change it there. -->"
+
+
+def page(*parts: str) -> str:
+    """A text of paragraphs and blocks."""
+    return "\n\n".join(parts) + "\n"
+
+
+def table(head: str, rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; `head` names the columns, separated by |."""
+    lines = [f"| {head} |", "|" + "---|" * (head.count("|") + 1)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def prose(docstring: str) -> str:
+    """A docstring as Markdown: its indented parts become code blocks."""
+    parts = []
+    for is_code, group in itertools.groupby(
+        docstring.split("\n\n"), lambda part: part.startswith("    ")
+    ):
+        text = "\n\n".join(group)
+        parts.append(f"```text\n{textwrap.dedent(text)}\n```" if is_code else text)
+    return "\n\n".join(parts)
+
+
+def spelled(value: Any) -> str:
+    """A value as `-o name=value` takes it."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return "none" if value is None else str(value)
+
+
+def sentence(text: str) -> str:
+    """A description without its full stop."""
+    return text.strip().removesuffix(".")
+
+
+# --- methods ---------------------------------------------------------------------------------
+
+
+def all_methods() -> list[type[Method]]:
+    """The registered methods by name."""
+    return [methods.find(name) for name in methods.names()]
+
+
+def contract(cls: type[Method]) -> str:
+    """Lossless or lossy."""
+    if not cls.lossless:
+        return "lossy"
+    return "lossless, but see its options" if "is_lossless" in vars(cls) else "lossless"
+
+
+def method_table(folder: str) -> str:
+    """One row per method, with links into `folder`."""
+    rows = (
+        (
+            f"[`{cls.name}`]({folder}{cls.name}.md)",
+            contract(cls),
+            DRAFTERS[cls.drafter],
+            sentence(sheet(cls)["rule"].partition("\n")[0]),
+        )
+        for cls in all_methods()
+    )
+    return table("method | contract | drafted by | what it is", rows)
+
+
+def option_table(options: list[dict[str, Any]]) -> str:
+    """One row per option of a method."""
+    rows = (
+        (f"`{o['name']}`", o["type"], f"`{spelled(o['default'])}`", sentence(o["description"]))
+        for o in options
+    )
+    return table("option | value | default | meaning", rows)
+
+
+def usage(facts: dict[str, Any]) -> str:
+    """The command line that runs a method with its defaults written out."""
+    given = [f"-o {o['name']}={spelled(o['default'])}" for o in facts["options"]]
+    return " ".join(['mtad generate "def area(r):" --method', facts["name"], *given])
+
+
+def method_page(cls: type[Method]) -> str:
+    """The page of one method."""
+    facts, source = sheet(cls), f"src/mtad/methods/{cls.name}.py"
+    rows = [
+        ("class", f"`mtad.{cls.__name__}`"),
+        ("contract", contract(cls)),
+        ("drafted by", DRAFTERS[cls.drafter]),
+        ("source", cls.citation),
+        ("code", f"[{source}](../../{source})"),
+    ]
+    return page(
+        notice(source),
+        f"# {cls.name}",
+        table(" | ", rows),
+        prose(facts["rule"]),
+        "## Options",
+        option_table(facts["options"]) if facts["options"] else "None of its own.",
+        "## On the command line",
+        f"```console\n$ {usage(facts)}\n```",
+    )
+
+
+def method_index() -> str:
+    """docs/methods/index.md."""
+    return page(
+        notice("src/mtad/methods"),
+        "# Methods",
+        "Lossless: the text follows the target's warped law exactly. Lossy: it does not, by "
+        "design.\n[Choose a method](../choose-a-method.md) says when to take which.",
+        method_table(""),
+    )
+
+
+# --- command line and reference --------------------------------------------------------------
+
+
+def help_text(*words: str) -> str:
+    """What `mtad … --help` prints, at a fixed width and without colours."""
+    rich_utils.MAX_WIDTH, rich_utils.FORCE_TERMINAL = HELP_WIDTH, False
+    rich_utils.COLOR_SYSTEM = None
+    result = CliRunner().invoke(app, [*words, "--help"], catch_exceptions=False)
+    return "\n".join(line.rstrip() for line in result.stdout.strip().splitlines())
+
+
+def cli_page() -> str:
+    """docs/cli.md: the help texts of the program."""
+    names = sorted(vars(typer.main.get_command(app))["commands"])
+    blocks = [
+        f"## {' '.join(words)}\n\n```text\n{help_text(*words[1:])}\n```"
+        for words in (["mtad"], *(["mtad", name] for name in names))
+    ]
+    return page(notice("src/mtad/cli"), "# Command line", *blocks)
+
+
+def sampling_table() -> str:
+    """One row per field of `SamplingParams`."""
+    meanings, hints = attribute_docs(SamplingParams.__doc__ or ""), get_type_hints(SamplingParams)
+    named = {"logit_bias": "numbers by token id", "suppress_tokens": "token ids"}
+    named["eos_token_ids"] = "token ids"
+    neutral = SamplingParams()
+    rows = (
+        (
+            f"`{f.name}`",
+            named.get(f.name) or type_name(hints[f.name]),
+            f"`{getattr(neutral, f.name)}`",
+            sentence(meanings[f.name]),
+        )
+        for f in fields(SamplingParams)
+    )
+    return table("option | value | default | meaning", rows)
+
+
+def statistics() -> Iterator[tuple[str, str]]:
+    """Every number of `Stats` with its meaning, in the order of its code."""
+    for name, text in attribute_docs(Stats.__doc__ or "").items():
+        yield f"`{name}`", sentence(text)
+    for name, member in vars(Stats).items():
+        if isinstance(member, property):
+            yield f"`{name}`", sentence(inspect.getdoc(member) or "")
+
+
+def reference_page() -> str:
+    """docs/reference.md: sampling options and statistics."""
+    return page(
+        notice("src/mtad/sampling.py and src/mtad/stats.py"),
+        "# Reference",
+        "## Sampling options",
+        "Keyword arguments of `generate` and `stream`; they apply to target and draft alike. "
+        "There, `seed` may also\nbe one number per prompt and is random if not given, "
+        "`eos_token_ids` defaults to the target's, and `stop` (a string\nor several) and "
+        "`ignore_eos` come in addition.",
+        sampling_table(),
+        "## Statistics",
+        prose(inspect.getdoc(sys.modules[Stats.__module__]) or ""),
+        "Attributes of `stats`, and keys of its JSON form:",
+        table("name | meaning", statistics()),
+    )
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+def between(path: Path, marker: str, text: str) -> str:
+    """A file's text with `text` between the comments `marker:begin` and `marker:end`."""
+    begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
+    before, rest = path.read_text(encoding="utf-8").split(begin)
+    return f"{before}{begin}\n\n{text}\n\n{end}{rest.split(end)[1]}"
+
+
+def files() -> dict[Path, str]:
+    """Every generated file and the text it should hold."""
+    docs, readme = ROOT / "docs", ROOT / "README.md"
+    guide, example = docs / "add-a-method.md", ROOT / "examples" / "custom_method.py"
+    code = f"```python\n{example.read_text(encoding='utf-8').strip()}\n```"
+    pages = {docs / "methods" / f"{cls.name}.md": method_page(cls) for cls in all_methods()}
+    return pages | {
+        docs / "methods" / "index.md": method_index(),
+        docs / "cli.md": cli_page(),
+        docs / "reference.md": reference_page(),
+        guide: between(guide, "example", code),
+        readme: between(readme, "methods", method_table("docs/methods/")),
+    }
+
+
+def stale() -> dict[Path, str | None]:
+    """Files that do not hold what they should, with what that is; None for those to delete."""
+    wanted: dict[Path, str | None] = dict(files())
+    gone = [p for p in (ROOT / "docs" / "methods").glob("*.md") if p not in wanted]
+    found = {p: p.read_text(encoding="utf-8") if p.exists() else None for p in [*wanted, *gone]}
+    return {path: wanted.get(path) for path, text in found.items() if wanted.get(path) != text}
+
+
+def check() -> int:
+    """Name what is stale; the exit status."""
+    wrong = stale()
+    for path in wrong:
+        print(f"stale: {path.relative_to(ROOT)}")
+    if wrong:
+        print("run: .venv/bin/python docs/generate.py")
+    return 1 if wrong else 0
+
+
+def write() -> int:
+    """Write what is stale; the exit status."""
+    for path, text in stale().items():
+        if text is None:
+            path.unlink()
+        else:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        print(f"{'deleted' if text is None else 'written'}: {path.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] not in ([], ["--check"]):
+        sys.exit(f"usage: python {sys.argv[0]} [--check]")
+    sys.exit(check() if sys.argv[1:] else write())

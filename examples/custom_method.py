@@ -1,0 +1,87 @@
+"""Speculative sampling with lenience: draft tokens are accepted more readily than is exact.
+
+With p = target, q = draft, 0 < l <= 1 and U_j uniform, at position j of a sampled chain:
+
+    accept d_j  iff  log U_j <= log p_j(d_j) - log(l q_j(d_j));  stop at the first rejection
+    after a rejection at j:   x ~ norm(max(p_j - l q_j, 0))
+    after γ acceptances:      x ~ p_(γ+1)
+
+l = 1 is speculative sampling (Leviathan et al. 2023, arXiv 2211.17192, whose appendix has the
+idea). Lossy for l < 1: a token is accepted with probability min(q, p/l), which may exceed p.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mtad.acceptance import (
+    chain_laws,
+    chain_path,
+    endpoint,
+    prefix_length,
+    speculative_endpoint_law,
+)
+from mtad.drafting import sampled_tree
+from mtad.lm import LM
+from mtad.method import Method, Verdict, require
+from mtad.noise import Noise
+from mtad.prefix import Prefix
+from mtad.sampling import Warper
+from mtad.tree import TokenTree
+
+
+@dataclass(frozen=True)
+class LenientSampling(Method):
+    """Chain drafts with a lenient acceptance test.
+
+    Attributes:
+        num_draft_tokens: γ, draft tokens per iteration.
+        lenience: l, 1 for the exact rule.
+    """
+
+    num_draft_tokens: int = 4
+    lenience: float = 0.5
+
+    name: ClassVar[str] = "lenient_sampling"
+    lossless: ClassVar[bool] = False
+    citation: ClassVar[str] = "Leviathan et al. 2023, arXiv 2211.17192, appendix"
+
+    def __post_init__(self) -> None:
+        """Refuse impossible options."""
+        require(self.num_draft_tokens >= 1, self, "num_draft_tokens", "an integer >= 1")
+        require(0 < self.lenience <= 1, self, "lenience", "a number > 0 and <= 1")
+
+    @property
+    def is_lossless(self) -> bool:
+        """Only without lenience."""
+        return self.lenience == 1
+
+    def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+        """A chain sampled from the draft."""
+        assert lm is not None
+        return sampled_tree(lm, prefix, warp, noise, (1,) * self.num_draft_tokens)
+
+    def verify(
+        self,
+        tree: TokenTree,
+        target_logits: Float[Tensor, "rows nodes vocab"],
+        warp: Warper,
+        noise: Noise,
+    ) -> Verdict:
+        """The longest prefix of accepted tokens, then the residual or the bonus token."""
+        p, scaled_q = warp(target_logits, tree), chain_laws(tree) + math.log(self.lenience)
+        alive = tree.alive[:, 1:]
+        log_ratio = (tree.token_values(p) - tree.node_logprobs)[:, 1:] - math.log(self.lenience)
+        u = noise.uniform("accept", self.num_draft_tokens)
+        length = prefix_length(alive & (u.log() <= log_ratio))
+        law = speculative_endpoint_law(p, scaled_q, alive, length)
+        return Verdict(chain_path(tree), length, endpoint(law, noise))
+
+    def num_nodes(self, vocab: int, max_new_tokens: int) -> int:
+        """The chain and the root."""
+        return self.num_draft_tokens + 1

@@ -1,0 +1,140 @@
+"""`mtad generate`: loads the models, completes one prompt and shows it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from mtad.cli import view
+from mtad.cli.blocks import BlockPainter
+from mtad.cli.options import describe, jsonable, make_method
+from mtad.cli.settings import Settings
+from mtad.errors import PromptError
+from mtad.load import quiet
+from mtad.method import Method
+from mtad.pair import Chunk, Completion, ModelPair, load_pair
+from mtad.sampling import SamplingParams
+from mtad.stats import Stats
+from mtad.text import Message, Prompt
+
+
+def run(settings: Settings) -> None:
+    """Complete what the settings ask for; options are judged before anything is loaded."""
+    method = make_method(settings)
+    method.check(SamplingParams(**settings.sampling))
+    if method.drafter == "draft" and settings.target_model and not settings.draft_model:
+        raise ValueError(f"{method.name} needs a draft model; give --draft-model")
+    if settings.prompt_file is None:
+        _Answer(settings, method, _read_prompt(settings)).show(load(settings))
+        return
+    from mtad.cli.many import answer_file
+
+    answer_file(settings, method)
+
+
+def load(settings: Settings) -> ModelPair:
+    """The models that the settings name, the embedded pair if none."""
+    quiet()
+    if settings.target_model is None:
+        return load_pair("demo", **settings.placement)
+    return load_pair(target=settings.target_model, draft=settings.draft_model, **settings.placement)
+
+
+def new_seed(seed: int | None) -> int:
+    """The seed, or a random one that is short enough to type."""
+    return secrets.randbits(32) if seed is None else seed
+
+
+def system_message(settings: Settings) -> list[Message]:
+    """The chat's first message, if one was given."""
+    return [] if settings.system is None else [{"role": "system", "content": settings.system}]
+
+
+def _read_prompt(settings: Settings) -> str:
+    """The prompt as given, or all of stdin."""
+    text = settings.prompt or ""
+    try:
+        if text == "-":
+            text = sys.stdin.buffer.read().decode().removesuffix("\n")
+        text.encode()
+    except UnicodeError as error:
+        raise PromptError(f"the prompt is not UTF-8: {error}") from error
+    return text
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """One prompt on its way to an answer on stdout."""
+
+    settings: Settings
+    method: Method
+    text: str
+
+    def show(self, pair: ModelPair) -> None:
+        """Decode, and print JSON or text."""
+        seed = new_seed(self.settings.seed)
+        chunks = pair.stream(self._prompt, self.method, seed=seed, **self.settings.decoding)
+        if self.settings.json:
+            self._print_json(list(chunks))
+        else:
+            self._print_text(pair, chunks)
+
+    @property
+    def _prompt(self) -> Prompt:
+        if not self.settings.chat:
+            return self.text
+        return [*system_message(self.settings), {"role": "user", "content": self.text}]
+
+    def _print_json(self, chunks: list[Chunk]) -> None:
+        completion = _completion(chunks)
+        record: dict[str, Any] = {"prompt": self.text} | completion.as_dict()
+        record["method"] = describe(self.method)
+        if self.settings.show_blocks:
+            record["blocks"] = [dataclasses.asdict(block) for block in completion.blocks]
+        print(json.dumps(jsonable(record), ensure_ascii=False, allow_nan=False), flush=True)
+
+    def _print_text(self, pair: ModelPair, chunks: Iterator[Chunk]) -> None:
+        painter = None
+        if self.settings.show_blocks:
+            painter = BlockPainter(pair.tokenizer, plain=not sys.stdout.isatty())
+        completion = _stream(chunks, painter)
+        if painter:
+            Console(stderr=True, highlight=False).print(painter.legend(), soft_wrap=True)
+        facts = (self.method.name, self.method.is_lossless, completion.seed)
+        typer.echo(view.summary(completion.stats, *facts), err=True)
+
+
+def _stream(chunks: Iterator[Chunk], painter: BlockPainter | None) -> Completion:
+    """Show the chunks as they come; the completion."""
+    started, so_far, seen = time.perf_counter(), Stats(), []
+    with view.open_view() as screen:
+        for chunk in chunks:
+            seen.append(chunk)
+            if chunk.block:
+                so_far.add(chunk.block)
+            so_far.decode_s = time.perf_counter() - started
+            screen.add(_pieces(chunk, painter), view.figures(so_far))
+    return _completion(seen)
+
+
+def _pieces(chunk: Chunk, painter: BlockPainter | None) -> view.Pieces:
+    if painter is None:
+        return [(chunk.text, "")]
+    if chunk.block:
+        painter.add(chunk.block)
+    return painter.take(len(chunk.text))
+
+
+def _completion(chunks: list[Chunk]) -> Completion:
+    completion = chunks[-1].completion
+    assert completion is not None, "the last chunk of a prompt has its completion"
+    return completion

@@ -1,0 +1,161 @@
+"""`mtad generate --prompt-file`: answers every line of a file, and goes on where it was cut off."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mtad.cli import view
+from mtad.cli.answers import AnswerFile, Record, record_of
+from mtad.cli.generate import load, new_seed, system_message
+from mtad.cli.options import describe, jsonable
+from mtad.cli.prompts import Item, read_prompts
+from mtad.cli.settings import Settings
+from mtad.errors import MtadError
+from mtad.method import Method
+from mtad.pair import Completion, ModelPair
+from mtad.stats import Stats, total
+
+
+def answer_file(settings: Settings, method: Method) -> None:
+    """Answer the lines that have no answer yet.
+
+    Raises:
+        ValueError: the output cannot be continued.
+        MtadError: a line is malformed, or the models cannot be loaded or decoded.
+    """
+    assert settings.prompt_file is not None
+    _check_output(settings)
+    items = read_prompts(settings.prompt_file, system_message(settings), settings.chat)
+    answers = AnswerFile(settings.output, settings.overwrite)
+    given = answers.seed if settings.seed is None else settings.seed
+    run = _Run(settings, method, new_seed(given))
+    done = answers.done(items, run.conditions)
+    rest = [item for item in items if item.index not in done]
+    if done:
+        typer.echo(f"{len(done)} of {len(items)} answers are in {settings.output}", err=True)
+    if rest:
+        run.answer(rest, answers)
+
+
+def line_seed(seed: int, index: int) -> int:
+    """The seed of a line, which depends on the run's seed and the line's index alone."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{index}".encode()).digest()[:4], "big")
+
+
+def _check_output(settings: Settings) -> None:
+    """Refuse an output that cannot be written or would destroy the prompts."""
+    output, prompts = settings.output, settings.prompt_file
+    if output is None or prompts is None:
+        return
+    if not output.parent.is_dir():
+        raise ValueError(f"--output is {output}, and there is no folder {output.parent}")
+    if output.exists() and output.samefile(prompts):
+        raise ValueError("--output is the --prompt-file; choose another file")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One pass over the prompts with one method and one seed."""
+
+    settings: Settings
+    method: Method
+    seed: int
+
+    @property
+    def conditions(self) -> Record:
+        """All that decides what the answers are."""
+        s = self.settings
+        target, draft = s.target_model or "demo", s.draft_model or (s.target_model and "none")
+        models = {"target": target, "draft": draft or "demo"}
+        conditions = {
+            "models": models | {"dtype": s.dtype, "draft_dtype": s.draft_dtype or s.dtype},
+            "method": describe(self.method),
+            "sampling": s.decoding,
+            "chat": {"chat": s.chat, "system": s.system},
+            "seed": self.seed,
+        }
+        plain: Record = jsonable(conditions)
+        return plain
+
+    def answer(self, items: Sequence[Item], answers: AnswerFile) -> None:
+        """Decode the items in batches and write each answer once it is complete."""
+        pair, parts, started = load(self.settings), list[Stats](), time.perf_counter()
+        bar, size = _progress(to_file=answers.path is not None), self.settings.max_batch_size
+        task = bar.add_task("", total=len(items), rate="")
+        num_done = 0
+        try:
+            with bar, answers:
+                for start in range(0, len(items), size):
+                    for item, completions in self._answers(pair, items[start : start + size]):
+                        seed = line_seed(self.seed, item.index)
+                        answers.write(record_of(item, completions, seed, self.conditions))
+                        num_done += 1
+                        parts += [c.stats for c in completions]
+                        so_far = total(parts, time.perf_counter() - started)
+                        bar.update(task, advance=1, rate=view.speed(so_far))
+        except KeyboardInterrupt:
+            self._say_how_to_go_on(num_done, len(items))
+            raise typer.Exit(130) from None
+        so_far = total(parts, time.perf_counter() - started)
+        facts = (self.method.name, self.method.is_lossless, self.seed)
+        typer.echo(f"answered {num_done} · {view.summary(so_far, *facts)}", err=True)
+
+    def _answers(
+        self, pair: ModelPair, batch: Sequence[Item]
+    ) -> Iterator[tuple[Item, list[Completion]]]:
+        """Items of a batch with the completions of their turns, each once it is finished."""
+        found: dict[int, list[Completion]] = {item.index: [] for item in batch}
+        for turn in range(max(item.num_turns for item in batch)):
+            active = [item for item in batch if item.num_turns > turn]
+            for place, completion in self._turn(pair, active, found):
+                item = active[place]
+                found[item.index].append(completion)
+                if turn + 1 == item.num_turns:
+                    yield item, found[item.index]
+
+    def _turn(
+        self, pair: ModelPair, active: Sequence[Item], found: dict[int, list[Completion]]
+    ) -> Iterator[tuple[int, Completion]]:
+        """The next answer of every active item."""
+        prompts = [item.prompt([c.text for c in found[item.index]]) for item in active]
+        seeds = [line_seed(self.seed, i.index) + len(found[i.index]) for i in active]
+        size = self.settings.max_batch_size
+        try:
+            for chunk in pair.stream_all(
+                prompts, self.method, seed=seeds, max_batch_size=size, **self.settings.decoding
+            ):
+                if chunk.completion is not None:
+                    yield chunk.index, chunk.completion
+        except MtadError as error:
+            first, last = active[0].index + 1, active[-1].index + 1
+            where = f"{self.settings.prompt_file}, lines {first} to {last}"
+            raise type(error)(f"{where}: {error}") from error
+
+    def _say_how_to_go_on(self, num_done: int, num_asked: int) -> None:
+        message = f"\ninterrupted after {num_done} of {num_asked} answers"
+        if self.settings.output is not None:
+            message += f"; they are in {self.settings.output}: the same command goes on from there"
+        typer.echo(message, err=True)
+
+
+def _progress(to_file: bool) -> Progress:
+    """A bar on stderr, if that is a terminal and nothing else writes to it."""
+    console = Console(stderr=True)
+    return Progress(
+        MofNCompleteColumn(),
+        BarColumn(bar_width=20),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[rate]}"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal or not to_file,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )

@@ -1,0 +1,146 @@
+"""The file of `--prompt-file`: one prompt, chat or conversation per line.
+
+{"prompt": "…"}    "…"    {"messages": [{"role": "user", "content": "…"}]}
+{"question_id": 81, "category": "writing", "turns": ["first question", "second question"]}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mtad.errors import PromptError
+from mtad.text import Message, Prompt
+
+EXPECTED = (
+    'expected {"prompt": "…"}, {"messages": [{"role": …, "content": …}]}, {"turns": ["…"]} or "…"'
+)
+_LABELS = ("question_id", "category", "task_id")
+
+
+@dataclass(frozen=True)
+class Item:
+    """What one line asks for.
+
+    Attributes:
+        index: the line, counted from 0.
+        text: a prompt without a chat template.
+        opening: messages at the beginning of a chat.
+        questions: user messages, one per turn; each is asked after the answer to the one before.
+        is_conversation: whether the line has `turns`.
+        labels: `question_id` and the like, copied into the answer.
+        digest: SHA-256 of what the line asks for.
+    """
+
+    index: int
+    text: str | None = None
+    opening: tuple[Message, ...] = ()
+    questions: tuple[str, ...] = ()
+    is_conversation: bool = False
+    labels: dict[str, Any] = field(default_factory=dict)
+    digest: str = ""
+
+    @property
+    def num_turns(self) -> int:
+        """How many answers it takes."""
+        return max(1, len(self.questions))
+
+    def prompt(self, answers: Sequence[str]) -> Prompt:
+        """The prompt of the turn after these answers."""
+        if self.text is not None:
+            return self.text
+        messages = list(self.opening)
+        for question, answer in zip(self.questions, answers, strict=False):
+            messages += [_says("user", question), _says("assistant", answer)]
+        if self.questions:
+            messages.append(_says("user", self.questions[len(answers)]))
+        return messages
+
+
+def read_prompts(path: Path, opening: Sequence[Message], chat: bool) -> list[Item]:
+    """The items of a file, blank lines left out.
+
+    Args:
+        path: JSON lines.
+        opening: a system message for the chats that have none.
+        chat: plain prompts become user messages.
+
+    Raises:
+        PromptError: a line is not a prompt; the message has its number and what is expected.
+    """
+    items = []
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise PromptError(f"{path} is not UTF-8: {error}") from error
+    for index, line in enumerate(lines):
+        if line.strip():
+            try:
+                items.append(_item(index, json.loads(line), tuple(opening), chat))
+            except ValueError as error:
+                raise PromptError(f"{path}, line {index + 1}: {error}; {EXPECTED}") from error
+    if not items:
+        raise PromptError(f"{path} has no prompts; {EXPECTED}, one per line")
+    return items
+
+
+def _item(index: int, value: Any, opening: tuple[Message, ...], chat: bool) -> Item:
+    kind, asked = _asked(value)
+    digest = hashlib.sha256(json.dumps([kind, asked], sort_keys=True).encode()).hexdigest()
+    labels = {k: value[k] for k in _LABELS if k in value} if isinstance(value, dict) else {}
+    base = Item(index, labels=labels, digest=digest)
+    if kind == "turns":
+        return replace(base, opening=opening, questions=tuple(asked), is_conversation=True)
+    if kind == "messages":
+        has_system = asked[0]["role"] == "system"
+        return replace(base, opening=(*(() if has_system else opening), *asked))
+    if chat:
+        return replace(base, opening=opening, questions=(asked,))
+    if opening:
+        raise ValueError("it is not a chat, and --system needs one; give --chat")
+    return replace(base, text=asked)
+
+
+def _asked(value: Any) -> tuple[str, Any]:
+    """What kind of line it is, and its content once that is known to be well formed."""
+    value = {"prompt": value} if isinstance(value, str) else value
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__}")
+    kinds = [kind for kind in _WELL_FORMED if kind in value]
+    if len(kinds) != 1:
+        raise ValueError(f"it has {' and '.join(kinds) or 'none of them'}")
+    content = value[kinds[0]]
+    if not _WELL_FORMED[kinds[0]](content):
+        raise ValueError(f"its {kinds[0]!r} is {json.dumps(content)[:60]}")
+    return kinds[0], content
+
+
+def _is_text(content: Any) -> bool:
+    if not isinstance(content, str):
+        return False
+    content.encode()  # a lone surrogate has no UTF-8 and raises ValueError
+    return True
+
+
+def _are_turns(content: Any) -> bool:
+    return isinstance(content, list) and bool(content) and all(map(_is_text, content))
+
+
+def _are_messages(content: Any) -> bool:
+    if not isinstance(content, list) or not content:
+        return False
+    return all(
+        isinstance(m, dict) and _is_text(m.get("role")) and isinstance(m.get("content"), str | list)
+        for m in content
+    )
+
+
+_WELL_FORMED = {"prompt": _is_text, "messages": _are_messages, "turns": _are_turns}
+
+
+def _says(role: str, content: str) -> Message:
+    return {"role": role, "content": content}

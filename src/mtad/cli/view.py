@@ -1,0 +1,154 @@
+"""Text on its way to the user: streamed to stdout, with a live line of figures on stderr.
+
+Where stdout and stderr are one terminal, finished lines are printed above a live region that holds
+the line being written and the figures. Elsewhere stdout gets the plain text and nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from mtad.stats import Stats
+
+Pieces: TypeAlias = Sequence[tuple[str, str]]
+"""Text with its style, bit by bit; rich's own `Text` would drop control characters."""
+
+_CONTROL: dict[int, str | None] = {
+    c: "\ufffd" for c in (*range(32), *range(127, 160)) if chr(c) not in "\n\t"
+}
+_CONTROL[ord("\r")] = None
+
+
+def open_view() -> LiveView | StreamView:
+    """The view that fits where stdout and stderr go."""
+    console = Console(highlight=False)
+    if sys.stdout.isatty() and sys.stderr.isatty() and not console.is_dumb_terminal:
+        return LiveView(console)
+    return StreamView()
+
+
+class LiveView:
+    """One terminal for text and figures.
+
+    Args:
+        console: writes to the terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.line = console, Text()
+        self.live = _live(console)
+
+    def __enter__(self) -> LiveView:
+        self.live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.live.stop()
+        if self.line or kind is None:
+            self.console.print(self.line, soft_wrap=True)
+
+    def add(self, pieces: Pieces, figures: str) -> None:
+        """Print the lines that are complete; show the last one above the figures."""
+        *done, self.line = (self.line + _harmless(pieces)).split("\n", allow_blank=True)
+        for line in done:
+            self.console.print(line, soft_wrap=True)
+        self.live.update(Group(self._tail(), _figures(figures)), refresh=True)
+
+    def _tail(self) -> RenderableType:
+        """The end of the line being written, as much as the terminal is high."""
+        rows = self.line.wrap(self.console, self.console.width)
+        return Text("\n").join(rows[-max(1, self.console.height - 3) :])
+
+
+class StreamView:
+    """Text to stdout as it comes; figures to stderr only if that alone is a terminal."""
+
+    def __init__(self) -> None:
+        self.is_terminal, self.has_written = sys.stdout.isatty(), False
+        self.console = Console(highlight=False)
+        shown = sys.stderr.isatty() and not self.is_terminal
+        self.live = _live(Console(stderr=True)) if shown else None
+
+    def __enter__(self) -> StreamView:
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.live:
+            self.live.stop()
+        if self.has_written or kind is None:
+            self._write([("\n", "")])
+
+    def add(self, pieces: Pieces, figures: str) -> None:
+        """Write and flush the text; what is not a terminal gets exactly what the model said."""
+        self._write(pieces)
+        self.has_written = True
+        if self.live:
+            self.live.update(_figures(figures), refresh=True)
+
+    def _write(self, pieces: Pieces) -> None:
+        if self.is_terminal:
+            self.console.print(_harmless(pieces), end="", soft_wrap=True)
+        else:
+            sys.stdout.write("".join(text for text, _ in pieces))
+        sys.stdout.flush()
+
+
+def figures(stats: Stats) -> str:
+    """Speed so far and mean acceptance length, for the live line."""
+    return (
+        f"{stats.num_output_tokens} tokens · {speed(stats)} "
+        f"· mean acceptance length {number(stats.mean_acceptance_length, 2)}"
+    )
+
+
+def speed(stats: Stats) -> str:
+    """Tokens per second with everything in."""
+    return f"{number(stats.end_to_end_tokens_per_second)} tokens/s"
+
+
+def summary(stats: Stats, method: str, lossless: bool, seed: int) -> str:
+    """One line on what happened, with the names of the formulas."""
+    rate, both = stats.draft_acceptance_rate, stats.prefill_s > 0
+    decode_only = f"{number(stats.output_tokens_per_second)} tokens/s decode only, "
+    return " · ".join(
+        (
+            f"{stats.num_output_tokens} tokens",
+            f"{decode_only if both else ''}{speed(stats)} end to end",
+            "mean acceptance length (block efficiency) " + number(stats.mean_acceptance_length, 2),
+            f"draft acceptance rate {'–' if rate is None else format(rate, '.1%')}",
+            f"{method} ({'lossless' if lossless else 'lossy'})",
+            f"seed {seed}",
+        )
+    )
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A number, or a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _live(console: Console) -> Live:
+    return Live(
+        console=console,
+        auto_refresh=False,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+
+
+def _figures(text: str) -> Text:
+    return Text(text, style="dim", no_wrap=True, overflow="ellipsis")
+
+
+def _harmless(pieces: Pieces) -> Text:
+    """The text without control characters, which could rule the terminal."""
+    return Text.assemble(*((text.translate(_CONTROL), style) for text, style in pieces))

@@ -1,0 +1,192 @@
+"""Loading from folders: what is refused, and what the message says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from saved_pair import EOS, PADDED_ROWS, folder, tokenizer
+from tokenizers import AddedToken
+
+from mtad.errors import CheckpointError, UnsupportedModelError, VocabularyMismatchError
+from mtad.load import embedding_rows, join, load_models
+from mtad.pair import ModelPair, load_pair
+from mtad.testing import random_llama
+
+TARGET, DRAFT = "target", "draft"
+
+
+def copy_of(name: str, to: Path) -> Path:
+    """A copy of a saved model that a test may spoil."""
+    return Path(shutil.copytree(folder() / name, to / name))
+
+
+def edit(path: Path, **changes: Any) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(content | changes), encoding="utf-8")
+
+
+def test_a_pair_with_padded_rows() -> None:
+    models = load_models(folder() / TARGET, folder() / DRAFT)
+    assert models.draft is not None
+    assert embedding_rows(models.target) == PADDED_ROWS
+    assert models.vocab == embedding_rows(models.draft) == len(tokenizer())
+    assert models.eos_token_ids == (tokenizer().eos_token_id,)
+    assert not models.target.training
+
+
+def test_dtypes() -> None:
+    models = load_models(
+        folder() / TARGET, folder() / DRAFT, dtype="bfloat16", draft_dtype="float32"
+    )
+    assert models.draft is not None
+    assert (models.target.dtype, models.draft.dtype) == (torch.bfloat16, torch.float32)
+    (completion,) = ModelPair.of(models).generate("the cat", seed=0, max_new_tokens=5)
+    assert completion.token_ids
+    assert load_models(folder() / TARGET, dtype="float64").target.dtype == torch.float64
+
+
+@pytest.mark.parametrize("option", ["device", "draft_device"])
+@pytest.mark.parametrize("device", ["cuda:99", "abacus"])
+def test_a_device_that_is_not_here(option: str, device: str) -> None:
+    with pytest.raises(ValueError, match=f"device '{device}' cannot be used here"):
+        load_models(folder() / TARGET, folder() / DRAFT, **{option: device})
+
+
+def test_a_missing_folder() -> None:
+    with pytest.raises(CheckpointError, match=r"target model from '/nowhere/at all'.*no such fold"):
+        load_models("/nowhere/at all")
+    with pytest.raises(CheckpointError, match="draft model"):
+        load_models(folder() / TARGET, "/nowhere/at all")
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"must be a folder with config\.json"):
+        load_models(tmp_path)
+
+
+def test_a_corrupt_file(tmp_path: Path) -> None:
+    path = copy_of(TARGET, tmp_path)
+    weights = path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="cannot load the target model"):
+        load_models(path)
+
+
+def test_a_broken_config(tmp_path: Path) -> None:
+    path = copy_of(TARGET, tmp_path)
+    (path / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="cannot load the target model"):
+        load_models(path)
+
+
+def test_missing_weights(tmp_path: Path) -> None:
+    path = copy_of(TARGET, tmp_path)
+    edit(path / "config.json", num_hidden_layers=3, layer_types=None)
+    with pytest.raises(CheckpointError, match=r"lacks \d+ weights, such as 'model\.layers\.2"):
+        load_models(path)
+
+
+def test_no_tokenizer(tmp_path: Path) -> None:
+    path = copy_of(TARGET, tmp_path)
+    for file in path.glob("*token*"):
+        file.unlink()
+    models = load_models(path)
+    assert models.tokenizer is None
+    assert models.vocab == PADDED_ROWS
+    ids = (
+        ModelPair.of(models)
+        .generate([1], method=_autoregressive(), seed=0, max_new_tokens=3, ignore_eos=True)[0]
+        .token_ids
+    )
+    assert len(ids) == 3
+
+
+def _autoregressive() -> Any:
+    from mtad.methods.autoregressive import Autoregressive
+
+    return Autoregressive()
+
+
+def swapped(path: Path) -> None:
+    """Exchange two tokens of a saved tokenizer."""
+    content = json.loads((path / "tokenizer.json").read_text(encoding="utf-8"))
+    vocab = content["model"]["vocab"]
+    vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
+    (path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_tokenizers_of_equal_size_that_differ(tmp_path: Path) -> None:
+    path = copy_of(DRAFT, tmp_path)
+    swapped(path)
+    first = tokenizer().convert_tokens_to_ids("a")
+    expected = f"2 of {len(tokenizer())} token ids differ .*{first}: 'a' and 'b'; {first + 1}: 'b'"
+    with pytest.raises(VocabularyMismatchError, match=expected):
+        load_pair(target=folder() / TARGET, draft=path)
+    trusting = load_pair(target=folder() / TARGET, draft=path, trust_vocabulary=True)
+    assert trusting.generate("the cat", seed=0, max_new_tokens=3)
+
+
+def test_a_tokenizer_with_one_more_token(tmp_path: Path) -> None:
+    path = copy_of(DRAFT, tmp_path)
+    longer = transformers.AutoTokenizer.from_pretrained(path)
+    longer.add_tokens([AddedToken("<more>")])
+    longer.save_pretrained(path)
+    with pytest.raises(VocabularyMismatchError, match="None and '<more>'"):
+        load_pair(target=folder() / TARGET, draft=path)
+
+
+def test_a_draft_without_tokenizer_and_with_other_rows(tmp_path: Path) -> None:
+    path = copy_of(DRAFT, tmp_path)
+    for file in path.glob("*token*"):
+        file.unlink()
+    with pytest.raises(VocabularyMismatchError, match=f"{PADDED_ROWS} and {len(tokenizer())} emb"):
+        load_pair(target=folder() / TARGET, draft=path)
+
+
+def tiny_bloom() -> Any:
+    config = transformers.BloomConfig(vocab_size=61, hidden_size=32, n_layer=2, n_head=4)
+    return transformers.BloomForCausalLM(config).eval()
+
+
+def tiny_mamba() -> Any:
+    config = transformers.MambaConfig(vocab_size=61, hidden_size=32, num_hidden_layers=2)
+    return transformers.MambaForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("make", [tiny_bloom, tiny_mamba])
+def test_an_unsupported_architecture_is_named(make: Any) -> None:
+    model = make()
+    kind = model.config.model_type
+    with pytest.raises(UnsupportedModelError, match=rf"draft model .*'{kind}'.*work: .*llama"):
+        ModelPair(random_llama(), model)
+
+
+def test_an_unsupported_architecture_on_disk(tmp_path: Path) -> None:
+    tiny_bloom().save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedModelError, match=r"architectures that work: .*llama"):
+        load_models(tmp_path)
+
+
+def test_eager_attention_is_switched() -> None:
+    model = random_llama()
+    model.set_attn_implementation("eager")
+    join(model, None, None)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_several_eos_tokens() -> None:
+    model = random_llama()
+    model.generation_config.eos_token_id = [3, 5]
+    assert join(model, None, None).eos_token_ids == (3, 5)
+    model.generation_config.eos_token_id = None
+    assert join(model, None, None).eos_token_ids == ()
+    padded = random_llama(vocab=PADDED_ROWS)
+    padded.generation_config.eos_token_id = None
+    ids = join(padded, None, tokenizer()).eos_token_ids
+    assert ids == (tokenizer().convert_tokens_to_ids(EOS),)

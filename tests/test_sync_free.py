@@ -1,0 +1,115 @@
+"""Nothing on the hot path reads a tensor back to the host.
+
+Under `FakeTensorMode` tensors have shapes but no values, so a host read has nothing to return and
+raises. One read per iteration, of what was accepted, is the engine's and is not called here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from tiny import PROMPTS, VOCAB, label, tiny_model, variants
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException
+
+from mtad.engine import Request, _block_tokens, _prefix, _where
+from mtad.lm import LM, Model
+from mtad.method import Method
+from mtad.noise import Noise
+from mtad.prefix import Prefix
+from mtad.sampling import SamplingParams, Warper
+from mtad.tree import TokenTree
+
+READS_ONE_FLAG_PER_STEP = {"bild"}
+FIXED = [m for m in variants() if m.name not in READS_ONE_FLAG_PER_STEP]
+SETTINGS = [
+    SamplingParams(temperature=0.0, max_new_tokens=6, eos_token_ids=[4, 5]),
+    SamplingParams(temperature=0.7, top_k=5, top_p=0.9, min_p=0.01, max_new_tokens=8),
+    SamplingParams(repetition_penalty=1.2, frequency_penalty=0.1, logit_bias={3: 1.0}),
+]
+JOINT_SETTINGS = [SamplingParams(max_new_tokens=4), SamplingParams(temperature=0.0)]
+
+
+class Script(LM):
+    """An `LM` without a model: logits of the right shape, of which nobody knows the values."""
+
+    def __init__(self) -> None:
+        pass
+
+    def forward_level(self, tree: TokenTree) -> Tensor:
+        return torch.empty(tree.num_rows, tree.widths[-1], VOCAB)
+
+    def forward(self, tree: TokenTree) -> Tensor:
+        return torch.empty(tree.num_rows, tree.num_nodes, VOCAB)
+
+
+def faked(value: Any, mode: FakeTensorMode) -> Any:
+    """A dataclass with fakes in place of its tensors."""
+    if isinstance(value, Tensor):
+        return mode.from_tensor(value)
+    if not is_dataclass(value):
+        return value
+    return replace(value, **{f.name: faked(getattr(value, f.name), mode) for f in fields(value)})
+
+
+def inputs(method: Method, mode: FakeTensorMode) -> tuple[Prefix, Warper, Noise]:
+    """What the engine hands to a method, without values."""
+    settings = JOINT_SETTINGS if method.drafter == "target" else SETTINGS
+    settings = [replace(p, max_new_tokens=min(p.max_new_tokens, 8)) for p in settings]
+    requests = [Request(p, s) for p, s in zip(PROMPTS, settings, strict=False)]
+    prefix = _prefix(requests, 8, 24, torch.device("cpu"))
+    warp = Warper.of([r.sampling for r in requests], VOCAB, torch.device("cpu"))
+    noise = Noise(torch.arange(len(requests)), prefix.num_new)
+    return tuple(faked(value, mode) for value in (prefix, warp, noise))
+
+
+@pytest.mark.parametrize("method", FIXED, ids=label)
+def test_draft_and_verify_never_read_a_value(method):
+    script = Script()
+    with FakeTensorMode() as mode:
+        prefix, warp, noise = inputs(method, mode)
+        warp = warp.at(prefix)
+        tree = method.draft(script, prefix, warp, noise)
+        verdict = method.verify(tree, script.forward(tree), warp, noise)
+        prefix.append(_block_tokens(tree, verdict), verdict.num_accepted + 1)
+    assert verdict.next_token.shape == (prefix.lengths.shape[0],)
+
+
+ON_MODELS = [(method, "llama") for method in FIXED]
+ON_MODELS += [(method, name) for method in FIXED[-2:] for name in ("gpt2", "gemma3_text")]
+
+
+@pytest.mark.parametrize(("method", "name"), ON_MODELS, ids=lambda v: getattr(v, "name", v))
+def test_a_whole_iteration_on_a_real_model_never_reads_a_value(method, name):
+    with FakeTensorMode() as mode:
+        model: Model = tiny_model(name)
+        prefix, warp, noise = inputs(method, mode)
+        rows = prefix.lengths.shape[0]
+        target = opened(model, method, rows)
+        drafter = target if method.drafter == "target" else opened(model, method, rows)
+        warp = warp.at(prefix)
+        tree = method.draft(drafter, prefix, warp, noise)
+        verdict = method.verify(tree, target.forward(tree), warp, noise)
+        for lm in (target, drafter):
+            path = _where(tree, verdict.path, drafter=lm is not target)
+            lm.commit(path, verdict.num_accepted, longest=20)
+
+
+def opened(model: Model, method: Method, rows: int) -> LM:
+    """A cache that has read the prompts."""
+    lm = LM(model, "target", VOCAB, rows, 64 + method.num_nodes(VOCAB, 8))
+    lm.prefill(PROMPTS[:rows])
+    return lm
+
+
+def test_a_read_is_noticed():
+    """BiLD asks once per draft step whether any row goes on; the checks above would catch it."""
+    method = next(m for m in variants() if m.name == "bild")
+    with FakeTensorMode() as mode:
+        prefix, warp, noise = inputs(method, mode)
+        with pytest.raises(DataDependentOutputException):
+            method.draft(Script(), prefix, warp.at(prefix), noise)
