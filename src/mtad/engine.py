@@ -87,9 +87,9 @@ class Session:
         requests: Sequence[Request],
         vocab: int,
     ) -> None:
-        for request in requests:
+        for index, request in enumerate(requests):
             method.check(request.sampling)
-            _check_prompt(request, vocab)
+            _check_prompt(index, request, vocab)
         self.method, self.requests = method, list(requests)
         self.rows = [i for i, r in enumerate(requests) if r.sampling.max_new_tokens > 0]
         self.lms: list[LM] = []
@@ -111,7 +111,7 @@ class Session:
             self.drafter = LM(draft, "draft", vocab, *size)
         self.lms = list({id(lm): lm for lm in (self.target, self.drafter) if lm}.values())
         for lm in self.lms:
-            _check_context(lm, live)
+            _check_context(lm, self.requests)
         device = self.target.device
         self.prefix = _prefix(live, horizon, longest, device)
         self.warper = Warper.of([r.sampling for r in live], vocab, device)
@@ -215,24 +215,28 @@ def decode(
     yield from session.run()
 
 
-def _check_prompt(request: Request, vocab: int) -> None:
+def _check_prompt(index: int, request: Request, vocab: int) -> None:
     if not request.prompt_ids:
         raise PromptError(
-            "the prompt is empty; give at least one token (the tokenizer may have no BOS token)"
+            f"request {index}: the prompt is empty; give at least one token (the tokenizer may "
+            "have no BOS token)"
         )
     worst = max(request.prompt_ids, key=lambda t: t if t >= 0 else vocab - t)
     if not 0 <= worst < vocab:
-        raise PromptError(f"token id {worst} is not in the vocabulary of {vocab} tokens")
+        raise PromptError(
+            f"request {index}: token id {worst} is not in the vocabulary of {vocab} tokens"
+        )
 
 
 def _check_context(lm: LM, requests: Sequence[Request]) -> None:
-    for request in requests:
+    for index, request in enumerate(requests):
         prompt, new = len(request.prompt_ids), request.sampling.max_new_tokens
         if lm.context is not None and prompt + new > lm.context:
             raise ContextLengthError(
-                f"the prompt has {prompt} tokens and max_new_tokens is {new}, together "
-                f"{prompt + new}; the {lm.name} model's context is {lm.context} tokens: shorten "
-                f"the prompt or set max_new_tokens to at most {max(0, lm.context - prompt)}"
+                f"request {index}: the prompt has {prompt} tokens and max_new_tokens is {new}, "
+                f"together {prompt + new}; the {lm.name} model's context is {lm.context} tokens: "
+                "shorten the prompt or set max_new_tokens to at most "
+                f"{max(0, lm.context - prompt)}"
             )
 
 

@@ -25,7 +25,11 @@ SUPPORTED = frozenset(
 )
 """Architectures (`config.model_type`) proven by the tests; others are tried on a tree first."""
 
+DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
 Tokenizer = PreTrainedTokenizerBase
+
+_HUB_OPTIONS = {"revision", "token", "cache_dir", "local_files_only", "trust_remote_code"}
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 @dataclass(frozen=True)
@@ -72,13 +76,15 @@ def load_models(
         options: passed on to `from_pretrained` (revision, token, quantization_config, …).
 
     Raises:
-        ValueError: there is no such device here.
+        ValueError: there is no such device here, or no such dtype.
         CheckpointError, UnsupportedModelError, VocabularyMismatchError: see `mtad.errors`.
     """
     device = _usable(device)
     draft_device = device if draft_device is None else _usable(draft_device)
+    for name in (dtype, draft_dtype):
+        _require_dtype(name)
     big = load_model(target, "target", dtype, device_map or device, **options)
-    tokenizer = _load_tokenizer(target)
+    tokenizer = _load_tokenizer(target, "target", options)
     small = None
     if draft is not None:
         small_dtype = dtype if draft_dtype is None else draft_dtype
@@ -87,9 +93,14 @@ def load_models(
         big,
         small,
         tokenizer,
-        None if draft is None else _load_tokenizer(draft),
+        None if draft is None else _load_tokenizer(draft, "draft", options),
         trust_vocabulary=trust_vocabulary,
     )
+
+
+def _require_dtype(dtype: str | torch.dtype | None) -> None:
+    if isinstance(dtype, str) and dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
 
 
 def join(
@@ -172,8 +183,7 @@ def _placement(device_map: Any) -> dict[str, Any]:
 
 
 def _load_error(error: Exception, path: str | Path, name: str) -> Exception:
-    reason = str(error).strip().splitlines()
-    first = reason[0] if reason else type(error).__name__
+    first = _first_line(error)
     if "scaled_dot_product_attention" in str(error) or "does not support an attention" in str(
         error
     ):
@@ -188,13 +198,28 @@ def _load_error(error: Exception, path: str | Path, name: str) -> Exception:
     )
 
 
-def _load_tokenizer(path: str | Path) -> Tokenizer | None:
-    """The tokenizer of a checkpoint, None if it has none."""
+def _load_tokenizer(path: str | Path, name: str, options: dict[str, Any]) -> Tokenizer | None:
+    """The tokenizer of a checkpoint, None if it has none.
+
+    Raises:
+        CheckpointError: its files are there but cannot be read.
+    """
+    shared = {key: options[key] for key in _HUB_OPTIONS & options.keys()}
     try:
-        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(str(path))
-    except (OSError, ValueError):
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(str(path), **shared)
+    except Exception as error:
+        if any((Path(path) / file).exists() for file in _TOKENIZER_FILES):
+            raise CheckpointError(
+                f"the tokenizer of the {name} model in {str(path)!r} cannot be read: "
+                f"{_first_line(error)}; copy its files again"
+            ) from error
         return None
     return tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def require_same_vocabulary(
@@ -249,7 +274,7 @@ def require_tree_support(model: Model, name: str) -> None:
             return
         why = "its logits on a tree differ from those on the tree's paths"
     except Exception as error:
-        why = f"{why} ({str(error).strip().splitlines()[0] if str(error) else error!r})"
+        why = f"{why} ({_first_line(error)})"
     raise UnsupportedModelError(
         f"the {name} model is of architecture {kind!r}, which cannot be decoded with a token "
         f"tree: {why}; architectures that work: {', '.join(sorted(SUPPORTED))}"
