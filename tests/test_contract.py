@@ -397,7 +397,7 @@ def unchecked_types() -> Iterator[None]:
 def impossible(default: Any) -> list[Any]:
     """Values that mean nothing for an option with this default."""
     if isinstance(default, int):
-        return [0, -3]
+        return [0, -3, 2.5]
     if isinstance(default, float) or default is None:
         return [-0.5, float("nan")]
     if isinstance(default, tuple):

@@ -26,8 +26,8 @@ SEARCHES = {"beam_search", "mtjd", "bild"}
 
 
 def is_greedy(method: Method) -> bool:
-    """Whether temperature 0 is the target's argmax at every token; a raw ratio lets more pass."""
-    return method.name not in SEARCHES and getattr(method, "ratio_on", "warped") == "warped"
+    """Whether temperature 0 is the target's argmax at every token."""
+    return method.name not in SEARCHES
 
 
 GREEDY = [m for m in variants() if is_greedy(m)] + [
@@ -36,6 +36,7 @@ GREEDY = [m for m in variants() if is_greedy(m)] + [
     MTJD(num_block_tokens=1),
     MTJD(num_block_tokens=3, beam_width=1),
     MMTAD(beam="search"),
+    MMTAD(ratio_on="raw", accept_threshold=0.01),
 ]
 
 

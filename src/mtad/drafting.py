@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mtad.lm import LM
-from mtad.method import require
+from mtad.method import require, require_count
 from mtad.noise import Noise, sample_many
 from mtad.prefix import Prefix
 from mtad.sampling import NEVER, Warper
@@ -115,8 +115,8 @@ def num_tree_nodes(k_config: Sequence[int]) -> int:
 def require_beam_options(method: Any) -> None:
     """Refuse impossible options of MTAD and MMTAD."""
     selections = ("sample", "sample_with_replacement", "search")
-    require(method.num_draft_tokens >= 1, method, "num_draft_tokens", "an integer >= 1")
-    require(method.beam_width >= 1, method, "beam_width", "an integer >= 1")
+    require_count(method, "num_draft_tokens")
+    require_count(method, "beam_width")
     require(method.accept_threshold >= 0, method, "accept_threshold", "a number >= 0")
     require(method.ratio_on in ("warped", "raw"), method, "ratio_on", "'warped' or 'raw'")
     require(method.endpoint in ("sample", "greedy"), method, "endpoint", "'sample' or 'greedy'")
@@ -160,7 +160,7 @@ def beams(
     for level in range(depth):
         logits = lm.forward_level(tree)
         drawn_from = _law(law, logits, tree, warp)
-        kept = _law(ratio_on, logits, tree, warp) if ratio_on == "raw" else drawn_from
+        kept = warp.ratio_law(ratio_on, drawn_from, logits, tree, tree.last_level)
         pool = _pool(state, drawn_from)
         chosen = _choose(pool, width, selection, warp, noise, f"beam {level}")
         tree, state = _advance(tree, prefix, state, *chosen, kept, reserved)
@@ -209,7 +209,10 @@ def _pool(state: Beams, law: Tensor) -> Float[Tensor, "rows pool"]:
 def _choose(
     pool: Tensor, width: int, selection: Selection, warp: Warper, noise: Noise, tag: str
 ) -> tuple[Int[Tensor, "rows width"], Float[Tensor, "rows width"]]:
-    """Indices and scores of the chosen candidates, best first, lowest index among equals."""
+    """Indices and scores of the chosen candidates, best first, lowest index among equals.
+
+    Which of equal candidates at the edge of the beam are kept is up to `topk`.
+    """
     if selection == "all":
         return torch.arange(pool.shape[1], device=pool.device).expand(len(pool), -1), pool
     width = min(width, pool.shape[1])
@@ -248,6 +251,7 @@ def _advance(
     alive = (scores > NEVER) & ~stays
     logprobs = law.flatten(1).gather(1, chosen)
     parents = tree.last_level.start + beam
-    tree = tree.grow(token, parents, alive, torch.where(alive, logprobs, 0.0))
+    unchanged = scores.masked_fill(scores > NEVER, 0.0)
+    tree = tree.grow(token, parents, alive, torch.where(alive, logprobs, unchanged))
     extendable = may_extend(tree, prefix, reserved)
     return tree, Beams(scores, stays | ~extendable)

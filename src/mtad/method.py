@@ -95,6 +95,12 @@ class Method(ABC):
             raise ValueError(f"{self.name} does not honour {given}: {why}")
 
 
+def require_count(method: Method, option: str) -> None:
+    """Raise `ValueError` unless the option is a positive integer."""
+    value = getattr(method, option)
+    require(isinstance(value, int) and value >= 1, method, option, "an integer >= 1")
+
+
 def require(ok: bool, method: Method, option: str, allowed: str) -> None:
     """Raise `ValueError` unless `ok`, saying what was given and what is allowed."""
     if not ok:

@@ -181,6 +181,19 @@ class Warper:
         """Log-laws with penalties and biases but neither temperature nor truncation."""
         return self._process(logits, tree, nodes).log_softmax(-1)
 
+    def ratio_law(
+        self,
+        ratio_on: str,
+        warped: Float[Tensor, "rows nodes vocab"],
+        logits: Float[Tensor, "rows nodes vocab"],
+        tree: TokenTree,
+        nodes: slice | None = None,
+    ) -> Float[Tensor, "rows nodes vocab"]:
+        """The log-law that a likelihood ratio is formed on: `warped`, or "raw" unless greedy."""
+        if ratio_on == "warped":
+            return warped
+        return torch.where(self.is_greedy, warped, self.raw(logits, tree, nodes))
+
     def tempered(
         self, logits: Float[Tensor, "rows nodes vocab"], tree: TokenTree
     ) -> Float[Tensor, "rows nodes vocab"]:

@@ -25,7 +25,7 @@ class TokenTree:
             budget, outside the draft's support. Dead nodes are never accepted.
         ancestors: (B, N, N) true at [b, i, j] where j is i or an ancestor of i.
         node_logprobs: (B, N) log q(node | its path) under the law it was drawn from, 0 at the root
-            and at dead nodes.
+            and at dead nodes; -inf at places of a beam level that hold no beam.
         widths: number of nodes of each level; static.
         laws: for each expanded level d, the draft's log-law after its nodes, (B, widths[d], V).
             Empty for drafts that have no law (prompt lookup) or whose rule needs none (beams).
@@ -94,8 +94,8 @@ class TokenTree:
     @property
     def depths(self) -> Int[Tensor, " nodes"]:
         """Depth of every node."""
-        flat = [d for d, width in enumerate(self.widths) for _ in range(width)]
-        return torch.tensor(flat, device=self.tokens.device)
+        device = self.tokens.device
+        return torch.cat([torch.full((w,), d, device=device) for d, w in enumerate(self.widths)])
 
     def grow(
         self,

@@ -17,7 +17,7 @@ from torch import Tensor
 from mtad.acceptance import accept_all
 from mtad.drafting import beams
 from mtad.lm import LM
-from mtad.method import Method, Verdict, require
+from mtad.method import Method, Verdict, require_count
 from mtad.noise import Noise, first_argmax
 from mtad.prefix import Prefix
 from mtad.sampling import SamplingParams, Warper
@@ -43,7 +43,7 @@ class BeamSearch(Method):
 
     def __post_init__(self) -> None:
         """Refuse impossible options."""
-        require(self.num_beams >= 1, self, "num_beams", "an integer >= 1")
+        require_count(self, "num_beams")
 
     def check(self, params: SamplingParams) -> None:
         """Refuse what a search can't honour."""

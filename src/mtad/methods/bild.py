@@ -23,7 +23,7 @@ from torch import Tensor
 from mtad.acceptance import at_node, chain_path, endpoint, prefix_length
 from mtad.drafting import may_extend
 from mtad.lm import LM
-from mtad.method import Method, Verdict, require
+from mtad.method import Method, Verdict, require, require_count
 from mtad.noise import Noise, sample
 from mtad.prefix import Prefix
 from mtad.sampling import Warper
@@ -50,7 +50,7 @@ class BiLD(Method):
 
     def __post_init__(self) -> None:
         """Refuse impossible options."""
-        require(self.num_draft_tokens >= 1, self, "num_draft_tokens", "an integer >= 1")
+        require_count(self, "num_draft_tokens")
         require(self.fallback_threshold >= 0, self, "fallback_threshold", "a number >= 0")
         require(self.rollback_threshold > 0, self, "rollback_threshold", "a number > 0 (nats)")
 

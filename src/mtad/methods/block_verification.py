@@ -31,7 +31,7 @@ from mtad.acceptance import (
 )
 from mtad.drafting import sampled_tree
 from mtad.lm import LM
-from mtad.method import Method, Verdict, require
+from mtad.method import Method, Verdict, require_count
 from mtad.noise import Noise
 from mtad.prefix import Prefix
 from mtad.sampling import Warper
@@ -54,7 +54,7 @@ class BlockVerification(Method):
 
     def __post_init__(self) -> None:
         """Refuse impossible options."""
-        require(self.num_draft_tokens >= 1, self, "num_draft_tokens", "an integer >= 1")
+        require_count(self, "num_draft_tokens")
 
     def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """A chain sampled from the draft."""

@@ -77,7 +77,7 @@ class MMTAD(Method):
     ) -> Verdict:
         """The deepest passing node, then a token of the target."""
         p = warp(target_logits, tree)
-        judge = p if self.ratio_on == "warped" else warp.raw(target_logits, tree)
+        judge = warp.ratio_law(self.ratio_on, p, target_logits, tree)
         joint_p = joint_logprobs(tree, judge)
         bar = math.log(self.accept_threshold) if self.accept_threshold > 0 else -math.inf
         log_ratio = joint_p - self._denominator(tree)
@@ -92,8 +92,7 @@ class MMTAD(Method):
         if self.rule == "own":
             return joint_q
         if self.rule == "max":
-            living = joint_q.masked_fill(~tree.alive, -math.inf)
-            per_level = [living[:, level].amax(1) for level in tree.levels]
+            per_level = [joint_q[:, level].amax(1) for level in tree.levels]
         else:
             star = torch.nn.functional.pad(best_path(tree), (1, 0))
             per_level = [value_at(joint_q, node) for node in star.unbind(1)]

@@ -75,7 +75,7 @@ class MTAD(Method):
     ) -> Verdict:
         """The longest prefix whose joint ratio reaches τ, then a token of the target."""
         p = warp(target_logits, tree)
-        judge = p if self.ratio_on == "warped" else warp.raw(target_logits, tree)
+        judge = warp.ratio_law(self.ratio_on, p, target_logits, tree)
         joint_p = joint_logprobs(tree, judge)
         log_ratio = joint_p - tree.joint_logprobs
         bar = math.log(self.accept_threshold) if self.accept_threshold > 0 else -math.inf

@@ -29,7 +29,7 @@ from torch import Tensor
 from mtad.acceptance import accept_all
 from mtad.drafting import beams
 from mtad.lm import LM
-from mtad.method import Method, Verdict, require
+from mtad.method import Method, Verdict, require, require_count
 from mtad.noise import Noise, first_argmax, sample
 from mtad.prefix import Prefix
 from mtad.sampling import NEVER, SamplingParams, Warper
@@ -70,9 +70,9 @@ class MTJD(Method):
 
     def __post_init__(self) -> None:
         """Refuse impossible options."""
-        require(self.num_block_tokens >= 1, self, "num_block_tokens", "an integer >= 1")
+        require_count(self, "num_block_tokens")
         require(self.joint in USED, self, "joint", f"one of {', '.join(USED)}")
-        require(self.beam_width >= 1, self, "beam_width", "an integer >= 1")
+        require_count(self, "beam_width")
 
     def check(self, params: SamplingParams) -> None:
         """Refuse settings that would act on single tokens; temperature 0 asks for the argmax."""

@@ -22,7 +22,7 @@ from torch import Tensor
 from mtad.acceptance import accept_matches
 from mtad.drafting import may_extend
 from mtad.lm import LM
-from mtad.method import Method, Verdict, require
+from mtad.method import Method, Verdict, require_count
 from mtad.noise import Noise
 from mtad.prefix import Prefix
 from mtad.sampling import Warper
@@ -49,7 +49,7 @@ class PromptLookup(Method):
     def __post_init__(self) -> None:
         """Refuse impossible options."""
         for option in ("num_draft_tokens", "max_matching_ngram_size"):
-            require(getattr(self, option) >= 1, self, option, "an integer >= 1")
+            require_count(self, option)
 
     def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """The continuation of the first occurrence of the longest n-gram that has one."""

@@ -24,7 +24,7 @@ from torch import Tensor
 from mtad.acceptance import at_node, endpoint, residual_weights, value_at
 from mtad.drafting import sampled_tree
 from mtad.lm import LM
-from mtad.method import Method, Verdict, require
+from mtad.method import Method, Verdict, require_count
 from mtad.noise import Noise
 from mtad.prefix import Prefix
 from mtad.sampling import Warper
@@ -52,8 +52,8 @@ class SpecTr(Method):
 
     def __post_init__(self) -> None:
         """Refuse impossible options."""
-        require(self.num_drafts >= 1, self, "num_drafts", "an integer >= 1")
-        require(self.num_draft_tokens >= 1, self, "num_draft_tokens", "an integer >= 1")
+        require_count(self, "num_drafts")
+        require_count(self, "num_draft_tokens")
 
     def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """K chains sampled independently from the root."""

@@ -32,7 +32,7 @@ from mtad.acceptance import (
 )
 from mtad.drafting import sampled_tree
 from mtad.lm import LM
-from mtad.method import Method, Verdict, require
+from mtad.method import Method, Verdict, require, require_count
 from mtad.noise import Noise
 from mtad.prefix import Prefix
 from mtad.sampling import Warper
@@ -60,7 +60,7 @@ class SpeculativeSampling(Method):
     def __post_init__(self) -> None:
         """Refuse impossible options."""
         threshold = self.accept_threshold
-        require(self.num_draft_tokens >= 1, self, "num_draft_tokens", "an integer >= 1")
+        require_count(self, "num_draft_tokens")
         require(threshold is None or threshold >= 0, self, "accept_threshold", "None or >= 0")
 
     @property

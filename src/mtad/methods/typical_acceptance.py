@@ -22,7 +22,7 @@ from torch import Tensor
 from mtad.acceptance import at_node, chain_path, endpoint, prefix_length
 from mtad.drafting import sampled_tree
 from mtad.lm import LM
-from mtad.method import Method, Verdict, require
+from mtad.method import Method, Verdict, require, require_count
 from mtad.noise import Noise
 from mtad.prefix import Prefix
 from mtad.sampling import Warper
@@ -49,7 +49,7 @@ class TypicalAcceptance(Method):
 
     def __post_init__(self) -> None:
         """Refuse impossible options."""
-        require(self.num_draft_tokens >= 1, self, "num_draft_tokens", "an integer >= 1")
+        require_count(self, "num_draft_tokens")
         for option in ("posterior_threshold", "posterior_alpha"):
             require(0 <= getattr(self, option) <= 1, self, option, "a number from 0 to 1")
 
