@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from mtad import methods
 from mtad.cli import app
-from mtad.cli.methods import attribute_docs, sheet
+from mtad.cli.methods import attribute_docs, contract, sheet
 from mtad.cli.options import type_name
 from mtad.method import Method
 from mtad.sampling import SamplingParams
@@ -81,13 +81,6 @@ def sentence(text: str) -> str:
 def all_methods() -> list[type[Method]]:
     """The registered methods by name."""
     return [methods.find(name) for name in methods.names()]
-
-
-def contract(cls: type[Method]) -> str:
-    """Lossless or lossy."""
-    if not cls.lossless:
-        return "lossy"
-    return "lossless, but see its options" if "is_lossless" in vars(cls) else "lossless"
 
 
 def method_table(folder: str) -> str:

@@ -133,7 +133,7 @@ def test_the_text_ends_at_eos_wherever_it_falls_in_a_block(counting, method):
     assert [text.token_ids for text in texts] == [list(range(1, end + 1)) for end in ends]
     assert {text.finish_reason for text in texts} == {"stop"}
     for text in texts:
-        assert_adds_up(text)
+        assert_adds_up(text, method)
 
 
 @pytest.mark.parametrize(
@@ -189,14 +189,17 @@ def test_stop_conditions_see_every_token_once_and_end_the_text(counting, method)
     for text, stop, end in zip(texts, stops, ends, strict=True):
         assert text.token_ids == stop.seen == list(range(1, end + 1))
         assert text.finish_reason == "stop"
-        assert_adds_up(text)
+        assert_adds_up(text, method)
 
 
 # ---------------------------------------------------------------- accounting
 
 
-def assert_adds_up(text: Text) -> None:
+def assert_adds_up(text: Text, method: Method) -> None:
     """Accepted tokens and endpoints make the text; nothing clipped counts as accepted."""
+    if method.drafter == "target":
+        assert all(b.num_accepted == b.num_drafted == b.depth == 0 for b in text.blocks)
+        return
     for block in text.blocks:
         assert block.num_accepted <= block.depth <= block.num_drafted
         assert len(block.token_ids) - block.num_accepted in (0, 1)
@@ -211,7 +214,7 @@ def test_accepted_tokens_and_endpoints_make_the_text(pair, method, eos):
     params = [SamplingParams(max_new_tokens=n, eos_token_ids=eos) for n in (5, 12, 17)]
     texts = complete(*pair, method, PROMPTS, params, VOCAB)
     for text, p in zip(texts, params, strict=True):
-        assert_adds_up(text)
+        assert_adds_up(text, method)
         assert len(text.token_ids) == p.max_new_tokens or text.token_ids[-1] in eos
         assert not set(text.token_ids[:-1]) & set(eos)
 
@@ -254,7 +257,7 @@ def test_a_row_does_not_depend_on_its_neighbours(pair, method):
 
 @EVERY_METHOD
 def test_the_text_depends_on_the_seed_alone(pair, method):
-    params = [SamplingParams(max_new_tokens=12, seed=seed) for seed in (7, 8, -1, 2**64 + 5, 7)]
+    params = [SamplingParams(max_new_tokens=12, seed=seed) for seed in (7, 8, -1, 2**64 - 5, 7)]
     texts = token_ids(*pair, method, [PROMPTS[0]] * len(params), params, VOCAB)
     assert texts == token_ids(*pair, method, [PROMPTS[0]] * len(params), params, VOCAB)
     assert texts[0] == texts[-1]
@@ -301,12 +304,12 @@ def test_more_candidates_than_tokens(method):
     texts = complete(target, draft, method, [[0]] * len(params), params, 3)
     assert all(len(text.token_ids) == 9 for text in texts)
     for text in texts:
-        assert_adds_up(text)
+        assert_adds_up(text, method)
 
 
 @EVERY_METHOD
 def test_laws_of_a_single_token_are_greedy(pair, method):
-    if method.name in ("mtjd", "typical_acceptance"):
+    if method.name in ("mtjd", "typical_acceptance") or getattr(method, "ratio_on", "") == "raw":
         pytest.skip("searches, or judges by the law before truncation")
     single = [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}, {"temperature": 1e-5}]
     params = [SamplingParams(max_new_tokens=10, seed=3, **one) for one in single]

@@ -172,6 +172,7 @@ def test_noise_changes_decisions_at_its_rate() -> None:
 def test_shipped_references_are_right_and_each_others_wrong(name: str) -> None:
     items = demo.heldout(name)
     assert len(items) >= 100
+    assert all(item["unseen"] for item in items)
     assert all(score(item, item["reference"]) for item in items)
     assert not any(score(item, "") for item in items)
     neighbours = itertools.pairwise(items)

@@ -85,9 +85,10 @@ def speculative_endpoint_law(
 
     A position whose node is dead was never drafted, so nothing was rejected there.
     """
-    rejected = at_node(residual(p[:, :-1], q), num_accepted.clamp(max=q.shape[1] - 1))
+    at_end = at_node(p, num_accepted)
+    rejected = residual(at_end, at_node(q, num_accepted.clamp(max=q.shape[1] - 1)))
     drafted = value_at(torch.nn.functional.pad(alive, (0, 1)), num_accepted)
-    return torch.where(drafted[:, None], rejected, at_node(p, num_accepted))
+    return torch.where(drafted[:, None], rejected, at_end)
 
 
 def accept_matches(

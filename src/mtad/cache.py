@@ -112,7 +112,8 @@ class SlotLayer(CacheLayerMixin):
 
 def _free_bytes(device: torch.device) -> float:
     if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(torch.cuda.mem_get_info(device)[0] + held)
     return float(psutil.virtual_memory().available) if device.type == "cpu" else math.inf
 
 

@@ -103,7 +103,8 @@ Law = Literal["warped", "raw"]
 def require_k_config(method: Any) -> None:
     """Refuse tree shapes that are empty or have levels without children."""
     shape = method.k_config
-    ok = bool(shape) and all(isinstance(k, int) and k >= 1 for k in shape)
+    listed = isinstance(shape, tuple | list) and len(shape) > 0
+    ok = listed and all(isinstance(k, int) and k >= 1 for k in shape)
     require(ok, method, "k_config", "one or more integers >= 1, such as 4,2,2")
 
 

@@ -8,7 +8,7 @@ was accepted. Clipping at EOS, stop and budget happens in one place, `_clip`. Kn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mtad.errors import ContextLengthError, NonFiniteLogitsError, PromptError
-from mtad.lm import LM, NOWHERE, Model
+from mtad.lm import LM, NOWHERE, Model, context_of
 from mtad.method import Method, Verdict
 from mtad.noise import Noise
 from mtad.prefix import Prefix, select_rows
@@ -47,7 +47,7 @@ class Block:
         request: index of the request.
         token_ids: the new tokens, clipped at EOS, stop and budget.
         num_accepted: how many of them, from the first on, are accepted draft tokens; the one after
-            them, if any, is the endpoint token.
+            them, if any, is the endpoint token. 0 where the target made the whole block itself.
         num_drafted: draft tokens that were verified (all nodes of a tree).
         depth: draft tokens on the longest path.
         finish_reason: "stop" or "length" where this block is the last one, else None.
@@ -87,9 +87,9 @@ class Session:
         requests: Sequence[Request],
         vocab: int,
     ) -> None:
-        for index, request in enumerate(requests):
-            method.check(request.sampling)
-            _check_prompt(index, request, vocab)
+        models = {"target": target} | ({"draft": draft} if method.drafter == "draft" else {})
+        contexts = {name: context_of(m) for name, m in models.items() if m is not None}
+        check_requests(method, requests, vocab, contexts)
         self.method, self.requests = method, list(requests)
         self.rows = [i for i, r in enumerate(requests) if r.sampling.max_new_tokens > 0]
         self.lms: list[LM] = []
@@ -110,8 +110,6 @@ class Session:
                 raise ValueError(f"{self.method.name} needs a draft model and none was given")
             self.drafter = LM(draft, "draft", vocab, *size)
         self.lms = list({id(lm): lm for lm in (self.target, self.drafter) if lm}.values())
-        for lm in self.lms:
-            _check_context(lm, self.requests)
         device = self.target.device
         self.prefix = _prefix(live, horizon, longest, device)
         self.warper = Warper.of([r.sampling for r in live], vocab, device)
@@ -173,6 +171,8 @@ class Session:
             if reason:
                 break
         self.lengths[row] += len(kept)
+        if self.method.drafter == "target":
+            accepted = drafted = depth = 0  # its own block: nothing was drafted for it
         return Block(index, tuple(kept), min(accepted, len(kept)), drafted, depth, reason)
 
     def _check_finite(self, row: int, bad: list[int]) -> None:
@@ -215,29 +215,49 @@ def decode(
     yield from session.run()
 
 
+def check_requests(
+    method: Method, requests: Sequence[Request], vocab: int, contexts: Mapping[str, int | None]
+) -> None:
+    """Refuse requests that cannot be decoded, naming the first one and why.
+
+    Args:
+        method: the method to decode with.
+        requests: what to decode.
+        vocab: number of token ids in use.
+        contexts: positions of the models that take part, by name; None is no limit.
+
+    Raises:
+        ValueError: a sampling setting that the method can't honour.
+        PromptError, ContextLengthError: see `mtad.errors`.
+    """
+    for index, request in enumerate(requests):
+        method.check(request.sampling)
+        _check_prompt(index, request, vocab)
+        for name, context in contexts.items():
+            _check_context(index, request, name, context)
+
+
 def _check_prompt(index: int, request: Request, vocab: int) -> None:
     if not request.prompt_ids:
         raise PromptError(
             f"request {index}: the prompt is empty; give at least one token (the tokenizer may "
             "have no BOS token)"
         )
-    worst = max(request.prompt_ids, key=lambda t: t if t >= 0 else vocab - t)
-    if not 0 <= worst < vocab:
-        raise PromptError(
-            f"request {index}: token id {worst} is not in the vocabulary of {vocab} tokens"
-        )
-
-
-def _check_context(lm: LM, requests: Sequence[Request]) -> None:
-    for index, request in enumerate(requests):
-        prompt, new = len(request.prompt_ids), request.sampling.max_new_tokens
-        if lm.context is not None and prompt + new > lm.context:
-            raise ContextLengthError(
-                f"request {index}: the prompt has {prompt} tokens and max_new_tokens is {new}, "
-                f"together {prompt + new}; the {lm.name} model's context is {lm.context} tokens: "
-                "shorten the prompt or set max_new_tokens to at most "
-                f"{max(0, lm.context - prompt)}"
+    for token in (*request.prompt_ids, *request.sampling.eos_token_ids):
+        if not 0 <= token < vocab:
+            raise PromptError(
+                f"request {index}: token id {token} is not in the vocabulary of {vocab} tokens"
             )
+
+
+def _check_context(index: int, request: Request, name: str, context: int | None) -> None:
+    prompt, new = len(request.prompt_ids), request.sampling.max_new_tokens
+    if context is not None and prompt + new > context:
+        raise ContextLengthError(
+            f"request {index}: the prompt has {prompt} tokens and max_new_tokens is {new}, "
+            f"together {prompt + new}; the {name} model's context is {context} tokens: shorten "
+            f"the prompt or set max_new_tokens to at most {max(0, context - prompt)}"
+        )
 
 
 def _prefix(requests: Sequence[Request], horizon: int, width: int, device: torch.device) -> Prefix:
@@ -274,5 +294,5 @@ def _where(tree: TokenTree, path: Tensor, drafter: bool) -> Int[Tensor, "rows de
 
 
 def _int64(seed: int) -> int:
-    """A seed of any size as a signed 64-bit number."""
+    """A seed as a signed 64-bit number."""
     return (seed + 2**63) % 2**64 - 2**63

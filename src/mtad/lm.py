@@ -42,7 +42,7 @@ class LM:
     def __init__(self, model: Model, name: str, vocab: int, num_rows: int, capacity: int) -> None:
         config = model.config.get_text_config()
         self.model, self.name, self.vocab = model, name, vocab
-        self.context = getattr(config, "max_position_embeddings", None)
+        self.context = context_of(model)
         embeddings: Any = model.get_input_embeddings()
         self.device: torch.device = embeddings.weight.device
         self._address = Address(num_rows, capacity, config.num_hidden_layers)
@@ -98,8 +98,8 @@ class LM:
         tokens = torch.stack([tree.previous, tree.tokens[:, 0]], dim=1).to(self.device)
         keys = torch.arange(self._open(positions, self._longest + 1), device=self.device)
         visible = keys <= positions[:, :, None]
-        logits = self._run(tokens, positions, visible, keys.expand(self.num_rows, -1), 2)
-        return logits[:, 1:].to(tree.tokens.device)
+        logits = self._run(tokens, positions, visible, keys.expand(self.num_rows, -1), 1)
+        return logits.to(tree.tokens.device)
 
     def _score(self, tree: TokenTree, nodes: slice) -> Tensor:
         offsets = torch.arange(tree.num_nodes, device=self.device)
@@ -189,6 +189,21 @@ class LM:
                 layer.move_rows(source, target)
         kept = torch.tensor(order, device=self.device, dtype=torch.int64)
         self.lengths, self.bad_position = self.lengths[kept], self.bad_position[kept]
+
+
+def context_of(model: Model) -> int | None:
+    """Positions that a model can read, None if it sets no limit.
+
+    Models with "longrope" change all their rotations once any position of a call passes the
+    original length; texts would depend on their neighbours and drafts, so that length is the limit.
+    """
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    longest: int | None = getattr(config, "max_position_embeddings", None)
+    if rope.get("rope_type") != "longrope":
+        return longest
+    original = rope.get("original_max_position_embeddings")
+    return original or getattr(config, "original_max_position_embeddings", None) or longest
 
 
 def _tree_mask(

@@ -8,8 +8,10 @@ and no method.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from types import UnionType
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,6 +21,23 @@ from mtad.prefix import Prefix
 from mtad.tree import TokenTree
 
 NEVER = float("-inf")
+MIN_TEMPERATURE = 1e-5
+"""Below it logits overflow; greedy decoding is temperature 0."""
+
+_TINY = sys.float_info.min
+_ALLOWED: dict[str, tuple[type | UnionType, float, float, str]] = {
+    "temperature": (int | float, 0.0, math.inf, "a finite number >= 0 (0 is greedy)"),
+    "top_k": (int, 0, math.inf, "an integer >= 0 (0 is off)"),
+    "top_p": (int | float, _TINY, 1.0, "in (0, 1] (1 is off)"),
+    "min_p": (int | float, 0.0, 1.0, "a number from 0 (off) to 1"),
+    "repetition_penalty": (int | float, _TINY, math.inf, "a finite number > 0 (1 is off)"),
+    "frequency_penalty": (int | float, -math.inf, math.inf, "a finite number"),
+    "presence_penalty": (int | float, -math.inf, math.inf, "a finite number"),
+    "min_new_tokens": (int, 0, math.inf, "an integer >= 0"),
+    "max_new_tokens": (int, 0, math.inf, "an integer >= 0"),
+    "seed": (int, -(2**63), 2**64 - 1, "an integer of 64 bits"),
+}
+"""Type, range and wording of the number settings."""
 
 
 @dataclass(frozen=True)
@@ -58,25 +77,22 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         """Refuse values that have no meaning."""
-        allowed = {
-            "temperature": (0.0, math.inf, "a finite number >= 0 (0 is greedy)"),
-            "top_k": (0, math.inf, "an integer >= 0 (0 is off)"),
-            "min_p": (0.0, 1.0, "a number from 0 (off) to 1"),
-            "frequency_penalty": (-math.inf, math.inf, "a finite number"),
-            "presence_penalty": (-math.inf, math.inf, "a finite number"),
-            "min_new_tokens": (0, math.inf, "an integer >= 0"),
-            "max_new_tokens": (0, math.inf, "an integer >= 0"),
-        }
-        for name, (low, high, text) in allowed.items():
+        for name, (kind, low, high, text) in _ALLOWED.items():
             value = getattr(self, name)
-            if not (low <= value <= high and math.isfinite(value)):
+            number = isinstance(value, kind) and not isinstance(value, bool)
+            if not (number and low <= value <= high and math.isfinite(value)):
                 raise ValueError(f"{name} is {value!r}; it must be {text}")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p!r}; it must be in (0, 1] (1 is off)")
-        if not (self.repetition_penalty > 0 and math.isfinite(self.repetition_penalty)):
+        if 0 < self.temperature < MIN_TEMPERATURE:
             raise ValueError(
-                f"repetition_penalty is {self.repetition_penalty!r}; it must be > 0 (1 is off)"
+                f"temperature is {self.temperature!r}; it must be 0 (greedy) or at least "
+                f"{MIN_TEMPERATURE}"
             )
+        for token, bias in self.logit_bias.items():
+            if not isinstance(token, int) or not bias < math.inf:
+                raise ValueError(
+                    f"logit_bias has {token!r}: {bias!r}; it must map token ids to numbers below "
+                    "infinity"
+                )
         if self.min_new_tokens > self.max_new_tokens:
             raise ValueError(
                 f"min_new_tokens is {self.min_new_tokens}, more than "
@@ -254,10 +270,13 @@ class Warper:
 def _bias(params: Sequence[SamplingParams], vocab: int, device: torch.device) -> Tensor:
     bias = torch.zeros(len(params), vocab)
     for row, p in zip(bias, params, strict=True):
-        for token, value in [*p.logit_bias.items(), *((t, NEVER) for t in p.suppress_tokens)]:
+        added = [*p.logit_bias.items(), *((token, NEVER) for token in p.suppress_tokens)]
+        for token, value in added:
             if not 0 <= token < vocab:
                 raise ValueError(f"token id {token} is not in the vocabulary of {vocab} tokens")
             row[token] += value
+        if len({token for token, value in added if value == NEVER}) == vocab:
+            raise ValueError(f"all {vocab} tokens are suppressed; leave at least one")
     return bias.to(device)
 
 
@@ -268,8 +287,10 @@ def _count(tokens: Tensor, counted: Tensor, vocab: int) -> Tensor:
 
 def _count_path(tree: TokenTree, nodes: slice, vocab: int) -> Tensor:
     """Occurrences of every token on the way from below the root to each node, (B, n, V)."""
-    one_hot = torch.nn.functional.one_hot(tree.tokens[:, 1:], vocab).float()
-    return tree.ancestors[:, nodes, 1:].float() @ one_hot
+    on_path = tree.ancestors[:, nodes, 1:].float()
+    tokens = tree.tokens[:, None, 1:].expand(-1, on_path.shape[1], -1)
+    zeros = torch.zeros(*on_path.shape[:2], vocab, device=tokens.device)
+    return zeros.scatter_add(2, tokens, on_path)
 
 
 def keep_top_k(logits: Float[Tensor, "*lead vocab"], k: Tensor, largest: int) -> Tensor:

@@ -137,9 +137,8 @@ class TokenTree:
 
     def token_values(self, laws: Float[Tensor, "rows nodes vocab"]) -> Float[Tensor, "rows nodes"]:
         """What `laws` (one per node) says of each node's token at its parent; 0 at the root."""
-        parents = self.parents[:, 1:]
-        at_parent = laws.gather(1, parents[:, :, None].expand(-1, -1, laws.shape[2]))
-        values = at_parent.gather(2, self.tokens[:, 1:, None]).squeeze(2)
+        places = self.parents[:, 1:] * laws.shape[2] + self.tokens[:, 1:]
+        values = laws.flatten(1).gather(1, places)
         return torch.nn.functional.pad(values, (1, 0))
 
     def path_to(self, nodes: Int[Tensor, " rows"]) -> Int[Tensor, "rows depth"]:

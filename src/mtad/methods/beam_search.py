@@ -8,6 +8,7 @@ token. Temperature 0 and 1 both mean the model's own law. Not a sampler, hence n
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from mtad.acceptance import accept_all
 from mtad.drafting import beams
 from mtad.lm import LM
-from mtad.method import Method, Verdict, require_count
+from mtad.method import Method, Verdict, require, require_count
 from mtad.noise import Noise, first_argmax
 from mtad.prefix import Prefix
 from mtad.sampling import SamplingParams, Warper
@@ -44,6 +45,8 @@ class BeamSearch(Method):
     def __post_init__(self) -> None:
         """Refuse impossible options."""
         require_count(self, "num_beams")
+        finite = math.isfinite(self.length_penalty)
+        require(finite, self, "length_penalty", "a finite number (0 is off)")
 
     def check(self, params: SamplingParams) -> None:
         """Refuse what a search can't honour."""
