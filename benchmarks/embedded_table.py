@@ -192,14 +192,14 @@ def render(rows: list[dict[str, Any]], timings: list[dict[str, Any]]) -> str:
         own = [row for row in rows if row["run"] == name]
         stats = _sum_stats(own)
         perplexity = math.exp(sum(r["nll_sum"] for r in own) / sum(r["num_tokens"] for r in own))
-        rate = stats.draft_acceptance_rate
+        length, rate = stats.mean_acceptance_length, stats.draft_acceptance_rate
         lines.append(
             _line(
                 [
                     name,
                     *(_accuracy([r for r in own if r["task"] == task]) for task in TASKS),
                     f"{perplexity:.3f}",
-                    f"{stats.mean_acceptance_length:.2f}",
+                    "–" if rate is None else f"{length:.2f}",
                     "–" if rate is None else f"{rate:.2f}",
                     f"{_tokens_per_second(timings, name) / base:.2f}",
                 ]

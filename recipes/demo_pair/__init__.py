@@ -1,0 +1,1 @@
+"""The recipe that makes the embedded pair: data, tokenizer, target, draft, measurements, export."""
