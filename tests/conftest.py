@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from scipy import stats
@@ -207,3 +208,11 @@ class TableLM(LM):
 
     def forward_level(self, tree: TokenTree) -> torch.Tensor:
         return self.forward(tree)[:, tree.last_level]
+
+
+@pytest.fixture
+def unchecked_types() -> Iterator[None]:
+    """As users run it: without the type checks of the tests, which would be the first to refuse."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields, replace
 from itertools import product
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 from scipy.stats import chisquare
@@ -120,7 +119,7 @@ def certain(method: Method, **settings: Any) -> SamplingParams:
     The models' impossible tokens have a log-probability of -10,000, which a rule that compares a
     candidate with its own kind takes for a possible one; at temperature 0 they are gone.
     """
-    temperature = 0.0 if getattr(method, "rule", "star") != "star" else 1.0
+    temperature = 0.0 if getattr(method, "rule", "star") == "own" else 1.0
     return SamplingParams(temperature=temperature, **settings)
 
 
@@ -387,14 +386,6 @@ def test_the_star_rule_follows_the_best_beam_up_to_the_root():
 # ---------------------------------------------------------------- options
 
 ANY_NUMBER = {"length_penalty"}
-
-
-@pytest.fixture
-def unchecked_types() -> Iterator[None]:
-    """As users run it: without the type checks of the tests, which would be the first to refuse."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def impossible(default: Any) -> list[Any]:
