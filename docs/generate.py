@@ -109,7 +109,13 @@ def option_table(options: list[dict[str, Any]]) -> str:
 def usage(facts: dict[str, Any]) -> str:
     """The command line that runs a method with its defaults written out."""
     given = [f"-o {o['name']}={spelled(o['default'])}" for o in facts["options"]]
-    return " ".join(['mtad generate --chat "Hello! Name the day after Tuesday." --method', facts["name"], *given])
+    return " ".join(
+        [
+            'mtad generate --chat "Hello! Name the day after Tuesday." --method',
+            facts["name"],
+            *given,
+        ]
+    )
 
 
 def method_page(cls: type[Method]) -> str:

@@ -49,6 +49,10 @@ def test_the_table_of_methods() -> None:
         assert name in table
         assert mtad.methods.find(name).citation.split(",")[0] in table
     assert "lossless" in table and "lossy" in table and "accept_threshold=0.5" in table
+    rows = {line.split("│")[1].strip(): line for line in table.splitlines() if "│" in line}
+    assert "lossless, but see its options" in rows["speculative_sampling"]
+    assert "lossless, but" not in rows["autoregressive"] + rows["mtad"]
+    assert "lossless, but see its options" in cli("methods", "speculative_sampling").stdout
 
 
 def test_methods_as_json() -> None:

@@ -8,6 +8,7 @@ import re
 import pytest
 from rich.console import Console
 from saved_pair import pair, tokenizer
+from test_text import metaspace
 
 from mtad.cli.blocks import ACCEPTED, ENDPOINT, BlockPainter
 from mtad.cli.view import LiveView, StreamView, figures, summary
@@ -135,6 +136,13 @@ def test_without_colours_endpoints_stand_in_brackets() -> None:
     painter.add(block(ids, len(ids) - 1))
     assert plain(painter.take(4)) == "the⟨x⟩│"
     assert "⟨endpoint token" in painter.legend().plain
+
+
+def test_the_first_piece_keeps_its_space() -> None:
+    hello, world = metaspace().convert_tokens_to_ids(["▁hello", "▁world"])
+    painter = BlockPainter(metaspace(), context=[hello])
+    painter.add(block([world], 1, "length"))
+    assert plain(painter.take(6)) == " world│"
 
 
 def test_a_character_over_two_blocks_is_whole() -> None:

@@ -11,11 +11,17 @@ import pytest
 import torch
 import transformers
 from saved_pair import EOS, PADDED_ROWS, folder, tokenizer
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Tokenizer, models
 
-from mtad.errors import CheckpointError, UnsupportedModelError, VocabularyMismatchError
-from mtad.load import embedding_rows, join, load_models
+from mtad.errors import (
+    CheckpointError,
+    PromptError,
+    UnsupportedModelError,
+    VocabularyMismatchError,
+)
+from mtad.load import join, load_models
 from mtad.pair import ModelPair, load_pair
+from mtad.support import embedding_rows, require_tree_support
 from mtad.testing import random_llama
 
 TARGET, DRAFT = "target", "draft"
@@ -99,6 +105,9 @@ def test_no_tokenizer(tmp_path: Path) -> None:
     models = load_models(path)
     assert models.tokenizer is None
     assert models.vocab == PADDED_ROWS
+    assert models.tokenizer_error
+    with pytest.raises(PromptError, match=r"without a tokenizer \(.+\); give the prompt as"):
+        ModelPair.of(models).generate("text", method=_autoregressive())
     ids = (
         ModelPair.of(models)
         .generate([1], method=_autoregressive(), seed=0, max_new_tokens=3, ignore_eos=True)[0]
@@ -149,6 +158,50 @@ def test_a_draft_without_tokenizer_and_with_other_rows(tmp_path: Path) -> None:
         load_pair(target=folder() / TARGET, draft=path)
 
 
+def test_a_draft_that_cannot_read_the_vocabulary() -> None:
+    target, small = random_llama(vocab=PADDED_ROWS), random_llama(vocab=len(tokenizer()) - 1)
+    size = len(tokenizer())
+    with pytest.raises(VocabularyMismatchError, match=f"has {size - 1} emb.* {size} tokens; take"):
+        join(target, small, tokenizer(), trust_vocabulary=True)
+    with pytest.raises(VocabularyMismatchError, match=f"vocabulary {PADDED_ROWS} tokens"):
+        join(target, random_llama(vocab=size), None, trust_vocabulary=True)
+    padded = join(target, random_llama(vocab=size), tokenizer(), trust_vocabulary=True)
+    assert padded.vocab == size
+    larger = join(random_llama(vocab=size), target, tokenizer(), trust_vocabulary=True)
+    assert larger.vocab == size
+
+
+def test_a_vocabulary_with_gaps() -> None:
+    words = models.WordLevel({"a": 0, "b": 40}, unk_token="a")
+    sparse = transformers.PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words))
+    assert len(sparse) == 2
+    assert join(random_llama(), None, sparse).vocab == 41
+
+
+def test_a_tokenizer_in_a_subfolder(tmp_path: Path) -> None:
+    copy_of(TARGET, tmp_path)
+    (tmp_path / TARGET).rename(tmp_path / "inner")
+    loaded = load_models(tmp_path, folder() / DRAFT, subfolder="inner")
+    assert loaded.tokenizer is not None
+    assert loaded.draft is not None, "the draft's folder has no subfolder"
+    inner = load_models(folder() / TARGET, tmp_path, draft_options={"subfolder": "inner"})
+    assert inner.draft is not None and embedding_rows(inner.draft) == PADDED_ROWS
+    (tmp_path / "inner" / "tokenizer.json").write_text("{")
+    with pytest.raises(CheckpointError, match="tokenizer of the target model"):
+        load_models(tmp_path, subfolder="inner")
+
+
+def test_a_device_object() -> None:
+    assert load_models(folder() / TARGET, device=torch.device("cpu")).target.device.type == "cpu"
+
+
+def test_models_are_put_into_evaluation_mode() -> None:
+    target, draft = random_llama().train(), random_llama().train()
+    joined = join(target, draft, None)
+    assert not joined.target.training
+    assert joined.draft is not None and not joined.draft.training
+
+
 def tiny_bloom() -> Any:
     config = transformers.BloomConfig(vocab_size=61, hidden_size=32, n_layer=2, n_head=4)
     return transformers.BloomForCausalLM(config).eval()
@@ -159,7 +212,14 @@ def tiny_mamba() -> Any:
     return transformers.MambaForCausalLM(config).eval()
 
 
-@pytest.mark.parametrize("make", [tiny_bloom, tiny_mamba])
+def tiny_falcon() -> Any:
+    config = transformers.FalconConfig(
+        vocab_size=61, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, alibi=True
+    )
+    return transformers.FalconForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("make", [tiny_bloom, tiny_mamba, tiny_falcon])
 def test_an_unsupported_architecture_is_named(make: Any) -> None:
     model = make()
     kind = model.config.model_type
@@ -171,6 +231,37 @@ def test_an_unsupported_architecture_on_disk(tmp_path: Path) -> None:
     tiny_bloom().save_pretrained(tmp_path)
     with pytest.raises(UnsupportedModelError, match=r"architectures that work: .*llama"):
         load_models(tmp_path)
+
+
+def test_why_a_model_is_refused() -> None:
+    with pytest.raises(UnsupportedModelError, match="its positions are ALiBi biases"):
+        require_tree_support(tiny_falcon(), "target")
+    chunked = random_llama()
+    chunked.config.layer_types = ["full_attention", "chunked_attention"]
+    with pytest.raises(UnsupportedModelError, match="has layers of type 'chunked_attention'"):
+        join(chunked, None, None)
+
+
+def test_a_known_architecture_is_tried_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_llama()
+    forward = model.forward
+
+    def disturbed(*args: Any, **options: Any) -> Any:
+        output = forward(*args, **options)
+        if options.get("past_key_values") is not None:
+            output.logits = output.logits.flip(-1)
+        return output
+
+    monkeypatch.setattr(model, "forward", disturbed)
+    with pytest.raises(UnsupportedModelError, match="its logits on a tree differ"):
+        join(model, None, None)
+
+
+def test_weights_that_are_not_finite_are_left_to_the_engine() -> None:
+    broken = random_llama()
+    with torch.no_grad():
+        broken.lm_head.weight.fill_(float("nan"))
+    join(broken, None, None)
 
 
 def test_eager_attention_is_switched() -> None:
@@ -186,6 +277,8 @@ def test_several_eos_tokens() -> None:
     assert join(model, None, None).eos_token_ids == (3, 5)
     model.generation_config.eos_token_id = None
     assert join(model, None, None).eos_token_ids == ()
+    model.generation_config.eos_token_id = [3, 61]
+    assert join(model, None, None).eos_token_ids == (3,), "61 is beyond the vocabulary"
     padded = random_llama(vocab=PADDED_ROWS)
     padded.generation_config.eos_token_id = None
     ids = join(padded, None, tokenizer()).eos_token_ids

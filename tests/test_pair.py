@@ -6,15 +6,18 @@ import importlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from saved_pair import PADDED_ROWS, pair, tokenizer
+from saved_pair import PADDED_ROWS, folder, pair, tokenizer
 from tiny import similar
 
 import mtad
+from mtad.arguments import method_of
 from mtad.errors import ContextLengthError, PromptError, VocabularyMismatchError
 from mtad.methods.autoregressive import Autoregressive
 from mtad.methods.mcss import MCSS
@@ -75,6 +78,7 @@ def test_a_seed_per_prompt() -> None:
     both = pair().generate(["the cat"] * 2, seed=[3, 4], **SHORT)
     assert [c.token_ids for c in both] == [one(seed=3).token_ids, one(seed=4).token_ids]
     assert [c.seed for c in both] == [3, 4]
+    assert [c.seed for c in pair().generate(["a", "b"], seed=range(2), **SHORT)] == [0, 1]
     assert both[0].token_ids != both[1].token_ids
     with pytest.raises(ValueError, match="3 seeds were given for 2 prompts"):
         pair().generate(["a", "b"], seed=[1, 2, 3])
@@ -157,6 +161,82 @@ def test_options_that_are_refused() -> None:
         one(temperature=-1.0)
 
 
+def test_names_of_other_libraries() -> None:
+    for name, hint in (
+        ("max_tokens", "give max_new_tokens"),
+        ("do_sample", r"give temperature=0\.0"),
+        ("num_beams", r"give method=mtad\.BeamSearch"),
+    ):
+        with pytest.raises(ValueError, match=f"'{name}' .{hint}.*known ones: .*ignore_eos.*stop"):
+            one(**{name: 1})
+
+
+def test_eos_ids_that_are_ignored() -> None:
+    with pytest.raises(ValueError, match="ignore_eos=True and eos_token_ids contradict"):
+        one(ignore_eos=True, eos_token_ids=[1])
+
+
+def test_options_are_judged_before_the_first_chunk() -> None:
+    for call in (pair().stream, pair().stream_all, pair().generate):
+        with pytest.raises(ValueError, match=r"top_p is 0\.0"):
+            call("the cat", top_p=0.0)
+        with pytest.raises(PromptError, match="empty"):
+            call("")
+
+
+def test_every_prompt_is_judged_before_the_first_batch() -> None:
+    prompts = [*["the cat"] * 4, [PADDED_ROWS - 1]]
+    with pytest.raises(PromptError, match="request 4: token id 319"):
+        pair().stream_all(prompts, max_batch_size=2)
+    long = [*["the cat"] * 4, [5] * 1020]
+    with pytest.raises(ContextLengthError, match="request 4: the prompt has 1020 tokens"):
+        pair().stream_all(long, max_batch_size=2, max_new_tokens=12)
+
+
+def test_a_stream_is_of_one_prompt() -> None:
+    with pytest.raises(ValueError, match="stream takes one prompt, not 2; use stream_all"):
+        pair().stream(np.array([[1, 2], [3, 4]]))
+
+
+def test_methods_by_name() -> None:
+    assert one(method="mtad").token_ids == one().token_ids
+    assert method_of("autoregressive") == Autoregressive()
+    assert method_of(None) == MTAD()
+    with pytest.raises(ValueError, match=r"is the class MTAD; give an instance, such as MTAD\(\)"):
+        method_of(MTAD)
+    with pytest.raises(ValueError, match="method is 3; it must be a Method"):
+        method_of(3)
+    with pytest.raises(ValueError, match="there is no method 'nothing'"):
+        one(method="nothing")
+
+
+def test_arrays_as_prompts_and_seeds() -> None:
+    expected = one([40, 41, 42]).token_ids
+    for ids in (torch.tensor([40, 41, 42]), np.array([[40, 41, 42]])):
+        assert one(ids).token_ids == expected
+    seeds = (np.int64(3), np.array([3]), torch.tensor(3))
+    assert [one([40, 41, 42], seed=s).token_ids for s in seeds] == [expected] * 3
+    assert {type(one(seed=s).seed) for s in seeds} == {int}
+
+
+def test_a_special_token_as_stop_string() -> None:
+    user = tokenizer().convert_tokens_to_ids("<user>")
+    ended = one(stop="<user>", logit_bias={user: 100.0})
+    assert (ended.token_ids, ended.text, ended.finish_reason) == ([user], "", "stop")
+
+
+def test_the_time_between_chunks_is_not_decode_time() -> None:
+    stream = pair().stream("the cat", Autoregressive(), seed=3, max_new_tokens=4, ignore_eos=True)
+    began, chunks = time.perf_counter(), []
+    for chunk in stream:
+        chunks.append(chunk)
+        time.sleep(0.2)
+    wall = time.perf_counter() - began
+    assert chunks[-1].completion is not None
+    stats = chunks[-1].completion.stats
+    assert 0 < stats.prefill_s + stats.decode_s < wall - 0.79
+
+
 def test_prompts_that_are_refused() -> None:
     with pytest.raises(PromptError, match="empty"):
         one("")
@@ -219,6 +299,13 @@ def test_load_pair_wants_a_name_or_a_target() -> None:
             load_pair(**options)
     with pytest.raises(ValueError, match="no pair called 'deom'"):
         load_pair("deom")
+    with pytest.raises(ValueError, match='"demo" has its own draft'):
+        load_pair("demo", draft="x")
+
+
+def test_a_folder_as_name_is_the_target() -> None:
+    loaded = load_pair(str(folder() / "target"), draft=folder() / "draft")
+    assert loaded.generate("the cat", seed=3, **SHORT)[0].token_ids == one().token_ids
 
 
 def test_the_embedded_pair() -> None:

@@ -81,6 +81,8 @@ def test_total() -> None:
     assert both.acceptance_histogram == {4: 1, 0: 1, 2: 2, 1: 1}
     assert both.prefill_s == 2 and both.decode_s == 5
     assert both.mean_acceptance_length == pytest.approx(1 + 9 / 5)
-    assert total([CHAIN, CHAIN], wall_s=2.0).output_tokens_per_second == 11
+    shared = total([CHAIN, CHAIN], wall_s=2.0)
+    assert (shared.prefill_s, shared.decode_s) == (0.0, 2.0)
+    assert shared.output_tokens_per_second == shared.end_to_end_tokens_per_second == 11
     assert CHAIN.num_spec_steps == 4, "the parts are left alone"
     assert total([]).mean_acceptance_length is None

@@ -5,11 +5,15 @@ from __future__ import annotations
 import copy
 import random
 
+import numpy as np
 import pytest
+import torch
 from saved_pair import EOS, tokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from mtad.errors import PromptError
-from mtad.text import TextStream, encode, prompt_list
+from mtad.text import TextStream, encode, prompt_list, special_tokens
 
 TEXTS = [
     "the cat sat",
@@ -116,6 +120,70 @@ def test_text_that_may_become_a_stop_string_is_held_back() -> None:
     assert taken == ["", "", "ENx"]
 
 
+def metaspace() -> PreTrainedTokenizerFast:
+    """Whole words and bytes, with the decoder of SentencePiece: the first space is dropped."""
+    words = ["<unk>", "▁hello", "▁world", "▁", "▁▁▁▁", "x", *(f"<0x{b:02X}>" for b in range(256))]
+    raw = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.Metaspace()
+    raw.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>")
+
+
+def after(prompt: list[str], new: list[str], stops: tuple[str, ...] = ()) -> tuple[str, bool]:
+    """The text of new pieces after those of a prompt, and whether a stop string cut it."""
+    words, taken = metaspace(), ""
+    stream = TextStream(words, stops, words.convert_tokens_to_ids(prompt))
+    for count, token in enumerate(words.convert_tokens_to_ids(new), 1):
+        stopped = stream.push(token)
+        taken += stream.take(last=stopped or count == len(new))
+        if stopped:
+            break
+    assert taken == stream.text
+    return taken, stream.stopped
+
+
+def test_the_space_of_the_first_piece_is_kept() -> None:
+    assert after(["▁hello"], ["▁world"]) == (" world", False)
+    assert after(["▁hello"] * 20, ["▁▁▁▁", "x"]) == ("    x", False)
+    assert after(["▁hello"], ["▁world", "x"], (" world",)) == ("", True)
+    assert after([], ["▁hello", "▁world"]) == ("hello world", False)
+
+
+def test_a_context_that_begins_in_a_character_spoils_nothing() -> None:
+    cat = [f"<0x{byte:02X}>" for byte in "猫".encode()]
+    assert after(cat * 3, cat) == ("猫", False)
+    assert after(["▁hello", *cat[:2]], [cat[2], "x"])[0].endswith("x")
+
+
+def test_spaces_before_punctuation_are_not_cleaned_up() -> None:
+    tidy = copy.deepcopy(tokenizer())
+    tidy.clean_up_tokenization_spaces = True
+    stream = TextStream(tidy)
+    for token in tidy("x , y . isn 't").input_ids:
+        stream.push(token)
+    assert stream.take(last=True) == "x , y . isn 't"
+
+
+def test_special_tokens() -> None:
+    assert special_tokens(tokenizer())[EOS] == tokenizer().eos_token_id
+    assert "the" not in special_tokens(tokenizer())
+
+
+def test_arrays_are_prompts() -> None:
+    assert prompt_list(torch.tensor([1, 2])) == [[1, 2]]
+    assert prompt_list(np.array([[1, 2], [3, 4]])) == [[1, 2], [3, 4]]
+    assert prompt_list([torch.tensor([1]), np.array([2, 3]), "a"]) == [[1], [2, 3], "a"]
+    assert prompt_list(list(np.array([1, 2]))) == [[1, 2]]
+    assert encode(None, np.array([3, 4])) == [3, 4]
+
+
 def test_one_prompt_or_many() -> None:
     assert prompt_list("a") == ["a"]
     assert prompt_list(["a", "b"]) == ["a", "b"]
@@ -136,6 +204,8 @@ def test_encode() -> None:
 def test_prompts_that_cannot_be_encoded() -> None:
     with pytest.raises(PromptError, match="without a tokenizer"):
         encode(None, "text")
+    with pytest.raises(PromptError, match=r"without a tokenizer \(no such file\)"):
+        encode(None, "text", "no such file")
     with pytest.raises(PromptError, match="without a tokenizer"):
         encode(None, CHAT)
     other = copy.deepcopy(tokenizer())

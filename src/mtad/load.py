@@ -7,7 +7,7 @@ loop; with `lm` and `cache` the only place that imports transformers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,16 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from mtad.errors import CheckpointError, UnsupportedModelError, VocabularyMismatchError
-from mtad.lm import LM, Model
-from mtad.tree import TokenTree
-
-SUPPORTED = frozenset(
-    "llama mistral qwen2 qwen3 opt gpt2 gpt_neox phi phi3 gemma3_text olmo2 falcon stablelm "
-    "starcoder2 granite cohere".split()
-)
-"""Architectures (`config.model_type`) proven by the tests; others are tried on a tree first."""
+from mtad.lm import Model
+from mtad.support import SUPPORTED, embedding_rows, first_line, require_tree_support
 
 DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
 Tokenizer = PreTrainedTokenizerBase
 
-_HUB_OPTIONS = {"revision", "token", "cache_dir", "local_files_only", "trust_remote_code"}
+_HUB_OPTIONS = frozenset(
+    "revision subfolder token cache_dir local_files_only trust_remote_code".split()
+)
+_TARGETS_OWN = {"revision", "subfolder", "quantization_config"}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -42,6 +39,7 @@ class Models:
         tokenizer: None where only token ids are given and wanted.
         vocab: number of token ids in use; rows of the embeddings beyond are padding.
         eos_token_ids: token ids that end a text, from the generation config.
+        tokenizer_error: why the tokenizer could not be loaded, if that was tried.
     """
 
     target: Model
@@ -49,6 +47,7 @@ class Models:
     tokenizer: Tokenizer | None
     vocab: int
     eos_token_ids: tuple[int, ...]
+    tokenizer_error: str = ""
 
 
 def load_models(
@@ -57,10 +56,11 @@ def load_models(
     *,
     dtype: str | torch.dtype = "auto",
     draft_dtype: str | torch.dtype | None = None,
-    device: str = "auto",
-    draft_device: str | None = None,
+    device: str | torch.device = "auto",
+    draft_device: str | torch.device | None = None,
     device_map: Any = None,
     trust_vocabulary: bool = False,
+    draft_options: dict[str, Any] | None = None,
     **options: Any,
 ) -> Models:
     """Target and draft from folders or hub names.
@@ -73,6 +73,8 @@ def load_models(
         draft_device: the draft's, if another.
         device_map: spreads the target over devices, as in transformers; needs accelerate.
         trust_vocabulary: skip the comparison of the tokenizers.
+        draft_options: `options` of the draft; without them it gets the target's, except for
+            revision, subfolder and quantization_config.
         options: passed on to `from_pretrained` (revision, token, quantization_config, …).
 
     Raises:
@@ -84,18 +86,15 @@ def load_models(
     for name in (dtype, draft_dtype):
         _require_dtype(name)
     big = load_model(target, "target", dtype, device_map or device, **options)
-    tokenizer = _load_tokenizer(target, "target", options)
-    small = None
+    tokenizer, reason = _load_tokenizer(target, "target", options)
+    small, draft_tokenizer = None, None
     if draft is not None:
-        small_dtype = dtype if draft_dtype is None else draft_dtype
-        small = load_model(draft, "draft", small_dtype, draft_device, **options)
-    return join(
-        big,
-        small,
-        tokenizer,
-        None if draft is None else _load_tokenizer(draft, "draft", options),
-        trust_vocabulary=trust_vocabulary,
-    )
+        if draft_options is None:
+            draft_options = {k: v for k, v in options.items() if k not in _TARGETS_OWN}
+        small = load_model(draft, "draft", draft_dtype or dtype, draft_device, **draft_options)
+        draft_tokenizer, _ = _load_tokenizer(draft, "draft", draft_options)
+    models = join(big, small, tokenizer, draft_tokenizer, trust_vocabulary=trust_vocabulary)
+    return replace(models, tokenizer_error=reason)
 
 
 def _require_dtype(dtype: str | torch.dtype | None) -> None:
@@ -113,17 +112,30 @@ def join(
 ) -> Models:
     """Two loaded models as `Models`, once it is proven that they can be decoded together.
 
+    Both are put into evaluation mode.
+
     Raises:
         UnsupportedModelError, VocabularyMismatchError: see `mtad.errors`.
     """
     for name, model in (("target", target), ("draft", draft)):
         if model is not None:
-            require_tree_support(model, name)
+            require_tree_support(model.eval(), name)
     rows = [embedding_rows(m) for m in (target, draft) if m is not None]
     if draft is not None and not trust_vocabulary:
         require_same_vocabulary(tokenizer, draft_tokenizer, rows)
-    vocab = min(rows) if tokenizer is None else min(*rows, len(tokenizer))
-    return Models(target, draft, tokenizer, vocab, _eos_token_ids(target, tokenizer))
+    vocab = rows[0] if tokenizer is None else min(rows[0], _vocabulary_size(tokenizer))
+    if rows[-1] < vocab:
+        raise VocabularyMismatchError(
+            f"the draft has {rows[-1]} embedding rows and the vocabulary {vocab} tokens; take a "
+            "draft that can read all of them"
+        )
+    eos = tuple(t for t in _eos_token_ids(target, tokenizer) if 0 <= t < vocab)
+    return Models(target, draft, tokenizer, vocab, eos)
+
+
+def _vocabulary_size(tokenizer: Tokenizer) -> int:
+    """One more than the largest token id; ids may have gaps, so their number is less."""
+    return int(max(tokenizer.get_vocab().values())) + 1
 
 
 def load_model(path: str | Path, name: str, dtype: Any, device_map: Any, **options: Any) -> Model:
@@ -156,14 +168,9 @@ def load_model(path: str | Path, name: str, dtype: Any, device_map: Any, **optio
     return ready
 
 
-def embedding_rows(model: Model) -> int:
-    """Number of token ids that the model can read."""
-    embeddings: Any = model.get_input_embeddings()
-    return int(embeddings.num_embeddings)
-
-
-def _usable(device: str) -> str:
+def _usable(device: str | torch.device) -> str:
     """The device, once it is known to be there; "auto" is a GPU if there is one."""
+    device = str(device)
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -183,7 +190,7 @@ def _placement(device_map: Any) -> dict[str, Any]:
 
 
 def _load_error(error: Exception, path: str | Path, name: str) -> Exception:
-    first = _first_line(error)
+    first = first_line(error)
     if "scaled_dot_product_attention" in str(error) or "does not support an attention" in str(
         error
     ):
@@ -198,28 +205,26 @@ def _load_error(error: Exception, path: str | Path, name: str) -> Exception:
     )
 
 
-def _load_tokenizer(path: str | Path, name: str, options: dict[str, Any]) -> Tokenizer | None:
-    """The tokenizer of a checkpoint, None if it has none.
+def _load_tokenizer(
+    path: str | Path, name: str, options: dict[str, Any]
+) -> tuple[Tokenizer | None, str]:
+    """The tokenizer of a checkpoint; None, and the reason, if it has none.
 
     Raises:
         CheckpointError: its files are there but cannot be read.
     """
     shared = {key: options[key] for key in _HUB_OPTIONS & options.keys()}
+    folder = Path(path) / str(options.get("subfolder", ""))
     try:
         tokenizer: Tokenizer = AutoTokenizer.from_pretrained(str(path), **shared)
     except Exception as error:
-        if any((Path(path) / file).exists() for file in _TOKENIZER_FILES):
+        if any((folder / file).exists() for file in _TOKENIZER_FILES):
             raise CheckpointError(
                 f"the tokenizer of the {name} model in {str(path)!r} cannot be read: "
-                f"{_first_line(error)}; copy its files again"
+                f"{first_line(error)}; copy its files again"
             ) from error
-        return None
-    return tokenizer
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+        return None, first_line(error)
+    return tokenizer, ""
 
 
 def require_same_vocabulary(
@@ -257,49 +262,6 @@ def _eos_token_ids(target: Model, tokenizer: Tokenizer | None) -> tuple[int, ...
     if eos is None:
         return ()
     return tuple(eos) if isinstance(eos, list | tuple) else (int(eos),)
-
-
-def require_tree_support(model: Model, name: str) -> None:
-    """Refuse a model that cannot score a token tree; unknown architectures are tried out.
-
-    Raises:
-        UnsupportedModelError: naming the architecture and the ones that work.
-    """
-    kind = model.config.get_text_config().model_type
-    why = "its attention is not SDPA and cannot be switched to it"
-    try:
-        if model.config._attn_implementation != "sdpa":
-            model.set_attn_implementation("sdpa")
-        if kind in SUPPORTED or _scores_trees(model):
-            return
-        why = "its logits on a tree differ from those on the tree's paths"
-    except Exception as error:
-        why = f"{why} ({_first_line(error)})"
-    raise UnsupportedModelError(
-        f"the {name} model is of architecture {kind!r}, which cannot be decoded with a token "
-        f"tree: {why}; architectures that work: {', '.join(sorted(SUPPORTED))}"
-    )
-
-
-@torch.inference_mode()
-def _scores_trees(model: Model) -> bool:
-    """Whether a tree of two siblings gets the logits of its two paths, read without a cache."""
-    vocab = embedding_rows(model)
-    prompt, siblings = [t % vocab for t in (5, 7, 11, 13)], [t % vocab for t in (17, 19)]
-    lm = LM(model, "probe", vocab, 1, 16)
-    lm.prefill([prompt])
-    root = torch.tensor([prompt[-1]], device=lm.device)
-    level = torch.tensor([siblings], device=lm.device)
-    alive, zeros = torch.ones_like(level, dtype=torch.bool), torch.zeros_like(level).float()
-    tree = TokenTree.root(root, root).grow(level, torch.zeros_like(level), alive, zeros)
-    scored = lm.forward(tree)[0, 1:]
-    plain = [
-        model(torch.tensor([[*prompt, t]], device=lm.device), use_cache=False).logits[0, -1]
-        for t in siblings
-    ]
-    wanted = torch.stack(plain).float()
-    scale = wanted.abs().max().clamp(min=1.0)
-    return bool((scored - wanted).abs().max() / scale < 0.05)
 
 
 def quiet() -> None:

@@ -6,7 +6,6 @@ pair.generate(["def area(r):"], method=mtad.MTAD(accept_threshold=0.5), seed=0)[
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,15 +15,15 @@ from typing import Any
 import torch
 
 from mtad import demo
-from mtad.engine import Block, Request, Session
+from mtad.arguments import Seed, method_of, sampling_params, seeds_for
+from mtad.engine import Block, Request, Session, Step, check_requests
 from mtad.errors import PromptError
-from mtad.lm import Model
+from mtad.lm import Model, context_of
 from mtad.load import Models, Tokenizer, join, load_models, quiet
 from mtad.method import Method
-from mtad.methods.mtad import MTAD
 from mtad.sampling import SamplingParams
 from mtad.stats import Stats
-from mtad.text import Prompt, TextStream, encode, prompt_list
+from mtad.text import Prompt, TextStream, encode, prompt_list, special_tokens
 
 
 @dataclass(frozen=True)
@@ -79,11 +78,10 @@ class _Running:
     blocks: list[Block] = field(default_factory=list)
     stats: Stats = field(default_factory=Stats)
 
-    def take(self, block: Block, started: float, decoding: float) -> None:
+    def take(self, block: Block, prefill_s: float, decode_s: float) -> None:
         self.blocks.append(block)
         self.stats.add(block)
-        self.stats.prefill_s = decoding - started
-        self.stats.decode_s = time.perf_counter() - decoding
+        self.stats.prefill_s, self.stats.decode_s = prefill_s, decode_s
 
     def completion(self) -> Completion:
         ids = [token for block in self.blocks for token in block.token_ids]
@@ -139,21 +137,22 @@ class ModelPair:
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
-        method: Method | None = None,
+        method: Method | str | None = None,
         *,
-        seed: int | Sequence[int] | None = None,
+        seed: Seed = None,
         max_batch_size: int = 16,
         **sampling: Any,
     ) -> list[Completion]:
         """Completions of the prompts, in their order.
 
         Args:
-            prompts: strings, chats or lists of token ids; one or many.
-            method: how to decode; MTAD with its defaults if None.
+            prompts: strings, chats or token ids (lists or arrays); one or many.
+            method: how to decode, or the name of a method; MTAD with its defaults if None.
             seed: one for all prompts or one per prompt; random if None.
             max_batch_size: prompts decoded at once.
             sampling: fields of `SamplingParams` (temperature, top_k, top_p, max_new_tokens, …),
-                `stop` (a string or several) and `ignore_eos`.
+                `stop` (a string or several; a special token ends the text like EOS) and
+                `ignore_eos`.
 
         Raises:
             ValueError: an option has an impossible value or the method can't honour it.
@@ -166,27 +165,45 @@ class ModelPair:
         return [done[i] for i in sorted(done)]
 
     def stream(
-        self, prompt: Prompt, method: Method | None = None, **options: Any
+        self, prompt: Prompt, method: Method | str | None = None, **options: Any
     ) -> Iterator[Chunk]:
         """The completion of one prompt as its blocks are committed; options as in `generate`."""
-        return self.stream_all([prompt], method, **options)
+        prompts = prompt_list(prompt)
+        if len(prompts) != 1:
+            raise ValueError(f"stream takes one prompt, not {len(prompts)}; use stream_all")
+        return self.stream_all(prompts, method, **options)
 
     def stream_all(
         self,
         prompts: Prompt | Sequence[Prompt],
-        method: Method | None = None,
+        method: Method | str | None = None,
         *,
-        seed: int | Sequence[int] | None = None,
+        seed: Seed = None,
         max_batch_size: int = 16,
         **sampling: Any,
     ) -> Iterator[Chunk]:
-        """Chunks of all prompts as they come; arguments as in `generate`."""
+        """Chunks of all prompts as they come; arguments as in `generate`, judged at once."""
         if max_batch_size < 1:
             raise ValueError(f"max_batch_size is {max_batch_size}; it must be at least 1")
-        running = self._requests(prompt_list(prompts), seed, sampling)
-        for start in range(0, len(running), max_batch_size):
-            batch = running[start : start + max_batch_size]
-            for chunk in self._decode(batch, method or MTAD()):
+        chosen = method_of(method)
+        stops, params = self._ends(sampling)
+        requests = self._requests(prompt_list(prompts), seed, params)
+        self._check(chosen, requests)
+        running = [self._running(request, stops) for request in requests]
+        return self._chunks(running, chosen, max_batch_size)
+
+    def _check(self, method: Method, requests: Sequence[Request]) -> None:
+        """Refuse what cannot be decoded before anything is."""
+        contexts = {"target": context_of(self.models.target)}
+        if method.drafter == "draft":
+            if self.models.draft is None:
+                raise ValueError(f"{method.name} needs a draft model and none was given")
+            contexts["draft"] = context_of(self.models.draft)
+        check_requests(method, requests, self.models.vocab, contexts)
+
+    def _chunks(self, running: Sequence[_Running], method: Method, size: int) -> Iterator[Chunk]:
+        for start in range(0, len(running), size):
+            for chunk in self._decode(running[start : start + size], method):
                 yield replace(chunk, index=start + chunk.index)
 
     def _decode(self, batch: Sequence[_Running], method: Method) -> Iterator[Chunk]:
@@ -194,11 +211,11 @@ class ModelPair:
         requests = [r.request for r in batch]
         with torch.inference_mode():
             session = Session(models.target, models.draft, method, requests, models.vocab)
-        decoding = time.perf_counter()
-        for step in session.run():
+        prefill_s = time.perf_counter() - started
+        for step, decode_s in _timed(session.run()):
             for block in step.blocks:
                 one = batch[block.request]
-                one.take(block, started, decoding)
+                one.take(block, prefill_s, decode_s)
                 last = block.finish_reason is not None
                 text = one.stream.take(last) if one.stream else ""
                 yield Chunk(block.request, text, block, one.completion() if last else None)
@@ -206,56 +223,45 @@ class ModelPair:
             if not one.blocks:
                 yield Chunk(index, "", None, one.completion())
 
-    def _requests(
-        self, prompts: list[Prompt], seed: int | Sequence[int] | None, options: dict[str, Any]
-    ) -> list[_Running]:
+    def _requests(self, prompts: list[Prompt], seed: Seed, params: SamplingParams) -> list[Request]:
+        seeds, reason = seeds_for(seed, len(prompts)), self.models.tokenizer_error
+        texts = [encode(self.tokenizer, prompt, reason) for prompt in prompts]
+        pairs = zip(texts, seeds, strict=True)
+        return [Request(ids, replace(params, seed=one_seed)) for ids, one_seed in pairs]
+
+    def _running(self, request: Request, stops: list[str]) -> _Running:
+        if self.tokenizer is None:
+            return _Running(request, None)
+        stream = TextStream(self.tokenizer, stops, request.prompt_ids)
+        return _Running(replace(request, stop=stream.push), stream)
+
+    def _ends(self, options: dict[str, Any]) -> tuple[list[str], SamplingParams]:
+        """The stop strings, and the options without them; a special token stops as an EOS."""
         options = dict(options)
-        stop = options.pop("stop", None) or []
+        stop, ignore_eos = options.pop("stop", None) or [], options.pop("ignore_eos", False)
         stops = [stop] if isinstance(stop, str) else list(stop)
         if stops and self.tokenizer is None:
             raise PromptError("stop strings need a tokenizer, and the models came without one")
-        ignore_eos = options.pop("ignore_eos", False)
+        if ignore_eos and options.get("eos_token_ids"):
+            raise ValueError("ignore_eos=True and eos_token_ids contradict each other; give one")
         options.setdefault("eos_token_ids", () if ignore_eos else self.models.eos_token_ids)
         params = sampling_params(options)
-        running = []
-        for prompt, one_seed in zip(prompts, seeds_for(seed, len(prompts)), strict=True):
-            stream = TextStream(self.tokenizer, stops) if self.tokenizer else None
-            ids = encode(self.tokenizer, prompt)
-            sampling = replace(params, seed=one_seed)
-            running.append(
-                _Running(Request(ids, sampling, stream.push if stream else None), stream)
-            )
-        return running
+        special = special_tokens(self.tokenizer) if stops else {}
+        ends = [special[s] for s in stops if special.get(s, self.models.vocab) < self.models.vocab]
+        return stops, replace(params, eos_token_ids=(*params.eos_token_ids, *ends))
 
 
-def sampling_params(options: dict[str, Any]) -> SamplingParams:
-    """`SamplingParams` of these options.
-
-    Raises:
-        ValueError: unknown name, with the list of known ones, or impossible value.
-    """
-    known = set(SamplingParams.__dataclass_fields__)
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise ValueError(
-            f"unknown sampling option {unknown[0]!r}; known ones: {', '.join(sorted(known))}"
-        )
-    return SamplingParams(**options)
-
-
-def seeds_for(seed: int | Sequence[int] | None, count: int) -> list[int]:
-    """One seed per prompt: drawn if None, repeated if one number is given."""
-    if seed is None:
-        return [secrets.randbits(63) for _ in range(count)]
-    if isinstance(seed, int):
-        return [seed] * count
-    if len(seed) != count:
-        raise ValueError(f"{len(seed)} seeds were given for {count} prompts; give one or {count}")
-    return [int(s) for s in seed]
+def _timed(steps: Iterator[Step]) -> Iterator[tuple[Step, float]]:
+    """Steps with the seconds they and those before took; the caller's own time is left out."""
+    decode_s, began = 0.0, time.perf_counter()
+    for step in steps:
+        decode_s += time.perf_counter() - began
+        yield step, decode_s
+        began = time.perf_counter()
 
 
 def load_pair(
-    name: str | None = None,
+    name: str | Path | None = None,
     *,
     target: str | Path | None = None,
     draft: str | Path | None = None,
@@ -265,21 +271,28 @@ def load_pair(
     """A pair from folders or hub names, or the embedded one.
 
     Args:
-        name: "demo" for the pair that comes with mtad; nothing else has a name.
+        name: "demo" for the pair that comes with mtad; a folder, or a hub name with a slash, is
+            the target.
         target, draft: what `from_pretrained` takes.
         assistant_model: transformers' name for `draft`.
         options: as in `mtad.load.load_models` (dtype, device, device_map, …).
 
     Raises:
-        ValueError: neither a name nor a target was given, or both.
+        ValueError: neither a name nor a target was given, or both, or a draft for "demo".
         MtadError: the models cannot be loaded or do not fit together.
     """
+    draft = draft if draft is not None else assistant_model
     if (name is None) == (target is None):
         raise ValueError('give either "demo" or target=…, a folder or a hub name')
-    if name is not None:
-        if name != "demo":
-            raise ValueError(f'there is no pair called {name!r}; give "demo" or target=…')
-        quiet()
-        return ModelPair.of(load_models(demo.TARGET_PATH, demo.DRAFT_PATH, **options))
-    assert target is not None
-    return ModelPair.of(load_models(target, draft or assistant_model, **options))
+    if target is None and name != "demo" and ("/" in str(name) or Path(str(name)).is_dir()):
+        target = name
+    if target is not None:
+        return ModelPair.of(load_models(target, draft, **options))
+    if name != "demo":
+        raise ValueError(
+            f'there is no pair called {name!r}; give "demo" or target=…, a folder or a hub name'
+        )
+    if draft is not None:
+        raise ValueError(f'"demo" has its own draft; give target=… with draft={str(draft)!r}')
+    quiet()
+    return ModelPair.of(load_models(demo.TARGET_PATH, demo.DRAFT_PATH, **options))

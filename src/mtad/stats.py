@@ -27,7 +27,7 @@ class Stats:
         num_output_tokens: tokens of the text.
         acceptance_histogram: steps by number of accepted draft tokens.
         prefill_s: seconds until the first iteration began.
-        decode_s: seconds from there to the last token.
+        decode_s: seconds of its iterations, without what the caller did between two of them.
     """
 
     num_spec_steps: int = 0
@@ -80,12 +80,12 @@ class Stats:
 
     @property
     def output_tokens_per_second(self) -> float | None:
-        """Output tokens over decode seconds, prefill left out."""
+        """Output tokens over `decode_s`."""
         return _ratio(self.num_output_tokens, self.decode_s)
 
     @property
     def end_to_end_tokens_per_second(self) -> float | None:
-        """Output tokens over prefill and decode seconds."""
+        """Output tokens over `prefill_s` and `decode_s` together."""
         return _ratio(self.num_output_tokens, self.prefill_s + self.decode_s)
 
     def as_dict(self) -> dict[str, Any]:
@@ -123,8 +123,9 @@ def total(parts: Iterable[Stats], wall_s: float | None = None) -> Stats:
 
     Args:
         parts: one per request.
-        wall_s: seconds that the requests took together, where they shared a batch; without it
-            their own seconds are added up.
+        wall_s: seconds that the requests took together, where they shared a batch; it becomes
+            `decode_s`, prefill and all, and `prefill_s` 0. Without it their own seconds are
+            added up.
     """
     result = Stats()
     for part in parts:

@@ -6,43 +6,75 @@ Knows a tokenizer and nothing of models.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from numbers import Integral
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from mtad.errors import PromptError
 
+
+@runtime_checkable
+class Array(Protocol):
+    """A tensor or array, or one of its numbers."""
+
+    def tolist(self) -> Any:
+        """The same as lists and plain numbers."""
+
+
 Message: TypeAlias = Mapping[str, Any]
-Prompt: TypeAlias = str | Sequence[Message] | Sequence[int]
-"""A string, a chat (messages with `role` and `content`), or token ids."""
+Prompt: TypeAlias = str | Sequence[Message] | Sequence[int] | Array
+"""A string, a chat (messages with `role` and `content`), or token ids (an array of them too)."""
+
+NUM_CONTEXT = 8
+"""Prompt tokens that are decoded along, because a tokenizer may treat a first token otherwise."""
 
 
 def prompt_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    """One prompt or many, as a list of prompts."""
-    if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int | Mapping)):
-        return [prompts]  # type: ignore[list-item]
-    return list(prompts)  # type: ignore[arg-type]
+    """One prompt or many, as a list of prompts; arrays with two dimensions are many."""
+    if isinstance(prompts, str):
+        return [prompts]
+    items: list[Any] = [_plain(item) for item in _plain(prompts)]
+    return [items] if items and isinstance(items[0], Integral | Mapping) else items
 
 
-def encode(tokenizer: Any, prompt: Prompt) -> list[int]:
+def _plain(value: Any) -> Any:
+    """A tensor or array as lists or a number, anything else as it is."""
+    return value.tolist() if isinstance(value, Array) else value
+
+
+def encode(tokenizer: Any, prompt: Prompt, reason: str = "") -> list[int]:
     """Token ids of a prompt; a chat goes through the tokenizer's template.
+
+    Args:
+        tokenizer: turns text into ids, None if there is none.
+        prompt: one prompt.
+        reason: why there is no tokenizer, if that is known.
 
     Raises:
         PromptError: text without a tokenizer, or a chat without a template.
     """
-    if not isinstance(prompt, str) and all(isinstance(t, int) for t in prompt):
-        return [int(t) for t in prompt]  # type: ignore[arg-type]
+    given: Any = _plain(prompt)
+    if not isinstance(given, str) and all(isinstance(t, Integral) for t in given):
+        return [int(t) for t in given]
     if tokenizer is None:
-        raise PromptError("the models came without a tokenizer; give the prompt as token ids")
-    if isinstance(prompt, str):
-        return list(tokenizer(prompt).input_ids)
+        why = f" ({reason})" if reason else ""
+        raise PromptError(f"the models came without a tokenizer{why}; give the prompt as token ids")
+    if isinstance(given, str):
+        return list(tokenizer(given).input_ids)
     if not getattr(tokenizer, "chat_template", None):
         raise PromptError("the tokenizer has no chat template; give the prompt as a string")
     try:
         ids = tokenizer.apply_chat_template(
-            list(prompt), add_generation_prompt=True, return_dict=False
+            list(given), add_generation_prompt=True, return_dict=False
         )
     except Exception as error:
         raise PromptError(f"the chat template refuses these messages: {error}") from error
     return list(ids)
+
+
+def special_tokens(tokenizer: Any) -> dict[str, int]:
+    """The ids of the tokens that are not text, such as the one that ends a turn, by name."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return {str(t): i for i, t in added.items() if t.special}
 
 
 class TextStream:
@@ -51,13 +83,18 @@ class TextStream:
     Args:
         tokenizer: turns ids into text.
         stops: the text ends before the first of these that appears.
+        context: the prompt's ids; the text is what comes after them.
     """
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str] = ()) -> None:
+    def __init__(
+        self, tokenizer: Any, stops: Sequence[str] = (), context: Sequence[int] = ()
+    ) -> None:
         self.tokenizer, self.stops = tokenizer, [s for s in stops if s]
         self.text, self.stopped = "", False
-        self._ids: list[int] = []
-        self._start = self._read = self._emitted = 0
+        self._ids = list(context[-NUM_CONTEXT:])
+        while "\ufffd" in self._decode(0, len(self._ids)):
+            del self._ids[0]  # half a character, which would spoil what comes after it
+        self._start, self._read, self._emitted = 0, len(self._ids), 0
 
     def push(self, token: int) -> bool:
         """Take one token; true once a stop string is complete."""
@@ -95,4 +132,8 @@ class TextStream:
         return max(sizes, default=0)
 
     def _decode(self, start: int, end: int) -> str:
-        return str(self.tokenizer.decode(self._ids[start:end], skip_special_tokens=True))
+        return str(
+            self.tokenizer.decode(
+                self._ids[start:end], skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )

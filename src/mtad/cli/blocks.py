@@ -8,6 +8,7 @@ A character that is spread over several tokens belongs to the token that complet
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from rich.text import Text
@@ -24,10 +25,11 @@ class BlockPainter:
     Args:
         tokenizer: turns ids into text.
         plain: mark endpoint tokens with ⟨ ⟩ because colours and lines don't show.
+        context: the prompt's ids.
     """
 
-    def __init__(self, tokenizer: Any, plain: bool = False) -> None:
-        self.stream, self.plain = TextStream(tokenizer), plain
+    def __init__(self, tokenizer: Any, plain: bool = False, context: Sequence[int] = ()) -> None:
+        self.stream, self.plain = TextStream(tokenizer, context=context), plain
         self._waiting: deque[tuple[str, str]] = deque()
 
     def add(self, block: Block) -> None:

@@ -24,7 +24,7 @@ from mtad.method import Method
 from mtad.pair import Chunk, Completion, ModelPair, load_pair
 from mtad.sampling import SamplingParams
 from mtad.stats import Stats
-from mtad.text import Message, Prompt
+from mtad.text import Message, Prompt, encode
 
 
 def run(settings: Settings) -> None:
@@ -105,7 +105,8 @@ class _Answer:
     def _print_text(self, pair: ModelPair, chunks: Iterator[Chunk]) -> None:
         painter = None
         if self.settings.show_blocks:
-            painter = BlockPainter(pair.tokenizer, plain=not sys.stdout.isatty())
+            context = encode(pair.tokenizer, self._prompt)
+            painter = BlockPainter(pair.tokenizer, not sys.stdout.isatty(), context)
         completion = _stream(chunks, painter)
         if painter:
             Console(stderr=True, highlight=False).print(painter.legend(), soft_wrap=True)

@@ -53,6 +53,14 @@ def sheet(cls: type[Method]) -> dict[str, Any]:
     }
 
 
+def contract(cls: type[Method]) -> str:
+    """Whether texts follow the target's law exactly, in words."""
+    if not cls.lossless:
+        return "lossy"
+    depends = cls.is_lossless is not Method.is_lossless
+    return "lossless, but see its options" if depends else "lossless"
+
+
 def attribute_docs(docstring: str) -> dict[str, str]:
     """The descriptions of a docstring's Attributes section, by name."""
     section = re.search(r"^Attributes:\n((?:[ ]+.*\n?|\n)+)", inspect.cleandoc(docstring), re.M)
@@ -77,15 +85,15 @@ def _table(found: list[type[Method]]) -> Table:
     table = Table("method", "text follows the target's law", "drafter", "options", "citation")
     for cls in found:
         options = ", ".join(f"{f.name}={_text(_default(f))}" for f in dataclasses.fields(cls))
-        contract = "lossless" if cls.lossless else "lossy"
-        table.add_row(*map(Text, (cls.name, contract, cls.drafter, options or "–", cls.citation)))
+        cells = (cls.name, contract(cls), cls.drafter, options or "–", cls.citation)
+        table.add_row(*map(Text, cells))
     return table
 
 
 def _show_one(cls: type[Method]) -> None:
     facts, console = sheet(cls), _console()
-    contract = "lossless" if facts["lossless"] else "lossy"
-    console.print(Text.assemble((facts["name"], "bold"), f" · {contract} · {facts['citation']}\n"))
+    head = f" · {contract(cls)} · {facts['citation']}\n"
+    console.print(Text.assemble((facts["name"], "bold"), head))
     console.print(Text(facts["rule"]), soft_wrap=True)
     table = Table("option", "value", "default", "meaning")
     for field, option in zip(dataclasses.fields(cls), facts["options"], strict=True):
