@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import secrets
 import sys
 import time
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import typer
 from rich.console import Console
 
@@ -45,6 +47,8 @@ def load(settings: Settings) -> ModelPair:
     """The models that the settings name, the embedded pair if none."""
     quiet()
     if settings.target_model is None:
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(1)  # models this small lose time to the handing-over of work
         return load_pair("demo", **settings.placement)
     return load_pair(target=settings.target_model, draft=settings.draft_model, **settings.placement)
 
