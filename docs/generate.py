@@ -23,9 +23,9 @@ from typer import rich_utils
 from typer.testing import CliRunner
 
 from mtad import methods
+from mtad.arguments import type_name
 from mtad.cli import app
 from mtad.cli.methods import attribute_docs, contract, sheet
-from mtad.cli.options import type_name
 from mtad.method import Method
 from mtad.sampling import SamplingParams
 from mtad.stats import Stats

@@ -105,6 +105,21 @@ def test_mtad_accepted_length(toy: MarkovPair, text: Text, threshold: float, acc
     assert iterate(toy, method, [text]).verdict.num_accepted.tolist() == [accepted]
 
 
+@pytest.mark.parametrize(("threshold", "accepted"), [(0.5, 3), (0.65, 0), (0.7, 0), (0.75, 0)])
+def test_mtad_that_stops_at_the_first_failure(
+    toy: MarkovPair, threshold: float, accepted: int
+) -> None:
+    method = make(
+        "mtad",
+        num_draft_tokens=3,
+        beam_width=4,
+        beam="search",
+        accept_threshold=threshold,
+        prefix="first_failure",
+    )
+    assert iterate(toy, method, [at()]).verdict.num_accepted.tolist() == [accepted]
+
+
 def accepted_paths(toy: MarkovPair, name: str, **options: Any) -> dict[Text, Text]:
     """What a method with a deterministic draft accepts after every text of up to 3 new tokens."""
     texts = [at(*new) for length in range(4) for new in product(range(3), repeat=length)]

@@ -8,7 +8,7 @@ was accepted. Clipping at EOS, stop and budget happens in one place, `_clip`. Kn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -22,6 +22,9 @@ from mtad.noise import Noise
 from mtad.prefix import Prefix, select_rows
 from mtad.sampling import SamplingParams, Warper
 from mtad.tree import TokenTree
+
+OnPhase = Callable[[str], None]
+"""Told "draft", "target", "verify" and "commit" as they begin, and "end" after each iteration."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Session:
         method: the decoding method.
         requests: what to decode, one row each.
         vocab: number of token ids in use; logits beyond are padding.
+        on_phase: called at the borders of an iteration's phases, to time them.
     """
 
     def __init__(
@@ -86,28 +90,24 @@ class Session:
         method: Method,
         requests: Sequence[Request],
         vocab: int,
+        on_phase: OnPhase | None = None,
     ) -> None:
-        models = {"target": target} | ({"draft": draft} if method.drafter == "draft" else {})
-        contexts = {name: context_of(m) for name, m in models.items() if m is not None}
-        check_requests(method, requests, vocab, contexts)
+        check_requests(target, draft, method, requests, vocab)
         self.method, self.requests = method, list(requests)
+        self._begin: OnPhase = on_phase or (lambda phase: None)
         self.rows = [i for i, r in enumerate(requests) if r.sampling.max_new_tokens > 0]
         self.lms: list[LM] = []
         if self.rows:
             self._open(target, draft, [requests[i] for i in self.rows], vocab)
 
-    def _open(
-        self, target: Model, draft: Model | None, live: Sequence[Request], vocab: int
-    ) -> None:
+    def _open(self, target: Model, draft: Model | None, live: list[Request], vocab: int) -> None:
         """Allocate the caches and read the prompts."""
         horizon = max(r.sampling.max_new_tokens for r in live)
         longest = max(len(r.prompt_ids) + r.sampling.max_new_tokens for r in live)
         size = (len(live), longest + self.method.num_nodes(vocab, horizon))
         self.target = LM(target, "target", vocab, *size)
         self.drafter: LM | None = self.target if self.method.drafter == "target" else None
-        if self.method.drafter == "draft":
-            if draft is None:
-                raise ValueError(f"{self.method.name} needs a draft model and none was given")
+        if draft is not None and self.method.drafter == "draft":
             self.drafter = LM(draft, "draft", vocab, *size)
         self.lms = list({id(lm): lm for lm in (self.target, self.drafter) if lm}.values())
         device = self.target.device
@@ -129,11 +129,18 @@ class Session:
 
     def step(self) -> Step:
         """One iteration of the method for every running row."""
+        self._begin("draft")
         warp = self.warper.at(self.prefix)
         noise = Noise(self.seeds, self.prefix.num_new)
         tree = self.method.draft(self.drafter, self.prefix, warp, noise)
-        verdict = self.method.verify(tree, self.target.forward(tree), warp, noise)
-        return self._commit(tree, verdict)
+        self._begin("target")
+        logits = self.target.forward(tree)
+        self._begin("verify")
+        verdict = self.method.verify(tree, logits, warp, noise)
+        self._begin("commit")
+        step = self._commit(tree, verdict)
+        self._begin("end")
+        return step
 
     def _commit(self, tree: TokenTree, verdict: Verdict) -> Step:
         block = _block_tokens(tree, verdict)
@@ -203,11 +210,7 @@ class Session:
 
 
 def decode(
-    target: Model,
-    draft: Model | None,
-    method: Method,
-    requests: Sequence[Request],
-    vocab: int,
+    target: Model, draft: Model | None, method: Method, requests: Sequence[Request], vocab: int
 ) -> Iterator[Step]:
     """The steps that complete `requests`; requests with a budget of 0 get no block."""
     with torch.inference_mode():
@@ -216,20 +219,19 @@ def decode(
 
 
 def check_requests(
-    method: Method, requests: Sequence[Request], vocab: int, contexts: Mapping[str, int | None]
+    target: Model, draft: Model | None, method: Method, requests: Sequence[Request], vocab: int
 ) -> None:
-    """Refuse requests that cannot be decoded, naming the first one and why.
-
-    Args:
-        method: the method to decode with.
-        requests: what to decode.
-        vocab: number of token ids in use.
-        contexts: positions of the models that take part, by name; None is no limit.
+    """Refuse requests that cannot be decoded, naming the first one and why; as for `Session`.
 
     Raises:
-        ValueError: a sampling setting that the method can't honour.
+        ValueError: the draft is missing, or a sampling setting that the method can't honour.
         PromptError, ContextLengthError: see `mtad.errors`.
     """
+    contexts = {"target": context_of(target)}
+    if method.drafter == "draft":
+        if draft is None:
+            raise ValueError(f"{method.name} needs a draft model and none was given")
+        contexts["draft"] = context_of(draft)
     for index, request in enumerate(requests):
         method.check(request.sampling)
         _check_prompt(index, request, vocab)

@@ -7,7 +7,10 @@
      ├── PromptError                  an empty prompt, or ids out of range
      ├── ContextLengthError           prompt and new tokens do not fit the model's context
      ├── CacheMemoryError             the KV cache does not fit the memory that is free
-     └── NonFiniteLogitsError         a model returned NaN or infinity
+     ├── NonFiniteLogitsError         a model returned NaN or infinity
+     ├── DataError                    a data set or a results file that is missing or damaged
+     ├── IsolationError               model-written code may not, or cannot safely, be run here
+     └── JudgeError                   the judge of the answers cannot be reached
 
 Options with impossible values raise `ValueError`.
 """
@@ -43,3 +46,15 @@ class CacheMemoryError(MtadError):
 
 class NonFiniteLogitsError(MtadError):
     """A model returned NaN or infinity instead of logits."""
+
+
+class DataError(MtadError):
+    """A data set or a file of results is missing or damaged."""
+
+
+class IsolationError(MtadError):
+    """Model-written code may not be run, or nothing here isolates it well enough."""
+
+
+class JudgeError(MtadError):
+    """The judge of the answers cannot be reached or used."""

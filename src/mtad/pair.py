@@ -16,9 +16,9 @@ import torch
 
 from mtad import demo
 from mtad.arguments import Seed, method_of, sampling_params, seeds_for
-from mtad.engine import Block, Request, Session, Step, check_requests
+from mtad.engine import Block, OnPhase, Request, Session, Step, check_requests
 from mtad.errors import PromptError
-from mtad.lm import Model, context_of
+from mtad.lm import Model
 from mtad.load import Models, Tokenizer, join, load_models, quiet
 from mtad.method import Method
 from mtad.sampling import SamplingParams
@@ -141,6 +141,7 @@ class ModelPair:
         *,
         seed: Seed = None,
         max_batch_size: int = 16,
+        on_phase: OnPhase | None = None,
         **sampling: Any,
     ) -> list[Completion]:
         """Completions of the prompts, in their order.
@@ -150,6 +151,7 @@ class ModelPair:
             method: how to decode, or the name of a method; MTAD with its defaults if None.
             seed: one for all prompts or one per prompt; random if None.
             max_batch_size: prompts decoded at once.
+            on_phase: called at the borders of an iteration's phases; see `mtad.engine.OnPhase`.
             sampling: fields of `SamplingParams` (temperature, top_k, top_p, max_new_tokens, …),
                 `stop` (a string or several; a special token ends the text like EOS) and
                 `ignore_eos`.
@@ -159,7 +161,7 @@ class ModelPair:
             MtadError: see `mtad.errors`.
         """
         chunks = self.stream_all(
-            prompts, method, seed=seed, max_batch_size=max_batch_size, **sampling
+            prompts, method, seed=seed, max_batch_size=max_batch_size, on_phase=on_phase, **sampling
         )
         done = {chunk.index: chunk.completion for chunk in chunks if chunk.completion}
         return [done[i] for i in sorted(done)]
@@ -180,6 +182,7 @@ class ModelPair:
         *,
         seed: Seed = None,
         max_batch_size: int = 16,
+        on_phase: OnPhase | None = None,
         **sampling: Any,
     ) -> Iterator[Chunk]:
         """Chunks of all prompts as they come; arguments as in `generate`, judged at once."""
@@ -188,29 +191,28 @@ class ModelPair:
         chosen = method_of(method)
         stops, params = self._ends(sampling)
         requests = self._requests(prompt_list(prompts), seed, params)
-        self._check(chosen, requests)
+        models = self.models
+        check_requests(models.target, models.draft, chosen, requests, models.vocab)
         running = [self._running(request, stops) for request in requests]
-        return self._chunks(running, chosen, max_batch_size)
+        batches = [running[i : i + max_batch_size] for i in range(0, len(running), max_batch_size)]
+        return self._chunks(batches, chosen, on_phase)
 
-    def _check(self, method: Method, requests: Sequence[Request]) -> None:
-        """Refuse what cannot be decoded before anything is."""
-        contexts = {"target": context_of(self.models.target)}
-        if method.drafter == "draft":
-            if self.models.draft is None:
-                raise ValueError(f"{method.name} needs a draft model and none was given")
-            contexts["draft"] = context_of(self.models.draft)
-        check_requests(method, requests, self.models.vocab, contexts)
-
-    def _chunks(self, running: Sequence[_Running], method: Method, size: int) -> Iterator[Chunk]:
-        for start in range(0, len(running), size):
-            for chunk in self._decode(running[start : start + size], method):
+    def _chunks(
+        self, batches: Sequence[Sequence[_Running]], method: Method, on_phase: OnPhase | None
+    ) -> Iterator[Chunk]:
+        start = 0
+        for batch in batches:
+            for chunk in self._decode(batch, method, on_phase):
                 yield replace(chunk, index=start + chunk.index)
+            start += len(batch)
 
-    def _decode(self, batch: Sequence[_Running], method: Method) -> Iterator[Chunk]:
+    def _decode(
+        self, batch: Sequence[_Running], method: Method, on_phase: OnPhase | None
+    ) -> Iterator[Chunk]:
         models, started = self.models, time.perf_counter()
         requests = [r.request for r in batch]
         with torch.inference_mode():
-            session = Session(models.target, models.draft, method, requests, models.vocab)
+            session = Session(models.target, models.draft, method, requests, models.vocab, on_phase)
         prefill_s = time.perf_counter() - started
         for step, decode_s in _timed(session.run()):
             for block in step.blocks:

@@ -1,4 +1,4 @@
-"""The command line: `mtad generate` and `mtad methods`.
+"""The command line: `mtad generate`, `mtad methods` and `mtad bench`.
 
 Models, torch and transformers are imported when a command needs them, so that `mtad --help` answers
 at once. Messages for people go to stderr; stdout has the text, or JSON and nothing else.
@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 import mtad
+from mtad.cli import bench
 from mtad.cli.settings import DEBUG, Settings, flags_of
 from mtad.errors import MtadError
 
@@ -87,3 +88,6 @@ def _methods(
     from mtad.cli.methods import show
 
     show(name, as_json)
+
+
+app.add_typer(bench.app, name="bench", help="Measure quality, speed and energy of every method.")

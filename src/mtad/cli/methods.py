@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mtad import methods
-from mtad.cli.options import find_method, jsonable, option_types, type_name
+from mtad.arguments import option_types, type_name
+from mtad.cli.options import find_method, jsonable
 from mtad.method import Method
 
 

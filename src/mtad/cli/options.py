@@ -8,9 +8,11 @@ import os
 import sys
 import types
 import typing
+from pathlib import Path
 from typing import Any, Literal
 
 from mtad import methods
+from mtad.arguments import MethodConfig, no_such_option, option_types, read_config, type_name
 from mtad.cli.settings import Settings
 from mtad.method import Method
 
@@ -18,39 +20,43 @@ _SHORT = ("num_draft_tokens", "beam_width", "accept_threshold", "k_config")
 _TRUTH = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
     ("false", "no", "off", "0"), False
 )
-_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
 
 
 def find_method(name: str) -> type[Method]:
     """The method called `name`; modules in the working directory are found too."""
-    if "." in name and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    if "." in name:
+        _look_here()
     return methods.find(name)
 
 
+def find_config(path: Path) -> MethodConfig:
+    """The configuration in a file; its method may be a module in the working directory too."""
+    _look_here()
+    return read_config(path)
+
+
+def _look_here() -> None:
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
 def make_method(settings: Settings) -> Method:
-    """The method with its options.
+    """The method with its options: those of the file that was named, then those of the flags.
 
     Raises:
         ValueError: unknown name, wrong type, impossible value, or an option given twice.
     """
     cls = find_method(settings.method)
+    base = find_config(settings.config).method if settings.config else None
     types_of = option_types(cls)
     values: dict[str, Any] = {}
     for flag, name, text in _assignments(settings):
         if name not in types_of:
-            known = ", ".join(types_of) or "it has none"
-            raise ValueError(f"{flag}: {cls.name} has no option {name!r}; its options: {known}")
+            raise ValueError(f"{flag}: {no_such_option(cls, name)}")
         if name in values:
             raise ValueError(f"{flag}: {name} is given twice")
         values[name] = parse(text, types_of[name], name)
-    return cls(**values)
-
-
-def option_types(cls: type[Method]) -> dict[str, Any]:
-    """The types of the method's fields, by name."""
-    hints = typing.get_type_hints(cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    return dataclasses.replace(base, **values) if type(base) is cls else cls(**values)
 
 
 def _assignments(settings: Settings) -> list[tuple[str, str, str]]:
@@ -105,19 +111,6 @@ def _first(text: str, kinds: list[Any]) -> Any:
         except (ValueError, KeyError):
             continue
     return _parse(text, kinds[-1])
-
-
-def type_name(kind: Any) -> str:
-    """What a value of this type looks like, for people."""
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        names = [type_name(k) for k in inner if k is not type(None)]
-        return " or ".join([*names, "none"] if type(None) in inner else names)
-    if origin is Literal:
-        return " or ".join(map(str, inner))
-    if origin is tuple:
-        return f"{_NAMES[inner[0]].split()[-1]}s with commas between them"
-    return _NAMES.get(kind, str(kind))
 
 
 def jsonable(value: Any) -> Any:

@@ -46,6 +46,16 @@ def _remember_debug(ctx: Any, wanted: bool) -> bool:
     return wanted
 
 
+def _take_defaults(ctx: Any, path: Path | None) -> Path | None:
+    """The file's method and sampling become the defaults of their flags."""
+    if path is not None:
+        from mtad.cli.options import find_config
+
+        config = find_config(path)
+        ctx.default_map = dict(config.sampling) | {"method": type(config.method).__module__}
+    return path
+
+
 @dataclass(frozen=True)
 class Settings:
     """What the user asked of `mtad generate`; the help texts say what each field means."""
@@ -78,6 +88,17 @@ class Settings:
     method: Annotated[
         str, _method(help="A name that `mtad methods` lists, or the module of one of yours.")
     ] = "mtad"
+    config: Annotated[
+        Path | None,
+        _method(
+            exists=True,
+            dir_okay=False,
+            callback=_take_defaults,
+            is_eager=True,
+            help="TOML file with method, [options] and [sampling]. Flags win over it; "
+            "a --method other than the file's drops its options.",
+        ),
+    ] = None
     option: Annotated[
         list[str] | None,
         _method("--option", "-o", metavar="NAME=VALUE", help="Any option of the method."),

@@ -20,10 +20,10 @@ from typing import ClassVar, Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from mtad.acceptance import chain_path, endpoint_after, joint_logprobs, last_true
+from mtad.acceptance import chain_path, endpoint_after, joint_logprobs, last_true, prefix_length
 from mtad.drafting import Law, beam_tree, best_path, require_beam_options
 from mtad.lm import LM
-from mtad.method import Method, Verdict
+from mtad.method import Method, Verdict, require
 from mtad.noise import Noise
 from mtad.prefix import Prefix
 from mtad.sampling import Warper
@@ -43,6 +43,8 @@ class MTAD(Method):
         endpoint: "sample" draws the token after the block, "greedy" takes the most likely one.
         beam: "sample" draws beams without replacement, "sample_with_replacement" as the authors'
             code does (equal beams are merged), "search" keeps the best.
+        prefix: "longest" is η above; "first_failure" ends the block before the first prefix that
+            fails, the ablation that shows what looking further adds.
     """
 
     num_draft_tokens: int = 4
@@ -51,6 +53,7 @@ class MTAD(Method):
     ratio_on: Law = "warped"
     endpoint: Literal["sample", "greedy"] = "sample"
     beam: Literal["sample", "sample_with_replacement", "search"] = "sample"
+    prefix: Literal["longest", "first_failure"] = "longest"
 
     name: ClassVar[str] = "mtad"
     lossless: ClassVar[bool] = False
@@ -59,6 +62,8 @@ class MTAD(Method):
     def __post_init__(self) -> None:
         """Refuse impossible options."""
         require_beam_options(self)
+        known = ("longest", "first_failure")
+        require(self.prefix in known, self, "prefix", f"one of {known}")
 
     def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """The beam of largest joint probability."""
@@ -80,7 +85,8 @@ class MTAD(Method):
         log_ratio = joint_p - tree.joint_logprobs
         bar = math.log(self.accept_threshold) if self.accept_threshold > 0 else -math.inf
         passes = tree.alive & (joint_p > -math.inf) & (log_ratio >= bar)
-        length = last_true(passes[:, 1:])
+        accepted = last_true if self.prefix == "longest" else prefix_length
+        length = accepted(passes[:, 1:])
         token = endpoint_after(p, length, self.endpoint, noise)
         return Verdict(chain_path(tree), length, token)
 

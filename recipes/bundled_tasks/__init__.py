@@ -1,0 +1,1 @@
+"""The generators of the small data sets that come with mtad."""

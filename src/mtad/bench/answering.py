@@ -1,0 +1,230 @@
+"""One job: the answers to a batch of items, and what they took.
+
+The same few lines for every method: none has prompts, a loop or a token counter of its own. The
+likelihood of the outputs is measured after the clock and the meter have stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from mtad.bench.energy import Energy, NoEnergy, total
+from mtad.bench.jobs import Job
+from mtad.bench.likelihood import negative_log_likelihoods
+from mtad.bench.meter import Meter
+from mtad.bench.phases import PhaseClock
+from mtad.bench.sample import Sample
+from mtad.pair import Completion, ModelPair
+from mtad.tasks import Item, Task
+from mtad.text import Prompt, encode
+
+
+@dataclass
+class _Talk:
+    """An item on its way: the prompts so far and what was answered."""
+
+    item: Item
+    prompts: list[Prompt] = field(default_factory=list)
+    completions: list[Completion] = field(default_factory=list)
+
+    @property
+    def answers(self) -> list[str]:
+        return [completion.text for completion in self.completions]
+
+    @property
+    def is_over(self) -> bool:
+        return len(self.completions) == len(self.item.turns)
+
+
+@dataclass
+class _Taken:
+    """What the turns of a job took, added up."""
+
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    wall_s: float = 0.0
+    energy: list[Energy | NoEnergy] = field(default_factory=list)
+    clock: PhaseClock | None = None
+
+    def add(self, done: Sequence[Completion], wall_s: float) -> None:
+        self.prefill_s += max(c.stats.prefill_s for c in done)
+        self.decode_s += max(c.stats.decode_s for c in done)
+        self.wall_s += wall_s
+
+    def as_dict(self, num_rows: int) -> dict[str, Any]:
+        """What falls to each of the rows, as fields of `Sample`."""
+        energy, clock = total(self.energy), self.clock
+        split = {} if clock is None else {phase: clock.energy(phase) for phase in clock.seconds}
+        return {
+            "prefill_s": self.prefill_s / num_rows,
+            "decode_s": self.decode_s / num_rows,
+            "wall_s": self.wall_s / num_rows,
+            "energy": None
+            if isinstance(energy, NoEnergy)
+            else energy.shared_by(num_rows).as_dict(),
+            "phases_s": clock and {name: s / num_rows for name, s in clock.seconds.items()},
+            "phases_j": {
+                name: part.total_j / num_rows
+                for name, part in split.items()
+                if isinstance(part, Energy)
+            }
+            or None,
+        }
+
+
+@dataclass(frozen=True)
+class Answering:
+    """Decodes jobs on one pair.
+
+    Attributes:
+        pair: the models.
+        draft_alone: the draft as a target of its own; None if no run asks for it.
+        meter: measures the energy of timed jobs.
+        with_phases: whether draft, target, verify and commit are timed apart.
+        with_perplexity: whether the likelihood of the outputs is measured.
+        conditions: the id that the rows carry.
+    """
+
+    pair: ModelPair
+    draft_alone: ModelPair | None
+    meter: Meter
+    with_phases: bool
+    with_perplexity: bool
+    conditions: str
+
+    def samples(self, job: Job, task: Task, max_new_tokens: int) -> list[Sample]:
+        """The rows of a job; raises what `ModelPair.generate` raises."""
+        talks, taken = [_Talk(item) for item in job.items], _Taken(clock=self._clock(job))
+        sampling = {**job.run.sampling, "max_new_tokens": max_new_tokens}
+        while live := [talk for talk in talks if not talk.is_over]:
+            self._turn(job, task, live, sampling, taken)
+        nlls, times = self._nlls(talks), taken.as_dict(len(talks))
+        return [
+            self._sample(job, talk, nll, sampling, times)
+            for talk, nll in zip(talks, nlls, strict=True)
+        ]
+
+    def _clock(self, job: Job) -> PhaseClock | None:
+        if not (self.with_phases and job.is_timed):
+            return None
+        on_gpu = self.pair.models.target.device.type == "cuda"
+        return PhaseClock(torch.cuda.synchronize if on_gpu else None, self.meter)
+
+    def _models(self, job: Job) -> ModelPair:
+        if job.run.models == "pair":
+            return self.pair
+        assert self.draft_alone is not None, "made when a run asks for it"
+        return self.draft_alone
+
+    def _turn(
+        self,
+        job: Job,
+        task: Task,
+        live: Sequence[_Talk],
+        sampling: dict[str, Any],
+        taken: _Taken,
+    ) -> None:
+        """Ask the next question of every talk that is not over."""
+        number = len(live[0].completions)
+        prompts = [task.prompt(talk.item, talk.answers) for talk in live]
+        seeds = [seed_of(job.seed, job.task, talk.item.id, number) for talk in live]
+        begun = self.meter.start() if job.is_timed else None
+        started = time.perf_counter()
+        done = self._models(job).generate(
+            prompts,
+            job.point.method,
+            seed=seeds,
+            max_batch_size=len(live),
+            stop=list(task.stops),
+            on_phase=taken.clock,
+            **sampling,
+        )
+        taken.add(done, time.perf_counter() - started)
+        if begun is not None:
+            taken.energy.append(self.meter.between(begun, self.meter.start()))
+        for talk, prompt, completion in zip(live, prompts, done, strict=True):
+            talk.prompts.append(prompt)
+            talk.completions.append(completion)
+
+    def _nlls(self, talks: Sequence[_Talk]) -> list[float | None]:
+        """The sum of −log p over the answers of each talk."""
+        if not self.with_perplexity:
+            return [None] * len(talks)
+        models = self.pair.models
+        turns = [
+            (encode(models.tokenizer, prompt), completion.token_ids)
+            for talk in talks
+            for prompt, completion in zip(talk.prompts, talk.completions, strict=True)
+        ]
+        prompts, outputs = zip(*turns, strict=True)
+        sums = iter(
+            negative_log_likelihoods(
+                models.target, prompts, outputs, models.vocab, models.eos_token_ids
+            )
+        )
+        return [sum(next(sums) for _ in talk.completions) for talk in talks]
+
+    def _sample(
+        self,
+        job: Job,
+        talk: _Talk,
+        nll: float | None,
+        sampling: dict[str, Any],
+        times: dict[str, Any],
+    ) -> Sample:
+        method, done = job.point.method, talk.completions
+        return Sample(
+            stage=job.stage,
+            task=job.task,
+            item=talk.item.id,
+            run=job.label,
+            seed=job.seed,
+            method={
+                "name": method.name,
+                "options": dataclasses.asdict(method),
+                "lossless": method.is_lossless,
+            },
+            sampling=sampling,
+            models=job.run.models,
+            answers=talk.answers,
+            token_ids=[completion.token_ids for completion in done],
+            finish_reasons=[completion.finish_reason for completion in done],
+            num_prompt_tokens=[len(encode(self.pair.tokenizer, p)) for p in talk.prompts],
+            stats=[_stats(completion) for completion in done],
+            nll=nll,
+            batch_size=len(job.items),
+            is_timed=job.is_timed,
+            **times,
+            conditions=self.conditions,
+        )
+
+
+def seed_of(seed: int, task: str, item: str, turn: int) -> int:
+    """The seed of one answer: the same for every method, another for every item, turn and seed."""
+    text = f"{seed}/{task}/{item}/{turn}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+
+
+_STATS = (
+    "num_spec_steps",
+    "num_draft_tokens",
+    "num_accepted_draft_tokens",
+    "num_spec_tokens",
+    "num_output_tokens",
+    "prefill_s",
+    "decode_s",
+    "acceptance_histogram",
+)
+
+
+def _stats(completion: Completion) -> dict[str, Any]:
+    """The counts and seconds of one answer; rates can be had from them."""
+    stats = completion.stats.as_dict()
+    return {name: stats[name] for name in _STATS}

@@ -1,0 +1,98 @@
+"""The best point of each tuned run's grid, by the dev items alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mtad.bench.recipe import Point, Recipe, Run
+from mtad.bench.sample import Key, Sample, Scored
+from mtad.errors import DataError
+
+
+def choose(
+    recipe: Recipe, samples: Sequence[Sample], scores: Mapping[Key, Scored]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """What to report for each tuned run and task, for chosen.json, with the figures of every point.
+
+    "quality" takes the best mean score, the fastest where several share it. "speed" takes the most
+    tokens per second of decoding. Where a task has no scores, quality is the likelihood of the
+    output.
+
+    Args:
+        recipe: the runs and their grids.
+        samples: the rows of the dev stage.
+        scores: what they are worth.
+    """
+    rows: dict[tuple[str, str], list[Sample]] = {}
+    for sample in samples:
+        rows.setdefault((sample.run, sample.task), []).append(sample)
+    return {
+        run.name: {task: _best(run, task, rows, scores) for task in run.tasks}
+        for run in recipe.runs
+        if run.is_tuned
+    }
+
+
+def chosen_points(recipe: Recipe, chosen: Mapping[str, Any]) -> dict[str, dict[str, Point]]:
+    """The points that chosen.json names.
+
+    Raises:
+        DataError: one of them is not in the recipe any more.
+    """
+    return {
+        run.name: {task: _point(run, chosen[run.name][task]["run"]) for task in run.tasks}
+        for run in recipe.runs
+        if run.is_tuned
+    }
+
+
+def _point(run: Run, label: str) -> Point:
+    for point in run.points:
+        if point.label == label:
+            return point
+    raise DataError(
+        f"chosen.json names {label!r}, which is not in the recipe's grid; delete chosen.json to "
+        "choose again"
+    )
+
+
+def _best(
+    run: Run,
+    task: str,
+    rows: Mapping[tuple[str, str], Sequence[Sample]],
+    scores: Mapping[Key, Scored],
+) -> dict[str, Any]:
+    figures = {p.label: _figures(rows.get((p.label, task), []), scores) for p in run.points}
+    missing = [label for label, figure in figures.items() if figure["quality"] is None]
+    if missing:
+        raise DataError(f"{missing[0]} has no scored rows for {task}; run the dev stage again")
+    order = ("quality", "tokens_per_second") if run.choose == "quality" else ("tokens_per_second",)
+    best = max(run.points, key=lambda p: tuple(figures[p.label][name] for name in order))
+    return {
+        "run": best.label,
+        "options": dataclasses.asdict(best.method),
+        "rule": run.choose,
+        "num_points": len(run.points),
+        "points": figures,
+    }
+
+
+def _figures(rows: Sequence[Sample], scores: Mapping[Key, Scored]) -> dict[str, Any]:
+    """Mean score (or −nll per token) and tokens per second of the timed rows."""
+    values = [scores[row.key].score for row in rows if row.key in scores]
+    judged = [value for value in values if value is not None]
+    timed = [row for row in rows if row.is_timed]
+    seconds = sum(row.decode_s for row in timed)
+    return {
+        "quality": sum(judged) / len(judged) if judged else _likelihood(rows),
+        "tokens_per_second": sum(r.num_output_tokens for r in timed) / seconds if seconds else 0.0,
+        "num_rows": len(rows),
+    }
+
+
+def _likelihood(rows: Sequence[Sample]) -> float | None:
+    known = [row for row in rows if row.nll is not None]
+    tokens = sum(row.num_output_tokens for row in known)
+    return -sum(row.nll or 0.0 for row in known) / tokens if tokens else None

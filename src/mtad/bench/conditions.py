@@ -1,0 +1,122 @@
+"""On what a run ran: models, versions, machine; each row of samples names these by an id."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import mtad
+from mtad.bench.recipe import PairSpec
+from mtad.lm import Model
+from mtad.pair import ModelPair
+
+_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "nvidia-ml-py")
+_VOLATILE = ("id", "first_used")
+
+
+def conditions(pair: ModelPair, spec: PairSpec, more: dict[str, Any]) -> dict[str, Any]:
+    """Everything that the numbers depend on and the recipe does not say, with its id.
+
+    Args:
+        pair: the loaded models.
+        spec: where they came from.
+        more: what the caller adds, such as the meter's source.
+    """
+    facts = {
+        "commit": _commit(),
+        "mtad": mtad.__version__,
+        "python": platform.python_version(),
+        "versions": _versions(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "num_cpus": len(os.sched_getaffinity(0)),
+        "num_threads": torch.get_num_threads(),
+        "device": _device(pair.models.target),
+        "target": _model(pair.models.target, spec.target),
+        "draft": _model(pair.models.draft, spec.draft),
+        "model_fingerprint": fingerprint(pair),
+        **more,
+    }
+    return facts | {"id": _id(facts), "first_used": _now()}
+
+
+def fingerprint(pair: ModelPair) -> str:
+    """A short hash of some weights of both models: another pair has another one."""
+    digest = hashlib.sha256()
+    for model in (pair.models.target, pair.models.draft):
+        for name, weight in [] if model is None else list(model.named_parameters())[:6]:
+            digest.update(f"{name} {tuple(weight.shape)}".encode())
+            digest.update(str(weight.flatten()[:64].float().cpu().tolist()).encode())
+    return digest.hexdigest()[:12]
+
+
+def _id(facts: dict[str, Any]) -> str:
+    text = json.dumps({k: v for k, v in facts.items() if k not in _VOLATILE}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str | None:
+    """The commit of mtad's own repository, marked where files were changed; None outside of it."""
+    folder = Path(__file__).parent
+    try:
+        head, changed = (
+            subprocess.run(
+                ["git", "-C", str(folder), *arguments],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=10,
+            ).stdout.strip()
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", str(folder)])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{head} with changes" if changed else head
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _device(model: Model) -> str:
+    device = torch.device(model.device)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _model(model: Model | None, path: str | None) -> dict[str, Any] | None:
+    if model is None:
+        return None
+    return {
+        "name": Path(path or "demo").name if path is None or Path(path).exists() else path,
+        "num_parameters": sum(weight.numel() for weight in model.parameters()),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "architecture": model.config.model_type,
+    }

@@ -1,0 +1,353 @@
+"""A recipe: which pair answers which tasks by which methods, read from TOML and judged at once.
+
+name = "example"
+pair = "demo"                        # or { target = "…", draft = "…", dtype = "bfloat16" }
+data = "bundled"                     # or a folder with one folder per task
+
+[sampling]                           # for every run
+temperature = 1.0
+
+[run]                                # fields of `Plan`
+seeds = 3
+
+[tasks.spider]                       # fields of `Spider`, and num_dev, num_test, max_new_tokens
+
+[[runs]]
+method = "mtad"
+options = { beam_width = 4 }
+grid = { accept_threshold = [0.1, 0.5, 0.9] }
+"""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from mtad import tasks
+from mtad.arguments import method_from, option_types, sampling_params, typed
+from mtad.method import Method
+from mtad.tasks import BUNDLED, Task
+
+BUNDLED_NAME = "bundled"
+_TOP = ("extends", "name", "pair", "data", "reference", "sampling", "run", "tasks", "runs")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PairSpec:
+    """The models to load, with the fields of `load_pair`; the target "demo" is the embedded pair."""
+
+    target: str = "demo"
+    draft: str | None = None
+    dtype: str = "auto"
+    draft_dtype: str | None = None
+    device: str = "auto"
+    draft_device: str | None = None
+    device_map: str | None = None
+    trust_vocabulary: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is decoded, and how.
+
+    Attributes:
+        seeds: samples per test item of runs that draw at random; greedy ones need one.
+        dev_seeds: the same for items that options are chosen by.
+        timed_seeds: of them, how many are decoded at `batch_size` with all runs taking turns; only
+            their times are compared.
+        batch_size: prompts decoded at once while times are taken.
+        untimed_batch_size: prompts decoded at once otherwise; a text does not depend on it.
+        max_new_tokens: budget of every answer.
+        num_dev: items per task that options are chosen by.
+        num_test: items per task that are reported; 0 is all that are left.
+        time_limit_s: a run's timed seconds per task, after which it gets no more items; 0 is off.
+        num_threads: of torch; 0 leaves it alone.
+        phases: measure draft, target, verify and commit apart.
+        perplexity: measure the likelihood of the outputs under the target.
+    """
+
+    seeds: int = 1
+    dev_seeds: int = 1
+    timed_seeds: int = 1
+    batch_size: int = 1
+    untimed_batch_size: int = 32
+    max_new_tokens: int = 128
+    num_dev: int = 0
+    num_test: int = 0
+    time_limit_s: float = 0.0
+    num_threads: int = 0
+    phases: bool = False
+    perplexity: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse impossible numbers."""
+        for name in ("seeds", "dev_seeds", "batch_size", "untimed_batch_size", "max_new_tokens"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("timed_seeds", "num_dev", "num_test", "time_limit_s", "num_threads"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+
+
+@dataclass(frozen=True)
+class TaskPlan:
+    """A task and how many of its items are used, with which budget."""
+
+    task: Task
+    num_dev: int
+    num_test: int
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting of a run: a label and the method with its options."""
+
+    label: str
+    method: Method
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of the tables.
+
+    Attributes:
+        name: the label.
+        points: its settings; if several, the best on the dev items is reported.
+        choose: what the best one is: "quality" (then speed), or "speed".
+        sampling: the sampling options, but for the budget.
+        models: "pair", or "draft" where the draft answers alone.
+        tasks: names of the tasks it takes part in.
+    """
+
+    name: str
+    points: tuple[Point, ...]
+    choose: Literal["quality", "speed"]
+    sampling: Mapping[str, Any]
+    models: Literal["pair", "draft"]
+    tasks: tuple[str, ...]
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether there is something to choose."""
+        return len(self.points) > 1
+
+    @property
+    def is_random(self) -> bool:
+        """Whether another seed gives another text."""
+        return float(self.sampling.get("temperature", 1.0)) > 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All of it. `table` is the TOML that it came from, overrides applied."""
+
+    name: str
+    pair: PairSpec
+    plan: Plan
+    tasks: Mapping[str, TaskPlan]
+    runs: tuple[Run, ...]
+    reference: str
+    table: Mapping[str, Any] = field(repr=False, compare=False)
+
+
+def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe in a file.
+
+    Args:
+        path: a TOML file.
+        overrides: tables to lay over it, key by key; None is skipped.
+
+    Raises:
+        ValueError: not TOML, an unknown key, a wrong type or an impossible value.
+    """
+    table = _read_table(path, ())
+    try:
+        return parse(laid_over(table, overrides or {}))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read_table(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """The table in a file, laid over the one that it extends."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not TOML: {error}") from error
+    table.setdefault("name", path.stem)
+    base = table.pop("extends", None)
+    if base is None:
+        return table
+    below = path.parent / typed(base, str, f"{path}: extends")
+    if below.resolve() in seen or not below.is_file():
+        raise ValueError(f"{path}: extends is {base!r}; it must be another recipe beside it")
+    return _merged(_read_table(below, (*seen, path.resolve())), table)
+
+
+def laid_over(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's table with the overrides; those for tasks that it does not have are dropped."""
+    own = table.get("tasks", {})
+    wanted = {name: v for name, v in overrides.get("tasks", {}).items() if name in own}
+    return _merged(table, {**overrides, "tasks": wanted})
+
+
+def _merged(table: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """The table with the values of `above`, tables within tables too; None is skipped."""
+    result = dict(table)
+    for key, value in above.items():
+        if isinstance(value, Mapping):
+            below = result.get(key)
+            if merged := _merged(below if isinstance(below, Mapping) else {}, value):
+                result[key] = merged
+        elif value is not None:
+            result[key] = value
+    return result
+
+
+def parse(table: Mapping[str, Any]) -> Recipe:
+    """The recipe that a table describes; errors as for `read_recipe`."""
+    _require_known("the recipe", table, _TOP)
+    plan = _filled(Plan, _table(table, "run"), "run")
+    plans = {
+        name: _task_plan(name, options, table, plan)
+        for name, options in _table(table, "tasks").items()
+    }
+    if not plans:
+        raise ValueError(f"no [tasks.…] table; known tasks: {', '.join(tasks.names())}")
+    runs = tuple(_run(row, table, plans) for row in _runs(table))
+    names = [run.name for run in runs]
+    if doubled := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"runs share the name {min(doubled)!r}; give each its own name")
+    if any(run.is_tuned for run in runs) and not all(plan.num_dev for plan in plans.values()):
+        raise ValueError(
+            "a run has a grid to choose from; set num_dev, so that there are dev items"
+        )
+    reference = typed(table.get("reference", names[0]), str, "reference")
+    if reference not in names:
+        raise ValueError(f"reference is {reference!r}; it must be a run: {', '.join(names)}")
+    name = typed(table.get("name", "bench"), str, "name")
+    return Recipe(name, _pair(table.get("pair", "demo")), plan, plans, runs, reference, table)
+
+
+def _pair(given: Any) -> PairSpec:
+    if given == "demo":
+        return PairSpec()
+    if not isinstance(given, Mapping):
+        raise ValueError(f'pair is {given!r}; it must be "demo" or a table with target and draft')
+    return _filled(PairSpec, given, "pair")
+
+
+def _task_plan(name: str, options: Any, table: Mapping[str, Any], plan: Plan) -> TaskPlan:
+    cls, where = tasks.find(name), f"tasks.{name}"
+    if not isinstance(options, Mapping):
+        raise ValueError(f"{where} is {options!r}; it must be a table")
+    counts = {
+        key: typed(options.get(key, getattr(plan, key)), int, f"{where}.{key}")
+        for key in ("num_dev", "num_test", "max_new_tokens")
+    }
+    own = {key: value for key, value in options.items() if key not in counts}
+    own["data"] = _data(name, own.get("data"), table.get("data", BUNDLED_NAME))
+    return TaskPlan(_filled(cls, own, where), **counts)
+
+
+def _data(name: str, own: Any, common: Any) -> Path:
+    """The task's folder: its own, or the one of its name in the common folder."""
+    if own is not None:
+        return Path(typed(own, str, f"tasks.{name}.data")).expanduser()
+    folder = typed(common, str, "data")
+    return (BUNDLED if folder == BUNDLED_NAME else Path(folder).expanduser()) / name
+
+
+def _runs(table: Mapping[str, Any]) -> list[Any]:
+    rows = table.get("runs", [])
+    if not isinstance(rows, list) or not rows:
+        raise ValueError("no [[runs]]; give at least one, with a method")
+    return rows
+
+
+def _run(row: Any, table: Mapping[str, Any], plans: Mapping[str, TaskPlan]) -> Run:
+    if not isinstance(row, Mapping) or "method" not in row:
+        raise ValueError(f"run {row!r} has no method")
+    name = typed(row.get("name", row["method"]), str, "runs.name")
+    where = f"run {name!r}"
+    known = ("name", "method", "options", "grid", "choose", "sampling", "models", "tasks")
+    _require_known(where, row, known)
+    points = _points(name, row)
+    sampling = {**_table(table, "sampling"), **_table(row, "sampling")}
+    _require("max_new_tokens" not in sampling, "sampling.max_new_tokens", "", "in [run] instead")
+    lossless = all(point.method.is_lossless for point in points)
+    chosen = typed(row.get("tasks", [*plans]), tuple[str, ...], f"{where}: tasks")
+    for task in chosen:
+        _require(task in plans, f"{where}: tasks", task, f"one of {', '.join(plans)}")
+    for point in points:
+        point.method.check(sampling_params(sampling))
+    return Run(
+        name,
+        points,
+        _one_of(row, "choose", ("quality", "speed"), "speed" if lossless else "quality", where),
+        sampling,
+        _one_of(row, "models", ("pair", "draft"), "pair", where),
+        chosen,
+    )
+
+
+def _points(name: str, row: Mapping[str, Any]) -> tuple[Point, ...]:
+    """The settings of a run: its options with every combination of its grid."""
+    method, options = typed(row["method"], str, "runs.method"), _table(row, "options")
+    grid = _table(row, "grid")
+    for key, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise ValueError(f"run {name!r}: grid.{key} is {values!r}; it must be a list of values")
+        _require(key not in options, f"run {name!r}: {key}", "given twice", "in options or grid")
+    combinations = [
+        dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
+    ]
+    return tuple(
+        Point(
+            label(name, chosen) if len(combinations) > 1 else name,
+            method_from(method, {**options, **chosen}),
+        )
+        for chosen in combinations
+    )
+
+
+def label(name: str, options: Mapping[str, Any]) -> str:
+    """The name of a point of the grid."""
+    return f"{name} [{', '.join(f'{key}={value}' for key, value in options.items())}]"
+
+
+def _filled(cls: type[T], table: Mapping[str, Any], where: str) -> T:
+    """The dataclass with the values of a table, checked by name and type."""
+    kinds = option_types(cls)
+    _require_known(where, table, kinds)
+    return cls(**{key: typed(value, kinds[key], f"{where}.{key}") for key, value in table.items()})
+
+
+def _table(table: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = table.get(key, {})
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{key} is {value!r}; it must be a table")
+    return value
+
+
+def _one_of(
+    row: Mapping[str, Any], key: str, allowed: tuple[str, ...], default: str, where: str
+) -> Any:
+    value = row.get(key, default)
+    _require(value in allowed, f"{where}: {key}", value, " or ".join(allowed))
+    return value
+
+
+def _require_known(where: str, table: Iterable[str], known: Iterable[str]) -> None:
+    for key in table:
+        if key not in known:
+            raise ValueError(f"{where} has an unknown key {key!r}; known keys: {', '.join(known)}")
+
+
+def _require(fine: bool, name: str, value: Any, allowed: str) -> None:
+    if not fine:
+        raise ValueError(f"{name} is {value!r}; it must be {allowed}")

@@ -1,0 +1,111 @@
+"""Pictures as values, and marks that can be told apart without colour."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mtad.bench.statistics import Estimate
+from mtad.errors import MtadError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MARKERS = "osD^vP*X<>hpd8H1234"
+DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
+# dark enough on white and of different lightness, so that a grey print keeps them apart
+COLOURS = ("#000000", "#0b57a4", "#c4450c", "#5a5a5a", "#1b7837", "#8a5bb5", "#a07a00", "#d0659b")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture in both forms.
+
+    Attributes:
+        name: of its files, without an ending.
+        caption: what it shows.
+        svg, png: the files.
+    """
+
+    name: str
+    caption: str
+    svg: bytes
+    png: bytes
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that many inches.
+
+    Raises:
+        MtadError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MtadError("plots need matplotlib: pip install 'mtad[bench]'") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def plot_of(figure: Figure, name: str, caption: str) -> Plot:
+    """The drawn figure; the same bytes for the same drawing."""
+    return Plot(name, caption, _saved(figure, "svg"), _saved(figure, "png"))
+
+
+def _saved(figure: Figure, kind: str) -> bytes:
+    from matplotlib import rc_context
+
+    stream = io.BytesIO()
+    # without these the file holds the time and random names
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    with rc_context({"svg.hashsalt": "mtad"}):
+        figure.savefig(stream, format=kind, dpi=150, metadata=metadata)
+    return stream.getvalue()
+
+
+def style(index: int) -> dict[str, Any]:
+    """Marker, line and colour of the run or method with that number."""
+    return {
+        "marker": MARKERS[index % len(MARKERS)],
+        "linestyle": DASHES[index % len(DASHES)],
+        "color": COLOURS[index % len(COLOURS)],
+    }
+
+
+def error_bars(estimates: Iterable[Estimate], factor: float = 1.0) -> list[list[float]]:
+    """How far the intervals reach below and above their values, as matplotlib takes it."""
+    below, above = [], []
+    for estimate in estimates:
+        value = estimate.value or 0.0
+        below.append(factor * max(0.0, value - _or(estimate.low, value)))
+        above.append(factor * max(0.0, _or(estimate.high, value) - value))
+    return [below, above]
+
+
+def _or(end: float | None, value: float) -> float:
+    return value if end is None else end
+
+
+def grid_lines(axes: Axes) -> None:
+    """Faint lines behind the marks."""
+    axes.grid(visible=True, color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def draw_dots(axes: Axes, estimates: Sequence[Estimate], factor: float, *, index: int = 0) -> None:
+    """One dot with its interval per row, from the top; rows without a value stay empty."""
+    rows = [(row, e) for row, e in enumerate(estimates) if e.value is not None]
+    axes.errorbar(
+        [factor * (e.value or 0.0) for _, e in rows],
+        [row for row, _ in rows],
+        xerr=error_bars([e for _, e in rows], factor),
+        fmt=MARKERS[index],
+        color=COLOURS[index],
+        markersize=4,
+        capsize=2,
+        linewidth=1,
+    )
+    axes.set_ylim(len(estimates) - 0.5, -0.5)
+    grid_lines(axes)

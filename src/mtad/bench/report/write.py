@@ -1,0 +1,97 @@
+"""Writes a report: Markdown, CSV, LaTeX, one HTML page, and the plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mtad.bench.report.delimited import comparisons_csv, figures_csv
+from mtad.bench.report.differences import difference_tables
+from mtad.bench.report.html import page
+from mtad.bench.report.latex import latex
+from mtad.bench.report.markdown import escaped, grid, markdown
+from mtad.bench.report.plots import plots
+from mtad.bench.report.receipts import (
+    chosen_table,
+    condition_tables,
+    coverage_table,
+    definition_table,
+    further_table,
+    phase_table,
+    position_table,
+    runs_table,
+    warnings,
+)
+from mtad.bench.report.results import Results
+from mtad.bench.report.summary import Summary
+from mtad.bench.report.table import Table
+from mtad.bench.report.tables import details_tables, main_table, paper_table
+
+
+def main_markdown(results: Results) -> str:
+    """The compact table of one row per run, as Markdown without a title."""
+    return grid(main_table(Summary(results)))
+
+
+def write_report(results: Results, folder: Path, *, title: str = "Benchmark") -> list[Path]:
+    """Write all files of the report; their paths.
+
+    Args:
+        results: what is reported.
+        folder: made if it is not there; files of an earlier report are overwritten.
+        title: of the report.
+
+    Raises:
+        DataError: see `Results.rows`.
+        MtadError: matplotlib is not installed.
+    """
+    summary = Summary(results)
+    tables = report_tables(summary)
+    drawn = plots(summary)
+    remarks = warnings(summary)
+    svgs = {plot.caption: plot.svg for plot in drawn}
+    names = {plot.caption: f"{plot.name}.svg" for plot in drawn}
+    texts = {
+        "report.md": _markdown(title, remarks, tables, names),
+        "table.csv": figures_csv(summary),
+        "differences.csv": comparisons_csv(summary),
+        "table.tex": "\n".join(latex(table) for table in tables[:2]),
+        "report.html": page(title, remarks, tables, svgs, tables[0].slug),
+    }
+    files = {name: text.encode() for name, text in texts.items()}
+    files |= {f"{plot.name}.svg": plot.svg for plot in drawn}
+    files |= {f"{plot.name}.png": plot.png for plot in drawn}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return [folder / name for name in files]
+
+
+def report_tables(summary: Summary) -> list[Table]:
+    """The sections of the report in their order; those without rows are left out."""
+    results = summary.results
+    tables = [
+        main_table(summary),
+        paper_table(summary),
+        *difference_tables(summary),
+        *details_tables(summary),
+        position_table(summary),
+        phase_table(summary),
+        further_table(results),
+        chosen_table(results),
+        coverage_table(summary),
+        runs_table(summary),
+        *condition_tables(results),
+        definition_table(),
+    ]
+    return [table for table in tables if table.rows or table.slug.startswith("conditions")]
+
+
+def _markdown(
+    title: str, remarks: Sequence[str], tables: Sequence[Table], pictures: Mapping[str, str]
+) -> str:
+    parts = [f"# {escaped(title)}\n", *(f"- {escaped(remark)}" for remark in remarks), ""]
+    parts += [markdown(tables[0])]
+    parts += [f"![{escaped(caption)}]({name})\n" for caption, name in pictures.items()]
+    parts += [markdown(table) for table in tables[1:]]
+    return "\n".join(parts)

@@ -1,0 +1,106 @@
+"""From a results folder to a report, and to the files that the field's own scripts read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mtad.bench.files import (
+    CHOSEN,
+    RECIPE,
+    read_conditions,
+    read_json,
+    read_samples,
+    read_scores,
+    write_text,
+)
+from mtad.bench.recipe import Recipe, parse
+from mtad.bench.report import Results, TaskInfo
+from mtad.bench.sample import Sample, Scored
+from mtad.bench.split import TEST
+from mtad.errors import DataError
+from mtad.tasks import Exported, Item, Score, Task
+
+
+def read_recipe_of(folder: Path) -> Recipe:
+    """The recipe that a folder was made with.
+
+    Raises:
+        DataError: the folder has none.
+    """
+    table: dict[str, Any] = read_json(folder / RECIPE)
+    if not table:
+        raise DataError(f"{folder} has no {RECIPE}; give a folder that mtad bench run wrote")
+    return parse(table)
+
+
+def read_results(folder: Path) -> Results:
+    """Everything that a report says, read from a folder whose samples are scored.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    recipe = read_recipe_of(folder)
+    samples, scores = read_samples(folder), read_scores(folder)
+    tested = [row for row in scores if row.stage == TEST]
+    more = {
+        (name, run): figures
+        for name, plan in recipe.tasks.items()
+        for run, figures in _further(plan.task, [r for r in tested if r.task == name]).items()
+        if figures
+    }
+    return Results(
+        samples=samples,
+        scores=scores,
+        tasks={name: TaskInfo.of(plan.task) for name, plan in recipe.tasks.items()},
+        conditions=read_conditions(folder),
+        chosen=read_json(folder / CHOSEN),
+        more=more,
+        runs=[run.name for run in recipe.runs],
+        reference=recipe.reference,
+    )
+
+
+def _further(task: Task, scores: Iterable[Scored]) -> dict[str, dict[str, float]]:
+    """`Task.more` of each run, from its scores in the order of their seeds."""
+    runs: dict[str, dict[str, list[Score]]] = {}
+    for row in sorted(scores, key=lambda row: row.seed):
+        items = runs.setdefault(row.run, {})
+        items.setdefault(row.item, []).append(Score(row.score, row.detail))
+    return {run: task.more(items) for run, items in runs.items()}
+
+
+def export(folder: Path, output: Path) -> list[Path]:
+    """Write the test samples in the shapes that the field's own scripts read; the files' paths.
+
+    Raises:
+        DataError: a file is missing or damaged, or the data set is another one.
+    """
+    recipe = read_recipe_of(folder)
+    scores = {row.key: row for row in read_scores(folder)}
+    rows: dict[tuple[str, str], list[Sample]] = {}
+    for sample in read_samples(folder):
+        if sample.stage == TEST:
+            rows.setdefault((sample.task, sample.run), []).append(sample)
+    items = {n: {i.id: i for i in plan.task.prompts()} for n, plan in recipe.tasks.items()}
+    files: dict[str, str] = {}
+    for (task, run), samples in rows.items():
+        files |= recipe.tasks[task].task.export(run, _exported(items[task], samples, scores))
+    for name, text in files.items():
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
+        write_text(output / name, text)
+    return [output / name for name in files]
+
+
+def _exported(
+    items: Mapping[str, Item], samples: Iterable[Sample], scores: Mapping[Any, Scored]
+) -> dict[str, list[Exported]]:
+    found: dict[str, list[Exported]] = {}
+    for sample in sorted(samples, key=lambda s: (s.item, s.seed)):
+        scored = scores.get(sample.key)
+        score = Score(scored.score, scored.detail) if scored else None
+        found.setdefault(sample.item, []).append(
+            Exported(items[sample.item], sample.answers, score, sample.seed, sample.stats)
+        )
+    return found

@@ -1,0 +1,74 @@
+"""What the commands of `mtad bench` do, with their progress bars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from mtad.bench.files import RECIPE, write_json
+from mtad.bench.recipe import laid_over, parse, read_recipe
+from mtad.bench.report import main_table, write_report
+from mtad.bench.results import export, read_recipe_of, read_results
+from mtad.bench.run import run
+from mtad.bench.score import score_folder
+
+
+def run_recipe(path: Path, output: Path | None, overrides: Mapping[str, Any]) -> None:
+    """Decode what the recipe asks for, and say what to do next."""
+    recipe = read_recipe(path, overrides)
+    folder = output or Path("results") / recipe.name
+    with _progress() as show:
+        run(recipe, folder, lambda stage, run_, done, n: show(f"{stage} {run_}", done, n))
+    typer.echo(f"samples are in {folder}; next: mtad bench score {folder}", err=True)
+
+
+def score_results(folder: Path, overrides: Mapping[str, Any]) -> None:
+    """Score the folder's samples."""
+    recipe = parse(laid_over(read_recipe_of(folder).table, overrides))
+    with _progress() as show:
+        count = score_folder(recipe, folder, lambda done, total: show("scoring", done, total))
+    write_json(folder / RECIPE, recipe.table)
+    typer.echo(f"{count} new scores in {folder}; next: mtad bench report {folder}", err=True)
+
+
+def report_results(folder: Path, output: Path | None) -> None:
+    """Write the report, and the answers in the shapes of the field's own scripts."""
+    output = output or folder / "report"
+    results = read_results(folder)
+    paths = write_report(results, output, title=read_recipe_of(folder).name)
+    export(folder, output / "exports")
+    typer.echo(main_table(results))
+    pages = [str(path) for path in paths if path.suffix in (".html", ".md")]
+    typer.echo(f"written: {', '.join(pages)} and {len(paths) - len(pages)} more", err=True)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar with the time left, on stderr; told what goes on, what is done and of how much."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(elapsed_when_finished=False),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("preparing", total=None)
+
+        def show(text: str, done: int, total: int) -> None:
+            progress.update(bar, description=text, completed=done, total=total)
+
+        yield show

@@ -1,0 +1,53 @@
+"""The first lines in a program's process: run program.py, then say on a pipe how it ended.
+
+Only a program that reaches its last line is reported as finished; one that leaves by `sys.exit` or
+`os._exit` is not. The report starts with a token that came through another pipe, which a program
+would have to go looking for.
+
+Runs as a script of its own interpreter, so it knows the standard library only.
+"""
+
+import os
+import sys
+import types
+
+TOKEN_FD, REPORT_FD = 3, 4
+
+
+def run() -> None:
+    """Run the program, report, and leave without waiting for its threads."""
+    token, process = os.read(TOKEN_FD, 64), os.getpid()
+    os.close(TOKEN_FD)
+    verdict = execute()
+    # a child that the program forked gets here as well
+    if os.getpid() == process:
+        os.write(REPORT_FD, token + b" " + verdict.encode(errors="replace")[:100])
+    leave(int(verdict != "finished"))
+
+
+def execute() -> str:
+    """The word "finished", or the name of the exception, whose traceback was printed."""
+    module = types.ModuleType("__main__")
+    sys.modules["__main__"], sys.argv[:] = module, ["program.py"]
+    try:
+        with open("program.py", encoding="utf-8") as file:
+            source = file.read()
+        exec(compile(source, "program.py", "exec", dont_inherit=True), module.__dict__)
+    except BaseException as error:
+        sys.__excepthook__(type(error), error, error.__traceback__)
+        return type(error).__name__
+    return "finished"
+
+
+def leave(code: int) -> None:
+    """End the process with what it printed written out."""
+    for stream in (sys.stdout, sys.stderr):
+        # the program may have closed or replaced it
+        try:
+            stream.flush()
+        except Exception:
+            code = code or 0
+    os._exit(code)
+
+
+run()

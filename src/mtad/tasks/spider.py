@@ -1,0 +1,264 @@
+"""Spider: a schema and a question in, one SQLite query out, judged by the rows that it finds."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal, get_args
+
+from mtad.errors import DataError
+from mtad.tasks.sql_match import (
+    TooManyOrdersError,
+    equal_authors,
+    equal_official,
+    first_statement,
+    is_ordered,
+    prepared,
+)
+from mtad.tasks.sql_run import Limits, QueryError, Row, create_statements, opened, run
+from mtad.tasks.task import Exported, Item, Score, Task
+
+Match = Literal["official", "authors"]
+
+TEMPLATE: Final = """\
+Write one SQLite query that answers the question about the database.
+
+Schema:
+CREATE TABLE town (town_id INTEGER PRIMARY KEY, title TEXT, inhabitants INTEGER);
+CREATE TABLE market (market_id INTEGER PRIMARY KEY, town_id INTEGER, weekday TEXT);
+Question: Which towns have more than two markets? List their titles.
+SQL: SELECT town.title FROM town JOIN market ON town.town_id = market.town_id \
+GROUP BY town.town_id HAVING COUNT(*) > 2;
+
+Schema:
+{schema}
+Question: {question}
+SQL:"""
+"""The prompt of a data folder that has no prompt.txt."""
+
+_PLACEHOLDER: Final = re.compile(r"\{(schema|tables|question)\}")
+_FENCE: Final = re.compile(r"```[^\S\n]*\w*[^\S\n]*\n?(.*?)(?:```|\Z)", re.DOTALL)
+_START: Final = re.compile(r"\b(?:select\b|with\s+\w+\s+as\s*\()", re.IGNORECASE)
+_BLANK_LINE: Final = re.compile(r"\n\s*\n")
+_MAX_SHOWN: Final = 500
+_NO_ANSWER: Final = "NO ANSWER"
+
+
+@dataclass(frozen=True)
+class Spider(Task):
+    """The development set of Spider, or any set in its layout.
+
+    The folder holds `dev.json` (db_id, question, query), `tables.json` and
+    `database/<db_id>/<db_id>.sqlite`. A `prompt.txt` beside them takes the place of `TEMPLATE`. It
+    has to name {question}, and {schema} for the CREATE TABLE statements or {tables} for one line
+    per table in the form of the MTAD authors' prompt.
+
+    The official rule compares the rows of both queries: equal as multisets, or as lists if the gold
+    query says ORDER BY, up to the order of the columns. Like the official script, it first takes
+    every DISTINCT out of both queries unless `keep_distinct`. It looks at the one database
+    that Spider comes with and not at the larger test suites. A prediction that fails or exceeds a
+    limit scores 0. A gold query that does has no score, and the problem says why.
+
+    Attributes:
+        match: "official", or "authors" for the laxer rule of MTAD's authors: sets of rows with
+            sorted cells, whatever their order, on unchanged queries.
+        keep_distinct: leave DISTINCT in, for the official rule; the flag of the official script.
+        timeout_s: seconds that one query may take.
+        max_rows: rows that one query may find.
+    """
+
+    match: Match = "official"
+    keep_distinct: bool = False
+    timeout_s: float = 30.0
+    max_rows: int = 100_000
+
+    name: ClassVar[str] = "spider"
+    metric: ClassVar[str] = "execution accuracy"
+    stops: ClassVar[tuple[str, ...]] = (";", "\nSchema:", "\nQuestion:")
+    source: ClassVar[str] = "https://yale-lily.github.io/spider"
+
+    def __post_init__(self) -> None:
+        if self.match not in get_args(Match):
+            allowed = ", ".join(get_args(Match))
+            raise ValueError(f"match is {self.match!r}; allowed are {allowed}")
+        if self.timeout_s <= 0 or self.max_rows < 1:
+            given = f"timeout_s={self.timeout_s:g} and max_rows={self.max_rows}"
+            raise ValueError(f"{given} were given; give more than 0 s and at least 1 row")
+
+    def prompts(self) -> list[Item]:
+        """The questions in the order of dev.json, grouped by database.
+
+        Raises:
+            DataError: a file is missing or damaged, and which.
+        """
+        records = self._read("dev.json", ("db_id", "question", "query"))
+        tables = {entry["db_id"]: entry for entry in self._read("tables.json", ("db_id",))}
+        template = self._template()
+        schemas = {db_id: self._schema(db_id, tables) for db_id in _db_ids(records)}
+        return [
+            Item(
+                id=f"{number:04d}",
+                turns=(_filled(template, schemas[record["db_id"]], record["question"]),),
+                group=record["db_id"],
+                category=kind(record["query"]),
+                record=record,
+            )
+            for number, record in enumerate(records)
+        ]
+
+    def score(self, item: Item, answers: Sequence[str]) -> Score:
+        """1 if the predicted query finds what the gold query finds, else 0.
+
+        Raises:
+            DataError: the database is missing or damaged.
+        """
+        gold, found = self._query(item.record["query"]), self.prediction(answers[0])
+        detail: dict[str, Any] = {"prediction": found[:_MAX_SHOWN]}
+        limits = Limits(self.timeout_s, self.max_rows)
+        with opened(self._database(item.record["db_id"])) as database:
+            try:
+                wanted = run(database, gold, limits)
+            except QueryError as error:
+                return Score(None, {**detail, "problem": f"gold query failed: {error}"})
+            detail["gold_rows"] = len(wanted)
+            try:
+                rows = run(database, self._query(found), limits)
+            except QueryError as error:
+                return Score(0.0, {**detail, "error": str(error)[:_MAX_SHOWN]})
+        return self._compared(gold, wanted, rows, {**detail, "rows": len(rows)})
+
+    def prediction(self, answer: str) -> str:
+        """The query in an answer: one statement in one line, without a code fence around it.
+
+        The query ends at a semicolon or a blank line; what follows is ignored. In a chat, prose
+        before it is too.
+        """
+        fenced = _FENCE.search(answer)
+        text = (fenced[1] if fenced else answer).strip()
+        if self.chat and (start := _START.search(text)):
+            text = text[start.start() :]
+        return first_statement(text if fenced else _BLANK_LINE.split(text)[0])
+
+    def export(self, run: str, samples: Mapping[str, Sequence[Exported]]) -> dict[str, str]:
+        """Predictions, one a line, and the gold queries beside them in the same order.
+
+        With several seeds there is one file of predictions for each, numbered from the second on.
+        """
+        items = {key: samples[key][0].item for key in sorted(samples) if samples[key]}
+        records = [item.record for item in items.values()]
+        gold = [f"{first_statement(r['query'])}\t{r['db_id']}" for r in records]
+        files = {"spider/gold.sql": _lines(gold)}
+        seeds = sorted({sample.seed for key in items for sample in samples[key]})
+        for seed in seeds:
+            answers = [_answer(samples[key], seed) for key in items]
+            end = "" if seed == seeds[0] else f".seed{seed}"
+            predicted = [" ".join(self.prediction(a).split()) or _NO_ANSWER for a in answers]
+            files[f"spider/{run}{end}.sql"] = _lines(predicted)
+        return files
+
+    def _compared(
+        self, gold: str, wanted: list[Row], rows: list[Row], detail: dict[str, Any]
+    ) -> Score:
+        """The score of two results under the rule of the task."""
+        try:
+            if self.match == "authors":
+                equal = equal_authors(wanted, rows)
+            else:
+                equal = equal_official(wanted, rows, is_ordered(gold))
+        except TooManyOrdersError as error:
+            return Score(None, {**detail, "problem": str(error)})
+        return Score(float(equal), detail)
+
+    def _query(self, sql: str) -> str:
+        """A query as the rule has it run."""
+        return sql if self.match == "authors" else prepared(sql, self.keep_distinct)
+
+    def _read(self, file: str, keys: tuple[str, ...]) -> list[dict[str, Any]]:
+        """The entries of one of the JSON files."""
+        path = self.data / file
+        if not path.is_file():
+            raise DataError(
+                f"there is no {path}; get Spider from {self.source} and unpack it so that"
+                f" {self.data} holds dev.json, tables.json and database/"
+            )
+        try:
+            entries = json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise DataError(f"{path} is damaged ({error}); get it again") from error
+        if not _are_records(entries, keys):
+            raise DataError(f"{path} is no list of entries with {', '.join(keys)} as text")
+        return list(entries)
+
+    def _template(self) -> str:
+        """The text of prompt.txt, or the default."""
+        path = self.data / "prompt.txt"
+        if not path.is_file():
+            return TEMPLATE
+        text = path.read_text("utf-8").rstrip("\n")
+        named = {*_PLACEHOLDER.findall(text)}
+        if "question" not in named or named == {"question"}:
+            raise DataError(f"{path} has to name {{question}} and {{schema}} or {{tables}}")
+        return text
+
+    def _database(self, db_id: str) -> Path:
+        return self.data / "database" / db_id / f"{db_id}.sqlite"
+
+    def _schema(self, db_id: str, tables: Mapping[str, Any]) -> dict[str, str]:
+        """What the placeholders stand for in a database's questions."""
+        path = self._database(db_id)
+        with opened(path) as database:
+            statements = create_statements(database)
+        if not statements:
+            raise DataError(f"{path} has no tables; get it again")
+        if db_id not in tables:
+            raise DataError(f"{self.data / 'tables.json'} has no entry for the database {db_id}")
+        return {"schema": "\n".join(statements), "tables": _table_lines(tables[db_id])}
+
+
+def kind(query: str) -> str:
+    """What makes a query hard, the first that holds: nested, join, grouped, ordered or simple."""
+    words = re.findall(r"[a-z]+", first_statement(query).lower())
+    if words.count("select") > 1:
+        return "nested"
+    marks = {"join": "join", "group": "grouped", "order": "ordered"}
+    return next((name for word, name in marks.items() if word in words), "simple")
+
+
+def _are_records(entries: Any, keys: tuple[str, ...]) -> bool:
+    """Whether this is a list of objects with text under each of the keys."""
+    return isinstance(entries, list) and all(
+        isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in keys)
+        for entry in entries
+    )
+
+
+def _db_ids(records: list[dict[str, Any]]) -> list[str]:
+    return [*dict.fromkeys(record["db_id"] for record in records)]
+
+
+def _filled(template: str, schema: Mapping[str, str], question: str) -> str:
+    """The prompt; all places are filled at once, so that a question's own braces stay."""
+    values = {**schema, "question": question}
+    return _PLACEHOLDER.sub(lambda match: values[match[1]], template)
+
+
+def _table_lines(entry: Mapping[str, Any]) -> str:
+    """One line per table with its columns, sorted by name, as the MTAD authors write a schema."""
+    names = entry.get("table_names_original", [])
+    columns = entry.get("column_names_original", [])
+    lines = [
+        f"Table {name}, columns = [{','.join(['*', *(c for at, c in columns if at == number)])}]"
+        for number, name in enumerate(names)
+    ]
+    return "\n".join(sorted(lines))
+
+
+def _answer(samples: Sequence[Exported], seed: int) -> str:
+    return next((sample.answers[0] for sample in samples if sample.seed == seed), "")
+
+
+def _lines(lines: list[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
