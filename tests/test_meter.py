@@ -169,6 +169,7 @@ def sysfs(tmp_path: Path) -> Path:
     zone(tmp_path, "intel-rapl:0:1", "uncore", 100_000)
     zone(tmp_path, "intel-rapl:0:2", "dram", 50_000, 65_712_999_613)
     zone(tmp_path, "intel-rapl:1", "package-1", 2_000_000)
+    zone(tmp_path, "intel-rapl:1:0", "core", 300_000)
     zone(tmp_path, "intel-rapl:2", "psys", 9_000_000)
     zone(tmp_path, "intel-rapl-mmio:0", "package-0", 1_000_000)
     (tmp_path / "intel-rapl").mkdir()

@@ -41,7 +41,7 @@ def question(problem: Problem) -> str:
 
 
 def problems(rng: random.Random, schema: Schema) -> list[Problem]:
-    """Questions about a schema with different answers; every second one also follows a held-out template."""
+    """Questions with different answers; every second one also follows a held-out template."""
     found: dict[str, Problem] = {}
     known = {item["prompt"] for item in heldout("sql")}
     while len(found) < _NUM_DRAWN:

@@ -102,7 +102,7 @@ def frontier_plot(points: Sequence[FrontierPoint]) -> Plot:
         for label, by_run in figures.items()
         if any(e.value is not None for e in by_run.values())
     }
-    figure = new_figure(10, 1 + 3.4 * ((len(shown) + 1) // 2))
+    figure = new_figure(10.0, 1 + 3.4 * ((len(shown) + 1) // 2))
     panels = figure.subplots((len(shown) + 1) // 2, 2, squeeze=False).flat
     for (label, by_run), axes in zip(shown.items(), panels, strict=False):
         _panel(axes, label, by_run, points, best)

@@ -41,7 +41,7 @@ def quality_plot(summary: Summary) -> Plot | None:
     tasks = summary.results.scored_tasks
     if not tasks:
         return None
-    figure = new_figure(3 + 3 * len(tasks), 1 + _ROW * len(summary.runs))
+    figure = new_figure(3.0 + 3 * len(tasks), 1 + _ROW * len(summary.runs))
     panels = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
     for axes, task in zip(panels, tasks, strict=True):
         factor, unit, _ = scaled(QUALITY, summary.results.tasks[task])
@@ -57,7 +57,7 @@ def energy_plot(summary: Summary) -> Plot | None:
     runs = [run for run in summary.runs if summary.is_measured(run, ENERGY)]
     if not runs:
         return None
-    figure = new_figure(6, 1 + _ROW * len(runs))
+    figure = new_figure(6.0, 1 + _ROW * len(runs))
     axes = figure.subplots()
     draw_dots(axes, [summary.estimate(run, ENERGY) for run in runs], 1.0)
     axes.set_yticks(range(len(runs)), runs)
@@ -76,7 +76,7 @@ def trade_plot(summary: Summary) -> Plot | None:
     points = {run: at for run, at in points.items() if None not in (at[0].value, at[1].value)}
     if not points:
         return None
-    figure = new_figure(9, max(4.5, 1 + 0.2 * len(points)))
+    figure = new_figure(9.0, max(4.5, 1 + 0.2 * len(points)))
     axes = figure.subplots()
     for index, (run, (speed, quality)) in enumerate(points.items()):
         look = style(index) | {
@@ -104,7 +104,7 @@ def position_plot(summary: Summary) -> Plot | None:
     if not rates:
         return None
     groups = [[*rates][i : i + _PER_PANEL] for i in range(0, len(rates), _PER_PANEL)]
-    figure = new_figure(5 * min(2, len(groups)), 4.2 * ((len(groups) + 1) // 2))
+    figure = new_figure(5.0 * min(2, len(groups)), 4.2 * ((len(groups) + 1) // 2))
     shape = ((len(groups) + 1) // 2, min(2, len(groups)))
     panels = figure.subplots(*shape, squeeze=False, sharex=True, sharey=True).flat
     for group, axes in zip(groups, panels, strict=False):

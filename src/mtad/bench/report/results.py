@@ -80,10 +80,10 @@ class Results:
         Raises:
             DataError: it is empty, a row occurs twice, or a task is unknown.
         """
-        scored = _by_key(self.scores, "scores")
+        samples, scored = _by_key(self.samples, "samples"), _by_key(self.scores, "scores")
         rows = [
             Row(sample, scored.get(key))
-            for key, sample in _by_key(self.samples, "samples").items()
+            for key, sample in samples.items()
             if sample.stage == "test"
         ]
         if not rows:
