@@ -56,7 +56,7 @@ from mtad.bench.sample import Sample, Scored
 from mtad.bench.statistics import Estimate, farthest_from_end
 from mtad.errors import DataError
 
-NASTY = "mtad | τ_{0.5} <b> & 50% #1 \\x [y](z) \"q\" 'r', $^~"
+NASTY = "mtad | τ_{0.5} <b> & 50% #1 \\x [y](z) \"q\" 'r', $^$~"
 TASKS = {
     "spider": TaskInfo("execution accuracy"),
     "mt_bench": TaskInfo("judge score", (1.0, 10.0)),
@@ -289,8 +289,13 @@ def test_equal_scores_at_an_end_of_the_scale_get_the_exact_bound() -> None:
     summary = Summary(results(rows))
     perfect = summary.estimate("base", QUALITY, "spider")
     worst = summary.estimate("base", QUALITY, "mt_bench")
-    assert perfect == Estimate(1.0, 1 - farthest_from_end(20), 1.0, 20)
-    assert worst == Estimate(1.0, 1.0, 1 + 9 * farthest_from_end(20), 20)
+    reach = farthest_from_end(20)
+    assert perfect == Estimate(1.0, 1 - reach, 1.0, 20)
+    assert worst == Estimate(1.0, 1.0, 1 + 9 * reach, 20)
+    both = summary.mean_quality("base")
+    assert (both.low, both.value, both.high) == pytest.approx(
+        (50 - 50 * reach, 50, 50 + 50 * reach)
+    )
 
 
 def test_acceptance_is_a_dash_for_runs_that_never_draft() -> None:
@@ -312,9 +317,17 @@ def test_acceptance_per_position_adds_up_to_the_mean_length() -> None:
 
 
 def test_phases_are_shares_of_their_sum() -> None:
-    table = phase_table(Summary(everything()))
-    assert table.headers == ["run", "of", "draft", "target"]
-    assert table.rows == [["spec", "s", "25.0", "75.0"], ["spec", "J", "25.0", "75.0"]]
+    phases = {"phases_s": {"draft": 1.0, "target": 1.0}, "phases_j": {"target": 2.0}}
+    rows = [
+        (sample(**phases), 1.0),
+        (sample(item="b", phases_s={"draft": 0.5, "verify": 7.5}), 1.0),
+    ]
+    table = phase_table(Summary(results([*rows, (sample("unmeasured"), 1.0)])))
+    assert table.headers == ["run", "of", "draft", "target", "verify"]
+    assert table.rows == [
+        ["base", "s", "15.0", "10.0", "75.0"],
+        ["base", "J", "–", "100.0", "–"],
+    ]
 
 
 # comparisons
@@ -435,10 +448,14 @@ def test_a_comparison_without_one_of_the_meters_is_unavailable(everything_writte
         ("base", "spec", "unavailable", "–"),
         ("greedy", "spec", "unavailable", "–"),
     ]
+    table = difference_tables(Summary(everything()))[1]
+    column = table.headers.index("J/token, ratio")
+    assert [row[column] for row in table.rows] == ["unavailable"] * 3
 
 
 def test_energy_of_some_rows_is_per_token_of_those_rows() -> None:
     rows = [(sample(energy=JOULES), 1.0), (sample(item="b", tokens=90), 1.0)]
+    rows += [(sample(item="c", energy={"joules": {}, "source": "none"}), 1.0)]
     summary = Summary(results(rows))
     assert summary.estimate("base", ENERGY).value == pytest.approx(0.8)
     table = coverage_table(summary)
@@ -566,7 +583,7 @@ def test_latex_escapes_and_rules(everything_written: Path) -> None:
     assert latex_module.escaped(NASTY) == (
         r"mtad \textbar{} $\tau$\_\{0.5\} \textless{}b\textgreater{} \& 50\% \#1 "
         r"\textbackslash{}x {[}y](z) "
-        "\"q\" 'r', \\$\\textasciicircum{}\\textasciitilde{}"
+        "\"q\" 'r', \\$\\textasciicircum{}\\$\\textasciitilde{}"
     )
     assert latex_module.escaped(NASTY) in text
     for line in text.splitlines():

@@ -146,8 +146,8 @@ def test_p_value_is_that_of_the_normal_test() -> None:
 
 
 def test_holm_steps_down_and_stops() -> None:
-    # sorted: 0.005 ≤ 0.05/4, 0.01 ≤ 0.05/3, 0.03 > 0.05/2
-    assert holm([0.01, 0.04, 0.03, 0.005]) == [True, False, False, True]
+    # sorted: 0.005 ≤ 0.05/4, 0.015 ≤ 0.05/3, 0.03 > 0.05/2
+    assert holm([0.015, 0.04, 0.03, 0.005]) == [True, False, False, True]
     assert holm([0.04, None]) == [True, False]
     assert holm([0.03, 0.04]) == [False, False]
     assert holm([]) == []

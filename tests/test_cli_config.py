@@ -216,3 +216,10 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "bytes.toml").write_bytes(b"method = '\xff'")
     with pytest.raises(ValueError, match=r"bytes\.toml is not TOML"):
         read_config(tmp_path / "bytes.toml")
+
+
+def test_the_help_says_what_the_file_holds_and_what_wins() -> None:
+    shown = " ".join(cli("generate", "--help").stdout.replace("│", " ").split())
+    start = shown.index("--config")
+    for words in ("method", "options and", "sampling", "Flags win", "drops its"):
+        assert words in shown[start : start + 600]

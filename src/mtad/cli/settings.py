@@ -95,7 +95,7 @@ class Settings:
             dir_okay=False,
             callback=_take_defaults,
             is_eager=True,
-            help="TOML file with method, [options] and [sampling]. Flags win over it; "
+            help="TOML file: method, and the tables options and sampling. Flags win over it; "
             "a --method other than the file's drops its options.",
         ),
     ] = None

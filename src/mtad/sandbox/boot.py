@@ -39,6 +39,8 @@ PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390
 NOBODY = 65534
 # ids that systemd hands out for a moment too; a container has them as well
 FIRST_UID, LAST_UID = 61184, 65519
+# processes of this script that count as the program's where they have its user
+NUM_AROUND = {"namespaces": 2, "bubblewrap": 1, "limits": 0}
 
 Job = dict[str, Any]
 
@@ -221,12 +223,13 @@ def limit(job: Job) -> None:
     if sys.platform == "linux":
         call("prctl", NO_NEW_PRIVS, 1, 0, 0, 0)
     seconds = int(job["time_s"]) + 2
+    num_around = 0 if job["other_user"] else NUM_AROUND[job["mode"]]
     limits = {
         resource.RLIMIT_CPU: seconds,
         resource.RLIMIT_FSIZE: job["file_bytes"],
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_NOFILE: 64,
-        resource.RLIMIT_NPROC: job["processes"],
+        resource.RLIMIT_NPROC: job["processes"] + num_around,
         resource.RLIMIT_AS: job["memory_bytes"],
     }
     for kind, value in limits.items():

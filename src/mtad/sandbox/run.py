@@ -45,7 +45,8 @@ class _Watched:
 
     def __init__(self, isolation: Isolation, limits: Limits, folder: str) -> None:
         self.isolation, self.limits, self.folder = isolation, limits, folder
-        self.status, self.num_bytes, self.is_flooding = b"", 0, False
+        self.status, self.num_bytes = b"", 0
+        self.is_flooding, self.is_over = False, False
         self.tails = {"stdout": b"", "stderr": b""}
         self.status_read, self.status_write = os.pipe()
         pipe = subprocess.PIPE
@@ -89,7 +90,8 @@ class _Watched:
                 for key, _ in sorted(ready, key=lambda found: str(found[0].data), reverse=True):
                     if not self._take(key.fd, key.data):
                         selector.unregister(key.fd)
-                if self.status.endswith(b"\n") or self.status_read not in selector.get_map():
+                self.is_over = self.status_read not in selector.get_map()
+                if self.is_over or self.status.endswith(b"\n"):
                     break
         return json.loads(self.status) if self.status.endswith(b"\n") else None
 
@@ -108,7 +110,7 @@ class _Watched:
 
     def end(self) -> None:
         """Kill what is left, read the rest of the output and give everything back."""
-        if not self.status.endswith(b"\n"):
+        if not (self.is_over or self.status.endswith(b"\n")):
             self.process.terminate()
         # asked to, it ends when all that the program left behind has ended
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -121,7 +121,7 @@ def run(database: sqlite3.Connection, query: str, limits: Limits) -> list[Row]:
     if num_expansions(query) > _MAX_EXPANSIONS:
         raise QueryError("its WITH clauses use each other too often")
     for limit, value in _SQLITE_LIMITS.items():
-        pass
+        database.setlimit(limit, value)
     database.set_authorizer(_authorize)
     with _watched(database, limits.timeout_s) as late:
         try:

@@ -65,6 +65,11 @@ def _saved(figure: Figure, kind: str) -> bytes:
     return stream.getvalue()
 
 
+def plain(label: str) -> str:
+    """The label as matplotlib shows it unchanged: no formula, and not left out of a legend."""
+    return (" " if label.startswith("_") else "") + label.replace("$", r"\$")
+
+
 def style(index: int) -> dict[str, Any]:
     """Marker, line and colour of the run or method with that number."""
     return {

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mtad.bench.report.canvas import Plot, error_bars, grid_lines, new_figure, plot_of, style
+from mtad.bench.report.canvas import Plot, error_bars, grid_lines, new_figure, plain, plot_of, style
 from mtad.bench.report.lines import lines_by
 from mtad.bench.report.metrics import ENERGY, PERPLEXITY, SPEED
 from mtad.bench.report.summary import Summary
@@ -143,10 +143,10 @@ def _line(
 ) -> None:
     estimates = [by_run[point.run] for point in points]
     values = [e.value or 0.0 for e in estimates]
-    look = style(index) | {"linewidth": 1, "label": points[0].line}
+    look = style(index) | {"linewidth": 1, "label": plain(points[0].line)}
     if any(point.threshold is None for point in points):
         mark = " (in the Pareto set)" if points[0].run in best else ""
-        look |= {"marker": "", "label": points[0].line + mark}
+        look |= {"marker": "", "label": plain(points[0].line) + mark}
         axes.axhline(values[0], **look)
         return
     places = [point.threshold or 0.0 for point in points]

@@ -10,6 +10,7 @@ from mtad.bench.report.canvas import (
     error_bars,
     grid_lines,
     new_figure,
+    plain,
     plot_of,
     style,
 )
@@ -47,8 +48,8 @@ def quality_plot(summary: Summary) -> Plot | None:
         factor, unit, _ = scaled(QUALITY, summary.results.tasks[task])
         draw_dots(axes, [summary.estimate(run, QUALITY, task) for run in summary.runs], factor)
         axes.set_xlabel(f"{summary.results.tasks[task].metric} ({unit})")
-        axes.set_title(task)
-    panels[0].set_yticks(range(len(summary.runs)), summary.runs)
+        axes.set_title(plain(task))
+    panels[0].set_yticks(range(len(summary.runs)), [*map(plain, summary.runs)])
     return plot_of(figure, "quality", "Quality by task, with 95 % intervals over items")
 
 
@@ -60,7 +61,7 @@ def energy_plot(summary: Summary) -> Plot | None:
     figure = new_figure(6.0, 1 + _ROW * len(runs))
     axes = figure.subplots()
     draw_dots(axes, [summary.estimate(run, ENERGY) for run in runs], 1.0)
-    axes.set_yticks(range(len(runs)), runs)
+    axes.set_yticks(range(len(runs)), [*map(plain, runs)])
     axes.set_xlabel("energy per output token (J/token), idle power included")
     axes.set_xlim(left=0)
     return plot_of(figure, "energy", "Energy per output token, with 95 % intervals over items")
@@ -87,11 +88,11 @@ def trade_plot(summary: Summary) -> Plot | None:
         }
         at = [speed.value or 0.0], [quality.value or 0.0]
         bars = error_bars([speed]), error_bars([quality])
-        axes.errorbar(*at, xerr=bars[0], yerr=bars[1], **look, label=f"{index + 1}  {run}")
+        axes.errorbar(*at, xerr=bars[0], yerr=bars[1], **look, label=plain(f"{index + 1}  {run}"))
         place = at[0][0], at[1][0]
         axes.annotate(str(index + 1), place, (4, 4), textcoords="offset points", fontsize=7)
     axes.axvline(1.0, color="#888888", linewidth=0.8, linestyle=":")
-    axes.set_xlabel(f"decode speed (tokens/s) relative to {reference}")
+    axes.set_xlabel(f"decode speed (tokens/s) relative to {plain(reference)}")
     axes.set_ylabel("mean quality (0 to 100)")
     grid_lines(axes)
     figure.legend(loc="outside right center", fontsize=7)
@@ -110,7 +111,9 @@ def position_plot(summary: Summary) -> Plot | None:
     for group, axes in zip(groups, panels, strict=False):
         for index, run in enumerate(group):
             places = range(1, len(rates[run]) + 1)
-            axes.plot(places, rates[run], **style(index), markersize=4, linewidth=1, label=run)
+            axes.plot(
+                places, rates[run], **style(index), markersize=4, linewidth=1, label=plain(run)
+            )
         axes.set_xlabel("position in the draft (tokens)")
         axes.set_ylabel("share of steps that accept it")
         axes.set_ylim(0, 1.02)
@@ -164,7 +167,7 @@ def line_plot(
             markersize=5,
             linewidth=1,
             capsize=2,
-            label=label,
+            label=plain(label),
         )
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)

@@ -233,7 +233,7 @@ def definition_table() -> Table:
         "S: verification steps, D: drafted, A: accepted draft tokens. Σ runs over all seeds of all "
         f"items. Intervals: 95 %, percentiles of {NUM_RESAMPLES} resamples of items with all of "
         "their seeds, within each task; the same resamples for all runs. Where all scores are at "
-        "one end of the scale: the exact binomial bound. Below "
+        "one end of the scale: the exact binomial bound, which the mean quality adds in full. Below "
         f"{MIN_ITEMS} common items no run is called better or worse. † by Holm's rule, with the "
         "normal approximation."
     )

@@ -7,7 +7,7 @@ figures come from these arrays and one matrix of resamples that all runs share.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -81,9 +81,8 @@ class Summary:
         For `QUALITY` over all tasks see `mean_quality`: scores of different scales have no sum.
         """
         estimate = self.resampled(run, metric, task).estimate()
-        if metric is QUALITY and task is not None:
-            return _within_scale(estimate, self.results.tasks[task].scale)
-        return estimate
+        scale = self.results.tasks[task].scale if task and metric is QUALITY else None
+        return _widened(estimate, *_reach(estimate, scale)) if scale else estimate
 
     def resampled(self, run: str, metric: Metric, task: str | None = None) -> Resampled:
         """The figure behind `estimate`, for differences and means."""
@@ -91,8 +90,13 @@ class Summary:
 
     def mean_quality(self, run: str) -> Estimate:
         """The mean over tasks of the scores, each mapped to 0 to 100 by its task's scale."""
-        means = [self._quality(run, task, None) for task in self.results.scored_tasks]
-        return mean_of(means).estimate() if means else Estimate(None)
+        qualities = [self._quality(run, task, None) for task in self.results.scored_tasks]
+        if not qualities:
+            return Estimate(None)
+        # scores all at one end do not vary between resamples: their exact bound is added in full
+        ends = [_reach(quality.estimate(), (0.0, 100.0)) for quality in qualities]
+        below, above = (sum(side) / len(qualities) for side in zip(*ends, strict=True))
+        return _widened(mean_of(qualities).estimate(), below, above)
 
     def compare(
         self, run: str, reference: str, metric: Metric, task: str | None = None
@@ -189,11 +193,15 @@ def _sums(rows: Sequence[Row], items: Sequence[str], weights: Floats) -> _Sums:
     return _Sums(num, den, is_in, weights @ num, weights @ den)
 
 
-def _within_scale(estimate: Estimate, scale: tuple[float, float] | None) -> Estimate:
-    """The estimate with an exact bound where all scores are at one end of the scale."""
-    if scale is None or estimate.value not in scale or estimate.num_items < 2:
-        return estimate
+def _reach(estimate: Estimate, scale: tuple[float, float]) -> tuple[float, float]:
+    """How far below and above the exact bound reaches where all scores are at one end."""
+    if estimate.value not in scale or estimate.num_items < 2:
+        return 0.0, 0.0
     reach = (scale[1] - scale[0]) * farthest_from_end(estimate.num_items)
-    if estimate.value == scale[0]:
-        return Estimate(scale[0], scale[0], scale[0] + reach, estimate.num_items)
-    return Estimate(scale[1], scale[1] - reach, scale[1], estimate.num_items)
+    return (0.0, reach) if estimate.value == scale[0] else (reach, 0.0)
+
+
+def _widened(estimate: Estimate, below: float, above: float) -> Estimate:
+    if estimate.low is None or estimate.high is None:
+        return estimate
+    return replace(estimate, low=estimate.low - below, high=estimate.high + above)
