@@ -62,7 +62,7 @@ def result(answer: str, task: HumanEval = ALLOWED) -> str:
         ("    pass\nprint('passed')", "failed: AssertionError"),
         # what follows the function is not part of it
         ("    return x * x\n\ndef square(x):\n    return 0\n", "passed"),
-        ("    return x * x\nclass Broken(\n", "passed"),
+        ("    return x * x\nclass Broken(\n# words", "passed"),
         ("    return x * x\n# then words (\n", "passed"),
         ("    return x * x\n@broken(\n", "passed"),
         ("    return x * x\nif broken:\n", "passed"),

@@ -70,7 +70,7 @@ def tried(expression: str) -> str:
         ("assert False", "failed", "AssertionError", 1),
         ("def f(:", "failed", "SyntaxError", 1),
         ("1/0", "failed", "ZeroDivisionError", 1),
-        ("import sys; sys.exit(0)", "failed", "SystemExit", 0 + 1),
+        ("import sys; sys.exit(0)", "failed", "SystemExit", 1),
         ("import os; os._exit(0)", "failed", "left before its end", 0),
         ("import os; os._exit(7)", "failed", "left before its end", 7),
         ("import os; os.kill(os.getpid(), 9)", "killed", "SIGKILL", -9),
@@ -99,7 +99,7 @@ def test_streams_are_kept_apart_and_only_their_ends(either: Isolation) -> None:
 def test_a_report_needs_the_token(either: Isolation) -> None:
     """A program that writes "finished" to every descriptor and leaves has not finished."""
     source = (
-        "import os\nfor fd in range(64):\n    try: os.write(fd, b' finished')\n"
+        "import os\nfor fd in range(64):\n    try: os.write(fd, b'token finished')\n"
         "    except OSError: pass\nos._exit(0)"
     )
     assert run_python(source, LIMITS, either).status == "failed"
@@ -247,6 +247,9 @@ for folder, below, _ in os.walk("/"):
 """
     outcome = run_python(source, LIMITS, strong)
     assert outcome.stdout == "/tmp\n", outcome
+    # not only because the files belong to others
+    source = "import os\nprint([os.statvfs(p).f_flag & os.ST_RDONLY for p in ('/', os.__file__)])"
+    assert run_python(source, LIMITS, strong).stdout == "[1, 1]\n"
 
 
 def test_two_runs_share_no_folder(either: Isolation) -> None:
@@ -286,7 +289,8 @@ def test_network(strong: Isolation) -> None:
 def test_environment(either: Isolation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("PYTHONSTARTUP", "/nowhere")
-    outcome = run_python("import os; print(dict(os.environ))", LIMITS, either)
+    outcome = run_python("import os; print(*os.environ)\nprint(os.environ)", LIMITS, either)
+    assert outcome.stdout.splitlines()[0].split() == [*ways.environment("/tmp")]
     assert "secret" not in outcome.stdout and "PYTHONSTARTUP" not in outcome.stdout
     assert str(Path.home()) not in outcome.stdout
 

@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class PairSpec:
-    """The models to load, with the fields of `load_pair`; the target "demo" is the embedded pair."""
+    """The models to load, as `load_pair` takes them; the target "demo" is the embedded pair."""
 
     target: str = "demo"
     draft: str | None = None

@@ -85,8 +85,10 @@ def run(recipe: Recipe, folder: Path, tell: Tell = lambda stage, label, done, to
         ledger.add(read_samples(folder))
         answering = _answering(recipe, pair, folder, ledger)
         write_json(folder / RECIPE, recipe.table)
-        _stage(recipe, DEV, items[DEV], {}, answering, rows, ledger, tell)
-        chosen = _choose(recipe, folder, ledger)
+        chosen: dict[str, dict[str, Point]] = {}
+        if any(run.is_tuned for run in recipe.runs):
+            _stage(recipe, DEV, items[DEV], {}, answering, rows, ledger, tell)
+            chosen = _choose(recipe, folder, ledger)
         _stage(recipe, TEST, items[TEST], chosen, answering, rows, ledger, tell)
 
 
@@ -168,7 +170,7 @@ def _stage(
 ) -> None:
     """Decode the jobs of a stage that are not done."""
     planned = list(jobs(recipe, stage, items, chosen))
-    _check_rows(planned, ledger)
+    _check_rows(recipe, planned, ledger)
     left = [job for job in (job.without(ledger.done) for job in planned) if job is not None]
     if any(job.is_timed for job in left):
         _warm_up(recipe, left, answering)
@@ -193,23 +195,19 @@ def _warm_up(recipe: Recipe, left: Sequence[Job], answering: Answering) -> None:
         answering.samples(job, plan.task, min(plan.max_new_tokens, 16))
 
 
-def _check_rows(planned: Iterable[Job], ledger: _Ledger) -> None:
+def _check_rows(recipe: Recipe, planned: Iterable[Job], ledger: _Ledger) -> None:
     """Refuse to mix rows of one label that were made with different options."""
     for job in planned:
-        for key in job.keys:
-            before = ledger.done.get(key)
-            if before is None:
-                continue
-            options = dataclasses.asdict(job.point.method)
-            same = before.method["name"] == job.point.method.name and _jsonlike(
-                before.method["options"]
-            ) == _jsonlike(options)
-            sampling = {k: v for k, v in before.sampling.items() if k != "max_new_tokens"}
-            if not same or sampling != dict(job.run.sampling):
+        method, budget = job.point.method, recipe.tasks[job.task].max_new_tokens
+        options = _jsonlike(dataclasses.asdict(method))
+        sampling = {**job.run.sampling, "max_new_tokens": budget}
+        wanted = (method.name, options, sampling, job.run.models)
+        for before in (ledger.done[key] for key in job.keys if key in ledger.done):
+            found = _jsonlike(before.method["options"])
+            if (before.method["name"], found, before.sampling, before.models) != wanted:
                 raise DataError(
-                    f"the rows of run {job.label!r} were made with other options "
-                    f"({before.method['options']}, {before.sampling}); name the run anew or give "
-                    "another --output"
+                    f"the rows of run {job.label!r} were made with other options ({found}, "
+                    f"{before.sampling}); name the run anew or give another --output"
                 )
 
 
@@ -219,8 +217,6 @@ def _jsonlike(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _choose(recipe: Recipe, folder: Path, ledger: _Ledger) -> dict[str, dict[str, Point]]:
     """The point of each tuned run to report, by the scores of the dev rows; kept once chosen."""
-    if not any(run.is_tuned for run in recipe.runs):
-        return {}
     chosen = read_json(folder / CHOSEN)
     if not chosen:
         score_folder(recipe, folder)

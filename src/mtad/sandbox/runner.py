@@ -7,6 +7,7 @@ would have to go looking for.
 Runs as a script of its own interpreter, so it knows the standard library only.
 """
 
+import contextlib
 import os
 import sys
 import types
@@ -43,10 +44,8 @@ def leave(code: int) -> None:
     """End the process with what it printed written out."""
     for stream in (sys.stdout, sys.stderr):
         # the program may have closed or replaced it
-        try:
+        with contextlib.suppress(Exception):
             stream.flush()
-        except Exception:
-            code = code or 0
     os._exit(code)
 
 

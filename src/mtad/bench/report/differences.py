@@ -116,9 +116,9 @@ def _table(
     note = (
         f"Paired: each figure compares a run with {reference} on the items that both have. "
         f'"Better" and "worse" mean that the whole 95 % interval is on that side; '
-        f'"no difference shown" is not "no difference". Of many such verdicts one in twenty is '
-        f"wrong by chance; those with{_MARK} hold even if all of their column count together "
-        f"(Holm)."
+        f'"no difference shown" is not "no difference". Of runs that do not differ, one in twenty '
+        f"is called better or worse by chance; verdicts with{_MARK} hold even if all of their "
+        f"column count together (Holm)."
     )
     headers = ["run", *(question.title for question in questions)]
     return Table(f"{title}, against {reference}", headers, rows, note, slug=slug)

@@ -233,9 +233,9 @@ def definition_table() -> Table:
         "S: verification steps, D: drafted, A: accepted draft tokens. Σ runs over all seeds of all "
         f"items. Intervals: 95 %, percentiles of {NUM_RESAMPLES} resamples of items with all of "
         "their seeds, within each task; the same resamples for all runs. Where all scores are at "
-        "one end of the scale: the exact binomial bound, which the mean quality adds in full. Below "
-        f"{MIN_ITEMS} common items no run is called better or worse. † by Holm's rule, with the "
-        "normal approximation."
+        "one end of the scale: the exact binomial bound, which the mean quality adds in full. "
+        f"Below {MIN_ITEMS} common items no run is called better or worse. † by Holm's rule, with "
+        "the normal approximation."
     )
     headers = ["figure", "unit", "formula"]
     return Table("Definitions", headers, rows, note, num_labels=3, slug="definitions")
