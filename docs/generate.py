@@ -3,8 +3,8 @@
     python docs/generate.py            write what is stale
     python docs/generate.py --check    name what is stale and exit with 1
 
-Whole pages: docs/methods/*.md, docs/cli.md, docs/reference.md. Parts between markers: the table of
-methods in README.md and the worked example in docs/add-a-method.md.
+Whole pages: docs/methods/*.md, docs/cli.md, docs/reference.md, docs/results.md. Parts between
+markers: the tables of methods and results in README.md and the example in docs/add-a-method.md.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -24,6 +25,8 @@ from typer.testing import CliRunner
 
 from mtad import methods
 from mtad.arguments import type_name
+from mtad.bench.report import main_table
+from mtad.bench.results import read_results
 from mtad.cli import app
 from mtad.cli.methods import attribute_docs, contract, sheet
 from mtad.method import Method
@@ -33,6 +36,7 @@ from mtad.stats import Stats
 ROOT = Path(__file__).resolve().parents[1]
 DRAFTERS = {"draft": "the draft model", "target": "the target itself", "none": "no model"}
 HELP_WIDTH = 112
+RESULTS = ROOT / "benchmarks" / "results" / "2026-11-21-cpu-2-cores"
 
 
 def notice(source: str) -> str:
@@ -164,12 +168,18 @@ def help_text(*words: str) -> str:
 
 def cli_page() -> str:
     """docs/cli.md: the help texts of the program."""
-    names = sorted(vars(typer.main.get_command(app))["commands"])
     blocks = [
         f"## {' '.join(words)}\n\n```text\n{help_text(*words[1:])}\n```"
-        for words in (["mtad"], *(["mtad", name] for name in names))
+        for words in commands(["mtad"], typer.main.get_command(app))
     ]
     return page(notice("src/mtad/cli"), "# Command line", *blocks)
+
+
+def commands(words: list[str], command: Any) -> Iterator[list[str]]:
+    """The words of a command, and of those below it."""
+    yield words
+    for name, below in sorted(getattr(command, "commands", {}).items()):
+        yield from commands([*words, name], below)
 
 
 def sampling_table() -> str:
@@ -217,14 +227,55 @@ def reference_page() -> str:
     )
 
 
+# --- results ----------------------------------------------------------------------------------
+
+
+@cache
+def results_table(folder: Path) -> str:
+    """The overview of a results folder, from its rows."""
+    return main_table(read_results(folder))
+
+
+def results_page() -> str:
+    """docs/results.md: what the recipes gave on the embedded pair."""
+    parts = []
+    for folder in sorted((RESULTS / "ablations").iterdir()):
+        recipe = ROOT / "benchmarks" / "recipes" / "ablations" / f"{folder.name}.toml"
+        title = recipe.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+        parts += [f"## {folder.name}", title, results_table(folder)]
+    where = RESULTS.relative_to(ROOT)
+    return page(
+        notice(str(where)),
+        "# Results on the embedded pair",
+        f"Rows, conditions, further tables and plots: [{where}](../{where}). What they say: "
+        "[Choose a method](choose-a-method.md).\nBrackets are 95 % intervals over items; how they "
+        "are made: [Benchmarks](benchmarks.md#what-the-report-says).",
+        "## The paper's comparison",
+        "`benchmarks/recipes/embedded.toml`. Options were chosen on other items; see the report.",
+        results_table(RESULTS / "embedded"),
+        "# Ablations",
+        "`benchmarks/recipes/ablations`. Quality only; without a grid, the same options for all: 4 "
+        "draft tokens, 4 beams,\nthreshold 0.5 unless the row says otherwise.",
+        *parts,
+    )
+
+
 # --- files -----------------------------------------------------------------------------------
 
 
-def between(path: Path, marker: str, text: str) -> str:
-    """A file's text with `text` between the comments `marker:begin` and `marker:end`."""
+def between(whole: str, marker: str, text: str) -> str:
+    """The whole with `text` between the comments `marker:begin` and `marker:end`."""
     begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
-    before, rest = path.read_text(encoding="utf-8").split(begin)
+    before, rest = whole.split(begin)
     return f"{before}{begin}\n\n{text}\n\n{end}{rest.split(end)[1]}"
+
+
+def readme_text(path: Path) -> str:
+    """README.md with its two tables."""
+    with_methods = between(
+        path.read_text(encoding="utf-8"), "methods", method_table("docs/methods/")
+    )
+    return between(with_methods, "results", results_table(RESULTS / "embedded"))
 
 
 def files() -> dict[Path, str]:
@@ -237,8 +288,9 @@ def files() -> dict[Path, str]:
         docs / "methods" / "index.md": method_index(),
         docs / "cli.md": cli_page(),
         docs / "reference.md": reference_page(),
-        guide: between(guide, "example", code),
-        readme: between(readme, "methods", method_table("docs/methods/")),
+        guide: between(guide.read_text(encoding="utf-8"), "example", code),
+        docs / "results.md": results_page(),
+        readme: readme_text(readme),
     }
 
 

@@ -76,6 +76,8 @@ def sample(run: str = "base", item: str = "a", seed: int = 0, **fields: Any) -> 
         "num_accepted_draft_tokens": counts["accepted"],
         "num_spec_tokens": fields.pop("deepest", counts["drafted"]),
         "num_output_tokens": tokens,
+        "prefill_s": 0.5,
+        "decode_s": 2.0,
         "acceptance_histogram": histogram,
     }
     plain = {

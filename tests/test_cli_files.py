@@ -235,7 +235,13 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(loads: list[Any], tmp_p
     command += ["--method", "autoregressive", "--max-new-tokens", "120", "--ignore-eos"]
     command += ["--seed", "7", "--max-batch-size"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*MAIN, *command, "1"], stderr=subprocess.PIPE, env=environment)
+    process = subprocess.Popen(
+        [*MAIN, *command, "1"],
+        stderr=subprocess.PIPE,
+        env=environment,
+        # where the tests run in the background, a shell has them and their children ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 120
     while not (output.exists() and b"\n" in output.read_bytes()) and process.poll() is None:
         assert time.monotonic() < deadline

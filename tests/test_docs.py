@@ -93,6 +93,8 @@ COMMANDS = [
 def test_command_works(page: str, command: str, shell_folder: Path) -> None:
     words = shlex.split(command)
     match words:
+        case ["mtad", "bench", *_]:
+            assert page == "docs/benchmarks.md"  # test_the_benchmark_commands_work_in_order
         case ["mtad", *arguments]:
             short = ["--max-new-tokens", "8"] if arguments[0] == "generate" else []
             result = CliRunner().invoke(app, [*arguments, *short], catch_exceptions=False)
@@ -108,6 +110,18 @@ def test_command_works(page: str, command: str, shell_folder: Path) -> None:
             pass
         case _:
             pytest.fail(f"{page} has a command that no test knows: {command}")
+
+
+def test_the_benchmark_commands_work_in_order(shell_folder: Path) -> None:
+    """Each needs what the one before it wrote."""
+    (shell_folder / "benchmarks").symlink_to(ROOT / "benchmarks")
+    wanted = [c for page, c in COMMANDS if c.startswith("mtad bench") and "benchmarks.md" in page]
+    assert len(wanted) >= 3
+    for command in wanted:
+        words = shlex.split(command)[1:]
+        result = CliRunner().invoke(app, words, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+    assert (shell_folder / "smoke" / "report" / "report.html").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)

@@ -92,21 +92,40 @@ def test_streams_take_a_clock_too() -> None:
     assert set(clock.seconds) == set(ORDER[:4])
 
 
-def test_the_phases_add_up_to_the_time_of_decoding() -> None:
-    clock = PhaseClock()
-    started = time.perf_counter()
-    done = pair().generate("ab", on_phase=clock, max_new_tokens=60, ignore_eos=True, seed=1)[0]
-    wall_s, in_phases = time.perf_counter() - started, sum(clock.seconds.values())
-    assert all(seconds > 0 for seconds in clock.seconds.values())
-    assert 0.8 * done.stats.decode_s < in_phases <= wall_s - done.stats.prefill_s
+class Ticking:
+    """A clock that shows one second more each time it is read."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def perf_counter(self) -> float:
+        self.now_s += 1.0
+        return self.now_s
 
 
-def test_the_caller_has_no_phase() -> None:
+@pytest.fixture
+def ticking(monkeypatch: pytest.MonkeyPatch) -> Ticking:
+    """The clock of whoever measures time."""
+    clock = Ticking()
+    for module in ("mtad.bench.phases", "mtad.pair"):
+        monkeypatch.setattr(f"{module}.time", clock)
+    return clock
+
+
+def test_the_phases_add_up_to_the_time_of_decoding(ticking: Ticking) -> None:
     clock = PhaseClock()
-    chunks = pair().stream("ab", on_phase=clock, max_new_tokens=6, ignore_eos=True, seed=1)
-    for _ in chunks:
-        time.sleep(0.2)
-    assert sum(clock.seconds.values()) < 0.2, "what the caller does between two iterations"
+    done = pair().generate("ab", on_phase=clock, max_new_tokens=20, ignore_eos=True, seed=1)[0]
+    steps = done.stats.num_spec_steps
+    assert clock.seconds == dict.fromkeys(ORDER[:4], steps)
+    assert done.stats.decode_s == steps * (len(ORDER) + 1)  # one more tick outside of the phases
+
+
+def test_the_caller_has_no_phase(ticking: Ticking) -> None:
+    clock, steps = PhaseClock(), 0
+    for _ in pair().stream("ab", on_phase=clock, max_new_tokens=6, ignore_eos=True, seed=1):
+        ticking.now_s += 1000.0
+        steps += 1
+    assert clock.seconds == dict.fromkeys(ORDER[:4], steps)
 
 
 # --- seconds and joules

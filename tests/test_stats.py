@@ -86,3 +86,13 @@ def test_total() -> None:
     assert shared.output_tokens_per_second == shared.end_to_end_tokens_per_second == 11
     assert CHAIN.num_spec_steps == 4, "the parts are left alone"
     assert total([]).mean_acceptance_length is None
+
+
+def test_counts_come_back_from_json() -> None:
+    stats = Stats(num_spec_steps=3, num_draft_tokens=8, num_accepted_draft_tokens=5)
+    stats.num_spec_tokens, stats.num_output_tokens = 8, 8
+    stats.prefill_s, stats.decode_s = 0.5, 2.0
+    stats.acceptance_histogram.update({1: 1, 4: 1, 0: 1})
+    back = Stats.of(json.loads(json.dumps(stats.counts())))
+    assert back == stats
+    assert back.as_dict() == stats.as_dict()

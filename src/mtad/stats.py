@@ -8,7 +8,7 @@ are None, never 0. Knows no model.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,14 +88,24 @@ class Stats:
         """Output tokens over `prefill_s` and `decode_s` together."""
         return _ratio(self.num_output_tokens, self.prefill_s + self.decode_s)
 
-    def as_dict(self) -> dict[str, Any]:
-        """All of it under its names, for JSON."""
-        counts = {name: getattr(self, name) for name in _COUNTS}
+    def counts(self) -> dict[str, Any]:
+        """Counts and seconds under their names, for JSON; the rates follow from them."""
         histogram = {
             str(a): self.acceptance_histogram[a] for a in sorted(self.acceptance_histogram)
         }
-        rates = {name: getattr(self, name) for name in _RATES}
-        return counts | {"acceptance_histogram": histogram} | rates
+        counts = {name: getattr(self, name) for name in _COUNTS}
+        return counts | {"acceptance_histogram": histogram}
+
+    @classmethod
+    def of(cls, counts: Mapping[str, Any]) -> Stats:
+        """The stats that have these `counts`, read back from JSON."""
+        histogram = {int(a): int(n) for a, n in counts["acceptance_histogram"].items()}
+        numbers = {name: counts[name] for name in _COUNTS}
+        return cls(**numbers, acceptance_histogram=Counter(histogram))
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it under its names, for JSON."""
+        return self.counts() | {name: getattr(self, name) for name in _RATES}
 
 
 _COUNTS = (

@@ -197,7 +197,7 @@ class Answering:
             token_ids=[completion.token_ids for completion in done],
             finish_reasons=[completion.finish_reason for completion in done],
             num_prompt_tokens=[len(encode(self.pair.tokenizer, p)) for p in talk.prompts],
-            stats=[_stats(completion) for completion in done],
+            stats=[completion.stats.counts() for completion in done],
             nll=nll,
             batch_size=len(job.items),
             is_timed=job.is_timed,
@@ -210,21 +210,3 @@ def seed_of(seed: int, task: str, item: str, turn: int) -> int:
     """The seed of one answer: the same for every method, another for every item, turn and seed."""
     text = f"{seed}/{task}/{item}/{turn}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
-
-
-_STATS = (
-    "num_spec_steps",
-    "num_draft_tokens",
-    "num_accepted_draft_tokens",
-    "num_spec_tokens",
-    "num_output_tokens",
-    "prefill_s",
-    "decode_s",
-    "acceptance_histogram",
-)
-
-
-def _stats(completion: Completion) -> dict[str, Any]:
-    """The counts and seconds of one answer; rates can be had from them."""
-    stats = completion.stats.as_dict()
-    return {name: stats[name] for name in _STATS}

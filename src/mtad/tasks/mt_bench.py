@@ -31,8 +31,9 @@ class MTBench(Task):
 
     Attributes:
         chat: False asks in a plain transcript, for models without a chat template.
-        judge: "" for none (answers only; the bundled set then has "reference"), "reference" for comparison with the reference answers
-            word for word, else the name of a model at an OpenAI-compatible endpoint.
+        judge: "" for none (answers only; the bundled set takes "reference" then), "reference" for
+            comparison with the reference answers word for word, else the name of a model at an
+            OpenAI-compatible endpoint.
         judge_base_url: the endpoint; None for OPENAI_BASE_URL, else OpenAI's own.
         judge_api_key_env: the environment variable that holds the key.
         judge_max_retries: further tries after a time-out, a rate limit or a server's error.

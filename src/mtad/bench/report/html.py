@@ -26,11 +26,12 @@ th, td { padding: 0.3rem 0.6rem; border-bottom: 1px solid var(--line); text-alig
   vertical-align: top; min-width: 5rem; }
 th { background: var(--soft); }
 th.label, td.label { text-align: left; }
-tr > :first-child { position: sticky; left: 0; background: var(--paper); overflow-wrap: anywhere;
-  min-width: 7rem; max-width: 14rem; }
+tr > :first-child { position: sticky; left: 0; background: var(--paper); overflow-wrap: break-word;
+  min-width: 8rem; max-width: 14rem; }
 thead tr > :first-child { background: var(--soft); }
-img { display: block; max-width: 100%; height: auto; background: #ffffff; padding: 0.5rem; }
-figure { margin: 1rem 0; }
+img { display: block; width: 100%; min-width: 40rem; height: auto; background: #ffffff;
+  padding: 0.5rem; }
+figure { margin: 1rem 0; overflow-x: auto; }
 .warning { border-left: 0.25rem solid var(--link); padding-left: 0.75rem; }
 """
 

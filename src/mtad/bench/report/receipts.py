@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,24 +13,11 @@ from mtad.bench.report.table import NONE, Table, number
 from mtad.bench.statistics import MIN_ITEMS, NUM_RESAMPLES
 from mtad.stats import Stats, total
 
-_COUNTS = (
-    "num_spec_steps",
-    "num_draft_tokens",
-    "num_accepted_draft_tokens",
-    "num_spec_tokens",
-    "num_output_tokens",
-)
-
 
 def stats_of(rows: Iterable[Row]) -> Stats:
     """The counts of the rows together."""
     turns = [turn for row in rows for turn in row.sample.stats]
-    return total(_stats(turn) for turn in turns)
-
-
-def _stats(turn: Mapping[str, Any]) -> Stats:
-    histogram = Counter({int(a): int(n) for a, n in turn["acceptance_histogram"].items()})
-    return Stats(**{name: turn[name] for name in _COUNTS}, acceptance_histogram=histogram)
+    return total(Stats.of(turn) for turn in turns)
 
 
 def positions(results: Results) -> dict[str, list[float]]:
