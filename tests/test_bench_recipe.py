@@ -9,7 +9,8 @@ import pytest
 
 import mtad
 from mtad.bench.jobs import jobs
-from mtad.bench.recipe import PairSpec, Recipe, laid_over, parse, read_recipe
+from mtad.bench.plan import PairSpec, Recipe
+from mtad.bench.recipe import laid_over, parse, read_recipe
 from mtad.bench.split import split
 from mtad.tasks import BUNDLED, Item
 
@@ -98,6 +99,8 @@ def test_lists_become_the_tuples_of_a_method() -> None:
 
 
 MTAD = {"method": "mtad"}
+CHAIN = {"method": "speculative_sampling"}
+GAMMAS = {"num_draft_tokens": [2, 3]}
 
 
 @pytest.mark.parametrize(
@@ -130,6 +133,17 @@ MTAD = {"method": "mtad"}
         ({"runs": [MTAD | {"tasks": ["mt_bench"]}]}, "it must be one of spider"),
         ({"runs": [MTAD | {"sampling": {"top_q": 1}}]}, "unknown sampling option 'top_q'"),
         ({"runs": [MTAD | {"sampling": {"max_new_tokens": 9}}]}, "in \\[run\\] instead"),
+        (
+            {"run": {"num_dev": 4, "timed_seeds": 0}, "runs": [CHAIN | {"grid": GAMMAS}]},
+            "set timed_seeds",
+        ),
+        ({"runs": [MTAD | {"grid": {"beam_width": [2, 2]}}]}, "each value may stand once"),
+        ({"runs": [MTAD | {"tasks": []}]}, "at least one"),
+        ({"tasks": {"spider": {"num_test": -5}}}, "tasks.spider.num_test is -5"),
+        (
+            {"tasks": {"spider": {"max_new_tokens": 0}}},
+            "max_new_tokens is 0; it must be at least 1",
+        ),
         ({"run": {}, "runs": [MTAD | {"grid": {"beam_width": [2, 4]}}]}, "set num_dev"),
         ({"reference": "beam"}, "reference is 'beam'; it must be a run: autoregressive"),
         ({"pair": "llama"}, "pair is 'llama'; it must be \"demo\" or a table"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import lzma
 import math
 import os
 import signal
@@ -10,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,14 +29,17 @@ from mtad.bench.energy import Reading
 from mtad.bench.files import read_conditions, read_json, read_samples, read_scores, write_json
 from mtad.bench.likelihood import negative_log_likelihoods, up_to_eos
 from mtad.bench.meter import Meter
-from mtad.bench.recipe import Recipe, parse
+from mtad.bench.plan import Recipe
+from mtad.bench.recipe import parse
 from mtad.bench.results import export, read_results
 from mtad.bench.run import run
 from mtad.bench.sample import Sample, Scored
 from mtad.bench.score import score_folder
 from mtad.errors import DataError, IsolationError, JudgeError
 from mtad.pair import ModelPair, load_pair
+from mtad.tasks import Item, Score
 from mtad.tasks.perplexity import perplexity, repeated_4grams
+from mtad.tasks.spider import Spider
 
 BASE: dict[str, Any] = {
     "name": "tiny",
@@ -285,6 +290,46 @@ def test_a_run_that_used_up_its_time_gets_no_more_items(tmp_path: Path) -> None:
     }
 
 
+def test_other_data_under_the_same_ids_are_not_mixed(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    own = recipe(run={"seeds": 1}, tasks={"perplexity": {"data": str(path)}})
+    path.write_text('{"prompt": "def f(x):"}\n')
+    run(own, tmp_path / "out")
+    path.write_text('{"prompt": "def g(x):"}\n')
+    with pytest.raises(DataError, match="item 1 of perplexity is another one"):
+        run(own, tmp_path / "out")
+
+
+def test_an_item_never_changes_sides(tmp_path: Path) -> None:
+    lines = [json.dumps({"prompt": f"def f{n}(x):"}) for n in range(8)]
+    (tmp_path / "p.jsonl").write_text("\n".join(lines) + "\n")
+    tasks = {"perplexity": {"data": str(tmp_path / "p.jsonl")}}
+    plan = {"seeds": 1, "num_test": 0, "num_dev": 2, "max_new_tokens": 4}
+    run(recipe(run=plan, runs=[BASE["runs"][0]], tasks=tasks), tmp_path / "out")
+    later = recipe(run=plan | {"num_dev": 4}, runs=[_MTAD_GRID], tasks=tasks)
+    with pytest.raises(DataError, match="was on the other side of the split"):
+        run(later, tmp_path / "out")
+
+
+def test_an_id_that_occurs_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"prompt": "a", "question_id": 2}\n{"prompt": "b"}\n')
+    with pytest.raises(DataError, match="has the id '2' twice"):
+        run(recipe(tasks={"perplexity": {"data": str(path)}}), tmp_path / "out")
+
+
+def test_options_come_back_to_the_last_digit(tmp_path: Path) -> None:
+    rows = [
+        {"name": "third", "method": "mtad", "options": {"accept_threshold": 1 / 3}},
+        {"name": "never", "method": "mtad", "options": {"accept_threshold": math.inf}},
+    ]
+    own = recipe(run={"seeds": 1, "num_test": 1}, runs=rows)
+    run(own, tmp_path)
+    run(own, tmp_path)
+    options = {s.run: s.method["options"]["accept_threshold"] for s in read_samples(tmp_path)}
+    assert options == {"third": 1 / 3, "never": "inf"}
+
+
 # --- energy, phases, likelihood ----------------------------------------------------------------
 
 
@@ -463,11 +508,12 @@ def test_a_prompt_that_does_not_fit_is_named_before_anything_is_decoded(tmp_path
 # --- choosing ----------------------------------------------------------------------------------
 
 
+_MTAD_GRID = {"method": "mtad", "grid": {"accept_threshold": [0.0, 0.9]}}
+_TUNED_PLAN = {"seeds": 1, "num_dev": 3, "num_test": 2}
+
+
 def tuned(**changes: Any) -> Recipe:
-    grid = {"accept_threshold": [0.0, 0.9]}
-    rows = [{"method": "autoregressive"}, {"method": "mtad", "grid": grid}]
-    plan = {"seeds": 1, "num_dev": 3, "num_test": 2}
-    return recipe(runs=rows, run=plan | changes)
+    return recipe(runs=[BASE["runs"][0], _MTAD_GRID], run=_TUNED_PLAN | changes)
 
 
 def test_options_are_chosen_on_dev_items_and_reported_on_others(tmp_path: Path) -> None:
@@ -492,6 +538,16 @@ def test_a_choice_stays_when_more_is_decoded(tmp_path: Path) -> None:
     write_json(tmp_path / "chosen.json", chosen)
     with pytest.raises(DataError, match="rows of run 'mtad' were made with other options"):
         run(tuned(seeds=2), tmp_path)
+
+
+def test_a_tuned_run_may_be_added_later(tmp_path: Path) -> None:
+    run(tuned(), tmp_path)
+    before = read_json(tmp_path / "chosen.json")
+    late = {"name": "late", "method": "mtad", "grid": {"beam_width": [1, 2]}}
+    run(recipe(runs=[*BASE["runs"][:1], _MTAD_GRID, late], run=_TUNED_PLAN), tmp_path)
+    after = read_json(tmp_path / "chosen.json")
+    assert after["mtad"] == before["mtad"]
+    assert after["late"]["spider"]["num_points"] == 2
 
 
 def chosen_from(rows: list[tuple[str, float, float]], choose_by: str) -> str:
@@ -542,7 +598,7 @@ def test_quality_first_then_speed() -> None:
 
 
 def test_a_point_without_rows_is_no_choice() -> None:
-    with pytest.raises(DataError, match=r"accept_threshold=0\.9\] has no scored rows"):
+    with pytest.raises(DataError, match=r"accept_threshold=0\.9\] has no quality"):
         chosen_from([("0.0", 0.0, 1.0), ("0.5", 1.0, 4.0)], "quality")
 
 
@@ -575,6 +631,56 @@ def test_scores_by_another_rule_are_made_again(tmp_path: Path) -> None:
     assert score_folder(lax, tmp_path) == 9
     assert score_folder(lax, tmp_path) == 0
     assert len(read_scores(tmp_path)) == 9
+
+
+class Judged(Spider):
+    """Spider with a judge that gives up after three answers."""
+
+    num_asked = 0
+
+    def score(self, item: Item, answers: Sequence[str]) -> Score:
+        type(self).num_asked += 1
+        if type(self).num_asked > 3:
+            raise JudgeError("no more")
+        return super().score(item, answers)
+
+
+def test_what_was_judged_before_an_error_is_kept(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "samples.jsonl").write_bytes((whole / "samples.jsonl").read_bytes())
+    monkeypatch.setattr("mtad.bench.score.num_cpus", lambda: 1)
+    plain = recipe()
+    plan = plain.tasks["spider"]
+    task = Judged(plan.task.data)
+    judged = dataclasses.replace(plain, tasks={"spider": dataclasses.replace(plan, task=task)})
+    with pytest.raises(JudgeError, match="no more"):
+        score_folder(judged, tmp_path)
+    assert len(read_scores(tmp_path)) == 3
+    assert score_folder(plain, tmp_path) == 12
+
+
+def test_nothing_is_lost_where_scoring_by_another_rule_is_refused(tmp_path: Path) -> None:
+    own = recipe(run={"seeds": 1, "num_test": 2}, tasks={"mt_bench": {}})
+    run(own, tmp_path)
+    assert score_folder(own, tmp_path) == 6
+    missing = {"judge": "some-model", "judge_api_key_env": "NO_SUCH_VARIABLE"}
+    with pytest.raises(JudgeError, match="NO_SUCH_VARIABLE"):
+        score_folder(recipe(tasks={"mt_bench": missing}), tmp_path)
+    assert len(read_scores(tmp_path)) == 6
+    patient = {"judge_timeout_s": 90.0, "judge_max_retries": 9}
+    assert score_folder(recipe(tasks={"mt_bench": patient}), tmp_path) == 0
+
+
+def test_packed_rows_that_are_scored_need_no_unpacking(whole: Path, tmp_path: Path) -> None:
+    for name in ("samples.jsonl", "scores.jsonl"):
+        packed = lzma.compress((whole / name).read_bytes())
+        (tmp_path / f"{name}.xz").write_bytes(packed)
+    (tmp_path / "scoring.json").write_bytes((whole / "scoring.json").read_bytes())
+    assert score_folder(recipe(), tmp_path) == 0
+    with pytest.raises(DataError, match="xz -d"):
+        score_folder(recipe(tasks={"spider": {"match": "authors"}}), tmp_path)
+    assert not (tmp_path / "scores.jsonl").exists()
 
 
 def test_scoring_goes_on_after_a_half_written_line(whole: Path, tmp_path: Path) -> None:
@@ -662,6 +768,19 @@ def test_a_missing_data_set_says_where_to_get_it(tmp_path: Path) -> None:
     message = refused("bench", "run", str(path), "--data", str(tmp_path / "none"), code=1)
     assert "yale-lily.github.io/spider" in message
     assert str(tmp_path / "none" / "spider") in message.replace(" ", "")
+
+
+def test_the_permission_to_run_code_is_given_each_time(tmp_path: Path) -> None:
+    text = _toml().replace("[tasks.spider]", "[tasks.human_eval]")
+    path, out = tmp_path / "r.toml", tmp_path / "out"
+    path.write_text(text.replace("num_threads = 1\n", ""))
+    allow = "--allow-code-execution"
+    assert cli("bench", "run", path, "-o", out, allow).exit_code == 0
+    assert allow in refused("bench", "score", str(out), code=1)
+    assert cli("bench", "score", out, allow).exit_code == 0
+    assert "allow" not in (out / "recipe.json").read_text()
+    path.write_text(text.replace("_eval]", "_eval]\nallow_code_execution = true"))
+    assert "cannot give itself the permission" in refused("bench", "run", str(path))
 
 
 def test_a_folder_that_is_no_result_is_refused(tmp_path: Path) -> None:

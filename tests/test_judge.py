@@ -237,6 +237,17 @@ def test_lasting_trouble_is_an_error(serve: Serve) -> None:
     assert len(server.requests) == 4
 
 
+@pytest.mark.parametrize("name", ["temperature", "max_tokens"])
+def test_refused_parameter_is_named(serve: Serve, name: str) -> None:
+    message = f"Unsupported parameter: '{name}' is not supported with this model." + " x" * 200
+    server = serve(Reply(400, json.dumps({"error": {"message": message, "param": name}})))
+    wanted = rf"refuses the setting of {name}: .*Unsupported parameter.*name another one"
+    with pytest.raises(JudgeError, match=wanted) as raised:
+        judge(server).grade(TURN)
+    assert "check" not in str(raised.value), "neither the key nor the address is wrong"
+    assert len(server.requests) == 1
+
+
 @pytest.mark.parametrize("status", [400, 401, 404])
 def test_refusal_is_an_error_at_once(serve: Serve, status: int) -> None:
     server = serve(fails(status))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -52,6 +53,14 @@ def reason(found: Energy | NoEnergy) -> str:
     return found.reason
 
 
+@pytest.fixture(autouse=True)
+def _seconds_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hardware counters are read a second apart, however fast the test is."""
+    clock = SimpleNamespace(perf_counter=itertools.count(1.0).__next__)
+    monkeypatch.setattr("mtad.bench.rapl.time", clock)
+    monkeypatch.setattr("mtad.bench.nvml.time", clock)
+
+
 # --- values
 
 
@@ -84,10 +93,16 @@ def test_sums_over_windows() -> None:
 
 
 def test_a_counter_that_stands_still_is_no_zero() -> None:
-    meter = script((0.0, 7), (0.02, 7))
-    assert "window too short: the counter of a did not advance in 0.02 s" in reason(window(meter))
-    meter = script((0.0, 7), (0.02, 7))
+    meter = script((0.0, 7), (0.3, 7))
+    assert "window too short: the counter of a did not advance in 0.3 s" in reason(window(meter))
+    meter = script((0.0, 7), (0.3, 7))
     assert meter.stop(meter.start()) is None
+
+
+def test_a_window_of_less_than_two_updates_has_no_value_even_if_one_fell_into_it() -> None:
+    found = window(script((0.0, 7), (0.19, 5_000_000)))
+    assert "window too short: 0.19 s; it must be 0.2 s or more" in reason(found)
+    assert isinstance(window(script((0.0, 7), (0.2, 5_000_000))), Energy)
 
 
 def test_one_counter_of_two_that_stands_still() -> None:
@@ -96,8 +111,8 @@ def test_one_counter_of_two_that_stands_still() -> None:
 
 
 def test_a_counter_that_begins_anew_once() -> None:
-    energy = window(script((0.0, 900_000), (0.0001, 300_000), ranges={"a": 1_000_000}))
-    assert isinstance(energy, Energy) and energy.joules == {"a": 0.4}
+    energy = window(script((0.0, 900_000_000), (0.5, 300_000_000), ranges={"a": 1_000_000_000}))
+    assert isinstance(energy, Energy) and energy.joules == {"a": 400.0}
 
 
 def test_a_counter_that_went_backwards() -> None:

@@ -57,12 +57,15 @@ class Scripted:
     def __init__(self, ratings: Sequence[float | None]) -> None:
         self.ratings = iter(ratings)
         self.references: list[Sequence[str] | None] = []
+        self.said: list[str] = []
+        self.padding = "x" * 5000
 
     def grade(self, turn: Turn) -> Grade:
         self.references.append(turn.reference)
         rating = next(self.ratings)
-        judgment = f"turn {turn.number} of {turn.question[0]} " + "x" * 5000
-        return Grade(rating, judgment, "" if rating else "no rating")
+        opening = f"turn {turn.number} of {turn.question[0]}"
+        self.said.append(f"{opening} {self.padding} Rating: [[{rating}]]")
+        return Grade(rating, self.said[-1], "" if rating else "no rating")
 
 
 @pytest.fixture
@@ -229,11 +232,17 @@ def test_nothing_judged_has_no_means(data: Path) -> None:
 
 
 def test_long_judgments_are_cut(data: Path, scripted: Any) -> None:
-    scripted(9.0, 9.0)
+    """Only beyond any usual length, and never at the end, where the rating stands."""
+    fake = scripted(9.0, 9.0)
     task = MTBench(data, judge="grader")
     judgments = task.score(task.prompts()[0], ["a", "b"]).detail["judgments"]
-    assert [len(text) for text in judgments] == [2000, 2000]
-    assert judgments[1].startswith("turn 2 of Write a line.")
+    assert judgments == fake.said and len(judgments[0]) > 5000
+    fake = scripted(9.0, 9.0)
+    fake.padding = "x" * 30_000
+    judgments = task.score(task.prompts()[0], ["a", "b"]).detail["judgments"]
+    assert [len(text) for text in judgments] == [20_000, 20_000]
+    assert all(said.endswith(kept) for said, kept in zip(fake.said, judgments, strict=True))
+    assert judgments[1].endswith("Rating: [[9.0]]")
 
 
 def test_missing_turn_is_no_score(data: Path) -> None:
@@ -320,6 +329,17 @@ def test_answers_come_back_in_fastchats_shape(data: Path) -> None:
     folder = data / "reference_answer"
     (folder / "gpt-4.jsonl").write_text(text, encoding="utf-8")
     assert [item.record["reference"] for item in task.prompts()] == [*RIGHT.values()]
+
+
+def test_export_stays_in_its_folder(data: Path) -> None:
+    task = MTBench(data, judge="reference")
+    item = task.prompts()[1]
+    names = [*task.export("../../x", {item.id: [exported(task, item, ["4", "8"])]})]
+    name = "%2E.%2F..%2Fx"
+    assert names == [
+        f"mt_bench/model_answer/{name}.jsonl",
+        f"mt_bench/model_judgment/{name}_single.jsonl",
+    ]
 
 
 def test_counts_are_those_that_spec_bench_reads(data: Path) -> None:

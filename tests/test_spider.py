@@ -1,6 +1,7 @@
 """Spider: the official rule on hand-made results, hostile queries, bad data, the bundled set."""
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from mtad import demo
 from mtad.errors import DataError
 from mtad.tasks import BUNDLED, Exported, Item, find
-from mtad.tasks.spider import TEMPLATE, Spider, kind
+from mtad.tasks.spider import AUTHORS_TEMPLATE, TEMPLATE, Spider, kind
 from mtad.tasks.sql_match import (
     TooManyOrdersError,
     equal_authors,
@@ -277,6 +278,14 @@ def test_prose_before_a_query_is_skipped_in_chats_only(tmp_path: Path) -> None:
     assert Spider(tmp_path, chat=True).prediction(common) == common.partition("\n")[2]
 
 
+def test_chats_are_cut_by_no_stop(tmp_path: Path) -> None:
+    """A semicolon in prose before the query would be the end of the answer."""
+    answer = "Two tables matter; here it is.\n\n```sql\nSELECT a FROM b;\n```\nDone;"
+    chat, plain = Spider(tmp_path, chat=True), Spider(tmp_path)
+    assert chat.stops == () and chat.prediction(answer) == "SELECT a FROM b"
+    assert plain.stops == Spider.stops and ";" in plain.stops
+
+
 HOSTILE = {
     "DELETE FROM pets": "not authorized",
     "UPDATE pets SET age = 1": "not authorized",
@@ -333,6 +342,31 @@ def test_runaway_queries_stop_in_time(query: str, pets: Path) -> None:
     assert time.monotonic() - start < 2
 
 
+LONG = "hex(hex(hex('" + "3" * 6200 + "')))"
+SLOW_CALLS = (
+    f"SELECT trim({LONG}, replace(hex(hex(hex('{'3' * 2000}'))), '3', 'b') || '3')",
+    f"SELECT trim({LONG}, replace(hex(hex(hex('{'3' * 510}'))), '3', 'b') || '3')",
+    f"SELECT replace(a, substr(a, 1, 25000) || 'b', 'c') FROM (SELECT {LONG} AS a)",
+    f"SELECT a LIKE '{'%3_' * 300}b' FROM (SELECT {LONG} AS a)",
+)
+
+
+@pytest.mark.parametrize("query", SLOW_CALLS, ids=range(len(SLOW_CALLS)))
+def test_one_call_cannot_last(query: str, pets: Path) -> None:
+    """A single call is not interrupted, so that only the length of its texts bounds it."""
+    start = time.monotonic()
+    score = Spider(pets, timeout_s=0.1).score(item("SELECT 1"), [query])
+    assert score.value == 0
+    assert time.monotonic() - start < 4
+
+
+def test_texts_of_usual_length_are_read_whole(pets: Path) -> None:
+    with opened(pets / "database" / "pets" / "pets.sqlite") as database:
+        database.execute("UPDATE pets SET name = hex(zeroblob(20000))")
+        rows = run(database, "SELECT name FROM pets", LIMITS)
+    assert rows == [("0" * 40_000,)] * 6
+
+
 def test_a_result_within_the_limits_is_whole(pets: Path) -> None:
     with opened(pets / "database" / "pets" / "pets.sqlite") as database:
         assert len(run(database, NUMBERS + "SELECT x FROM n LIMIT 1000", LIMITS)) == 1000
@@ -344,7 +378,7 @@ from pathlib import Path
 from mtad.tasks.sql_run import Limits, QueryError, opened, run
 chain = "WITH c0(x) AS (SELECT 1)" + "".join(
     f", c{{k}}(x) AS (SELECT p.x FROM c{{k - 1}} p, c{{k - 1}} q)" for k in range(1, 27))
-wide = "WITH w(t) AS MATERIALIZED (SELECT hex(hex(hex(hex(hex('{"x" * 15000}'))))))"
+wide = "WITH w(t) AS MATERIALIZED (SELECT hex(hex(hex(hex(hex('{"x" * 1500}'))))))"
 for query in (
     chain + " SELECT * FROM c26",
     wide + ", n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 9999) SELECT x || t FROM n, w",
@@ -423,6 +457,11 @@ def test_default_prompt_shows_schema_example_and_question(tmp_path: Path) -> Non
 def test_the_worked_example_is_right() -> None:
     example = TEMPLATE.split("Schema:\n")[1]
     schema, query = example.split("Question:")[0], example.split("SQL: ")[1].split(";")[0]
+    assert f"SQL: {query};\n\n" in AUTHORS_TEMPLATE
+    for line in AUTHORS_TEMPLATE.splitlines()[:2]:
+        name, columns = re.fullmatch(r"Table (\w+), columns = \[\*,(.*)\]", line).groups()
+        (created,) = re.findall(rf"CREATE TABLE {name} \((.*)\);", schema)
+        assert [c.split()[0] for c in created.split(", ")] == columns.split(",")
     rows = "INSERT INTO town VALUES (1, 'A', 9), (2, 'B', 9), (3, 'B', 9);"
     rows += "INSERT INTO market VALUES (1, 1, 'x'), (2, 1, 'y'), (3, 1, 'z'), (4, 2, 'x'),"
     rows += "(5, 2, 'x'), (6, 3, 'x');"
@@ -435,6 +474,43 @@ def test_own_prompt_with_one_line_per_table(pets: Path) -> None:
     (pets / "prompt.txt").write_text("{tables}\n{question}\n")
     (found,) = Spider(pets).prompts()
     assert found.turns == ("Table pets, columns = [*,pet_id,name,age]\nWhat?",)
+
+
+PARENTS = {
+    "db_id": "pets",
+    "table_names_original": ["pets", "Owner"],
+    "column_names_original": [[-1, "*"], [0, "pet_id"], [1, "owner_ID"], [0, "name"]],
+}
+
+
+def test_prompt_in_the_form_of_the_authors(tmp_path: Path) -> None:
+    folder = write(tmp_path / "set", [entry("SELECT 1", "How {many}?")], tables=[PARENTS])
+    (found,) = Spider(folder, prompt_form="authors").prompts()
+    example, _, asked = found.turns[0].rpartition("\n\n")
+    assert asked == (
+        "Table Owner, columns = [*,owner_ID]\nTable pets, columns = [*,pet_id,name]\n"
+        "Question: How {many}?\nSQL:"
+    )
+    lines = example.split("\n")
+    assert [line.split()[0] for line in lines] == ["Table", "Table", "Question:", "SQL:"]
+    assert lines[:2] == sorted(lines[:2]) and lines[-1].endswith(";")
+    assert "CREATE" not in found.turns[0]
+
+
+@pytest.mark.parametrize(
+    ("form", "start"), [("auto", "mine"), ("create_table", "Write one"), ("authors", "Table ")]
+)
+def test_prompt_forms_beside_an_own_prompt(form: Any, start: str, pets: Path) -> None:
+    assert Spider(pets).prompts()[0].turns[0].startswith("Write one")
+    (pets / "prompt.txt").write_text("mine: {tables}\n{question}\n")
+    assert Spider(pets, prompt_form=form).prompts()[0].turns[0].startswith(start)
+
+
+def test_unknown_prompt_form_is_refused(pets: Path) -> None:
+    task = Spider(pets)
+    object.__setattr__(task, "prompt_form", "mine")  # past the type checker of the tests
+    with pytest.raises(ValueError, match="'mine'; allowed are auto, authors, create_table"):
+        task.__post_init__()
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
@@ -516,6 +592,17 @@ def test_export_has_a_line_per_question() -> None:
         "spider/greedy.sql": "SELECT 1\nSELECT 'a b' , 2\nNO ANSWER\n",
         "spider/greedy.seed1.sql": "SELECT 4\nNO ANSWER\nSELECT 5\n",
     }
+
+
+@pytest.mark.parametrize(
+    ("run", "name"), [("../../x", "%2E.%2F..%2Fx"), ("gold", "%67old"), ("a, b", "a, b")]
+)
+def test_export_stays_in_its_folder(run: str, name: str) -> None:
+    asked = Item("0000", ("?",), record=entry("SELECT 1"))
+    samples = {"0000": [Exported(asked, ["SELECT 2"], None, seed, []) for seed in (0, 1)]}
+    files = Spider(Path("unused")).export(run, samples)
+    assert [*files] == ["spider/gold.sql", f"spider/{name}.sql", f"spider/{name}.seed1.sql"]
+    assert files["spider/gold.sql"] == "SELECT 1\tpets\n"
 
 
 def test_unknown_rule_is_refused_at_once(pets: Path) -> None:

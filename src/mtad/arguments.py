@@ -250,3 +250,23 @@ def seeds_for(seed: Seed, count: int) -> list[int]:
     if len(given) != count:
         raise ValueError(f"{len(given)} seeds were given for {count} prompts; give one or {count}")
     return [int(s) if isinstance(s, Integral) else s for s in given]
+
+
+def jsonable(value: Any) -> Any:
+    """The same value for JSON, which has neither infinity nor NaN: they become text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(v) for v in value]
+    return value
+
+
+def describe(method: Method) -> dict[str, Any]:
+    """Name, options and contract of a method, for JSON."""
+    return {
+        "name": method.name,
+        "options": jsonable(dataclasses.asdict(method)),
+        "lossless": method.is_lossless,
+    }

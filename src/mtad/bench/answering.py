@@ -6,15 +6,13 @@ likelihood of the outputs is measured after the clock and the meter have stopped
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
+from mtad.arguments import describe
 from mtad.bench.energy import Energy, NoEnergy, total
 from mtad.bench.jobs import Job
 from mtad.bench.likelihood import negative_log_likelihoods
@@ -114,8 +112,9 @@ class Answering:
     def _clock(self, job: Job) -> PhaseClock | None:
         if not (self.with_phases and job.is_timed):
             return None
-        on_gpu = self.pair.models.target.device.type == "cuda"
-        return PhaseClock(torch.cuda.synchronize if on_gpu else None, self.meter)
+        models = self.pair.models
+        devices = [model.device for model in (models.target, models.draft) if model is not None]
+        return PhaseClock.of(*devices, meter=self.meter)
 
     def _models(self, job: Job) -> ModelPair:
         if job.run.models == "pair":
@@ -179,18 +178,14 @@ class Answering:
         sampling: dict[str, Any],
         times: dict[str, Any],
     ) -> Sample:
-        method, done = job.point.method, talk.completions
+        done = talk.completions
         return Sample(
             stage=job.stage,
             task=job.task,
             item=talk.item.id,
             run=job.label,
             seed=job.seed,
-            method={
-                "name": method.name,
-                "options": dataclasses.asdict(method),
-                "lossless": method.is_lossless,
-            },
+            method=describe(job.point.method),
             sampling=sampling,
             models=job.run.models,
             answers=talk.answers,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtad.bench.recipe import Point, Recipe, Run
+from mtad.arguments import describe
+from mtad.bench.plan import Point, Recipe, Run
 from mtad.bench.sample import Key, Sample, Scored
 from mtad.errors import DataError
 
@@ -65,14 +65,17 @@ def _best(
     scores: Mapping[Key, Scored],
 ) -> dict[str, Any]:
     figures = {p.label: _figures(rows.get((p.label, task), []), scores) for p in run.points}
-    missing = [label for label, figure in figures.items() if figure["quality"] is None]
-    if missing:
-        raise DataError(f"{missing[0]} has no scored rows for {task}; run the dev stage again")
     order = ("quality", "tokens_per_second") if run.choose == "quality" else ("tokens_per_second",)
-    best = max(run.points, key=lambda p: tuple(figures[p.label][name] for name in order))
+    missing = [label for label, figure in figures.items() if figure[order[0]] is None]
+    if missing:
+        raise DataError(
+            f"{missing[0]} has no {order[0]} for {task}: no row has a score or a likelihood; see "
+            "the problems in scores.jsonl, set perplexity = true, or choose by speed"
+        )
+    best = max(run.points, key=lambda p: tuple(figures[p.label][name] or 0.0 for name in order))
     return {
         "run": best.label,
-        "options": dataclasses.asdict(best.method),
+        "options": describe(best.method)["options"],
         "rule": run.choose,
         "num_points": len(run.points),
         "points": figures,
@@ -87,7 +90,7 @@ def _figures(rows: Sequence[Sample], scores: Mapping[Key, Scored]) -> dict[str, 
     seconds = sum(row.decode_s for row in timed)
     return {
         "quality": sum(judged) / len(judged) if judged else _likelihood(rows),
-        "tokens_per_second": sum(r.num_output_tokens for r in timed) / seconds if seconds else 0.0,
+        "tokens_per_second": sum(r.num_output_tokens for r in timed) / seconds if seconds else None,
         "num_rows": len(rows),
     }
 

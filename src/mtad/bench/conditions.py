@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import mtad
-from mtad.bench.recipe import PairSpec
+from mtad.bench.plan import PairSpec
 from mtad.lm import Model
 from mtad.pair import ModelPair
 
@@ -38,9 +38,10 @@ def conditions(pair: ModelPair, spec: PairSpec, more: dict[str, Any]) -> dict[st
         "versions": _versions(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
-        "num_cpus": len(os.sched_getaffinity(0)),
+        "num_cpus": num_cpus(),
         "num_threads": torch.get_num_threads(),
         "device": _device(pair.models.target),
+        "draft_device": None if pair.models.draft is None else _device(pair.models.draft),
         "target": _model(pair.models.target, spec.target),
         "draft": _model(pair.models.draft, spec.draft),
         "model_fingerprint": fingerprint(pair),
@@ -50,13 +51,20 @@ def conditions(pair: ModelPair, spec: PairSpec, more: dict[str, Any]) -> dict[st
 
 
 def fingerprint(pair: ModelPair) -> str:
-    """A short hash of some weights of both models: another pair has another one."""
+    """A short hash of some numbers of every weight of both models: another pair has another one."""
     digest = hashlib.sha256()
     for model in (pair.models.target, pair.models.draft):
-        for name, weight in [] if model is None else list(model.named_parameters())[:6]:
+        for name, weight in [] if model is None else list(model.named_parameters()):
             digest.update(f"{name} {tuple(weight.shape)}".encode())
-            digest.update(str(weight.flatten()[:64].float().cpu().tolist()).encode())
+            digest.update(str(weight.flatten()[:16].float().cpu().tolist()).encode())
     return digest.hexdigest()[:12]
+
+
+def num_cpus() -> int:
+    """Processors that this program may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _id(facts: dict[str, Any]) -> str:
@@ -80,21 +88,21 @@ def _versions() -> dict[str, str]:
 
 def _commit() -> str | None:
     """The commit of mtad's own repository, marked where files were changed; None outside of it."""
-    folder = Path(__file__).parent
+    folder = Path(mtad.__file__).parent
+    if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None  # installed within somebody else's repository, or in none
+    changed = _git(folder, "status", "--porcelain", "--", ".")
+    return f"{_git(folder, 'rev-parse', 'HEAD')}{' with changes' if changed else ''}"
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """What git says; None where it fails."""
+    command = ["git", "-C", str(folder), *words]
     try:
-        head, changed = (
-            subprocess.run(
-                ["git", "-C", str(folder), *arguments],
-                capture_output=True,
-                text=True,
-                check=True,
-                timeout=10,
-            ).stdout.strip()
-            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", str(folder)])
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
-    return f"{head} with changes" if changed else head
+    return done.stdout.strip()
 
 
 def _cpu() -> str:
@@ -119,4 +127,5 @@ def _model(model: Model | None, path: str | None) -> dict[str, Any] | None:
         "num_parameters": sum(weight.numel() for weight in model.parameters()),
         "dtype": str(model.dtype).removeprefix("torch."),
         "architecture": model.config.model_type,
+        "revision": getattr(model.config, "_commit_hash", None),
     }

@@ -1,6 +1,7 @@
 """The files of a results folder: rows are appended, and what was cut off by a kill is mended.
 
     recipe.json         what was asked for
+    items.json          a hash of each item that was asked, so that data sets are not mixed
     conditions.jsonl    on what it ran; one line per setting, named by its id
     samples.jsonl       one row per item, run and seed
     chosen.json         the options that each tuned run got
@@ -12,10 +13,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import lzma
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +26,7 @@ from mtad.bench.sample import Sample, Scored
 from mtad.errors import DataError
 
 SAMPLES, SCORES, CONDITIONS = "samples.jsonl", "scores.jsonl", "conditions.jsonl"
-CHOSEN, SCORING, RECIPE = "chosen.json", "scoring.json", "recipe.json"
+CHOSEN, SCORING, RECIPE, ITEMS = "chosen.json", "scoring.json", "recipe.json", "items.json"
 
 
 def read_samples(folder: Path) -> list[Sample]:
@@ -135,20 +136,22 @@ class Rows:
         if path.with_name(path.name + ".xz").exists():
             raise DataError(f"{path.name} is packed; unpack it first: xz -d {path}.xz")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream: BinaryIO = path.open("a+b")
-        try:
-            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._stream.close()
-            raise DataError(f"another program is writing to {path}; wait for it") from error
+        self._stream = _locked(path)
         _cut_half_line(self._stream)
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows; they are on the disk when this returns."""
-        lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
-        self._stream.write("".join(line + "\n" for line in lines).encode())
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        _write(self._stream, rows)
+
+    def replace(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write these rows in the place of all that are there, or leave those if it is killed."""
+        part = self.path.with_name(self.path.name + ".part")
+        part.unlink(missing_ok=True)
+        stream = _locked(part)
+        _write(stream, rows)
+        part.replace(self.path)
+        self._stream.close()
+        self._stream = stream
 
     def __enter__(self) -> Rows:
         """The file, ready to append to."""
@@ -162,6 +165,28 @@ class Rows:
     ) -> None:
         """Close the file and let others write to it."""
         self._stream.close()
+
+
+def _locked(path: Path) -> BinaryIO:
+    """The file, open at its end and for this program alone; Windows has no such lock."""
+    stream = path.open("a+b")
+    if sys.platform == "win32":
+        return stream
+    import fcntl
+
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        stream.close()
+        raise DataError(f"another program is writing to {path}; wait for it") from error
+    return stream
+
+
+def _write(stream: BinaryIO, rows: Iterable[Mapping[str, Any]]) -> None:
+    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
+    stream.write("".join(line + "\n" for line in lines).encode())
+    stream.flush()
+    os.fsync(stream.fileno())
 
 
 def _cut_half_line(stream: BinaryIO) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mtad.bench.recipe import Point, Recipe, Run
+from mtad.bench.plan import Point, Recipe, Run
 from mtad.bench.sample import Key
 from mtad.bench.split import DEV
 from mtad.tasks import Item

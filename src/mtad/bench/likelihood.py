@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from mtad.lm import Model
 
@@ -34,13 +36,24 @@ def negative_log_likelihoods(
     for rows in _batches([len(text) for text in texts], vocab):
         width = max(len(texts[row]) for row in rows)
         padded = [texts[row] + [0] * (width - len(texts[row])) for row in rows]  # unseen: causal
-        logits = model(torch.tensor(padded, device=model.device)).logits
+        first = min(len(prompts[row]) for row in rows) - 1
+        logits = _logits_from(model, torch.tensor(padded, device=model.device), first)
         for place, row in enumerate(rows):
-            start, end = len(prompts[row]), len(texts[row])
+            start, end = len(prompts[row]) - first, len(texts[row]) - first
             laws = logits[place, start - 1 : end - 1, :vocab].float().log_softmax(-1)
-            chosen = torch.tensor(texts[row][start:], device=laws.device, dtype=torch.int64)
+            chosen = torch.tensor(
+                texts[row][len(prompts[row]) :], device=laws.device, dtype=torch.int64
+            )
             result[row] = -float(laws.gather(1, chosen[:, None]).sum())
     return result
+
+
+def _logits_from(model: Model, ids: Tensor, first: int) -> Tensor:
+    """The logits after the token `first` and those that follow it; most models compute no more."""
+    can_skip = "logits_to_keep" in inspect.signature(model.forward).parameters
+    options = {"logits_to_keep": ids.shape[1] - first} if can_skip else {}
+    logits: Tensor = model(ids, use_cache=False, **options).logits
+    return logits if can_skip else logits[:, first:]
 
 
 def up_to_eos(ids: Sequence[int], eos_token_ids: Sequence[int]) -> list[int]:

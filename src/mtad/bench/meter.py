@@ -22,6 +22,9 @@ from mtad.bench.rapl import POWERCAP, find_rapl
 
 __all__ = ["Energy", "Meter", "NoEnergy", "Reading", "find_meter", "idle_power_w"]
 
+MIN_INTERVALS = 2
+"""A window is as long as this many updates of its counter, or has no value. Of shorter ones some
+hold no update; leaving those out alone would make the mean of the others too large."""
 MAX_POWER_W = 1000.0
 """More than a processor package draws. A counter with a range may have begun anew twice, unseen, in
 a window in which this power could have filled it."""
@@ -85,6 +88,9 @@ class Meter:
         """The energy of one or more windows of `wall_s` in all; none if a counter stood still."""
         if self.counters is None:
             return NoEnergy(self.reason)
+        least_s = MIN_INTERVALS * self.counters.interval_s
+        if wall_s < least_s:
+            return NoEnergy(f"window too short: {wall_s:.3g} s; it must be {least_s:.3g} s or more")
         if still := [device for device, used in joules.items() if used <= 0]:
             return NoEnergy(
                 f"window too short: the counter of {', '.join(still)} did not advance in "

@@ -23,136 +23,19 @@ from __future__ import annotations
 import itertools
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 from mtad import tasks
 from mtad.arguments import method_from, option_types, sampling_params, typed
-from mtad.method import Method
-from mtad.tasks import BUNDLED, Task
+from mtad.bench.plan import PairSpec, Plan, Point, Recipe, Run, TaskPlan, require
+from mtad.tasks import BUNDLED
 
 BUNDLED_NAME = "bundled"
+_PERMISSION: Final = "allow_"
 _TOP = ("extends", "name", "pair", "data", "reference", "sampling", "run", "tasks", "runs")
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class PairSpec:
-    """The models to load, as `load_pair` takes them; the target "demo" is the embedded pair."""
-
-    target: str = "demo"
-    draft: str | None = None
-    dtype: str = "auto"
-    draft_dtype: str | None = None
-    device: str = "auto"
-    draft_device: str | None = None
-    device_map: str | None = None
-    trust_vocabulary: bool = False
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much is decoded, and how.
-
-    Attributes:
-        seeds: samples per test item of runs that draw at random; greedy ones need one.
-        dev_seeds: the same for items that options are chosen by.
-        timed_seeds: of them, how many are decoded at `batch_size` with all runs taking turns; only
-            their times are compared.
-        batch_size: prompts decoded at once while times are taken.
-        untimed_batch_size: prompts decoded at once otherwise; a text does not depend on it.
-        max_new_tokens: budget of every answer.
-        num_dev: items per task that options are chosen by.
-        num_test: items per task that are reported; 0 is all that are left.
-        time_limit_s: a run's timed seconds per task, after which it gets no more items; 0 is off.
-        num_threads: of torch; 0 leaves it alone.
-        phases: measure draft, target, verify and commit apart.
-        perplexity: measure the likelihood of the outputs under the target.
-    """
-
-    seeds: int = 1
-    dev_seeds: int = 1
-    timed_seeds: int = 1
-    batch_size: int = 1
-    untimed_batch_size: int = 32
-    max_new_tokens: int = 128
-    num_dev: int = 0
-    num_test: int = 0
-    time_limit_s: float = 0.0
-    num_threads: int = 0
-    phases: bool = False
-    perplexity: bool = True
-
-    def __post_init__(self) -> None:
-        """Refuse impossible numbers."""
-        for name in ("seeds", "dev_seeds", "batch_size", "untimed_batch_size", "max_new_tokens"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("timed_seeds", "num_dev", "num_test", "time_limit_s", "num_threads"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-
-
-@dataclass(frozen=True)
-class TaskPlan:
-    """A task and how many of its items are used, with which budget."""
-
-    task: Task
-    num_dev: int
-    num_test: int
-    max_new_tokens: int
-
-
-@dataclass(frozen=True)
-class Point:
-    """One setting of a run: a label and the method with its options."""
-
-    label: str
-    method: Method
-
-
-@dataclass(frozen=True)
-class Run:
-    """One row of the tables.
-
-    Attributes:
-        name: the label.
-        points: its settings; if several, the best on the dev items is reported.
-        choose: what the best one is: "quality" (then speed), or "speed".
-        sampling: the sampling options, but for the budget.
-        models: "pair", or "draft" where the draft answers alone.
-        tasks: names of the tasks it takes part in.
-    """
-
-    name: str
-    points: tuple[Point, ...]
-    choose: Literal["quality", "speed"]
-    sampling: Mapping[str, Any]
-    models: Literal["pair", "draft"]
-    tasks: tuple[str, ...]
-
-    @property
-    def is_tuned(self) -> bool:
-        """Whether there is something to choose."""
-        return len(self.points) > 1
-
-    @property
-    def is_random(self) -> bool:
-        """Whether another seed gives another text."""
-        return float(self.sampling.get("temperature", 1.0)) > 0
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All of it. `table` is the TOML that it came from, overrides applied."""
-
-    name: str
-    pair: PairSpec
-    plan: Plan
-    tasks: Mapping[str, TaskPlan]
-    runs: tuple[Run, ...]
-    reference: str
-    table: Mapping[str, Any] = field(repr=False, compare=False)
 
 
 def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -178,6 +61,11 @@ def _read_table(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not TOML: {error}") from error
+    if found := _permissions(table):
+        raise ValueError(
+            f"{path}: a recipe cannot give itself the permission {found[0]}; give it on the "
+            f"command line: --{found[0].replace('_', '-')}"
+        )
     table.setdefault("name", path.stem)
     base = table.pop("extends", None)
     if base is None:
@@ -186,6 +74,21 @@ def _read_table(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if below.resolve() in seen or not below.is_file():
         raise ValueError(f"{path}: extends is {base!r}; it must be another recipe beside it")
     return _merged(_read_table(below, (*seen, path.resolve())), table)
+
+
+def without_permissions(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table as it may be kept: what was allowed once is not allowed for ever."""
+    plain = {
+        name: {key: value for key, value in options.items() if not key.startswith(_PERMISSION)}
+        for name, options in table.get("tasks", {}).items()
+    }
+    return {**table, "tasks": plain}
+
+
+def _permissions(table: Mapping[str, Any]) -> list[str]:
+    tasks_of = table.get("tasks", {})
+    options = [o for o in tasks_of.values() if isinstance(o, Mapping)] if tasks_of else []
+    return [key for table in options for key in table if key.startswith(_PERMISSION)]
 
 
 def laid_over(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,6 +125,8 @@ def parse(table: Mapping[str, Any]) -> Recipe:
     names = [run.name for run in runs]
     if doubled := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"runs share the name {min(doubled)!r}; give each its own name")
+    if not plan.timed_seeds and any(run.is_tuned and run.choose == "speed" for run in runs):
+        raise ValueError("a run is chosen by speed; set timed_seeds to 1 or more")
     if any(run.is_tuned for run in runs) and not all(plan.num_dev for plan in plans.values()):
         raise ValueError(
             "a run has a grid to choose from; set num_dev, so that there are dev items"
@@ -278,11 +183,12 @@ def _run(row: Any, table: Mapping[str, Any], plans: Mapping[str, TaskPlan]) -> R
     _require_known(where, row, known)
     points = _points(name, row)
     sampling = {**_table(table, "sampling"), **_table(row, "sampling")}
-    _require("max_new_tokens" not in sampling, "sampling.max_new_tokens", "", "in [run] instead")
+    require("max_new_tokens" not in sampling, "sampling.max_new_tokens", "", "in [run] instead")
     lossless = all(point.method.is_lossless for point in points)
     chosen = typed(row.get("tasks", [*plans]), tuple[str, ...], f"{where}: tasks")
+    require(bool(chosen), f"{where}: tasks", [*chosen], "at least one")
     for task in chosen:
-        _require(task in plans, f"{where}: tasks", task, f"one of {', '.join(plans)}")
+        require(task in plans, f"{where}: tasks", task, f"one of {', '.join(plans)}")
     for point in points:
         point.method.check(sampling_params(sampling))
     return Run(
@@ -302,7 +208,9 @@ def _points(name: str, row: Mapping[str, Any]) -> tuple[Point, ...]:
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
             raise ValueError(f"run {name!r}: grid.{key} is {values!r}; it must be a list of values")
-        _require(key not in options, f"run {name!r}: {key}", "given twice", "in options or grid")
+        require(key not in options, f"run {name!r}: {key}", "given twice", "in options or grid")
+        if any(values.count(value) > 1 for value in values):
+            raise ValueError(f"run {name!r}: grid.{key} is {values!r}; each value may stand once")
     combinations = [
         dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
     ]
@@ -338,7 +246,7 @@ def _one_of(
     row: Mapping[str, Any], key: str, allowed: tuple[str, ...], default: str, where: str
 ) -> Any:
     value = row.get(key, default)
-    _require(value in allowed, f"{where}: {key}", value, " or ".join(allowed))
+    require(value in allowed, f"{where}: {key}", value, " or ".join(allowed))
     return value
 
 
@@ -346,8 +254,3 @@ def _require_known(where: str, table: Iterable[str], known: Iterable[str]) -> No
     for key in table:
         if key not in known:
             raise ValueError(f"{where} has an unknown key {key!r}; known keys: {', '.join(known)}")
-
-
-def _require(fine: bool, name: str, value: Any, allowed: str) -> None:
-    if not fine:
-        raise ValueError(f"{name} is {value!r}; it must be {allowed}")

@@ -15,7 +15,8 @@ from mtad.bench.files import (
     read_scores,
     write_text,
 )
-from mtad.bench.recipe import Recipe, parse
+from mtad.bench.plan import Recipe
+from mtad.bench.recipe import parse, without_permissions
 from mtad.bench.report import Results, TaskInfo
 from mtad.bench.sample import Sample, Scored
 from mtad.bench.split import TEST
@@ -32,7 +33,7 @@ def read_recipe_of(folder: Path) -> Recipe:
     table: dict[str, Any] = read_json(folder / RECIPE)
     if not table:
         raise DataError(f"{folder} has no {RECIPE}; give a folder that mtad bench run wrote")
-    return parse(table)
+    return parse(without_permissions(table))
 
 
 def read_results(folder: Path) -> Results:
@@ -86,6 +87,11 @@ def export(folder: Path, output: Path) -> list[Path]:
     items = {n: {i.id: i for i in plan.task.prompts()} for n, plan in recipe.tasks.items()}
     files: dict[str, str] = {}
     for (task, run), samples in rows.items():
+        if missing := {sample.item for sample in samples} - set(items.get(task, {})):
+            raise DataError(
+                f"the data set of {task} has no item {min(missing)!r}; the samples were made with "
+                "another one"
+            )
         files |= recipe.tasks[task].task.export(run, _exported(items[task], samples, scores))
     for name, text in files.items():
         (output / name).parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from mtad.bench.answering import Answering
+from mtad.bench.checks import check_items, check_prompts, check_rows, check_scoring, read_items
 from mtad.bench.choose import choose, chosen_points
 from mtad.bench.conditions import conditions
 from mtad.bench.files import (
@@ -27,21 +28,18 @@ from mtad.bench.files import (
 )
 from mtad.bench.jobs import Job, jobs
 from mtad.bench.meter import Meter, find_meter, idle_power_w
-from mtad.bench.recipe import Point, Recipe
+from mtad.bench.plan import Point, Recipe
+from mtad.bench.recipe import without_permissions
 from mtad.bench.sample import Key, Sample
 from mtad.bench.score import score_folder
-from mtad.bench.split import DEV, TEST, split
+from mtad.bench.split import DEV, TEST
 from mtad.errors import DataError
-from mtad.lm import context_of
 from mtad.load import quiet
 from mtad.pair import ModelPair, load_pair
 from mtad.tasks import Item
-from mtad.text import encode
-
-Items = Mapping[str, Mapping[str, Sequence[Item]]]
-"""The items of each task, by stage and task."""
 
 IDLE_S = 3.0
+WARM_UP_TOKENS = 16
 
 
 Tell = Callable[[str, str, int, int], None]
@@ -76,33 +74,20 @@ def run(recipe: Recipe, folder: Path, tell: Tell = lambda stage, label, done, to
     """
     folder.mkdir(parents=True, exist_ok=True)
     items = read_items(recipe)
-    for task in _tuned_tasks(recipe):
-        recipe.tasks[task].task.check()  # options are chosen by scores: scoring must be possible
+    check_scoring(recipe)
     pair = load(recipe)
-    _check_prompts(recipe, pair, items)
+    check_prompts(recipe, pair, items)
     with Rows(folder / SAMPLES) as rows:
         ledger = _Ledger()
         ledger.add(read_samples(folder))
-        answering = _answering(recipe, pair, folder, ledger)
-        write_json(folder / RECIPE, recipe.table)
+        check_items(recipe, folder, items, ledger.done)
+        answering = _answering(recipe, pair, folder)
+        write_json(folder / RECIPE, without_permissions(recipe.table))
         chosen: dict[str, dict[str, Point]] = {}
         if any(run.is_tuned for run in recipe.runs):
             _stage(recipe, DEV, items[DEV], {}, answering, rows, ledger, tell)
             chosen = _choose(recipe, folder, ledger)
         _stage(recipe, TEST, items[TEST], chosen, answering, rows, ledger, tell)
-
-
-def _tuned_tasks(recipe: Recipe) -> list[str]:
-    return sorted({task for run in recipe.runs if run.is_tuned for task in run.tasks})
-
-
-def read_items(recipe: Recipe) -> dict[str, dict[str, list[Item]]]:
-    """The dev and test items of every task."""
-    parts = {
-        name: split(plan.task.prompts(), plan.num_dev, plan.num_test)
-        for name, plan in recipe.tasks.items()
-    }
-    return {stage: {name: part[stage] for name, part in parts.items()} for stage in (DEV, TEST)}
 
 
 def load(recipe: Recipe) -> ModelPair:
@@ -117,7 +102,7 @@ def load(recipe: Recipe) -> ModelPair:
     return load_pair(target=target, draft=draft, **options)
 
 
-def _answering(recipe: Recipe, pair: ModelPair, folder: Path, ledger: _Ledger) -> Answering:
+def _answering(recipe: Recipe, pair: ModelPair, folder: Path) -> Answering:
     """What decodes the jobs; notes down the conditions if they are new."""
     draft_alone = None
     if any(run.models == "draft" for run in recipe.runs):
@@ -143,21 +128,6 @@ def _idle_power(meter: Meter) -> dict[str, float] | str:
     return idle_power_w(meter, IDLE_S) or "unavailable"
 
 
-def _check_prompts(recipe: Recipe, pair: ModelPair, items: Items) -> None:
-    """Refuse prompts that do not fit before anything is decoded; later turns add to them."""
-    models = [m for m in (pair.models.target, pair.models.draft) if m is not None]
-    room = min((c for m in models if (c := context_of(m)) is not None), default=None)
-    for name, plan in recipe.tasks.items():
-        for item in [*items[DEV][name], *items[TEST][name]] if room else []:
-            size = len(encode(pair.tokenizer, plan.task.prompt(item, [])))
-            if size + plan.max_new_tokens > (room or 0):
-                raise DataError(
-                    f"item {item.id} of {name} has {size} tokens, and with {plan.max_new_tokens} "
-                    f"new ones it does not fit the context of {room}; lower max_new_tokens or take "
-                    "a pair with a longer context"
-                )
-
-
 def _stage(
     recipe: Recipe,
     stage: str,
@@ -170,7 +140,7 @@ def _stage(
 ) -> None:
     """Decode the jobs of a stage that are not done."""
     planned = list(jobs(recipe, stage, items, chosen))
-    _check_rows(recipe, planned, ledger)
+    check_rows(recipe, planned, ledger.done)
     left = [job for job in (job.without(ledger.done) for job in planned) if job is not None]
     if any(job.is_timed for job in left):
         _warm_up(recipe, left, answering)
@@ -178,7 +148,7 @@ def _stage(
     done = total - sum(len(job.items) for job in left)
     for job in left:
         tell(stage, job.label, done, total)
-        if not ledger.is_out_of_time(job, recipe.plan.time_limit_s):
+        if stage == DEV or not ledger.is_out_of_time(job, recipe.plan.time_limit_s):
             plan = recipe.tasks[job.task]
             samples = answering.samples(job, plan.task, plan.max_new_tokens)
             rows.append(sample.as_dict() for sample in samples)
@@ -188,40 +158,23 @@ def _stage(
 
 
 def _warm_up(recipe: Recipe, left: Sequence[Job], answering: Answering) -> None:
-    """Decode the first job of every run once; what came of it is thrown away."""
-    first = {(job.task, job.run.name): job for job in reversed(left) if job.is_timed}
+    """Decode the beginning of each row's first job once; what came of it is thrown away."""
+    first = {(job.task, job.label): job for job in reversed(left) if job.is_timed}
+    plain = dataclasses.replace(answering, with_perplexity=False)
     for job in first.values():
         plan = recipe.tasks[job.task]
-        answering.samples(job, plan.task, min(plan.max_new_tokens, 16))
-
-
-def _check_rows(recipe: Recipe, planned: Iterable[Job], ledger: _Ledger) -> None:
-    """Refuse to mix rows of one label that were made with different options."""
-    for job in planned:
-        method, budget = job.point.method, recipe.tasks[job.task].max_new_tokens
-        options = _jsonlike(dataclasses.asdict(method))
-        sampling = {**job.run.sampling, "max_new_tokens": budget}
-        wanted = (method.name, options, sampling, job.run.models)
-        for before in (ledger.done[key] for key in job.keys if key in ledger.done):
-            found = _jsonlike(before.method["options"])
-            if (before.method["name"], found, before.sampling, before.models) != wanted:
-                raise DataError(
-                    f"the rows of run {job.label!r} were made with other options ({found}, "
-                    f"{before.sampling}); name the run anew or give another --output"
-                )
-
-
-def _jsonlike(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in options.items()}
+        plain.samples(job, plan.task, min(plan.max_new_tokens, WARM_UP_TOKENS))
 
 
 def _choose(recipe: Recipe, folder: Path, ledger: _Ledger) -> dict[str, dict[str, Point]]:
     """The point of each tuned run to report, by the scores of the dev rows; kept once chosen."""
-    chosen = read_json(folder / CHOSEN)
-    if not chosen:
+    chosen: dict[str, dict[str, Any]] = read_json(folder / CHOSEN)
+    tuned = [run for run in recipe.runs if run.is_tuned]
+    if any(task not in chosen.get(run.name, {}) for run in tuned for task in run.tasks):
         score_folder(recipe, folder)
         scores = {row.key: row for row in read_scores(folder)}
         dev = [sample for sample in ledger.done.values() if sample.stage == DEV]
-        chosen = choose(recipe, dev, scores)
+        for name, found in choose(recipe, dev, scores).items():
+            chosen[name] = found | chosen.get(name, {})
         write_json(folder / CHOSEN, chosen)
     return chosen_points(recipe, chosen)

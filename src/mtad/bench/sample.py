@@ -23,7 +23,7 @@ class Sample:
         task, item: the question.
         run: the label of the run; on the dev stage one per point of its grid.
         seed: the number of the sample, from 0.
-        method: `name`, `options` and whether it is `lossless` as set.
+        method: `name`, `options` and whether it is `lossless` as set; see `describe`.
         sampling: the sampling options, budget included.
         models: "pair", or "draft" where the draft answers alone.
         answers: the text of each turn.
@@ -78,9 +78,9 @@ class Sample:
         return sum(map(len, self.token_ids))
 
     def as_dict(self) -> dict[str, Any]:
-        """The row for JSON; numbers to seven places."""
-        row: dict[str, Any] = _rounded(asdict(self))
-        return row
+        """The row for JSON; what was measured is rounded to seven places."""
+        row = asdict(self)
+        return row | {name: _rounded(row[name]) for name in _MEASURED}
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Sample:
@@ -139,6 +139,9 @@ def _require_fields(cls: type[Sample | Scored], row: Mapping[str, Any]) -> None:
         raise ValueError(f"schema version {version!r}; this mtad reads {SCHEMA_VERSION}")
     if wrong := {f.name for f in fields(cls)} ^ set(row):
         raise ValueError(f"fields missing or unknown: {', '.join(sorted(wrong))}")
+
+
+_MEASURED = ("stats", "nll", "prefill_s", "decode_s", "wall_s", "energy", "phases_s", "phases_j")
 
 
 def _rounded(value: Any) -> Any:

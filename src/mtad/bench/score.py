@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from mtad.bench.conditions import num_cpus
 from mtad.bench.files import (
     SCORES,
     SCORING,
@@ -18,16 +18,18 @@ from mtad.bench.files import (
     read_samples,
     read_scores,
     write_json,
-    write_text,
 )
-from mtad.bench.recipe import Recipe
+from mtad.bench.plan import Recipe
+from mtad.bench.recipe import without_permissions
 from mtad.bench.sample import Sample, Scored
 from mtad.errors import DataError
 from mtad.tasks import Item, Task
 from mtad.tasks.perplexity import repeated_4grams
 
 _AT_ONCE = 256
-_NOT_A_RULE = ("data", "allow_code_execution", "allow_weak_isolation", "judge_api_key_env")
+_NUM_WAITING = 8
+_NO_RULES = ("data", "judge_api_key_env", "judge_base_url", "judge_max_retries", "judge_timeout_s")
+"""Options that say how scoring is done, not what an answer is worth."""
 
 
 def score_folder(
@@ -48,39 +50,67 @@ def score_folder(
     """
     samples = read_samples(folder)
     tasks = {name: plan.task for name, plan in recipe.tasks.items()}
-    done = _kept(folder, tasks)
+    kept, is_stale = _kept(folder, tasks)
+    done = {row.key for row in kept}
     todo = [sample for sample in samples if sample.key not in done]
-    used = {sample.task for sample in todo}
-    items = {name: _items(tasks, name) for name in sorted(used)}
-    for name in sorted(used):
+    used = sorted({sample.task for sample in todo})
+    items = {name: _items(tasks, name) for name in used}
+    for name in used:
         tasks[name].check()
-    write_json(folder / SCORING, {name: scoring_options(task) for name, task in tasks.items()})
-    with Rows(folder / SCORES) as rows, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(todo), _AT_ONCE):
-            batch = todo[start : start + _AT_ONCE]
-            scored = pool.map(lambda s: _scored(tasks[s.task], items[s.task], s), batch)
-            rows.append(row.as_dict() for row in scored)
-            tick(start + len(batch), len(todo))
+    if not todo and not is_stale:
+        return 0
+    with Rows(folder / SCORES) as rows:
+        if is_stale:
+            rows.replace(row.as_dict() for row in kept)
+        write_json(folder / SCORING, {name: scoring_options(task) for name, task in tasks.items()})
+        num_done = 0
+        for batch in _batches(todo):
+            task = tasks[batch[0].task]
+            _score_batch(task, items[batch[0].task], batch, rows)
+            num_done += len(batch)
+            tick(num_done, len(todo))
     return len(todo)
+
+
+def _batches(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
+    """Samples of one task at a time, some hundreds together."""
+    ordered = sorted(samples, key=lambda sample: sample.task)
+    for _, group in itertools.groupby(ordered, key=lambda sample: sample.task):
+        rest = list(group)
+        for start in range(0, len(rest), _AT_ONCE):
+            yield rest[start : start + _AT_ONCE]
+
+
+def _score_batch(
+    task: Task, items: Mapping[str, Item], batch: Sequence[Sample], rows: Rows
+) -> None:
+    """Score a batch; what was scored before an error or Ctrl-C is kept."""
+    scored: list[Scored] = []
+    pool = ThreadPoolExecutor(_NUM_WAITING if task.is_waiting else num_cpus())
+    try:
+        futures = [pool.submit(_scored, task, items, sample) for sample in batch]
+        for future in as_completed(futures):
+            scored.append(future.result())
+    finally:
+        pool.shutdown(cancel_futures=True)
+        rows.append(row.as_dict() for row in scored)
 
 
 def scoring_options(task: Task) -> dict[str, Any]:
     """The options of a task that a score depends on, for JSON."""
-    names = [f.name for f in dataclasses.fields(task) if f.name not in _NOT_A_RULE]
-    return {name: getattr(task, name) for name in names}
+    options = without_permissions({"tasks": {task.name: vars(task)}})["tasks"][task.name]
+    fields = {field.name for field in dataclasses.fields(task)}
+    return {name: options[name] for name in options if name in fields and name not in _NO_RULES}
 
 
-def _kept(folder: Path, tasks: Mapping[str, Task]) -> set[Any]:
-    """The keys of scores that stay; those made by another rule are taken out of the file."""
+def _kept(folder: Path, tasks: Mapping[str, Task]) -> tuple[list[Scored], bool]:
+    """The scores that stay, and whether some were made by another rule and do not."""
     if not (folder / SCORES).exists() and not (folder / f"{SCORES}.xz").exists():
-        return set()
+        return [], False
     before, scores = read_json(folder / SCORING), read_scores(folder)
     stale = {n for n, task in tasks.items() if n in before and before[n] != scoring_options(task)}
     kept = [row for row in scores if row.task not in stale]
-    if len(kept) < len(scores):
-        lines = [json.dumps(row.as_dict(), ensure_ascii=False) + "\n" for row in kept]
-        write_text(folder / SCORES, "".join(lines))
-    return {row.key for row in kept}
+    return kept, len(kept) < len(scores)
 
 
 def _items(tasks: Mapping[str, Task], name: str) -> dict[str, Item]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from mtad.cli.options import jsonable
+from mtad.arguments import jsonable
 from mtad.cli.prompts import Item
 from mtad.pair import Completion
 

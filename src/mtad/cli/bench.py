@@ -10,6 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from mtad.cli.frontier import Flags
+from mtad.cli.settings import flags_of
+
 app = typer.Typer(no_args_is_help=True)
 
 Recipe = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A TOML file.")]
@@ -113,3 +116,19 @@ def _report(
     from mtad.cli.benching import report_results
 
     report_results(folder, output)
+
+
+@app.command("frontier")
+@flags_of(Flags)
+def _frontier(flags: Flags) -> None:
+    """Quality, speed and energy as a threshold moves, and the settings to take from it."""
+    from mtad.cli.benching import draw_frontier
+
+    options = scoring(
+        flags.allow_code_execution,
+        flags.allow_weak_isolation,
+        flags.judge_model,
+        flags.judge_base_url,
+        flags.spider_match,
+    )
+    draw_frontier(flags.sweep(options), flags.output, flags.max_loss)

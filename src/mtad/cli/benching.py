@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +21,14 @@ from rich.progress import (
 )
 
 from mtad.bench.files import RECIPE, write_json
-from mtad.bench.recipe import laid_over, parse, read_recipe
+from mtad.bench.frontier import Sweep, check
+from mtad.bench.frontier_files import Frontier
+from mtad.bench.recipe import laid_over, parse, read_recipe, without_permissions
 from mtad.bench.report import main_table, write_report
 from mtad.bench.results import export, read_recipe_of, read_results
 from mtad.bench.run import run
 from mtad.bench.score import score_folder
+from mtad.errors import DataError
 
 
 def run_recipe(path: Path, output: Path | None, overrides: Mapping[str, Any]) -> None:
@@ -40,7 +45,7 @@ def score_results(folder: Path, overrides: Mapping[str, Any]) -> None:
     recipe = parse(laid_over(read_recipe_of(folder).table, overrides))
     with _progress() as show:
         count = score_folder(recipe, folder, lambda done, total: show("scoring", done, total))
-    write_json(folder / RECIPE, recipe.table)
+    write_json(folder / RECIPE, without_permissions(recipe.table))
     typer.echo(f"{count} new scores in {folder}; next: mtad bench report {folder}", err=True)
 
 
@@ -49,10 +54,29 @@ def report_results(folder: Path, output: Path | None) -> None:
     output = output or folder / "report"
     results = read_results(folder)
     paths = write_report(results, output, title=read_recipe_of(folder).name)
-    export(folder, output / "exports")
+    try:
+        export(folder, output / "exports")
+    except DataError as error:
+        typer.echo(f"left out the files for other programs: {error}", err=True)
     typer.echo(main_table(results))
     pages = [str(path) for path in paths if path.suffix in (".html", ".md")]
     typer.echo(f"written: {', '.join(pages)} and {len(paths) - len(pages)} more", err=True)
+
+
+def draw_frontier(sweep: Sweep, output: Path | None, max_loss: float) -> None:
+    """Decode, score and report a sweep, and write the settings that it recommends."""
+    recipe = sweep.recipe()
+    folder = output or Path("results") / recipe.name
+    check(recipe, folder)
+    with _progress() as show:
+        run(recipe, folder, lambda stage, run_, done, n: show(run_, done, n))
+        score_folder(recipe, folder, lambda done, total: show("scoring", done, total))
+    command = shlex.join(["mtad", *sys.argv[1:]])
+    frontier = Frontier(recipe, read_results(folder), max_loss, command)
+    paths = frontier.write(folder) + export(folder, folder / "report" / "exports")
+    typer.echo(frontier.text())
+    shown = [str(path) for path in paths if path.parent == folder]
+    typer.echo(f"written: {', '.join(shown)} and {len(paths) - len(shown)} more", err=True)
 
 
 @contextmanager
@@ -65,10 +89,15 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(elapsed_when_finished=False),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("preparing", total=None)
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, speed_estimate_period=3600.0) as progress:
+        bar, before = progress.add_task("preparing", total=None), -1
 
         def show(text: str, done: int, total: int) -> None:
+            nonlocal before
+            if before < 0 or done < before:  # what is there already says nothing of the speed
+                progress.reset(bar, completed=done, total=total)
+            before = done
             progress.update(bar, description=text, completed=done, total=total)
 
         yield show

@@ -16,9 +16,10 @@ import torch
 import typer
 from rich.console import Console
 
+from mtad.arguments import describe, jsonable
 from mtad.cli import view
 from mtad.cli.blocks import BlockPainter
-from mtad.cli.options import describe, jsonable, make_method
+from mtad.cli.options import make_method
 from mtad.cli.settings import Settings
 from mtad.errors import PromptError
 from mtad.load import quiet

@@ -11,10 +11,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mtad.arguments import describe, jsonable
 from mtad.cli import view
 from mtad.cli.answers import AnswerFile, Record, record_of
 from mtad.cli.generate import load, new_seed, system_message
-from mtad.cli.options import describe, jsonable
 from mtad.cli.prompts import Item, read_prompts
 from mtad.cli.settings import Settings
 from mtad.errors import MtadError

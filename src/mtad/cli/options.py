@@ -111,23 +111,3 @@ def _first(text: str, kinds: list[Any]) -> Any:
         except (ValueError, KeyError):
             continue
     return _parse(text, kinds[-1])
-
-
-def jsonable(value: Any) -> Any:
-    """The same value for JSON, which has neither infinity nor NaN: they become text."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {str(k): jsonable(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [jsonable(v) for v in value]
-    return value
-
-
-def describe(method: Method) -> dict[str, Any]:
-    """Name, options and contract of a method, for JSON."""
-    return {
-        "name": method.name,
-        "options": jsonable(dataclasses.asdict(method)),
-        "lossless": method.is_lossless,
-    }

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, cast, get_type_hints
 
 import typer
 
 DEBUG = "mtad.debug"
 """Where the click context keeps whether tracebacks are wanted."""
 
+T = TypeVar("T")
 Dtype = Literal["auto", "bfloat16", "float16", "float32", "float64"]
 
 
@@ -240,10 +241,10 @@ def _bias(text: str) -> tuple[int, float]:
         ) from None
 
 
-def flags_of(cls: type[Settings]) -> Callable[[Callable[[Settings], None]], Callable[..., None]]:
-    """A decorator: a function of `Settings` as a command with one parameter per field."""
+def flags_of(cls: type[T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
+    """A decorator: a function of a dataclass of flags as a command with one parameter per field."""
 
-    def wrap(command: Callable[[Settings], None]) -> Callable[..., None]:
+    def wrap(command: Callable[[T], None]) -> Callable[..., None]:
         def with_flags(**values: Any) -> None:
             command(cls(**values))
 

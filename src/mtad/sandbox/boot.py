@@ -16,24 +16,20 @@ import random
 import resource
 import secrets
 import signal
+import struct
 import sys
 import time
 from typing import Any, NoReturn
 
-NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = (
-    0x00020000,
-    0x04000000,
-    0x08000000,
-    0x10000000,
-    0x20000000,
-    0x40000000,
-)
+NEWNS, NEWUTS, NEWIPC = 0x00020000, 0x04000000, 0x08000000
+NEWUSER, NEWPID, NEWNET = 0x10000000, 0x20000000, 0x40000000
 RDONLY, NOSUID, NODEV, NOEXEC, REMOUNT, NOATIME, NODIRATIME = 1, 2, 4, 8, 32, 1024, 2048
 BIND, REC, PRIVATE, RELATIME = 4096, 16384, 1 << 18, 1 << 21
 KEPT = NOSUID | NODEV | NOEXEC | NOATIME | NODIRATIME
 ST_RELATIME = 4096
 DETACH = 2
-PDEATHSIG, DUMPABLE, SUBREAPER, NO_NEW_PRIVS = 1, 4, 36, 38
+PDEATHSIG, DUMPABLE, SECCOMP, SUBREAPER, NO_NEW_PRIVS = 1, 4, 22, 36, 38
+FILTER = 2
 # libc has no function for this call, and its number differs
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}
 NOBODY = 65534
@@ -106,6 +102,8 @@ def build_root(job: Job) -> None:
     mount("none", stage, "tmpfs", NOSUID | NODEV, "mode=755,size=1m")
     for path in job["readonly"]:
         show(path, root + path)
+    for path in job.get("hidden", []):
+        mount("none", root + path, "tmpfs", NOSUID | NODEV, "mode=755,size=4k")
     os.makedirs(f"{root}/tmp", exist_ok=True)
     size = f"mode=1777,nr_inodes=1024,size={job['file_bytes']}"
     seal(stage)
@@ -219,7 +217,7 @@ def change_user() -> None:
 
 
 def limit(job: Job) -> None:
-    """Set the limits of this process and its children."""
+    """Set the limits of this process and its children, and what the kernel refuses them."""
     if sys.platform == "linux":
         call("prctl", NO_NEW_PRIVS, 1, 0, 0, 0)
     seconds = int(job["time_s"]) + 2
@@ -236,6 +234,11 @@ def limit(job: Job) -> None:
         # some systems know a limit and refuse to set it
         with contextlib.suppress(ValueError) if job["is_weak"] else contextlib.nullcontext():
             resource.setrlimit(kind, (value, value))
+    if code := bytes.fromhex(job.get("call_filter", "")):
+        steps = ctypes.create_string_buffer(code, len(code))
+        program = struct.pack("HP", len(code) // 8, ctypes.addressof(steps))
+        with contextlib.suppress(OSError) if job["is_weak"] else contextlib.nullcontext():
+            call("prctl", SECCOMP, FILTER, program, 0, 0)
 
 
 def adopt_orphans() -> None:

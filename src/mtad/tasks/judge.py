@@ -24,6 +24,7 @@ DEFAULT_KEY_ENV: Final = "OPENAI_API_KEY"
 
 _NUM_ASKS: Final = 2
 _MAX_TOKENS: Final = 2048
+_REFUSABLE: Final = re.compile(r"""["'`](temperature|max_tokens)["'`]""")
 _OUTER: Final = " .,;:!?…'\"`*_“”«»"
 _DOUBLE: Final = re.compile(r"\[\[\s*(\d+(?:\.\d+)?)\s*\]\]")
 _SINGLE: Final = re.compile(r"\[\s*(\d+(?:\.\d+)?)\s*\]")
@@ -234,6 +235,11 @@ class EndpointJudge(Judge):
             raise JudgeError(self._nonsense(answer)) from error
 
     def _refusal(self, status: int, text: str) -> str:
+        if status == 400 and (named := _REFUSABLE.search(text)):
+            return (
+                f"the judge {self.model!r} at {self.client.base_url} refuses the setting of "
+                f"{named[1]}: {text[:300]!r}; all judges are asked alike, so name another one"
+            )
         tries = f" (up to {self.max_retries + 1} tries)" if status == 429 or status >= 500 else ""
         return (
             f"the judge {self.model!r} at {self.client.base_url} answered with status {status}"

@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 from typing import Any, ClassVar, Final
-from urllib.parse import quote
 
 from mtad.errors import JudgeError
 from mtad.tasks import fastchat
 from mtad.tasks.judge import DEFAULT_KEY_ENV, EndpointJudge, Grade, Judge, ReferenceJudge, Turn
-from mtad.tasks.task import BUNDLED, Exported, Item, Score, Task
+from mtad.tasks.task import BUNDLED, Exported, Item, Score, Task, file_name
 from mtad.text import Prompt
 
 REFERENCE_JUDGE: Final = "reference"
 
 _NEED_REFERENCE: Final = frozenset({"math", "reasoning", "coding", "arena-hard-200"})
-_MAX_JUDGMENT: Final = 2000
+# far beyond what a judge is allowed to write
+_MAX_JUDGMENT: Final = 20_000
 _TRANSCRIPT_STOPS: Final = ("\nHuman:",)
 
 
@@ -50,6 +50,7 @@ class MTBench(Task):
     name: ClassVar[str] = "mt_bench"
     metric: ClassVar[str] = "score"
     scale: ClassVar[tuple[float, float]] = (1.0, 10.0)
+    is_waiting: ClassVar[bool] = True
     source: ClassVar[str] = (
         "Zheng et al., Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena, 2023; "
         "https://github.com/lm-sys/FastChat, fastchat/llm_judge/data/mt_bench"
@@ -103,7 +104,7 @@ class MTBench(Task):
         detail: dict[str, Any] = {
             "judge": self.judge,
             "ratings": [grade.rating for grade in grades],
-            "judgments": [grade.judgment[:_MAX_JUDGMENT] for grade in grades],
+            "judgments": [grade.judgment[-_MAX_JUDGMENT:] for grade in grades],
         }
         problems = [f"turn {n}: {g.problem}" for n, g in enumerate(grades, 1) if g.rating is None]
         if problems:
@@ -167,7 +168,7 @@ class MTBench(Task):
     def export(self, run: str, samples: Mapping[str, Sequence[Exported]]) -> dict[str, str]:
         """FastChat's files of answers and, where there is a judge, of judgments."""
         groups = [group for group in samples.values() if group]
-        stem = quote(run, safe=" ,=+()")
+        stem = file_name(run)
         answers = fastchat.jsonl(fastchat.answer_row(run, group) for group in groups)
         files = {f"mt_bench/model_answer/{stem}.jsonl": answers}
         rows = [row for group in groups for one in group for row in self._judgment_rows(run, one)]

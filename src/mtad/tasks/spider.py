@@ -19,9 +19,10 @@ from mtad.tasks.sql_match import (
     prepared,
 )
 from mtad.tasks.sql_run import Limits, QueryError, Row, create_statements, opened, run
-from mtad.tasks.task import Exported, Item, Score, Task
+from mtad.tasks.task import Exported, Item, Score, Task, file_name
 
 Match = Literal["official", "authors"]
+PromptForm = Literal["auto", "authors", "create_table"]
 
 TEMPLATE: Final = """\
 Write one SQLite query that answers the question about the database.
@@ -39,6 +40,18 @@ Question: {question}
 SQL:"""
 """The prompt of a data folder that has no prompt.txt."""
 
+AUTHORS_TEMPLATE: Final = """\
+Table market, columns = [*,market_id,town_id,weekday]
+Table town, columns = [*,town_id,title,inhabitants]
+Question: Which towns have more than two markets? List their titles.
+SQL: SELECT town.title FROM town JOIN market ON town.town_id = market.town_id \
+GROUP BY town.town_id HAVING COUNT(*) > 2;
+
+{tables}
+Question: {question}
+SQL:"""
+"""The same example and question with schemas in the form of the MTAD authors' code."""
+
 _PLACEHOLDER: Final = re.compile(r"\{(schema|tables|question)\}")
 _FENCE: Final = re.compile(r"```[^\S\n]*\w*[^\S\n]*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _START: Final = re.compile(r"\b(?:select\b|with\s+\w+\s+as\s*\()", re.IGNORECASE)
@@ -52,9 +65,9 @@ class Spider(Task):
     """The development set of Spider, or any set in its layout.
 
     The folder holds `dev.json` (db_id, question, query), `tables.json` and
-    `database/<db_id>/<db_id>.sqlite`. A `prompt.txt` beside them takes the place of `TEMPLATE`. It
-    has to name {question}, and {schema} for the CREATE TABLE statements or {tables} for one line
-    per table in the form of the MTAD authors' prompt.
+    `database/<db_id>/<db_id>.sqlite`. A `prompt.txt` beside them takes the place of `TEMPLATE`
+    unless `prompt_form` says otherwise. It has to name {question}, and {schema} for the CREATE
+    TABLE statements or {tables} for one line per table as the MTAD authors write a schema.
 
     The official rule compares the rows of both queries: equal as multisets, or as lists if the gold
     query says ORDER BY, up to the order of the columns. Like the official script, it first takes
@@ -63,6 +76,9 @@ class Spider(Task):
     limit scores 0. A gold query that does has no score, and the problem says why.
 
     Attributes:
+        prompt_form: "create_table" for `TEMPLATE`, "authors" for `AUTHORS_TEMPLATE` with one line
+            of columns per table, sorted by name, or "auto": prompt.txt if it is there, else
+            "create_table".
         match: "official", or "authors" for the laxer rule of MTAD's authors: sets of rows with
             sorted cells, whatever their order, on unchanged queries.
         keep_distinct: leave DISTINCT in, for the official rule; the flag of the official script.
@@ -74,6 +90,7 @@ class Spider(Task):
     keep_distinct: bool = False
     timeout_s: float = 30.0
     max_rows: int = 100_000
+    prompt_form: PromptForm = "auto"
 
     name: ClassVar[str] = "spider"
     metric: ClassVar[str] = "execution accuracy"
@@ -81,12 +98,16 @@ class Spider(Task):
     source: ClassVar[str] = "https://yale-lily.github.io/spider"
 
     def __post_init__(self) -> None:
-        if self.match not in get_args(Match):
-            allowed = ", ".join(get_args(Match))
-            raise ValueError(f"match is {self.match!r}; allowed are {allowed}")
+        """Refuse impossible options; in a chat, words before the query may have semicolons."""
+        for option, choices in (("match", Match), ("prompt_form", PromptForm)):
+            if (given := getattr(self, option)) not in get_args(choices):
+                allowed = ", ".join(get_args(choices))
+                raise ValueError(f"{option} is {given!r}; allowed are {allowed}")
         if self.timeout_s <= 0 or self.max_rows < 1:
             given = f"timeout_s={self.timeout_s:g} and max_rows={self.max_rows}"
             raise ValueError(f"{given} were given; give more than 0 s and at least 1 row")
+        if self.chat:
+            object.__setattr__(self, "stops", ())
 
     def prompts(self) -> list[Item]:
         """The questions in the order of dev.json, grouped by database.
@@ -151,12 +172,13 @@ class Spider(Task):
         records = [item.record for item in items.values()]
         gold = [f"{first_statement(r['query'])}\t{r['db_id']}" for r in records]
         files = {"spider/gold.sql": _lines(gold)}
+        stem = file_name(run) if run != "gold" else "%67old"
         seeds = sorted({sample.seed for key in items for sample in samples[key]})
         for seed in seeds:
             answers = [_answer(samples[key], seed) for key in items]
             end = "" if seed == seeds[0] else f".seed{seed}"
             predicted = [" ".join(self.prediction(a).split()) or _NO_ANSWER for a in answers]
-            files[f"spider/{run}{end}.sql"] = _lines(predicted)
+            files[f"spider/{stem}{end}.sql"] = _lines(predicted)
         return files
 
     def _compared(
@@ -193,9 +215,11 @@ class Spider(Task):
         return list(entries)
 
     def _template(self) -> str:
-        """The text of prompt.txt, or the default."""
+        """The prompt with its places still open."""
         path = self.data / "prompt.txt"
-        if not path.is_file():
+        if self.prompt_form == "authors":
+            return AUTHORS_TEMPLATE
+        if self.prompt_form == "create_table" or not path.is_file():
             return TEMPLATE
         text = path.read_text("utf-8").rstrip("\n")
         named = {*_PLACEHOLDER.findall(text)}

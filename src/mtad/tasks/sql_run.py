@@ -3,7 +3,8 @@
 The copy is in memory, so that nothing a query does could reach the file. What bounds a query is its
 time, the number and size of its rows, the length of any one text, and how often its WITH clauses
 may be pasted into each other. What SQLite sorts or deduplicates on the way may lie in temporary
-files of its own, which only the time limit bounds. A single call of a function is not interrupted.
+files of its own, which only the time limit bounds. A single call of a function is not interrupted;
+the length of its texts bounds it.
 """
 
 from __future__ import annotations
@@ -40,8 +41,11 @@ _FORBIDDEN_FUNCTIONS: Final = {
     "writefile",
     "zeroblob",
 }
+# one call of trim, replace or LIKE takes up to the product of two lengths, and is not interrupted:
+# so it stays below a second; a data set's longest text has to fit
+_MAX_LENGTH: Final = 50_000
 _SQLITE_LIMITS: Final = {
-    sqlite3.SQLITE_LIMIT_LENGTH: 1_000_000,
+    sqlite3.SQLITE_LIMIT_LENGTH: _MAX_LENGTH,
     sqlite3.SQLITE_LIMIT_SQL_LENGTH: 20_000,
     sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 1_000,
     sqlite3.SQLITE_LIMIT_ATTACHED: 0,

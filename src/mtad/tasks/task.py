@@ -10,8 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from mtad.text import Message, Prompt
+
+
+def file_name(run: str) -> str:
+    """The run's name as that of a file: in no other folder, not hidden, and no two alike."""
+    quoted = quote(run, safe=" ,=+()")
+    return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
+
 
 BUNDLED = Path(__file__).parent / "data"
 """The small sets that come with mtad, one folder per task, in the formats of the real ones."""
@@ -63,6 +71,7 @@ class Task(ABC):
         scale: the worst and the best score.
         stops: texts that end an answer.
         source: where the data set comes from.
+        is_waiting: whether scoring mostly waits for an answer from elsewhere.
     """
 
     data: Path
@@ -73,6 +82,7 @@ class Task(ABC):
     scale: ClassVar[tuple[float, float]] = (0.0, 1.0)
     stops: ClassVar[tuple[str, ...]] = ()
     source: ClassVar[str]
+    is_waiting: ClassVar[bool] = False
 
     @abstractmethod
     def prompts(self) -> list[Item]:

@@ -70,15 +70,19 @@ def _point(summary: Summary, run: str, line: str, threshold: float | None) -> Fr
 
 
 def pareto_runs(points: Iterable[FrontierPoint]) -> set[str]:
-    """The runs that no other beats in quality and speed, and in energy where all have it."""
+    """The runs that no other beats in quality and speed, and in energy where all have it.
+
+    Where no run has a quality, a low perplexity stands for it.
+    """
     points = list(points)
+    is_scored = any(point.quality.value is not None for point in points)
     with_energy = all(point.energy.value is not None for point in points)
     return {
         str(run)
         for run in pareto(
             {
                 p.run: [
-                    p.quality.value,
+                    p.quality.value if is_scored else _negated(p.perplexity.value),
                     p.speed.value,
                     *([-(p.energy.value or 0.0)] if with_energy else []),
                 ]
@@ -86,6 +90,10 @@ def pareto_runs(points: Iterable[FrontierPoint]) -> set[str]:
             }
         )
     }
+
+
+def _negated(value: float | None) -> float | None:
+    return None if value is None else -value
 
 
 def frontier_plot(points: Sequence[FrontierPoint]) -> Plot:
@@ -152,6 +160,8 @@ def _line(
     places = [point.threshold or 0.0 for point in points]
     axes.errorbar(places, values, yerr=error_bars(estimates), **look, markersize=4, capsize=2)
     ringed = [i for i, point in enumerate(points) if point.run in best]
+    if not ringed:
+        return
     axes.plot(
         [places[i] for i in ringed],
         [values[i] for i in ringed],
