@@ -265,6 +265,12 @@ def test_installed_packages_are_out_of_sight(strong: Isolation) -> None:
     assert run_python(tried(f"open({str(path)!r})"), LIMITS, strong).stdout.startswith("refused")
 
 
+@pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="needs a virtual environment")
+def test_the_virtual_environment_is_out_of_sight(strong: Isolation) -> None:
+    outcome = run_python(tried(f"os.listdir({sys.prefix!r})"), LIMITS, strong)
+    assert outcome.stdout == "refused FileNotFoundError\n", outcome
+
+
 def test_packages_beside_the_standard_library_are_hidden(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -102,7 +102,7 @@ def build_root(job: Job) -> None:
     mount("none", stage, "tmpfs", NOSUID | NODEV, "mode=755,size=1m")
     for path in job["readonly"]:
         show(path, root + path)
-    for path in job.get("hidden", []):
+    for path in job["hidden"]:
         mount("none", root + path, "tmpfs", NOSUID | NODEV, "mode=755,size=4k")
     os.makedirs(f"{root}/tmp", exist_ok=True)
     size = f"mode=1777,nr_inodes=1024,size={job['file_bytes']}"
@@ -234,7 +234,7 @@ def limit(job: Job) -> None:
         # some systems know a limit and refuse to set it
         with contextlib.suppress(ValueError) if job["is_weak"] else contextlib.nullcontext():
             resource.setrlimit(kind, (value, value))
-    if code := bytes.fromhex(job.get("call_filter", "")):
+    if code := bytes.fromhex(job["call_filter"]):
         steps = ctypes.create_string_buffer(code, len(code))
         program = struct.pack("HP", len(code) // 8, ctypes.addressof(steps))
         with contextlib.suppress(OSError) if job["is_weak"] else contextlib.nullcontext():
