@@ -36,7 +36,8 @@ from mtad.stats import Stats
 ROOT = Path(__file__).resolve().parents[1]
 DRAFTERS = {"draft": "the draft model", "target": "the target itself", "none": "no model"}
 HELP_WIDTH = 112
-RESULTS = ROOT / "benchmarks" / "results" / "2026-11-21-cpu-2-cores"
+BENCHMARKS = ROOT / "benchmarks"
+RESULTS = BENCHMARKS / "results" / "2026-11-21-cpu-2-cores"
 
 
 def notice(source: str) -> str:
@@ -240,12 +241,12 @@ def results_page() -> str:
     """docs/results.md: what the recipes gave on the embedded pair."""
     parts = []
     for folder in sorted((RESULTS / "ablations").iterdir()):
-        recipe = ROOT / "benchmarks" / "recipes" / "ablations" / f"{folder.name}.toml"
+        recipe = BENCHMARKS / "recipes" / "ablations" / f"{folder.name}.toml"
         title = recipe.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
         parts += [f"## {folder.name}", title, results_table(folder)]
-    where = RESULTS.relative_to(ROOT)
+    where = f"benchmarks/results/{RESULTS.name}"
     return page(
-        notice(str(where)),
+        notice(where),
         "# Results on the embedded pair",
         f"Rows, conditions, further tables and plots: [{where}](../{where}). What they say: "
         "[Choose a method](choose-a-method.md).\nBrackets are 95 % intervals over items; how they "
@@ -253,6 +254,10 @@ def results_page() -> str:
         "## The paper's comparison",
         "`benchmarks/recipes/embedded.toml`. Options were chosen on other items; see the report.",
         results_table(RESULTS / "embedded"),
+        "## Every method at its fastest",
+        "`benchmarks/recipes/embedded_speed.toml`. Options were chosen by tokens/s alone, on other "
+        "items.",
+        results_table(RESULTS / "embedded_speed"),
         "# Ablations",
         "`benchmarks/recipes/ablations`. Quality only; without a grid, the same options for all: 4 "
         "draft tokens, 4 beams,\nthreshold 0.5 unless the row says otherwise.",

@@ -10,6 +10,7 @@ import sys
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -192,7 +193,9 @@ def test_the_file_map_names_what_exists() -> None:
     assert [p for p in paths if not p.exists()] == []
 
 
+@cache
 def generator() -> types.ModuleType:
+    """docs/generate.py; what it read of the results stays in it."""
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
