@@ -17,6 +17,7 @@ from mtad.bench import meter as meter_module
 from mtad.bench import rapl
 from mtad.bench.energy import Energy, NoEnergy, Reading, total
 from mtad.bench.meter import Meter, Together, find_meter, idle_power_w
+from mtad.bench.nvml import gpu_facts
 from mtad.bench.replay import Recording, Replay
 from mtad.errors import DataError
 
@@ -300,6 +301,12 @@ class FakeNvml:
             raise NVMLError("Not Supported")
         return [int(handle in self.divided), 0]
 
+    def nvmlSystemGetDriverVersion(self) -> str:
+        return "580.1"
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: str) -> int:
+        return {"GPU-y": 350_000, "GPU-z": 700_000}[handle]
+
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
         self.log.append(f"read {handle}")
         if self.broken:
@@ -325,6 +332,14 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
 
 def gpus(*indices: int) -> list[torch.device]:
     return [torch.device("cuda", index) for index in indices]
+
+
+def test_the_conditions_name_driver_and_power_limit(nvml: FakeNvml) -> None:
+    limits = {"cuda:0": 350.0, "cuda:1": 700.0}
+    assert gpu_facts([*gpus(0, 1), CPU]) == {"driver": "580.1", "power_limit_w": limits}
+    nvml.broken = True
+    assert gpu_facts(gpus(0)) == {}
+    assert gpu_facts([CPU]) == {}
 
 
 def test_the_gpu_is_found_by_its_uuid(nvml: FakeNvml, tmp_path: Path) -> None:
@@ -394,7 +409,7 @@ def test_without_the_bindings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 def test_the_bindings_have_what_is_asked_of_them() -> None:
     pynvml = pytest.importorskip("pynvml")
     asked = [name for name in vars(FakeNvml) if name.startswith("nvml")]
-    assert len(asked) == 4 and all(callable(getattr(pynvml, name)) for name in asked)
+    assert len(asked) == 6 and all(callable(getattr(pynvml, name)) for name in asked)
     assert issubclass(pynvml.NVMLError, Exception)
 
 

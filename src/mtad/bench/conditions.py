@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 import mtad
+from mtad.bench.nvml import gpu_facts
 from mtad.bench.plan import PairSpec
 from mtad.lm import Model
 from mtad.pair import ModelPair
@@ -45,6 +46,7 @@ def conditions(pair: ModelPair, spec: PairSpec, more: dict[str, Any]) -> dict[st
         "target": _model(pair.models.target, spec.target),
         "draft": _model(pair.models.draft, spec.draft),
         "model_fingerprint": fingerprint(pair),
+        **gpu_facts([m.device for m in (pair.models.target, pair.models.draft) if m is not None]),
         **more,
     }
     return facts | {"id": _id(facts), "first_used": _now()}

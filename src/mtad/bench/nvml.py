@@ -58,6 +58,27 @@ def find_nvml(devices: Sequence[torch.device]) -> Nvml | NoEnergy:
     return Nvml(handles)
 
 
+def gpu_facts(devices: Sequence[torch.device]) -> dict[str, Any]:
+    """Driver and power limit of the CUDA devices, for the conditions; nothing where NVML is not."""
+    gpus = [device for device in dict.fromkeys(devices) if device.type == "cuda"]
+    if not gpus:
+        return {}
+    try:
+        nvml = _nvml()
+    except ImportError:
+        return {}
+    try:
+        nvml.nvmlInit()
+        limits = {f"cuda:{_index(d)}": _power_limit_w(nvml, _handle(nvml, d)) for d in gpus}
+        return {"driver": str(nvml.nvmlSystemGetDriverVersion()), "power_limit_w": limits}
+    except nvml.NVMLError:
+        return {}
+
+
+def _power_limit_w(nvml: Any, handle: Any) -> float:
+    return float(nvml.nvmlDeviceGetEnforcedPowerLimit(handle)) / 1000
+
+
 def _nvml() -> Any:
     return importlib.import_module("pynvml")
 
