@@ -210,7 +210,8 @@ def test_wrong_files(tmp_path: Path, text: str, words: str) -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     missing = tmp_path / "no.toml"
-    assert "no.toml' does not exist" in refused("generate", "ab", "--config", str(missing))
+    message = refused("generate", "ab", "--config", str(missing))
+    assert "no.toml'doesnotexist" in message.replace(" ", "")  # a long path is broken anywhere
     with pytest.raises(ValueError, match=r"no\.toml cannot be read: No such file"):
         read_config(missing)
     (tmp_path / "bytes.toml").write_bytes(b"method = '\xff'")

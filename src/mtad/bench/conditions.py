@@ -20,7 +20,7 @@ from mtad.bench.plan import PairSpec
 from mtad.lm import Model
 from mtad.pair import ModelPair
 
-_PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "nvidia-ml-py")
+_PACKAGES = ("transformers", "tokenizers", "numpy", "nvidia-ml-py")
 _VOLATILE = ("id", "first_used")
 
 
@@ -79,7 +79,7 @@ def _now() -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    found = {"torch": str(torch.__version__)}  # with the kind of build
     for name in _PACKAGES:
         try:
             found[name] = version(name)
