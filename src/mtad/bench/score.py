@@ -85,15 +85,15 @@ def _score_batch(
     task: Task, items: Mapping[str, Item], batch: Sequence[Sample], rows: Rows
 ) -> None:
     """Score a batch; what was scored before an error or Ctrl-C is kept."""
-    scored: list[Scored] = []
     pool = ThreadPoolExecutor(_NUM_WAITING if task.is_waiting else num_cpus())
+    futures = [pool.submit(_scored, task, items, sample) for sample in batch]
     try:
-        futures = [pool.submit(_scored, task, items, sample) for sample in batch]
         for future in as_completed(futures):
-            scored.append(future.result())
+            future.result()
     finally:
         pool.shutdown(cancel_futures=True)
-        rows.append(row.as_dict() for row in scored)
+        fine = [f for f in futures if not f.cancelled() and f.exception() is None]
+        rows.append(future.result().as_dict() for future in fine)
 
 
 def scoring_options(task: Task) -> dict[str, Any]:
