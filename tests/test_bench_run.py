@@ -724,7 +724,7 @@ def test_results_and_exports_of_a_whole_run(whole: Path, tmp_path: Path) -> None
     assert [*results.tasks] == ["spider"]
     assert [*results.runs] == ["autoregressive", "mtad", "greedy"]
     assert results.reference == "autoregressive"
-    paths = {path.relative_to(tmp_path).as_posix() for path in export(whole, tmp_path)}
+    paths = {path.relative_to(tmp_path).as_posix() for path in export(recipe(), results, tmp_path)}
     assert {"spider/gold.sql", "spider/mtad.sql"} <= paths
     gold, found = ((tmp_path / "spider" / f"{n}.sql").read_text() for n in ("gold", "mtad"))
     assert gold.count("\n") == found.count("\n") == 3

@@ -21,15 +21,15 @@ from mtad.bench.phases import PhaseClock
 from mtad.bench.sample import Sample
 from mtad.pair import Completion, ModelPair
 from mtad.tasks import Item, Task
-from mtad.text import Prompt, encode
+from mtad.text import encode
 
 
 @dataclass
 class _Talk:
-    """An item on its way: the prompts so far and what was answered."""
+    """An item on its way: what the model has read so far, as ids, and what was answered."""
 
     item: Item
-    prompts: list[Prompt] = field(default_factory=list)
+    prompt_ids: list[list[int]] = field(default_factory=list)
     completions: list[Completion] = field(default_factory=list)
 
     @property
@@ -149,7 +149,7 @@ class Answering:
         if begun is not None:
             taken.energy.append(self.meter.between(begun, self.meter.start()))
         for talk, prompt, completion in zip(live, prompts, done, strict=True):
-            talk.prompts.append(prompt)
+            talk.prompt_ids.append(encode(self.pair.tokenizer, prompt))
             talk.completions.append(completion)
 
     def _nlls(self, talks: Sequence[_Talk]) -> list[float | None]:
@@ -158,9 +158,9 @@ class Answering:
             return [None] * len(talks)
         models = self.pair.models
         turns = [
-            (encode(models.tokenizer, prompt), completion.token_ids)
+            (ids, completion.token_ids)
             for talk in talks
-            for prompt, completion in zip(talk.prompts, talk.completions, strict=True)
+            for ids, completion in zip(talk.prompt_ids, talk.completions, strict=True)
         ]
         prompts, outputs = zip(*turns, strict=True)
         sums = iter(
@@ -191,7 +191,7 @@ class Answering:
             answers=talk.answers,
             token_ids=[completion.token_ids for completion in done],
             finish_reasons=[completion.finish_reason for completion in done],
-            num_prompt_tokens=[len(encode(self.pair.tokenizer, p)) for p in talk.prompts],
+            num_prompt_tokens=[len(ids) for ids in talk.prompt_ids],
             stats=[completion.stats.counts() for completion in done],
             nll=nll,
             batch_size=len(job.items),

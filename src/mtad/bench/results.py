@@ -36,13 +36,17 @@ def read_recipe_of(folder: Path) -> Recipe:
     return parse(without_permissions(table))
 
 
-def read_results(folder: Path) -> Results:
+def read_results(folder: Path, recipe: Recipe | None = None) -> Results:
     """Everything that a report says, read from a folder whose samples are scored.
+
+    Args:
+        folder: where the files are.
+        recipe: what they were made with; read from the folder if None.
 
     Raises:
         DataError: a file is missing or damaged.
     """
-    recipe = read_recipe_of(folder)
+    recipe = recipe or read_recipe_of(folder)
     samples, scores = read_samples(folder), read_scores(folder)
     tested = [row for row in scores if row.stage == TEST]
     more = {
@@ -72,16 +76,15 @@ def _further(task: Task, scores: Iterable[Scored]) -> dict[str, dict[str, float]
     return {run: task.more(items) for run, items in runs.items()}
 
 
-def export(folder: Path, output: Path) -> list[Path]:
+def export(recipe: Recipe, results: Results, output: Path) -> list[Path]:
     """Write the test samples in the shapes that the field's own scripts read; the files' paths.
 
     Raises:
-        DataError: a file is missing or damaged, or the data set is another one.
+        DataError: a data set is missing, or is another one than the samples were made with.
     """
-    recipe = read_recipe_of(folder)
-    scores = {row.key: row for row in read_scores(folder)}
+    scores = {row.key: row for row in results.scores}
     rows: dict[tuple[str, str], list[Sample]] = {}
-    for sample in read_samples(folder):
+    for sample in results.samples:
         if sample.stage == TEST:
             rows.setdefault((sample.task, sample.run), []).append(sample)
     items = {n: {i.id: i for i in plan.task.prompts()} for n, plan in recipe.tasks.items()}

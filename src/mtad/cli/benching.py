@@ -52,10 +52,11 @@ def score_results(folder: Path, overrides: Mapping[str, Any]) -> None:
 def report_results(folder: Path, output: Path | None) -> None:
     """Write the report, and the answers in the shapes of the field's own scripts."""
     output = output or folder / "report"
-    results = read_results(folder)
-    paths = write_report(results, output, title=read_recipe_of(folder).name)
+    recipe = read_recipe_of(folder)
+    results = read_results(folder, recipe)
+    paths = write_report(results, output, title=recipe.name)
     try:
-        export(folder, output / "exports")
+        export(recipe, results, output / "exports")
     except DataError as error:
         typer.echo(f"left out the files for other programs: {error}", err=True)
     typer.echo(main_table(results))
@@ -72,8 +73,9 @@ def draw_frontier(sweep: Sweep, output: Path | None, max_loss: float) -> None:
         run(recipe, folder, lambda stage, run_, done, n: show(run_, done, n))
         score_folder(recipe, folder, lambda done, total: show("scoring", done, total))
     command = shlex.join(["mtad", *sys.argv[1:]])
-    frontier = Frontier(recipe, read_results(folder), max_loss, command)
-    paths = frontier.write(folder) + export(folder, folder / "report" / "exports")
+    results = read_results(folder)
+    frontier = Frontier(recipe, results, max_loss, command)
+    paths = frontier.write(folder) + export(recipe, results, folder / "report" / "exports")
     typer.echo(frontier.text())
     shown = [str(path) for path in paths if path.parent == folder]
     typer.echo(f"written: {', '.join(shown)} and {len(paths) - len(shown)} more", err=True)
