@@ -19,9 +19,16 @@ from mtad.bench.statistics import (
     judge,
     mean_of,
     pareto,
-    ratio_of_sums,
+    ratio,
     resamples,
 )
+
+
+def ratio_of_sums(
+    num: np.ndarray, den: np.ndarray, weights: np.ndarray, num_items: int
+) -> Resampled:
+    """The ratio of sums of figures by item."""
+    return ratio(float(num.sum()), float(den.sum()), weights @ num, weights @ den, num_items)
 
 
 def mean(values: Floats, weights: Floats) -> Resampled:

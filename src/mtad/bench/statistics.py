@@ -82,8 +82,8 @@ class Resampled:
 
     def over(self, other: Resampled) -> Resampled:
         """The paired ratio; both must come from the same resamples."""
-        value = divided(np.array([self.value]), np.array([other.value]))[0]
-        draws = divided(self.draws, other.draws)
+        value = _divided(np.array([self.value]), np.array([other.value]))[0]
+        draws = _divided(self.draws, other.draws)
         return Resampled(float(value), draws, min(self.num_items, other.num_items))
 
     def estimate(self) -> Estimate:
@@ -110,19 +110,21 @@ def resamples(strata: Sequence[int], seed: int = 0, num_resamples: int = NUM_RES
     return np.concatenate([np.zeros((num_resamples, 0)), *parts], axis=1).astype(np.float64)
 
 
-def ratio_of_sums(num: Floats, den: Floats, weights: Floats, num_items: int) -> Resampled:
-    """Σ num / Σ den over the items and over each resample.
+def ratio(
+    num: float, den: float, num_draws: Floats, den_draws: Floats, num_items: int
+) -> Resampled:
+    """A ratio of sums over the items, and over each resample.
 
     Args:
-        num, den: (items,), 0 in both for an item that does not take part.
-        weights: (resamples, items) of `resamples`.
+        num, den: the sums over the items that take part.
+        num_draws, den_draws: (resamples,), the sums weighted with each row of `resamples`.
         num_items: items that take part.
     """
-    value = divided(np.array([num.sum()]), np.array([den.sum()]))[0]
-    return Resampled(float(value), divided(weights @ num, weights @ den), num_items)
+    value = _divided(np.array([num]), np.array([den]))[0]
+    return Resampled(float(value), _divided(num_draws, den_draws), num_items)
 
 
-def divided(num: Floats, den: Floats) -> Floats:
+def _divided(num: Floats, den: Floats) -> Floats:
     """Element by element, NaN where the denominator is 0."""
     return np.divide(num, den, out=np.full_like(num, np.nan), where=den != 0)
 

@@ -19,10 +19,10 @@ from mtad.bench.statistics import (
     Estimate,
     Floats,
     Resampled,
-    divided,
     farthest_from_end,
     judge,
     mean_of,
+    ratio,
     resamples,
 )
 
@@ -151,9 +151,7 @@ class Summary:
         num, den, num_draws, den_draws, num_items = (
             np.sum(part, axis=0) for part in zip(*parts, strict=True)
         )
-        value = divided(np.array([num]), np.array([den]))[0]
-        draws = divided(num_draws, den_draws)
-        return metric.finish(Resampled(float(value), draws, int(num_items)))
+        return metric.finish(ratio(float(num), float(den), num_draws, den_draws, int(num_items)))
 
     def _part(
         self, run: str, metric: Metric, task: str, common_with: str | None
