@@ -176,7 +176,7 @@ def test_level_by_level_equals_one_forward(name):
 def test_prefill_in_chunks_equals_one_forward(monkeypatch, name, prefill_tokens):
     model = tiny_model(name)
     expected = path_logits(model, PROMPTS, random_tree(PROMPTS, (), seed=0))
-    monkeypatch.setattr(mtad.lm, "PREFILL_TOKENS", prefill_tokens)
+    monkeypatch.setitem(mtad.lm.PREFILL_TOKENS, "cpu", prefill_tokens)
     lm = prefilled(model, PROMPTS)
     with torch.inference_mode():
         torch.testing.assert_close(lm.forward(random_tree(PROMPTS, (), 0)), expected, **CLOSE)
@@ -203,7 +203,7 @@ def test_a_long_prompt_never_makes_a_large_mask(num_rows):
     prompt = [i % VOCAB for i in range(4_000)]
     params = SamplingParams(max_new_tokens=3)
     complete(model, model, MMTAD(), [prompt, prompt[:100]][:num_rows], params)
-    chunk = mtad.lm.PREFILL_TOKENS // num_rows
+    chunk = mtad.lm.PREFILL_TOKENS["cpu"] // num_rows
     assert len(shapes) > 4_000 // chunk
     for rows, heads, queries, keys in shapes:
         assert (rows, heads) == (num_rows, 1)
@@ -221,7 +221,7 @@ def test_commit_moves_the_accepted_rows_and_touches_nothing_else(target):
         buffers = [tensor for layer in lm._layers for tensor in (layer.keys, layer.values)]
         before = [tensor.clone() for tensor in buffers]
         lengths = lm.lengths.tolist()
-        lm.commit(path, torch.tensor([3, 3, 1]), longest=20)
+        lm.commit(path, torch.tensor([3, 3, 1]))
     after = [tensor for layer in lm._layers for tensor in (layer.keys, layer.values)]
     assert [t.data_ptr() for t in buffers] == [t.data_ptr() for t in after]
     for old, new in zip(before, after, strict=True):
@@ -239,7 +239,7 @@ def test_a_chain_is_committed_without_moving_anything(target, monkeypatch):
     with torch.inference_mode():
         lm.forward(random_tree(PROMPTS, (1, 1), seed=3))
         buffers = [layer.keys.clone() for layer in lm._layers]
-        lm.commit(None, torch.tensor([2, 0, 1]), longest=20)
+        lm.commit(None, torch.tensor([2, 0, 1]))
     assert lm.lengths.tolist() == [len(p) + n for p, n in zip(PROMPTS, [2, 0, 1], strict=True)]
     assert all(torch.equal(a, b.keys) for a, b in zip(buffers, lm._layers, strict=True))
 

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import Text
 
-from mtad.drafting import Beams, beams, sampled_tree
+from mtad.beams import Beams, beams
+from mtad.drafting import sampled_tree
 from mtad.noise import Noise
 from mtad.prefix import Prefix
 from mtad.sampling import SamplingParams, Warper

@@ -171,15 +171,15 @@ def test_bad_padding_of_a_neighbour_is_no_error(target):
 
 
 def test_a_cache_that_does_not_fit_is_refused_before_it_is_allocated(target, monkeypatch):
-    monkeypatch.setattr(mtad.cache, "_free_bytes", lambda device: 1e6)
+    monkeypatch.setattr(mtad.cache, "free_bytes", lambda device: 1e6)
     model = random_llama(hidden=64, context=100_000)
     with pytest.raises(CacheMemoryError) as caught:
         complete(model, model, CHAIN, [[1]] * 8, short(50_000))
     message = str(caught.value)
     # keys and values × layers × rows × slots × heads × head size × bytes
-    needed = 2 * 2 * 8 * 50_005 * 2 * 16 * 4
+    needed = 2 * 2 * 8 * 50_176 * 2 * 16 * 4
     assert f"{needed / 2**30:.2f} GiB" in message
-    assert "8 rows of 50005 tokens" in message
+    assert "8 rows of 50176 tokens" in message
     assert "0.00 GiB are free" in message
     assert "lower max_batch_size, max_new_tokens or the prompt's length" in message
 
@@ -199,10 +199,10 @@ def test_a_failing_allocation_says_the_same(target, monkeypatch):
 
 
 def test_enough_memory_is_enough(target, monkeypatch):
-    needed = 2 * 2 * 1 * (1 + 6 + 1) * 2 * 8 * 4
-    monkeypatch.setattr(mtad.cache, "_free_bytes", lambda device: float(needed))
+    needed = 2 * 2 * 1 * mtad.lm.bucket_of(1 + 6 + 1) * 2 * 8 * 4
+    monkeypatch.setattr(mtad.cache, "free_bytes", lambda device: float(needed))
     assert len(token_ids(target, None, Autoregressive(), [[1]], short(6))[0]) == 6
-    monkeypatch.setattr(mtad.cache, "_free_bytes", lambda device: needed - 1.0)
+    monkeypatch.setattr(mtad.cache, "free_bytes", lambda device: needed - 1.0)
     with pytest.raises(CacheMemoryError):
         complete(target, None, Autoregressive(), [[1]], short(6))
 

@@ -27,7 +27,7 @@ from conftest import (
 )
 from oracles import Blocks, Law, Text
 
-from mtad.drafting import beams
+from mtad.beams import beams
 from mtad.lm import LM
 from mtad.methods.spectr import division_factor
 from mtad.noise import Noise

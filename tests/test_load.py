@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from saved_pair import EOS, PADDED_ROWS, folder, tokenizer
+from tiny import tiny_model
 from tokenizers import AddedToken, Tokenizer, models
 
 from mtad.errors import (
@@ -19,7 +20,8 @@ from mtad.errors import (
     UnsupportedModelError,
     VocabularyMismatchError,
 )
-from mtad.load import join, load_models
+from mtad.load import _needed_bytes, join, load_models
+from mtad.memory import memory_of
 from mtad.pair import ModelPair, load_pair
 from mtad.support import embedding_rows, require_tree_support
 from mtad.testing import random_llama
@@ -96,6 +98,49 @@ def test_missing_weights(tmp_path: Path) -> None:
     edit(path / "config.json", num_hidden_layers=3, layer_types=None)
     with pytest.raises(CheckpointError, match=r"lacks \d+ weights, such as 'model\.layers\.2"):
         load_models(path)
+
+
+def test_models_that_do_not_fit_are_refused_before_they_are_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    models = load_models(folder() / TARGET, folder() / DRAFT)
+    assert models.draft is not None
+    needs = [memory_of([m], 1, 1).total_bytes for m in (models.target, models.draft)]
+    free = [float(sum(needs))]
+    monkeypatch.setattr("mtad.memory.free_bytes", lambda device: free[0])
+    load_models(folder() / TARGET, folder() / DRAFT)
+    free[0] -= 1
+    with monkeypatch.context() as patch:
+        patch.setattr("mtad.load.load_model", None)  # it would fail if called
+        with pytest.raises(CheckpointError, match=r"'cpu', 0\.00 GiB are free.* the draft .*dtype"):
+            load_models(folder() / TARGET, folder() / DRAFT)
+    load_models(folder() / TARGET)
+    load_models(folder() / TARGET, folder() / DRAFT, dtype="bfloat16")
+    load_models(folder() / TARGET, folder() / DRAFT, draft_dtype="bfloat16")
+
+
+@pytest.mark.parametrize("why", ["quantised", "options", "no dtype", "dear on meta"])
+def test_what_cannot_be_told_is_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    path = copy_of(TARGET, tmp_path)
+    options: dict[str, Any] = {}
+    if why == "quantised":
+        edit(path / "config.json", quantization_config={"quant_method": "bitsandbytes"})
+    elif why == "no dtype":
+        edit(path / "config.json", dtype=None)
+    elif why == "options":
+        options = {"num_hidden_layers": 1}
+    else:
+        monkeypatch.setattr("mtad.load.memory_of", None)
+    assert _needed_bytes(path, "auto", options) == 0
+
+
+def test_random_numbers_are_not_drawn_before_loading() -> None:
+    state = torch.get_rng_state()
+    assert _needed_bytes(folder() / TARGET, "auto", {}) > 0
+    assert _needed_bytes(folder() / "nowhere", "auto", {}) == 0
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_no_tokenizer(tmp_path: Path) -> None:
@@ -265,10 +310,12 @@ def test_weights_that_are_not_finite_are_left_to_the_engine() -> None:
 
 
 def test_eager_attention_is_switched() -> None:
-    model = random_llama()
-    model.set_attn_implementation("eager")
-    join(model, None, None)
-    assert model.config._attn_implementation == "sdpa"
+    alike = tiny_model("gpt2")
+    alike.config.num_key_value_heads = alike.config.num_attention_heads
+    for model, implementation in ((alike, "sdpa"), (random_llama(), "mtad")):
+        model.set_attn_implementation("eager")
+        join(model, None, None)
+        assert model.config._attn_implementation == implementation
 
 
 def test_several_eos_tokens() -> None:

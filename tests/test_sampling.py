@@ -280,8 +280,14 @@ def test_noise_is_uniform() -> None:
         assert stats.kstest(numbers.numpy(), "uniform").pvalue > 1e-4
 
 
+def test_numbers_can_be_had_without_those_before_them() -> None:
+    whole = noise(SEEDS[:3]).uniform("a", 4, 50).flatten(1)
+    index = torch.tensor([[199, 0, 7], [7, 8, 9], [150, 150, 1]])
+    assert torch.equal(noise(SEEDS[:3]).uniform_at("a", index), whole.gather(1, index))
+
+
 def test_gumbel_numbers_have_their_law() -> None:
-    numbers = noise(SEEDS).gumbel("a").double().numpy()
+    numbers = noise(SEEDS).gumbel_at("a", torch.zeros(1, dtype=torch.int64))[:, 0].double().numpy()
     assert stats.kstest(numbers, "gumbel_r").pvalue > 1e-4
 
 

@@ -11,16 +11,20 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import PROMPTS, VOCAB, label, tiny_model, variants
+from recorder import Watch, tensors
+from tiny import ARCHITECTURES, PROMPTS, VOCAB, label, tiny_model, variants
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from mtad.engine import Request, _block_tokens, _prefix, _where
+from mtad.engine import Request, Session, _block_tokens
+from mtad.graphs import mapped
 from mtad.lm import LM, Model
 from mtad.method import Method
+from mtad.methods.autoregressive import Autoregressive
 from mtad.noise import Noise
 from mtad.prefix import Prefix
+from mtad.requests import prefix_of
 from mtad.sampling import SamplingParams, Warper
 from mtad.tree import TokenTree
 
@@ -61,7 +65,7 @@ def inputs(method: Method, mode: FakeTensorMode) -> tuple[Prefix, Warper, Noise]
     settings = JOINT_SETTINGS if method.drafter == "target" else SETTINGS
     settings = [replace(p, max_new_tokens=min(p.max_new_tokens, 8)) for p in settings]
     requests = [Request(p, s) for p, s in zip(PROMPTS, settings, strict=False)]
-    prefix = _prefix(requests, 8, 24, torch.device("cpu"))
+    prefix = prefix_of(requests, 8, 24, torch.device("cpu"))
     warp = Warper.of([r.sampling for r in requests], VOCAB, torch.device("cpu"))
     noise = Noise(torch.arange(len(requests)), prefix.num_new)
     return tuple(faked(value, mode) for value in (prefix, warp, noise))
@@ -83,32 +87,65 @@ ON_MODELS = [(method, "llama") for method in FIXED]
 ON_MODELS += [(method, name) for method in FIXED[-2:] for name in ("gpt2", "gemma3_text")]
 
 
+def opened(model: Model, method: Method) -> Session:
+    """A session that has read the prompts, its tensors without values."""
+    settings = JOINT_SETTINGS if method.drafter == "target" else SETTINGS
+    settings = [replace(p, max_new_tokens=min(p.max_new_tokens, 8)) for p in settings]
+    requests = [Request(p, s) for p, s in zip(PROMPTS, settings, strict=False)]
+    with torch.inference_mode():
+        session = Session(model, model, method, requests, VOCAB)
+        state = session._state
+        state.bind(mapped(torch.empty_like, state.values))
+    return session
+
+
 @pytest.mark.parametrize(("method", "name"), ON_MODELS, ids=lambda v: getattr(v, "name", v))
 def test_a_whole_iteration_on_a_real_model_never_reads_a_value(method, name):
-    with FakeTensorMode() as mode:
-        model: Model = tiny_model(name)
-        prefix, warp, noise = inputs(method, mode)
-        rows = prefix.lengths.shape[0]
-        target = opened(model, method, rows)
-        drafter = target if method.drafter == "target" else opened(model, method, rows)
-        warp = warp.at(prefix)
-        tree = method.draft(drafter, prefix, warp, noise)
-        verdict = method.verify(tree, target.forward(tree), warp, noise)
-        for lm in (target, drafter):
-            path = _where(tree, verdict.path, drafter=lm is not target)
-            lm.commit(path, verdict.num_accepted, longest=20)
+    with FakeTensorMode(), torch.inference_mode():
+        session = opened(tiny_model(name), method)
+        committed = session._iterate(lambda phase: None)
+    assert len(committed) == len(session.rows)
 
 
-def opened(model: Model, method: Method, rows: int) -> LM:
-    """A cache that has read the prompts."""
-    lm = LM(model, "target", VOCAB, rows, 64 + method.num_nodes(VOCAB, 8))
-    lm.prefill(PROMPTS[:rows])
-    return lm
+@pytest.mark.parametrize("method", FIXED, ids=label)
+def test_everything_of_an_iteration_is_on_the_models_device(method):
+    """What is made on the host would have to be copied, and a device would wait for it."""
+    assert_on_device(method, "llama")
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_nothing_of_any_architecture_comes_from_the_host(name):
+    assert_on_device(FIXED[-2], name)
+
+
+def assert_on_device(method: Method, name: str) -> None:
+    def check(function, args, kwargs, run):
+        result = run()
+        assert {t.device.type for t in tensors((args, kwargs, result))} <= {"meta"}, function
+        return result
+
+    session = opened(tiny_model(name).to("meta"), method)
+    with torch.inference_mode(), Watch(check):
+        session._iterate(lambda phase: None)
+
+
+def test_a_tensor_on_the_host_is_noticed():
+    class Elsewhere(Autoregressive):
+        def draft(self, lm, prefix, warp, noise):
+            torch.arange(3)
+            return super().draft(lm, prefix, warp, noise)
+
+    with pytest.raises(AssertionError, match="arange"):
+        assert_on_device(Elsewhere(), "llama")
 
 
 def test_a_read_is_noticed():
     """BiLD asks once per draft step whether any row goes on; the checks above would catch it."""
     method = next(m for m in variants() if m.name == "bild")
+    with FakeTensorMode(), torch.inference_mode():
+        session = opened(tiny_model("llama"), method)
+        with pytest.raises(DataDependentOutputException):
+            session._iterate(lambda phase: None)
     with FakeTensorMode() as mode:
         prefix, warp, noise = inputs(method, mode)
         with pytest.raises(DataDependentOutputException):

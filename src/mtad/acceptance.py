@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mtad.method import Verdict
 from mtad.noise import Noise, first_argmax, sample
-from mtad.sampling import NEVER
 from mtad.tree import TokenTree
+from mtad.truncation import NEVER
 
 EMPTY = 1e-12
 """A residual of less mass than this is a rounding event."""

@@ -110,7 +110,8 @@ class SlotLayer(CacheLayerMixin):
         return self.address.capacity
 
 
-def _free_bytes(device: torch.device) -> float:
+def free_bytes(device: torch.device) -> float:
+    """Memory of a device that can be had, what torch keeps for itself included."""
     if device.type == "cuda":
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return float(torch.cuda.mem_get_info(device)[0] + held)
@@ -123,7 +124,7 @@ def _needed_bytes(shapes: Sequence[tuple[int, ...]], like: Tensor, address: Addr
 
 def _require_memory(shapes: Sequence[tuple[int, ...]], like: Tensor, address: Address) -> None:
     """Refuse buffers that cannot fit before the first of them is allocated."""
-    if _needed_bytes(shapes, like, address) > _free_bytes(like.device):
+    if _needed_bytes(shapes, like, address) > free_bytes(like.device):
         raise _memory_error(shapes, like, address)
     address.fits = True
 
@@ -131,7 +132,7 @@ def _require_memory(shapes: Sequence[tuple[int, ...]], like: Tensor, address: Ad
 def _memory_error(
     shapes: Sequence[tuple[int, ...]], like: Tensor, address: Address
 ) -> CacheMemoryError:
-    needed, free = _needed_bytes(shapes, like, address), _free_bytes(like.device)
+    needed, free = _needed_bytes(shapes, like, address), free_bytes(like.device)
     return CacheMemoryError(
         f"the KV cache needs {needed / 2**30:.2f} GiB ({address.num_rows} rows of "
         f"{address.capacity} tokens in {like.dtype}) and {free / 2**30:.2f} GiB are free; lower "

@@ -2,44 +2,33 @@
 
     prefix ─draft(drafter)─▶ tree ─target.forward─▶ logits ─verify─▶ verdict ─commit─▶ Step
 
-The loop never asks which method it runs, and reads one tensor back to the host per iteration: what
-was accepted. Clipping at EOS, stop and budget happens in one place, `_clip`. Knows no tokenizer.
+The loop never asks which method it runs. An iteration is a tensor program, `_iterate`, and one read
+of what it accepted. Clipping at EOS, stop and budget happens in one place, `_clip`. Knows no
+tokenizer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mtad.errors import ContextLengthError, NonFiniteLogitsError, PromptError
-from mtad.lm import LM, NOWHERE, Model, context_of
+from mtad.capture import OnPhase as OnPhase
+from mtad.errors import NonFiniteLogitsError
+from mtad.graphs import Graphs, State
+from mtad.lm import LM, NOWHERE, Model, bucket_of
 from mtad.method import Method, Verdict
 from mtad.noise import Noise
-from mtad.prefix import Prefix, select_rows
-from mtad.sampling import SamplingParams, Warper
+from mtad.prefix import select_rows
+from mtad.requests import Request as Request
+from mtad.requests import check_requests as check_requests
+from mtad.requests import prefix_of, seeds_of
+from mtad.sampling import Warper
+from mtad.tapes import Tapes
 from mtad.tree import TokenTree
-
-OnPhase = Callable[[str], None]
-"""Told "draft", "target", "verify" and "commit" as they begin, and "end" after each iteration."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """One text to complete.
-
-    Attributes:
-        prompt_ids: at least one token id.
-        sampling: how to sample and when to end.
-        stop: called with every new token in order; true ends the text after that token.
-    """
-
-    prompt_ids: Sequence[int]
-    sampling: SamplingParams = field(default_factory=SamplingParams)
-    stop: Callable[[int], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +70,8 @@ class Session:
         requests: what to decode, one row each.
         vocab: number of token ids in use; logits beyond are padding.
         on_phase: called at the borders of an iteration's phases, to time them.
+        graphs: captures the iterations; None for CUDA graphs of its own where the models are on
+            one GPU, and none elsewhere.
     """
 
     def __init__(
@@ -91,32 +82,37 @@ class Session:
         requests: Sequence[Request],
         vocab: int,
         on_phase: OnPhase | None = None,
+        graphs: Graphs | Tapes | None = None,
     ) -> None:
         check_requests(target, draft, method, requests, vocab)
         self.method, self.requests = method, list(requests)
-        self._begin: OnPhase = on_phase or (lambda phase: None)
+        self._begin: OnPhase = on_phase or _nothing
         self.rows = [i for i, r in enumerate(requests) if r.sampling.max_new_tokens > 0]
         self.lms: list[LM] = []
         if self.rows:
             self._open(target, draft, [requests[i] for i in self.rows], vocab)
+        self.graphs = graphs or Graphs.on(d for lm in self.lms for d in lm.devices)
 
     def _open(self, target: Model, draft: Model | None, live: list[Request], vocab: int) -> None:
         """Allocate the caches and read the prompts."""
         horizon = max(r.sampling.max_new_tokens for r in live)
         longest = max(len(r.prompt_ids) + r.sampling.max_new_tokens for r in live)
-        size = (len(live), longest + self.method.num_nodes(vocab, horizon))
+        self.room = self.method.num_nodes(vocab, horizon)
+        size = (len(live), bucket_of(longest + self.room))
         self.target = LM(target, "target", vocab, *size)
         self.drafter: LM | None = self.target if self.method.drafter == "target" else None
         if draft is not None and self.method.drafter == "draft":
             self.drafter = LM(draft, "draft", vocab, *size)
         self.lms = list({id(lm): lm for lm in (self.target, self.drafter) if lm}.values())
         device = self.target.device
-        self.prefix = _prefix(live, horizon, longest, device)
+        bound = horizon if self.method.drafter == "target" else bucket_of(horizon)
+        self.prefix = prefix_of(live, bound, bucket_of(longest), device)
         self.warper = Warper.of([r.sampling for r in live], vocab, device)
-        self.seeds = torch.tensor([_int64(r.sampling.seed) for r in live], device=device)
+        self.seeds = seeds_of(live, device)
         self.lengths = [len(r.prompt_ids) for r in live]
         for lm in self.lms:
             lm.prefill([r.prompt_ids for r in live])
+        self._look_ahead()
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # so that the times of prefill and decode can be told
 
@@ -129,37 +125,64 @@ class Session:
 
     def step(self) -> Step:
         """One iteration of the method for every running row."""
-        self._begin("draft")
+        committed = self._iterated().tolist()
+        blocks = [self._clip(row, values) for row, values in enumerate(committed)]
+        self._leave([row for row, b in enumerate(blocks) if b.finish_reason])
+        self._look_ahead()
+        self._begin("end")
+        return Step(tuple(blocks))
+
+    @property
+    def graph_reason(self) -> str | None:
+        """Why the iterations run eagerly; None where they are captured, or will be."""
+        return self.graphs.reason(repr(self.method))
+
+    def _iterated(self) -> Tensor:
+        """What `_iterate` returns, from its captured graph where there is one."""
+        split = self._begin is not _nothing
+        return self.graphs.run(repr(self.method), self._state, self._iterate, self._begin, split)
+
+    @property
+    def _state(self) -> State:
+        """All that changes from one iteration to the next."""
+        own: list[tuple[object, str]] = [(self, name) for name in ("prefix", "warper", "seeds")]
+        caches = [(lm, name) for lm in self.lms for name in LM.STATE]
+        return State([*own, *caches], [buffer for lm in self.lms for buffer in lm.buffers])
+
+    def _iterate(self, begin: OnPhase) -> Int[Tensor, "rows columns"]:
+        """What an iteration committed, for `_clip`; a tensor program that reads nothing back."""
+        begin("draft")
         warp = self.warper.at(self.prefix)
         noise = Noise(self.seeds, self.prefix.num_new)
         tree = self.method.draft(self.drafter, self.prefix, warp, noise)
-        self._begin("target")
+        begin("target")
         logits = self.target.forward(tree)
-        self._begin("verify")
+        begin("verify")
         verdict = self.method.verify(tree, logits, warp, noise)
-        self._begin("commit")
-        step = self._commit(tree, verdict)
-        self._begin("end")
-        return step
+        begin("commit")
+        return self._commit(tree, verdict)
 
-    def _commit(self, tree: TokenTree, verdict: Verdict) -> Step:
+    def _commit(self, tree: TokenTree, verdict: Verdict) -> Tensor:
+        """Lengthen the text and the caches by the block; per row what `_clip` takes apart."""
         block = _block_tokens(tree, verdict)
         self.prefix = self.prefix.append(block, verdict.num_accepted + 1)
-        blocks = self._read(block, tree, verdict)
         for lm in self.lms:
-            path = _where(tree, verdict.path, drafter=lm is not self.target)
-            lm.commit(path, verdict.num_accepted, max(self.lengths) - 1)
-        self._leave([row for row, b in enumerate(blocks) if b.finish_reason])
-        return Step(tuple(blocks))
-
-    def _read(self, block: Tensor, tree: TokenTree, verdict: Verdict) -> list[Block]:
-        """The one read of the iteration: what every row got."""
+            lm.commit(_where(tree, verdict.path, lm is not self.target), verdict.num_accepted)
         alive = tree.alive[:, 1:]
         depth = torch.where(alive, tree.depths[1:], 0).amax(1) if tree.depth else alive.sum(1)
         bad = [lm.bad_position.to(block.device) for lm in self.lms]
         columns = [verdict.num_accepted, alive.sum(1), depth, *bad]
-        host = torch.cat([torch.stack(columns, dim=1), block], dim=1).tolist()
-        return [self._clip(row, values) for row, values in enumerate(host)]
+        return torch.cat([torch.stack(columns, dim=1), block], dim=1)
+
+    def _look_ahead(self) -> None:
+        """Tell the models how far the next iteration may reach.
+
+        The bound grows in steps of a bucket: all shapes of an iteration follow from it, and one
+        bucket of attention serves all forwards of many iterations.
+        """
+        reach = max(self.lengths, default=1) - 1 + self.room
+        for lm in self.lms:
+            lm.longest = bucket_of(reach) - self.room
 
     def _clip(self, row: int, values: list[int]) -> Block:
         """The block of a row, cut at the first EOS, stop or end of the budget."""
@@ -218,68 +241,8 @@ def decode(
     yield from session.run()
 
 
-def check_requests(
-    target: Model, draft: Model | None, method: Method, requests: Sequence[Request], vocab: int
-) -> None:
-    """Refuse requests that cannot be decoded, naming the first one and why; as for `Session`.
-
-    Raises:
-        ValueError: the draft is missing, or a sampling setting that the method can't honour.
-        PromptError, ContextLengthError: see `mtad.errors`.
-    """
-    contexts = {"target": context_of(target)}
-    if method.drafter == "draft":
-        if draft is None:
-            raise ValueError(f"{method.name} needs a draft model and none was given")
-        contexts["draft"] = context_of(draft)
-    for index, request in enumerate(requests):
-        method.check(request.sampling)
-        _check_prompt(index, request, vocab)
-        for name, context in contexts.items():
-            _check_context(index, request, name, context)
-
-
-def _check_prompt(index: int, request: Request, vocab: int) -> None:
-    if not request.prompt_ids:
-        raise PromptError(
-            f"request {index}: the prompt is empty; give at least one token (the tokenizer may "
-            "have no BOS token)"
-        )
-    for token in (*request.prompt_ids, *request.sampling.eos_token_ids):
-        if not 0 <= token < vocab:
-            raise PromptError(
-                f"request {index}: token id {token} is not in the vocabulary of {vocab} tokens"
-            )
-
-
-def _check_context(index: int, request: Request, name: str, context: int | None) -> None:
-    prompt, new = len(request.prompt_ids), request.sampling.max_new_tokens
-    if context is not None and prompt + new > context:
-        raise ContextLengthError(
-            f"request {index}: the prompt has {prompt} tokens and max_new_tokens is {new}, "
-            f"together {prompt + new}; the {name} model's context is {context} tokens: shorten "
-            f"the prompt or set max_new_tokens to at most {max(0, context - prompt)}"
-        )
-
-
-def _prefix(requests: Sequence[Request], horizon: int, width: int, device: torch.device) -> Prefix:
-    def column(values: list[int]) -> Tensor:
-        return torch.tensor(values, device=device, dtype=torch.int64)
-
-    def table(rows: list[list[int]], width: int, fill: int) -> Tensor:
-        padded = [[*row, *[fill] * (width - len(row))] for row in rows]
-        return torch.tensor(padded, device=device, dtype=torch.int64)
-
-    eos = [list(r.sampling.eos_token_ids) for r in requests]
-    lengths = column([len(r.prompt_ids) for r in requests])
-    return Prefix(
-        tokens=table([list(r.prompt_ids) for r in requests], width, 0),
-        lengths=lengths,
-        prompt_lengths=lengths,
-        budgets=column([r.sampling.max_new_tokens for r in requests]),
-        eos=table(eos, max(1, *map(len, eos)), -1) if eos else table([], 1, -1),
-        horizon=horizon,
-    )
+def _nothing(phase: str) -> None:
+    """Nobody asked to be told."""
 
 
 def _block_tokens(tree: TokenTree, verdict: Verdict) -> Int[Tensor, "rows width"]:
@@ -293,8 +256,3 @@ def _where(tree: TokenTree, path: Tensor, drafter: bool) -> Int[Tensor, "rows de
     if drafter and tree.draft_slots is not None:
         return tree.draft_slots.gather(1, path)
     return None if tree.is_chain else path
-
-
-def _int64(seed: int) -> int:
-    """A seed as a signed 64-bit number."""
-    return (seed + 2**63) % 2**64 - 2**63

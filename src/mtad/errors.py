@@ -21,7 +21,7 @@ class MtadError(Exception):
 
 
 class CheckpointError(MtadError):
-    """A checkpoint is missing, incomplete or unreadable."""
+    """A checkpoint is missing, incomplete, unreadable, or larger than the free memory."""
 
 
 class UnsupportedModelError(MtadError):

@@ -22,11 +22,20 @@ from mtad.tree import TokenTree
 
 Model = PreTrainedModel
 BUCKET = 256
-"""Attention reads a prefix of the buffer whose length is a multiple of this."""
-PREFILL_TOKENS = 2048
-"""Most prompt tokens, over all rows, that one forward of the prefill feeds."""
+"""Attention reads a prefix of the buffer whose length is a multiple of this, once it is as long."""
+SMALLEST = 64
+"""Shorter prefixes are powers of two, from this on."""
+PREFILL_TOKENS = {"cpu": 256, "cuda": 2048}
+"""Most prompt tokens, over all rows, that one forward of the prefill feeds, by kind of device."""
 NOWHERE = 2**62
 """Position that stands for 'no bad logits seen'."""
+
+
+def bucket_of(length: int) -> int:
+    """`length` rounded up, so that few shapes occur."""
+    if length > BUCKET:
+        return -(-length // BUCKET) * BUCKET
+    return min(BUCKET, max(SMALLEST, 1 << (length - 1).bit_length()))
 
 
 class LM:
@@ -36,8 +45,13 @@ class LM:
         name: "target" or "draft", for messages.
         vocab: logits are cut to this many token ids (padded embedding rows are dropped).
         lengths: (B,) committed tokens in the cache, one less than the text has.
+        longest: a bound on `lengths` that the host knows; how much a forward attends over, hence
+            every shape, follows from it.
         bad_position: (B,) text position of the first NaN or infinity seen, `NOWHERE` if none.
     """
+
+    STATE = ("lengths", "bad_position", "longest")
+    """What changes from one iteration to the next, besides the contents of the buffers."""
 
     def __init__(self, model: Model, name: str, vocab: int, num_rows: int, capacity: int) -> None:
         config = model.config.get_text_config()
@@ -50,7 +64,7 @@ class LM:
         self._layers = layers
         self._cache = Cache(layers=list(layers))
         self._window, self._layer_types = _attention_pattern(config)
-        self._longest = 0
+        self.longest = 0
         self.lengths = torch.zeros(0, dtype=torch.int64, device=self.device)
         self.bad_position = torch.zeros(0, dtype=torch.int64, device=self.device)
 
@@ -58,6 +72,17 @@ class LM:
     def num_rows(self) -> int:
         """Rows in use, B."""
         return self.lengths.shape[0]
+
+    @property
+    def buffers(self) -> list[Tensor]:
+        """All keys and values; they stay where they are once the first forward has been run."""
+        ready = [layer for layer in self._layers if layer.is_initialized]
+        return [buffer for layer in ready for buffer in (layer.keys, layer.values)]
+
+    @property
+    def devices(self) -> set[torch.device]:
+        """Where the model's weights are."""
+        return {weight.device for weight in self.model.parameters()}
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> None:
         """Add one row per prompt and read all but its last token, a chunk at a time."""
@@ -67,8 +92,8 @@ class LM:
         fresh = torch.tensor([len(p) - 1 for p in prompts], device=self.device)
         self.lengths = torch.cat([self.lengths, fresh])
         self.bad_position = torch.cat([self.bad_position, torch.full_like(fresh, NOWHERE)])
-        self._longest = max(self._longest, longest)
-        chunk = max(1, PREFILL_TOKENS // len(prompts))
+        self.longest = max(self.longest, longest)
+        chunk = max(1, PREFILL_TOKENS.get(self.device.type, 256) // len(prompts))
         for start in range(0, longest, chunk):
             self._read(tokens[:, start : start + chunk], start, first)
 
@@ -96,7 +121,7 @@ class LM:
             return self._score(tree, tree.last_level)
         positions = torch.stack([(self.lengths - 1).clamp(min=0), self.lengths], dim=1)
         tokens = torch.stack([tree.previous, tree.tokens[:, 0]], dim=1).to(self.device)
-        keys = torch.arange(self._open(positions, self._longest + 1), device=self.device)
+        keys = torch.arange(self._open(positions, self.longest + 1), device=self.device)
         visible = keys <= positions[:, :, None]
         logits = self._run(tokens, positions, visible, keys.expand(self.num_rows, -1), 1)
         return logits.to(tree.tokens.device)
@@ -104,20 +129,19 @@ class LM:
     def _score(self, tree: TokenTree, nodes: slice) -> Tensor:
         offsets = torch.arange(tree.num_nodes, device=self.device)
         slots = self.lengths[:, None] + offsets
-        bucket = self._open(slots[:, nodes], self._longest + tree.num_nodes)
+        bucket = self._open(slots[:, nodes], self.longest + tree.num_nodes)
         depths = tree.depths.to(self.device)
         positions = self.lengths[:, None] + depths
         ancestors = tree.ancestors[:, nodes].to(self.device)
         visible, keys = _tree_mask(self.lengths, slots, positions, ancestors, bucket)
         tokens = tree.tokens[:, nodes].to(self.device)
-        logits = self._run(tokens, positions[:, nodes], visible, keys, tokens.shape[1])
+        logits = self._run(tokens, positions[:, nodes], visible, keys, nodes.stop - nodes.start)
         return logits.to(tree.tokens.device)
 
     def _open(self, slots: Tensor, used: int) -> int:
         """Point the cache at `slots`; the number of slots to attend over, `used` rounded up."""
         self._address.slots = slots
-        rounded = -(-used // BUCKET) * BUCKET
-        self._address.bucket = min(rounded, self._address.capacity)
+        self._address.bucket = min(bucket_of(used), self._address.capacity)
         return self._address.bucket
 
     def _run(
@@ -158,16 +182,13 @@ class LM:
         found = torch.where(fine, NOWHERE, positions).amin(1).to(self.bad_position.device)
         self.bad_position[rows] = self.bad_position[rows].minimum(found)
 
-    def commit(
-        self, nodes: Int[Tensor, "rows depth"] | None, num_accepted: Tensor, longest: int
-    ) -> None:
+    def commit(self, nodes: Int[Tensor, "rows depth"] | None, num_accepted: Tensor) -> None:
         """Keep the root and the first `num_accepted` of `nodes`; forget the rest of the tree.
 
         Args:
             nodes: (B, D) where the accepted path lies, counted from the root; None where it lies
                 in order already (a chain).
             num_accepted: (B,).
-            longest: the largest length of any row from now on, known to the host.
         """
         if nodes is not None and nodes.shape[1]:
             source = self.lengths[:, None] + nodes.to(self.device)
@@ -175,7 +196,6 @@ class LM:
             for layer in self._layers:
                 layer.move(self.num_rows, source, self.lengths[:, None] + order)
         self.lengths = self.lengths + 1 + num_accepted.to(self.device)
-        self._longest = longest
 
     def release(self, order: list[int]) -> None:
         """Keep only the rows of `order`, old row order[i] becoming row i.

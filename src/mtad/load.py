@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from mtad import packed
 from mtad.errors import CheckpointError, UnsupportedModelError, VocabularyMismatchError
 from mtad.lm import Model
+from mtad.memory import memory_of, require_memory
 from mtad.support import SUPPORTED, embedding_rows, first_line, require_tree_support
 
 DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
@@ -60,6 +62,7 @@ def load_models(
     draft_device: str | torch.device | None = None,
     device_map: Any = None,
     trust_vocabulary: bool = False,
+    pack: bool | None = None,
     draft_options: dict[str, Any] | None = None,
     **options: Any,
 ) -> Models:
@@ -73,6 +76,9 @@ def load_models(
         draft_device: the draft's, if another.
         device_map: spreads the target over devices, as in transformers; needs accelerate.
         trust_vocabulary: skip the comparison of the tokenizers.
+        pack: lay linear weights out for the CPU, see `mtad.packed`; None does so with bfloat16
+            models on a CPU, whose logits stay the same to the bit. Packed models decode, but
+            can't be saved, trained or moved.
         draft_options: `options` of the draft; without them it gets the target's, except for
             revision, subfolder and quantization_config.
         options: passed on to `from_pretrained` (revision, token, quantization_config, …).
@@ -85,15 +91,21 @@ def load_models(
     draft_device = device if draft_device is None else _usable(draft_device)
     for name in (dtype, draft_dtype):
         _require_dtype(name)
+    if draft_options is None:
+        draft_options = {k: v for k, v in options.items() if k not in _TARGETS_OWN}
+    size = 0 if device_map else _needed_bytes(target, dtype, options)
+    draft_size = _needed_bytes(draft, draft_dtype or dtype, draft_options)
+    require_memory({"target": (device, size), "draft": (draft_device, draft_size)})
     big = load_model(target, "target", dtype, device_map or device, **options)
     tokenizer, reason = _load_tokenizer(target, "target", options)
     small, draft_tokenizer = None, None
     if draft is not None:
-        if draft_options is None:
-            draft_options = {k: v for k, v in options.items() if k not in _TARGETS_OWN}
         small = load_model(draft, "draft", draft_dtype or dtype, draft_device, **draft_options)
         draft_tokenizer, _ = _load_tokenizer(draft, "draft", draft_options)
     models = join(big, small, tokenizer, draft_tokenizer, trust_vocabulary=trust_vocabulary)
+    for model in filter(None, (models.target, models.draft)):
+        if pack or (pack is None and packed.helps(model)):
+            packed.pack(model)
     return replace(models, tokenizer_error=reason)
 
 
@@ -166,6 +178,22 @@ def load_model(path: str | Path, name: str, dtype: Any, device_map: Any, **optio
         model = model.to(device_map)
     ready: Model = model.eval()
     return ready
+
+
+def _needed_bytes(path: str | Path | None, dtype: Any, options: dict[str, Any]) -> int:
+    """Bytes of a model and a cache of one token, before it is loaded; 0 where none can tell."""
+    if path is None or options.keys() - _HUB_OPTIONS or options.get("trust_remote_code"):
+        return 0
+    try:
+        config = AutoConfig.from_pretrained(str(path), **options | {"trust_remote_code": False})
+        dtype = config.dtype if dtype == "auto" else dtype
+        if dtype is None or getattr(config, "quantization_config", None) is not None:
+            return 0
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        return memory_of([model.eval()], 1, 1).total_bytes
+    except Exception:  # loading it will say what is wrong
+        return 0
 
 
 def _usable(device: str | torch.device) -> str:

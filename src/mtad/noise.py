@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +17,8 @@ from torch import Tensor
 
 
 def _signed(value: int) -> int:
-    """The two's complement reading of a 64-bit constant."""
+    """The two's complement reading of the last 64 bits of a number."""
+    value %= 1 << 64
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
@@ -47,17 +49,27 @@ class Noise:
     seeds: Int[Tensor, " rows"]
     positions: Int[Tensor, " rows"]
 
+    @cached_property
+    def _keys(self) -> Int[Tensor, "rows 1"]:
+        return _mix(_mix(self.seeds * _GAMMA) + self.positions)[:, None]
+
     def uniform(self, tag: str, *shape: int) -> Float[Tensor, "rows ..."]:
         """Float64 numbers in (0, 1), (B, *shape), independent across tags and indices."""
-        key = _mix(_mix(self.seeds * _GAMMA) + self.positions)
-        key = _mix(key ^ _signed(zlib.crc32(tag.encode()) << 31))
-        index = torch.arange(math.prod(shape), device=key.device)
-        bits = _mix(key[:, None] + (index + 1) * _GAMMA)
-        return ((_shift_right(bits, 24).double() + 0.5) * 2.0**-40).view(-1, *shape)
+        index = torch.arange(math.prod(shape), device=self.seeds.device)
+        return self.uniform_at(tag, index).view(-1, *shape)
 
-    def gumbel(self, tag: str, *shape: int) -> Float[Tensor, "rows ..."]:
-        """Standard Gumbel numbers, float32, (B, *shape)."""
-        return -torch.log(-torch.log(self.uniform(tag, *shape))).float()
+    def uniform_at(self, tag: str, index: Int[Tensor, "..."]) -> Float[Tensor, "rows numbers"]:
+        """The numbers that `uniform` has at `index`, (n,) or (B, n), without making the others.
+
+        Every tag has a range of 2^31 counters of its own.
+        """
+        first = _signed((zlib.crc32(tag.encode()) << 31) * _GAMMA)
+        bits = _mix(self._keys + first + index * _GAMMA)
+        return (_shift_right(bits, 24).double() + 0.5) * 2.0**-40
+
+    def gumbel_at(self, tag: str, index: Int[Tensor, "..."]) -> Float[Tensor, "rows numbers"]:
+        """Standard Gumbel numbers, float32, where `uniform_at` has its own."""
+        return -torch.log(-torch.log(self.uniform_at(tag, index))).float()
 
 
 def sample(law: Float[Tensor, "*lead vocab"], u: Float[Tensor, "*lead"]) -> Int[Tensor, "*lead"]:

@@ -8,92 +8,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from mtad import demo
 from mtad.arguments import Seed, method_of, sampling_params, seeds_for
-from mtad.engine import Block, OnPhase, Request, Session, Step, check_requests
+from mtad.completion import Chunk as Chunk
+from mtad.completion import Completion as Completion
+from mtad.completion import Running
+from mtad.engine import OnPhase, Request, Session, check_requests
 from mtad.errors import PromptError
+from mtad.guard import Guard, laps, wants_guard
 from mtad.lm import Model
 from mtad.load import Models, Tokenizer, join, load_models, quiet
 from mtad.method import Method
 from mtad.sampling import SamplingParams
-from mtad.stats import Stats
+from mtad.tapes import Tapes
 from mtad.text import Prompt, TextStream, encode, prompt_list, special_tokens
 
-
-@dataclass(frozen=True)
-class Completion:
-    """What came of one prompt.
-
-    Attributes:
-        text: the new text, cut before a stop string; empty where there is no tokenizer.
-        token_ids: the new tokens only, an EOS that ended them included.
-        finish_reason: "stop" (EOS or stop string) or "length" (budget).
-        stats: counts, rates and times.
-        seed: the seed that gives this text again.
-        blocks: the tokens iteration by iteration, with what was accepted.
-    """
-
-    text: str
-    token_ids: list[int]
-    finish_reason: str
-    stats: Stats
-    seed: int
-    blocks: list[Block]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The completion for JSON."""
-        names = ("text", "token_ids", "finish_reason", "seed")
-        return {n: getattr(self, n) for n in names} | {"stats": self.stats.as_dict()}
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """What one iteration added to one prompt's text.
-
-    Attributes:
-        index: which prompt.
-        text: new text; a stop string, or a character that is not complete yet, is held back.
-        block: the tokens and what was accepted.
-        completion: the whole, in the last chunk of a prompt.
-    """
-
-    index: int
-    text: str
-    block: Block | None
-    completion: Completion | None = None
-
-
-@dataclass
-class _Running:
-    """A prompt in progress."""
-
-    request: Request
-    stream: TextStream | None
-    blocks: list[Block] = field(default_factory=list)
-    stats: Stats = field(default_factory=Stats)
-
-    def take(self, block: Block, prefill_s: float, decode_s: float) -> None:
-        self.blocks.append(block)
-        self.stats.add(block)
-        self.stats.prefill_s, self.stats.decode_s = prefill_s, decode_s
-
-    def completion(self) -> Completion:
-        ids = [token for block in self.blocks for token in block.token_ids]
-        reason = self.blocks[-1].finish_reason if self.blocks else "length"
-        return Completion(
-            text=self.stream.text if self.stream else "",
-            token_ids=ids,
-            finish_reason=reason or "length",
-            stats=self.stats,
-            seed=self.request.sampling.seed,
-            blocks=self.blocks,
-        )
+_Way: TypeAlias = tuple[Method, OnPhase | None, bool]
+"""How a call decodes: the method, who is told the phases, and whether a guard watches."""
 
 
 class ModelPair:
@@ -105,7 +42,13 @@ class ModelPair:
         tokenizer: the tokenizer; None if prompts are given as token ids.
         assistant_model: transformers' name for `draft`.
         trust_vocabulary: skip the comparison of the tokenizers.
+
+    Attributes:
+        models: both models and what they share.
+        graphs: the iterations recorded so far, where the models are on the CPU.
     """
+
+    graphs: Tapes | None
 
     def __init__(
         self,
@@ -118,16 +61,20 @@ class ModelPair:
         trust_vocabulary: bool = False,
     ) -> None:
         draft = draft if draft is not None else assistant_model
-        self.models = join(
-            target, draft, tokenizer, draft_tokenizer, trust_vocabulary=trust_vocabulary
+        self._take(
+            join(target, draft, tokenizer, draft_tokenizer, trust_vocabulary=trust_vocabulary)
         )
 
     @classmethod
     def of(cls, models: Models) -> ModelPair:
         """A pair of models that were loaded and checked already."""
         pair = cls.__new__(cls)
-        pair.models = models
+        pair._take(models)
         return pair
+
+    def _take(self, models: Models) -> None:
+        self.models = models
+        self.graphs = Tapes() if models.target.device.type == "cpu" else None
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -142,6 +89,7 @@ class ModelPair:
         seed: Seed = None,
         max_batch_size: int = 16,
         on_phase: OnPhase | None = None,
+        guard: bool | None = None,
         **sampling: Any,
     ) -> list[Completion]:
         """Completions of the prompts, in their order.
@@ -152,6 +100,11 @@ class ModelPair:
             seed: one for all prompts or one per prompt; random if None.
             max_batch_size: prompts decoded at once.
             on_phase: called at the borders of an iteration's phases; see `mtad.engine.OnPhase`.
+            guard: whether a batch gives its drafts up, or takes shorter ones, where they turn out
+                not to pay; `stats.fallback` tells why. The clock then has a say in which random
+                numbers a text is made of, so None is yes only for a lossless method that is
+                greedy or got no seed. True goes for lossy methods too: from there on the text
+                follows the target's law, not theirs.
             sampling: fields of `SamplingParams` (temperature, top_k, top_p, max_new_tokens, …),
                 `stop` (a string or several; a special token ends the text like EOS) and
                 `ignore_eos`.
@@ -160,9 +113,8 @@ class ModelPair:
             ValueError: an option has an impossible value or the method can't honour it.
             MtadError: see `mtad.errors`.
         """
-        chunks = self.stream_all(
-            prompts, method, seed=seed, max_batch_size=max_batch_size, on_phase=on_phase, **sampling
-        )
+        sampling |= {"max_batch_size": max_batch_size, "on_phase": on_phase, "guard": guard}
+        chunks = self.stream_all(prompts, method, seed=seed, **sampling)
         done = {chunk.index: chunk.completion for chunk in chunks if chunk.completion}
         return [done[i] for i in sorted(done)]
 
@@ -183,6 +135,7 @@ class ModelPair:
         seed: Seed = None,
         max_batch_size: int = 16,
         on_phase: OnPhase | None = None,
+        guard: bool | None = None,
         **sampling: Any,
     ) -> Iterator[Chunk]:
         """Chunks of all prompts as they come; arguments as in `generate`, judged at once."""
@@ -190,38 +143,30 @@ class ModelPair:
             raise ValueError(f"max_batch_size is {max_batch_size}; it must be at least 1")
         chosen = method_of(method)
         stops, params = self._ends(sampling)
+        guarded = wants_guard(chosen, guard, seed is not None, params.temperature == 0)
         requests = self._requests(prompt_list(prompts), seed, params)
         models = self.models
         check_requests(models.target, models.draft, chosen, requests, models.vocab)
         running = [self._running(request, stops) for request in requests]
-        batches = [running[i : i + max_batch_size] for i in range(0, len(running), max_batch_size)]
-        return self._chunks(batches, chosen, on_phase)
+        starts, way = range(0, len(running), max_batch_size), (chosen, on_phase, guarded)
+        batches = [(i, running[i : i + max_batch_size]) for i in starts]
+        return (chunk for start, batch in batches for chunk in self._decode(start, batch, way))
 
-    def _chunks(
-        self, batches: Sequence[Sequence[_Running]], method: Method, on_phase: OnPhase | None
-    ) -> Iterator[Chunk]:
-        start = 0
-        for batch in batches:
-            for chunk in self._decode(batch, method, on_phase):
-                yield replace(chunk, index=start + chunk.index)
-            start += len(batch)
-
-    def _decode(
-        self, batch: Sequence[_Running], method: Method, on_phase: OnPhase | None
-    ) -> Iterator[Chunk]:
-        models, started = self.models, time.perf_counter()
+    def _decode(self, start: int, batch: Sequence[Running], way: _Way) -> Iterator[Chunk]:
+        (method, on_phase, guarded), began = way, time.perf_counter()
+        both, vocab = (self.models.target, self.models.draft), self.models.vocab
         requests = [r.request for r in batch]
         with torch.inference_mode():
-            session = Session(models.target, models.draft, method, requests, models.vocab, on_phase)
-        prefill_s = time.perf_counter() - started
-        for step, decode_s in _timed(session.run()):
-            for block in step.blocks:
+            session = Session(*both, method, requests, vocab, on_phase, self.graphs)
+        prefill_s = time.perf_counter() - began
+        for lap in laps(session, Guard(method) if guarded else None, time.perf_counter):
+            for block in lap.step.blocks:
                 one = batch[block.request]
-                one.take(block, prefill_s, decode_s)
+                one.take(block, prefill_s, lap)
                 last = block.finish_reason is not None
                 text = one.stream.take(last) if one.stream else ""
-                yield Chunk(block.request, text, block, one.completion() if last else None)
-        for index, one in enumerate(batch):
+                yield Chunk(start + block.request, text, block, one.completion() if last else None)
+        for index, one in enumerate(batch, start):
             if not one.blocks:
                 yield Chunk(index, "", None, one.completion())
 
@@ -231,11 +176,11 @@ class ModelPair:
         pairs = zip(texts, seeds, strict=True)
         return [Request(ids, replace(params, seed=one_seed)) for ids, one_seed in pairs]
 
-    def _running(self, request: Request, stops: list[str]) -> _Running:
+    def _running(self, request: Request, stops: list[str]) -> Running:
         if self.tokenizer is None:
-            return _Running(request, None)
+            return Running(request, None)
         stream = TextStream(self.tokenizer, stops, request.prompt_ids)
-        return _Running(replace(request, stop=stream.push), stream)
+        return Running(replace(request, stop=stream.push), stream)
 
     def _ends(self, options: dict[str, Any]) -> tuple[list[str], SamplingParams]:
         """The stop strings, and the options without them; a special token stops as an EOS."""
@@ -251,15 +196,6 @@ class ModelPair:
         special = special_tokens(self.tokenizer) if stops else {}
         ends = [special[s] for s in stops if special.get(s, self.models.vocab) < self.models.vocab]
         return stops, replace(params, eos_token_ids=(*params.eos_token_ids, *ends))
-
-
-def _timed(steps: Iterator[Step]) -> Iterator[tuple[Step, float]]:
-    """Steps with the seconds they and those before took; the caller's own time is left out."""
-    decode_s, began = 0.0, time.perf_counter()
-    for step in steps:
-        decode_s += time.perf_counter() - began
-        yield step, decode_s
-        began = time.perf_counter()
 
 
 def load_pair(
@@ -297,4 +233,6 @@ def load_pair(
     if draft is not None:
         raise ValueError(f'"demo" has its own draft; give target=… with draft={str(draft)!r}')
     quiet()
+    if options.get("dtype", "auto") == "auto" and not torch.cuda.is_available():
+        options["draft_dtype"] = options.get("draft_dtype") or "float32"  # quicker where so small
     return ModelPair.of(load_models(demo.TARGET_PATH, demo.DRAFT_PATH, **options))

@@ -34,7 +34,8 @@ class Prefix:
         prompt_lengths: (B,) of which prompt.
         budgets: (B,) most new tokens a row may have.
         eos: (B, E) token ids that end the text, padded with -1.
-        horizon: the largest budget of the batch, on the host.
+        horizon: a bound on the budgets, known to the host; the largest of them where the target
+            itself drafts.
     """
 
     tokens: Int[Tensor, "rows text"]

@@ -17,12 +17,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mtad.penalties import count, count_on_paths, penalize
 from mtad.prefix import Prefix
 from mtad.tree import TokenTree
+from mtad.truncation import NEVER, candidates, keep_min_p, keep_top_k, keep_top_p, spread
 
-NEVER = float("-inf")
 MIN_TEMPERATURE = 1e-5
 """Below it logits overflow; greedy decoding is temperature 0."""
+TIES = 16
+"""Tokens that may tie with the k-th, or half of k if that is more, before ties are dropped."""
 
 _TINY = sys.float_info.min
 _ALLOWED: dict[str, tuple[type | UnionType, float, float, str]] = {
@@ -122,6 +125,8 @@ class Warper:
         bias: (B, V) added to the logits, -inf for suppressed tokens.
         used: names of the settings that some row uses; the others cost nothing.
         largest_k: the largest top-k of the batch.
+        width: number of candidates that truncation looks at, C; V where some row has no top-k.
+        greedy: whether some row has temperature 0.
         vocab: V.
         prefix: the committed text, once bound with `at`.
         seen: (B, V) occurrences in prompt and output; `output`: in the output only.
@@ -138,6 +143,8 @@ class Warper:
     bias: Float[Tensor, "rows vocab"] | None
     used: frozenset[str]
     largest_k: int
+    width: int
+    greedy: bool
     vocab: int
     prefix: Prefix | None = None
     seen: Float[Tensor, "rows vocab"] | None = None
@@ -151,6 +158,8 @@ class Warper:
             return torch.tensor([getattr(p, name) for p in params], dtype=dtype, device=device)
 
         used = frozenset().union(*(p.active() for p in params))
+        largest_k = max((p.top_k for p in params), default=0)
+        bounded = all(p.top_k > 0 or p.temperature == 0 for p in params)
         return cls(
             temperature=column("temperature"),
             top_k=column("top_k", torch.int64),
@@ -162,7 +171,9 @@ class Warper:
             min_new=column("min_new_tokens", torch.int64),
             bias=_bias(params, vocab, device) if used & {"logit_bias", "suppress_tokens"} else None,
             used=used,
-            largest_k=max((p.top_k for p in params), default=0),
+            largest_k=largest_k,
+            width=min(vocab, largest_k + max(TIES, largest_k // 2)) if bounded else vocab,
+            greedy=any(p.temperature == 0 for p in params),
             vocab=vocab,
         )
 
@@ -181,15 +192,30 @@ class Warper:
         return replace(
             self,
             prefix=prefix,
-            seen=_count(prefix.tokens, committed, self.vocab),
-            output=_count(prefix.tokens, in_output, self.vocab),
+            seen=count(prefix.tokens, committed, self.vocab),
+            output=count(prefix.tokens, in_output, self.vocab),
         )
 
     def __call__(
         self, logits: Float[Tensor, "rows nodes vocab"], tree: TokenTree, nodes: slice | None = None
     ) -> Float[Tensor, "rows nodes vocab"]:
         """Log-laws after `nodes` of the tree (all by default), -inf for removed tokens."""
-        return self.truncate(self._process(logits, tree, nodes))
+        law, ids = self.compact(logits, tree, nodes)
+        return law if ids is None else spread(law, ids, logits.shape[-1])
+
+    def compact(
+        self, logits: Float[Tensor, "rows nodes vocab"], tree: TokenTree, nodes: slice | None = None
+    ) -> tuple[Float[Tensor, "rows nodes width"], Int[Tensor, "rows nodes width"] | None]:
+        """The same log-laws on candidates alone, and their ids, ascending.
+
+        No ids where the candidates are the whole vocabulary. Ties with the k-th that find no room
+        among `width` candidates, see `TIES`, are dropped.
+        """
+        scores = self._process(logits, tree, nodes)
+        if self.width >= scores.shape[-1]:
+            return self.truncate(scores), None
+        ids = candidates(scores, self.width)
+        return self.truncate(scores.gather(-1, ids)), ids
 
     def raw(
         self, logits: Float[Tensor, "rows nodes vocab"], tree: TokenTree, nodes: slice | None = None
@@ -208,7 +234,8 @@ class Warper:
         """The log-law that a likelihood ratio is formed on: `warped`, or "raw" unless greedy."""
         if ratio_on == "warped":
             return warped
-        return torch.where(self.is_greedy, warped, self.raw(logits, tree, nodes))
+        raw = self.raw(logits, tree, nodes)
+        return torch.where(self.is_greedy, warped, raw) if self.greedy else raw
 
     def tempered(
         self, logits: Float[Tensor, "rows nodes vocab"], tree: TokenTree
@@ -221,7 +248,7 @@ class Warper:
         self, scores: Float[Tensor, "rows nodes width"]
     ) -> Float[Tensor, "rows nodes width"]:
         """Temperature, top-k, top-p and min-p over the last dimension, then log-softmax."""
-        logits = scores / self._divisor()
+        logits = scores / self._divisor() if "temperature" in self.used else scores
         if "top_k" in self.used:
             logits = keep_top_k(logits, self.top_k[:, None, None], self.largest_k)
         if "top_p" in self.used:
@@ -234,7 +261,7 @@ class Warper:
         return torch.where(self.temperature == 0, 1.0, self.temperature)[:, None, None]
 
     def _one_hot_if_greedy(self, law: Tensor, scores: Tensor) -> Tensor:
-        if "temperature" not in self.used:
+        if not self.greedy:
             return law
         best = scores.argmax(-1, keepdim=True)
         one_hot = torch.full_like(law, NEVER).scatter(-1, best, 0.0)
@@ -246,25 +273,19 @@ class Warper:
         if self.bias is not None:
             logits = logits + self.bias[:, None]
         if self.seen is not None and self.output is not None:
-            logits = self._penalize(logits, _count_path(tree, nodes, logits.shape[-1]))
+            path = count_on_paths(tree, nodes, logits.shape[-1])
+            seen, output = self.seen[:, None] + path, self.output[:, None] + path
+            strengths = (self.repetition, self.frequency, self.presence)
+            logits = penalize(logits, seen, output, *strengths)
         if "min_new_tokens" in self.used and self.prefix is not None:
             num_new = self.prefix.num_new[:, None] + tree.depths[nodes]
             early = (num_new < self.min_new[:, None])[:, :, None]
             logits = logits.masked_fill(early & self._eos_mask(logits.shape[-1])[:, None], NEVER)
         return logits
 
-    def _penalize(self, logits: Tensor, path: Tensor) -> Tensor:
-        assert self.seen is not None and self.output is not None
-        seen, output = self.seen[:, None] + path, self.output[:, None] + path
-        factor = self.repetition[:, None, None]
-        scaled = torch.where(logits > 0, logits / factor, logits * factor)
-        logits = torch.where(seen > 0, scaled, logits)
-        logits = logits - self.frequency[:, None, None] * output
-        return logits - self.presence[:, None, None] * (output > 0)
-
     def _eos_mask(self, vocab: int) -> Tensor:
         assert self.prefix is not None
-        return _count(self.prefix.eos.clamp(min=0), self.prefix.eos >= 0, vocab) > 0
+        return count(self.prefix.eos.clamp(min=0), self.prefix.eos >= 0, vocab) > 0
 
 
 def _bias(params: Sequence[SamplingParams], vocab: int, device: torch.device) -> Tensor:
@@ -278,39 +299,3 @@ def _bias(params: Sequence[SamplingParams], vocab: int, device: torch.device) ->
         if len({token for token, value in added if value == NEVER}) == vocab:
             raise ValueError(f"all {vocab} tokens are suppressed; leave at least one")
     return bias.to(device)
-
-
-def _count(tokens: Tensor, counted: Tensor, vocab: int) -> Tensor:
-    zeros = torch.zeros(tokens.shape[0], vocab, device=tokens.device)
-    return zeros.scatter_add(1, tokens, counted.float())
-
-
-def _count_path(tree: TokenTree, nodes: slice, vocab: int) -> Tensor:
-    """Occurrences of every token on the way from below the root to each node, (B, n, V)."""
-    on_path = tree.ancestors[:, nodes, 1:].float()
-    tokens = tree.tokens[:, None, 1:].expand(-1, on_path.shape[1], -1)
-    zeros = torch.zeros(*on_path.shape[:2], vocab, device=tokens.device)
-    return zeros.scatter_add(2, tokens, on_path)
-
-
-def keep_top_k(logits: Float[Tensor, "*lead vocab"], k: Tensor, largest: int) -> Tensor:
-    """Logits below the k-th largest set to -inf; ties with it stay. k = 0 keeps all."""
-    top = logits.topk(min(largest, logits.shape[-1]), dim=-1).values
-    index = (k.clamp(1, top.shape[-1]) - 1).expand(*logits.shape[:-1], 1)
-    floor = top.gather(-1, index).masked_fill(k <= 0, NEVER)
-    return logits.masked_fill(logits < floor, NEVER)
-
-
-def keep_top_p(logits: Float[Tensor, "*lead vocab"], p: Tensor) -> Tensor:
-    """Tokens before which a mass of at most p lies, in order of likelihood; p = 1 keeps all."""
-    ordered, index = logits.sort(dim=-1, descending=True, stable=True)
-    probs = ordered.softmax(-1)
-    before = probs.cumsum(-1) - probs
-    dropped = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, index, before > p)
-    return logits.masked_fill(dropped & (p < 1), NEVER)
-
-
-def keep_min_p(logits: Float[Tensor, "*lead vocab"], min_p: Tensor) -> Tensor:
-    """Tokens at least `min_p` times as likely as the most likely one."""
-    floor = logits.amax(-1, keepdim=True) + min_p.log()
-    return logits.masked_fill(logits < floor, NEVER)

@@ -8,7 +8,7 @@ are None, never 0. Knows no model.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,9 +25,11 @@ class Stats:
         num_accepted_draft_tokens: A, those of them that are in the text.
         num_spec_tokens: sum over steps of the longest path that could be accepted.
         num_output_tokens: tokens of the text.
+        num_plain_steps: those of the S iterations that the guard made without a draft.
         acceptance_histogram: steps by number of accepted draft tokens.
         prefill_s: seconds until the first iteration began.
         decode_s: seconds of its iterations, without what the caller did between two of them.
+        fallback: what the guard fell back to and why, None if it did not; see `mtad.guard`.
     """
 
     num_spec_steps: int = 0
@@ -35,17 +37,20 @@ class Stats:
     num_accepted_draft_tokens: int = 0
     num_spec_tokens: int = 0
     num_output_tokens: int = 0
+    num_plain_steps: int = 0
     acceptance_histogram: Counter[int] = field(default_factory=Counter)
     prefill_s: float = 0.0
     decode_s: float = 0.0
+    fallback: str | None = None
 
-    def add(self, block: Block) -> None:
-        """Count one block."""
+    def add(self, block: Block, is_plain: bool = False) -> None:
+        """Count one block; `is_plain` if the guard left the draft out."""
         self.num_spec_steps += 1
         self.num_draft_tokens += block.num_drafted
         self.num_accepted_draft_tokens += block.num_accepted
         self.num_spec_tokens += block.depth
         self.num_output_tokens += len(block.token_ids)
+        self.num_plain_steps += is_plain
         self.acceptance_histogram[block.num_accepted] += 1
 
     @property
@@ -94,13 +99,17 @@ class Stats:
             str(a): self.acceptance_histogram[a] for a in sorted(self.acceptance_histogram)
         }
         counts = {name: getattr(self, name) for name in _COUNTS}
-        return counts | {"acceptance_histogram": histogram}
+        return counts | {"acceptance_histogram": histogram, "fallback": self.fallback}
 
     @classmethod
     def of(cls, counts: Mapping[str, Any]) -> Stats:
-        """The stats that have these `counts`, read back from JSON."""
+        """The stats that have these `counts`, read back from JSON.
+
+        Rows that were written before there was a guard have no plain steps.
+        """
         histogram = {int(a): int(n) for a, n in counts["acceptance_histogram"].items()}
-        numbers = {name: counts[name] for name in _COUNTS}
+        given = {"num_plain_steps": 0, "fallback": None, **counts}
+        numbers = {name: given[name] for name in (*_COUNTS, "fallback")}
         return cls(**numbers, acceptance_histogram=Counter(histogram))
 
     def as_dict(self) -> dict[str, Any]:
@@ -114,6 +123,7 @@ _COUNTS = (
     "num_accepted_draft_tokens",
     "num_spec_tokens",
     "num_output_tokens",
+    "num_plain_steps",
     "prefill_s",
     "decode_s",
 )
@@ -137,14 +147,23 @@ def total(parts: Iterable[Stats], wall_s: float | None = None) -> Stats:
             `decode_s`, prefill and all, and `prefill_s` 0. Without it their own seconds are
             added up.
     """
-    result = Stats()
+    result, parts = Stats(), list(parts)
     for part in parts:
         for name in _COUNTS:
             setattr(result, name, getattr(result, name) + getattr(part, name))
         result.acceptance_histogram.update(part.acceptance_histogram)
+    result.fallback = _fallback([part.fallback for part in parts])
     if wall_s is not None:
         result.prefill_s, result.decode_s = 0.0, wall_s
     return result
+
+
+def _fallback(reasons: Sequence[str | None]) -> str | None:
+    """The reason that all texts share, or how many have one and the first of them."""
+    given = [reason for reason in reasons if reason]
+    if not given or given == [given[0]] * len(reasons):
+        return given[0] if given else None
+    return f"{given[0]} (in {len(given)} of {len(reasons)} texts, the first one's reason)"
 
 
 def _ratio(part: int | float, whole: int | float) -> float | None:

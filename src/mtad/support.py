@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from mtad.attention import NAME, use_grouped_attention
 from mtad.errors import UnsupportedModelError
 from mtad.lm import LM, Model
 from mtad.tree import TokenTree
@@ -58,15 +59,29 @@ def _obstacle(model: Model) -> str | None:
     if getattr(config, "alibi", False):
         return "its positions are ALiBi biases, which the siblings of a tree cannot share"
     try:
-        if model.config._attn_implementation != "sdpa":
+        if model.config._attn_implementation not in ("sdpa", NAME):
             model.set_attn_implementation("sdpa")
     except Exception as error:
         return f"its attention is not SDPA and cannot be switched to it ({first_line(error)})"
+    if _scores_trees_grouped(model):
+        return None
     try:
         fits = _scores_trees(model)
     except Exception as error:
         return f"it failed on a small tree ({first_line(error)})"
     return None if fits else "its logits on a tree differ from those on the tree's paths"
+
+
+def _scores_trees_grouped(model: Model) -> bool:
+    """Whether the model scores trees with the attention for grouped heads; else it has SDPA's."""
+    try:
+        if use_grouped_attention(model) and _scores_trees(model):
+            return True
+    except Exception:
+        pass  # whether SDPA does no better is seen next
+    if model.config._attn_implementation == NAME:
+        model.set_attn_implementation("sdpa")
+    return False
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Fakes that are part of the library: tiny models of known laws, for tests of methods and servers.
+"""Models for tests and benchmarks: tiny ones of known laws, and trained ones at a larger cost.
 
 The models are real `LlamaForCausalLM`s, so everything between the tokens and the laws is the code
 that users run; only their weights are made up.
@@ -6,11 +6,16 @@ that users run; only their weights are made up.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from mtad import demo
 
 Table = Sequence[Sequence[float]]
 
@@ -55,6 +60,188 @@ def random_llama(
     config.initializer_range = 0.2
     model: LlamaForCausalLM = LlamaForCausalLM(config).eval()
     return model
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a Llama, as its config names them.
+
+    Heads keep the size, and key/value heads the share, of the model that is widened.
+    """
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+
+
+WIDENED: dict[str, tuple[Shape, Shape]] = {
+    "1b": (Shape(2048, 7168, 20), Shape(1024, 4096, 4)),
+    "8b": (Shape(4096, 14336, 32), Shape(2048, 9728, 16)),
+}
+"""Target and draft of the pairs that `widened_pair` makes.
+
+"1b" has 1.22 and 0.07 billion parameters. "8b" has 7.79 and 1.23 billion; Llama-3-8B reads 7.5
+billion in a forward (its embedding is not read whole) and Llama-3.2-1B 1.24. Their vocabulary of
+128,256 is missing here, and the embedded models have as many key/value heads as heads; that weighs
+the target's missing rows up, and the draft's wider FFN (9,728, not 8,192) does the rest. The cache
+is four times as large as theirs.
+"""
+
+
+def widened_pair(
+    name: str,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    device: str | torch.device = "cpu",
+    context: int | None = None,
+) -> tuple[LlamaForCausalLM, LlamaForCausalLM]:
+    """The embedded target and draft, widened to the shapes of `WIDENED[name]`.
+
+    Their texts and their acceptance are those of the embedded pair; their cost is the shapes'.
+
+    Args:
+        name: a key of `WIDENED`.
+        dtype, device, context: as in `widen`.
+
+    Raises:
+        ValueError: there is no such pair.
+    """
+    if name not in WIDENED:
+        raise ValueError(f"there is no widened pair {name!r}; there are {', '.join(WIDENED)}")
+    target, draft = (
+        widen(
+            LlamaForCausalLM.from_pretrained(path),
+            **vars(shape),
+            context=context,
+            dtype=dtype,
+            device=device,
+        )
+        for path, shape in zip((demo.TARGET_PATH, demo.DRAFT_PATH), WIDENED[name], strict=True)
+    )
+    return target, draft
+
+
+@torch.no_grad()
+def widen(
+    model: LlamaForCausalLM,
+    *,
+    hidden_size: int,
+    intermediate_size: int,
+    num_hidden_layers: int,
+    num_attention_heads: int | None = None,
+    context: int | None = None,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    seed: int = 0,
+) -> LlamaForCausalLM:
+    """A larger Llama that computes the function of `model` at the larger one's cost.
+
+    The residual stream, the embedding and the head are padded with zeros. Added heads, FFN columns
+    and layers (the last ones) are random, and what they would add to the stream is multiplied by
+    zero. RMSNorm divides by a mean over more entries, which its weights and its eps make good.
+    Tied embeddings stay tied. Logits are equal up to rounding.
+
+    Args:
+        model: a trained Llama.
+        hidden_size, intermediate_size, num_hidden_layers: the new sizes.
+        num_attention_heads: heads of the old size; as many as fill `hidden_size` if None. The ratio
+            of heads to key/value heads is kept.
+        context: the new `max_position_embeddings`; rotations must not depend on it.
+        dtype, device: those of `model` if None. No other copy of the large model is made.
+        seed: of the random weights.
+
+    Raises:
+        ValueError: a size is smaller than the model's, or does not suit its heads or rotations.
+    """
+    old = model.config
+    heads = _heads_for(old, hidden_size) if num_attention_heads is None else num_attention_heads
+    config = _widened_config(
+        old,
+        hidden_size=hidden_size,
+        intermediate_size=intermediate_size,
+        num_hidden_layers=num_hidden_layers,
+        num_attention_heads=heads,
+        max_position_embeddings=old.max_position_embeddings if context is None else context,
+    )
+    wide = _unset_model(config, dtype or model.dtype, device or model.device)
+    scale = math.sqrt(old.hidden_size / hidden_size)
+    draws = torch.randn(_NUM_DRAWS, generator=torch.Generator().manual_seed(seed)) * 0.02
+    draws = draws.to(wide.device, wide.dtype)
+    small = dict(model.named_parameters())
+    for name, weight in wide.named_parameters():
+        _fill(name, weight, scale, draws)
+        if name in small:
+            corner = weight[tuple(slice(size) for size in small[name].shape)]
+            corner.copy_(small[name].to(weight) * (scale if "norm" in name else 1))
+    wide.generation_config = copy.deepcopy(model.generation_config)
+    wide.eval()
+    return wide
+
+
+_ZERO = ("embed_tokens", "lm_head", "o_proj", "down_proj")
+_NUM_DRAWS = 1_000_003
+"""Random numbers that fill all random weights in turn; prime, so that no two rows get the same."""
+
+
+def _fill(name: str, weight: torch.Tensor, scale: float, draws: torch.Tensor) -> None:
+    """Set a weight as if the small model had no part in it."""
+    if "norm" in name:
+        weight.fill_(scale)
+    elif any(part in name for part in _ZERO):
+        weight.zero_()
+    else:
+        for piece in weight.view(-1).split(len(draws)):
+            piece.copy_(draws[: len(piece)])
+
+
+def _unset_model(
+    config: LlamaConfig, dtype: torch.dtype, device: str | torch.device
+) -> LlamaForCausalLM:
+    """A Llama whose parameters are allocated and hold anything."""
+    with torch.device("meta"):
+        model: LlamaForCausalLM = LlamaForCausalLM._from_config(config, dtype=dtype)
+    model.to_empty(device=device)
+    model.tie_weights()
+    rotary: Any = type(model.model.rotary_emb)(config)
+    model.model.rotary_emb = rotary.to(device)
+    return model
+
+
+def _heads_for(config: Any, hidden_size: int) -> int:
+    """As many heads as fill the hidden size, in whole groups."""
+    group = _group(config)
+    fitting = hidden_size // int(config.head_dim) // group * group
+    return max(int(config.num_attention_heads), fitting)
+
+
+def _group(config: Any) -> int:
+    """Heads per key/value head."""
+    return int(config.num_attention_heads // config.num_key_value_heads)
+
+
+def _widened_config(config: Any, **sizes: int) -> Any:
+    """The config with larger sizes; eps makes up for the zeros in the mean of squares."""
+    for name, size in sizes.items():
+        old = getattr(config, name)
+        if size < old:
+            argument = "context" if name == "max_position_embeddings" else name
+            raise ValueError(f"{argument} is {size}; it must be at least the model's own, {old}")
+    heads, group = sizes["num_attention_heads"], _group(config)
+    if heads % group:
+        raise ValueError(f"num_attention_heads is {heads}; it must be a multiple of {group}")
+    kind = config.rope_parameters["rope_type"]
+    if kind != "default" and sizes["max_position_embeddings"] != config.max_position_embeddings:
+        raise ValueError(
+            f"context cannot change rotations of type {kind!r}; leave it out, or take a model with "
+            "the type 'default', which the context does not enter"
+        )
+    wide = copy.deepcopy(config)
+    for name, size in sizes.items():
+        setattr(wide, name, size)
+    wide.num_key_value_heads = heads // group
+    wide.head_dim = config.head_dim
+    wide.rms_norm_eps = config.rms_norm_eps * config.hidden_size / sizes["hidden_size"]
+    return wide
 
 
 def _config(vocab: int, hidden: int, num_layers: int, num_heads: int) -> LlamaConfig:

@@ -68,7 +68,7 @@ class TokenTree:
     @property
     def num_nodes(self) -> int:
         """N, the root included."""
-        return self.tokens.shape[1]
+        return sum(self.widths)
 
     @property
     def depth(self) -> int:

@@ -55,7 +55,7 @@ def test_target_and_draft_may_be_on_different_devices(pair):
 
 
 def test_buffers_larger_than_the_device_are_refused():
-    free = mtad.cache._free_bytes(torch.device("cuda"))
+    free = mtad.cache.free_bytes(torch.device("cuda"))
     assert 0 < free <= torch.cuda.mem_get_info()[1]
     num_layers, heads, capacity, size = 2, 2, 200, 8
     rows = int(free // (2 * num_layers * heads * capacity * size * 4)) + 1_000

@@ -143,6 +143,7 @@ class Answering:
             max_batch_size=len(live),
             stop=list(task.stops),
             on_phase=taken.clock,
+            guard=False,
             **sampling,
         )
         taken.add(done, time.perf_counter() - started)

@@ -1,4 +1,4 @@
-"""`mtad bench`: run a recipe, score what it gave, report it.
+"""`mtad bench`: run a recipe, score what it gave, report it; draw a frontier; measure speed.
 
 Imports nothing heavy: it is read for `mtad --help`.
 """
@@ -12,6 +12,7 @@ import typer
 
 from mtad.cli.frontier import Flags
 from mtad.cli.settings import flags_of
+from mtad.cli.speed import SpeedFlags
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -132,3 +133,12 @@ def _frontier(flags: Flags) -> None:
         flags.spider_match,
     )
     draw_frontier(flags.sweep(options), flags.output, flags.max_loss)
+
+
+@app.command("speed")
+@flags_of(SpeedFlags)
+def _speed(flags: SpeedFlags) -> None:
+    """Tokens per second of every method beside the hardware's limit, and beside transformers."""
+    from mtad.cli.speed import run
+
+    run(flags)

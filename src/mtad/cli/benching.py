@@ -35,7 +35,7 @@ def run_recipe(path: Path, output: Path | None, overrides: Mapping[str, Any]) ->
     """Decode what the recipe asks for, and say what to do next."""
     recipe = read_recipe(path, overrides)
     folder = output or Path("results") / recipe.name
-    with _progress() as show:
+    with progress() as show:
         run(recipe, folder, lambda stage, run_, done, n: show(f"{stage} {run_}", done, n))
     typer.echo(f"samples are in {folder}; next: mtad bench score {folder}", err=True)
 
@@ -43,7 +43,7 @@ def run_recipe(path: Path, output: Path | None, overrides: Mapping[str, Any]) ->
 def score_results(folder: Path, overrides: Mapping[str, Any]) -> None:
     """Score the folder's samples."""
     recipe = parse(laid_over(read_recipe_of(folder).table, overrides))
-    with _progress() as show:
+    with progress() as show:
         count = score_folder(recipe, folder, lambda done, total: show("scoring", done, total))
     write_json(folder / RECIPE, without_permissions(recipe.table))
     typer.echo(f"{count} new scores in {folder}; next: mtad bench report {folder}", err=True)
@@ -69,7 +69,7 @@ def draw_frontier(sweep: Sweep, output: Path | None, max_loss: float) -> None:
     recipe = sweep.recipe()
     folder = output or Path("results") / recipe.name
     check(recipe, folder)
-    with _progress() as show:
+    with progress() as show:
         run(recipe, folder, lambda stage, run_, done, n: show(run_, done, n))
         score_folder(recipe, folder, lambda done, total: show("scoring", done, total))
     command = shlex.join(["mtad", *sys.argv[1:]])
@@ -82,7 +82,7 @@ def draw_frontier(sweep: Sweep, output: Path | None, max_loss: float) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
+def progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar with the time left, on stderr; told what goes on, what is done and of how much."""
     columns = (
         TextColumn("{task.description}"),
@@ -92,14 +92,14 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         TimeRemainingColumn(elapsed_when_finished=False),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, speed_estimate_period=3600.0) as progress:
-        bar, before = progress.add_task("preparing", total=None), -1
+    with Progress(*columns, console=console, speed_estimate_period=3600.0) as bars:
+        bar, before = bars.add_task("preparing", total=None), -1
 
         def show(text: str, done: int, total: int) -> None:
             nonlocal before
             if before < 0 or done < before:  # what is there already says nothing of the speed
-                progress.reset(bar, completed=done, total=total)
+                bars.reset(bar, completed=done, total=total)
             before = done
-            progress.update(bar, description=text, completed=done, total=total)
+            bars.update(bar, description=text, completed=done, total=total)
 
         yield show

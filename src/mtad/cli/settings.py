@@ -129,6 +129,16 @@ class Settings:
         str | None, _method(metavar="INTEGER,…", help="Short for -o k_config=…, such as 4,2,2.")
     ] = None
 
+    guard: Annotated[
+        bool | None,
+        _flag(
+            "--guard/--no-guard",
+            panel="Speed",
+            help="Give drafts up where they don't pay. Without the flag only where the law and "
+            "what a given --seed yields stay the same.",
+        ),
+    ] = None
+
     temperature: Annotated[float, _sampling(help="0 is greedy.")] = 1.0
     top_k: Annotated[int, _sampling(help="0 is off.")] = 0
     top_p: Annotated[float, _sampling(help="1 is off.")] = 1.0
@@ -209,7 +219,24 @@ class Settings:
     @property
     def decoding(self) -> dict[str, Any]:
         """What `ModelPair.generate` is told beyond prompts, method and seed."""
-        return self.sampling | {"stop": self.stop or [], "ignore_eos": self.ignore_eos}
+        guard = self._guard
+        told = self.sampling | {"stop": self.stop or [], "ignore_eos": self.ignore_eos}
+        return told if guard is None else told | {"guard": guard}
+
+    @property
+    def _guard(self) -> bool | None:
+        """The flag; without it, yes where no seed was given and the law stays.
+
+        Later a seed is drawn, which is not a given one. The answers of a file have seeds to go on
+        from, and those count.
+        """
+        if self.guard is not None or self.seed is not None or self.prompt_file is not None:
+            return self.guard
+        from mtad.cli.options import make_method
+        from mtad.guard import wants_guard
+
+        method = make_method(self)
+        return wants_guard(method, None, has_seed=False, is_greedy=False) or None
 
     @property
     def placement(self) -> dict[str, Any]:

@@ -126,8 +126,17 @@ def summary(stats: Stats, method: str, lossless: bool, seed: int) -> str:
             f"draft acceptance rate {'–' if rate is None else format(rate, '.1%')}",
             f"{method} ({'lossless' if lossless else 'lossy'})",
             f"seed {seed}",
+            *_guarding(stats),
         )
     )
+
+
+def _guarding(stats: Stats) -> list[str]:
+    """What the guard did, if it did anything."""
+    if stats.fallback:
+        return [f"fell back to {stats.fallback}"]
+    plain = stats.num_plain_steps
+    return [f"{plain} plain step{'s' * (plain > 1)} of the guard"] if plain else []
 
 
 def number(value: float | None, digits: int = 1) -> str:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtad.acceptance import accept_all
-from mtad.drafting import beams
+from mtad.beams import beams
 from mtad.lm import LM
 from mtad.method import Method, Verdict, require, require_count
 from mtad.noise import Noise, first_argmax

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtad.acceptance import endpoint_after, first_deepest, joint_logprobs, value_at
-from mtad.drafting import Law, beam_tree, best_path, require_beam_options
+from mtad.beams import Law, beam_tree, best_path, require_beam_options
 from mtad.lm import LM
 from mtad.method import Method, Verdict, require
 from mtad.noise import Noise

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtad.acceptance import chain_path, endpoint_after, joint_logprobs, last_true, prefix_length
-from mtad.drafting import Law, beam_tree, best_path, require_beam_options
+from mtad.beams import Law, beam_tree, best_path, require_beam_options
 from mtad.lm import LM
 from mtad.method import Method, Verdict, require
 from mtad.noise import Noise

@@ -27,13 +27,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtad.acceptance import accept_all
-from mtad.drafting import beams
+from mtad.beams import beams
 from mtad.lm import LM
 from mtad.method import Method, Verdict, require, require_count
 from mtad.noise import Noise, first_argmax, sample
 from mtad.prefix import Prefix
-from mtad.sampling import NEVER, SamplingParams, Warper
+from mtad.sampling import SamplingParams, Warper
 from mtad.tree import TokenTree
+from mtad.truncation import NEVER
 
 MAX_NODES = 4_096
 """Largest tree that is enumerated."""

@@ -1,0 +1,120 @@
+"""The forwards of a decoding, counted and timed, in eager and in recorded iterations alike.
+
+Every forward begins with a mark such as "+target 1 5" (model, rows, tokens per row) and ends with
+"-". A tape that is being recorded keeps the marks as segments of its own and tells them at every
+play, when `LM` is no longer called; otherwise they are told at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from mtad.bench.phases import PhaseClock
+from mtad.bench.speed.cost import Forwards
+from mtad.bench.speed.observe import waiting_for
+from mtad.engine import OnPhase
+from mtad.lm import LM
+from mtad.tape import mark
+from mtad.tree import TokenTree
+
+_BEGIN, _END = "+", "-"
+
+
+class ForwardClock:
+    """Adds up the forwards and the phases of a decoding; what `generate` takes as `on_phase`.
+
+    Args:
+        device: where the models are; its work is waited for at every border.
+        is_settled: asked after each iteration whether the next ones take as long.
+
+    Attributes:
+        phases: the clock of the phases.
+        counts: forwards by model, rows and tokens per row.
+        seconds: that they took.
+        num_unsettled: iterations that were recorded, or compared with their recording.
+    """
+
+    def __init__(self, device: torch.device, is_settled: Callable[[], bool] = lambda: True) -> None:
+        self.phases = PhaseClock.of(device)
+        self.counts: Counter[tuple[str, int, int]] = Counter()
+        self.seconds, self.num_unsettled = 0.0, 0
+        self._wait, self._is_settled = waiting_for(device), is_settled
+        self._begun = 0.0
+
+    @property
+    def forwards(self) -> tuple[Forwards, ...]:
+        """The counts as values."""
+        return tuple(Forwards(*shape, count) for shape, count in sorted(self.counts.items()))
+
+    def __call__(self, phase: str) -> None:
+        """Take a mark for itself; all else is for the clock of the phases."""
+        if phase.startswith(_BEGIN):
+            model, rows, tokens = phase.removeprefix(_BEGIN).split()
+            self.counts[model, int(rows), int(tokens)] += 1
+            self._begun = self._now()
+        elif phase == _END:
+            self.seconds += self._now() - self._begun
+        else:
+            self.phases(phase)
+            self.num_unsettled += phase == "end" and not self._is_settled()
+
+    def _now(self) -> float:
+        self._wait()
+        return time.perf_counter()
+
+
+@contextmanager
+def marked_forwards(listener: OnPhase | None) -> Iterator[None]:
+    """Marks the forwards of every `LM` within the block.
+
+    What is recorded within keeps its marks: use one set of tapes either inside of such blocks or
+    outside.
+
+    Args:
+        listener: told the marks of eager forwards; those of recorded ones go to `on_phase`.
+    """
+    plain = {name: getattr(LM, name) for name in _tokens_of}
+    for name, function in plain.items():
+        setattr(LM, name, _marked(function, _tokens_of[name], listener or _ignore))
+    try:
+        yield
+    finally:
+        for name, function in plain.items():
+            setattr(LM, name, function)
+
+
+def _marked(
+    function: Any, tokens_of: Callable[[TokenTree], int], listener: OnPhase
+) -> Callable[..., Any]:
+    def tell(phase: str) -> None:
+        if not mark(phase):
+            listener(phase)
+
+    def marked(self: LM, tree: TokenTree, *arguments: Any, **options: Any) -> Any:
+        tell(f"{_BEGIN}{self.name} {self.num_rows} {tokens_of(tree)}")
+        logits = function(self, tree, *arguments, **options)
+        tell(_END)
+        return logits
+
+    return marked
+
+
+def _ignore(phase: str) -> None:
+    """Nobody listens."""
+
+
+def _level_tokens(tree: TokenTree) -> int:
+    """Tokens per row that `LM.forward_level` feeds: the root comes with the token before it."""
+    return tree.last_level.stop - tree.last_level.start if tree.depth else 2
+
+
+_tokens_of: dict[str, Callable[[TokenTree], int]] = {
+    "forward": lambda tree: tree.num_nodes,
+    "forward_level": _level_tokens,
+}

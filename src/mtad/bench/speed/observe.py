@@ -1,0 +1,99 @@
+"""Peak memory and energy of a decoding, seen from outside of the engine."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from mtad.bench.energy import Energy
+from mtad.bench.meter import Meter
+
+ENERGY_INTERVALS = 10
+"""Updates of the counters that a window must have if a single decoding is too short for them."""
+_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class MemoryWatch:
+    """Memory at the beginning of a window whose peak is asked for.
+
+    Attributes:
+        device: where the models are.
+        before: bytes in use then; None where the system does not tell.
+    """
+
+    device: torch.device
+    before: int | None
+
+    @classmethod
+    def start(cls, device: torch.device) -> MemoryWatch:
+        """A window that begins now."""
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            return cls(device, torch.cuda.memory_allocated(device))
+        _give_back_free_memory()
+        try:
+            _RESET.write_text("5")  # the peak is what is in use now
+        except OSError:
+            return cls(device, None)
+        return cls(device, _status_bytes("VmRSS"))
+
+    def peak(self) -> int | None:
+        """Bytes by which the peak since then exceeds what was in use; None if unknown."""
+        if self.before is None:
+            return None
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) - self.before
+        most = _status_bytes("VmHWM")
+        return None if most is None else max(0, most - self.before)
+
+
+def _give_back_free_memory() -> None:
+    """Let the system have what this process no longer uses, so that using it again is seen."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries lack it
+        if trim is not None:
+            trim(0)
+
+
+def _status_bytes(name: str) -> int | None:
+    """A line of this process's status, which Linux gives in kB."""
+    try:
+        lines = _STATUS.read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
+    return 1024 * int(found[0]) if found else None
+
+
+def waiting_for(device: torch.device) -> Callable[[], None]:
+    """A function that waits until the device has finished its work."""
+    if device.type == "cuda":
+        return partial(torch.cuda.synchronize, device)
+    return lambda: None
+
+
+def repeated_energy(meter: Meter, work: Callable[[], object], wall_s: float) -> Energy | None:
+    """The energy of one decoding that is too short for the counters; None without a meter.
+
+    Args:
+        meter: the counters.
+        work: the decoding, which is done again until the window is long enough.
+        wall_s: how long it takes.
+    """
+    if meter.counters is None:
+        return None
+    window_s = ENERGY_INTERVALS * meter.counters.interval_s
+    count = max(1, math.ceil(window_s / max(wall_s, 1e-6)))
+    begun = meter.start()
+    for _ in range(count):
+        work()
+    energy = meter.stop(begun)
+    return None if energy is None else energy.shared_by(count)

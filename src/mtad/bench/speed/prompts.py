@@ -1,0 +1,47 @@
+"""What is asked: held-out prompts of the embedded pair, or the user's own, as token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle, islice
+
+from mtad import demo
+from mtad.pair import ModelPair
+from mtad.text import Prompt, encode
+
+TEST_SETS = ("sql", "python", "chat")
+
+
+def heldout_prompts(count: int) -> list[Prompt]:
+    """Prompts of the test sets in turn; the embedded pair never saw them.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    sets = [demo.heldout(name) for name in TEST_SETS]
+    mixed = [item for items in zip(*sets, strict=False) for item in items]
+    if count > len(mixed):
+        raise ValueError(f"--num-prompts is {count}; there are {len(mixed)} held-out prompts")
+    return [item.get("prompt") or item["messages"] for item in mixed[:count]]
+
+
+def encoded(pair: ModelPair, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """The token ids of the prompts."""
+    return [encode(pair.tokenizer, p, pair.models.tokenizer_error) for p in prompts]
+
+
+def batches_of(prompts: Sequence[list[int]], size: int) -> list[list[list[int]]]:
+    """The prompts in groups that are decoded together."""
+    return [list(prompts[i : i + size]) for i in range(0, len(prompts), size)]
+
+
+def filled(prompts: Sequence[list[int]], size: int) -> list[list[int]]:
+    """`size` prompts; if there are fewer, they come again."""
+    return list(islice(cycle(prompts), size))
+
+
+def of_length(prompts: Sequence[list[int]], length: int) -> list[int]:
+    """One prompt of that many tokens: the prompts one after another, cut at the front."""
+    joined = list(islice(cycle([token for prompt in prompts for token in prompt]), length))
+    last = prompts[-1][-length:]
+    return [*joined[: length - len(last)], *last]

@@ -1,0 +1,68 @@
+"""Writes what a folder of rows shows: speed.md, speed.csv and the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mtad.bench.files import write_text
+from mtad.bench.report.canvas import Plot
+from mtad.bench.report.markdown import escaped, markdown
+from mtad.bench.report.table import Table
+from mtad.bench.speed.plots import PANELS, plots
+from mtad.bench.speed.summary import Speed
+from mtad.bench.speed.tables import (
+    figures_csv,
+    limit_table,
+    main_table,
+    overhead_table,
+    ratio_table,
+    scaling_table,
+)
+from mtad.bench.speed.verdicts import verdicts
+
+
+def write_speed(speed: Speed, folder: Path) -> list[Path]:
+    """Write all files; their paths.
+
+    Raises:
+        MtadError: matplotlib is not installed.
+    """
+    drawn = plots(speed)
+    write_text(folder / "speed.md", speed_page(speed, drawn))
+    write_text(folder / "speed.csv", figures_csv(speed))
+    paths = [folder / "speed.md", folder / "speed.csv"]
+    for plot in drawn:
+        for ending, content in (("svg", plot.svg), ("png", plot.png)):
+            paths.append(folder / f"{plot.name}.{ending}")
+            paths[-1].write_bytes(content)
+    return paths
+
+
+def speed_tables(speed: Speed) -> list[Table]:
+    """All tables in their order; those without rows are left out."""
+    found = [main_table(speed), ratio_table(speed), overhead_table(speed)]
+    found += [scaling_table(speed, axis) for axis in PANELS]
+    return [table for table in [*found, limit_table(speed)] if table.rows]
+
+
+def speed_page(speed: Speed, drawn: Sequence[Plot]) -> str:
+    """The page of a folder."""
+    parts = ["# Speed", *(f"- {escaped(line)}" for line in (*_where(speed), *verdicts(speed)))]
+    text = "\n".join([parts[0], "", *parts[1:], ""])
+    pictures = [f"![{escaped(plot.caption)}]({plot.name}.svg)\n" for plot in drawn]
+    return "\n".join([text, *pictures, *map(markdown, speed_tables(speed))])
+
+
+def _where(speed: Speed) -> list[str]:
+    """On what it ran, one line per pair."""
+    lines = []
+    for facts in speed.conditions:
+        target = facts["target"]
+        lines.append(
+            f"{facts['pair']}: {target['num_parameters']:,} parameters, {target['dtype']}, on "
+            f"{facts['cpu'] if facts['device'] == 'cpu' else facts['device']}, "
+            f"{facts['num_threads']} threads, torch {facts['versions']['torch']}, "
+            f"energy meter {facts['meter']}"
+        )
+    return lines

@@ -1,0 +1,150 @@
+"""The rows of speed.jsonl: one per run, batch of prompts and repeat, with all that figures need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from mtad.bench.energy import Energy
+from mtad.bench.files import read_rows
+from mtad.bench.speed.cost import Forwards
+from mtad.errors import DataError
+
+ROWS, LIMITS, PLAN = "speed.jsonl", "limits.json", "plan.json"
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What was seen inside of a decoding.
+
+    Attributes:
+        decode_s: seconds of the iterations that were looked at; of the timed ones on a CPU, of
+            others where looking costs speed.
+        num_iterations: how many.
+        phases: seconds by phase.
+        forward_s: seconds within the models.
+        forwards: by shape.
+    """
+
+    decode_s: float
+    num_iterations: int
+    phases: Mapping[str, float]
+    forward_s: float
+    forwards: tuple[Forwards, ...]
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Observed:
+        """The value of a JSON object."""
+        return cls(**dict(row) | {"forwards": tuple(map(Forwards.of, row["forwards"]))})
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One decoding of a batch of prompts.
+
+    Attributes:
+        num_rows: prompts.
+        num_prompt_tokens: of all prompts.
+        num_output_tokens: of all texts.
+        num_iterations: of the batch; 0 where they are not known.
+        num_row_steps: iterations that a text took part in, added up over the texts.
+        num_accepted: accepted draft tokens.
+        prefill_s, decode_s: seconds; of transformers, prefill is a `generate` of one token.
+        num_decoded: tokens that `decode_s` was needed for.
+        wall_s: seconds of the whole call.
+        observed: None where nothing was looked at.
+        energy: of the call; None without a meter.
+        memory_bytes: by which the call's peak exceeded what was in use before; None if unknown.
+        iterations: "recorded" or "eager"; None where nothing is known of that.
+        eager_reason: why they are eager.
+        num_unsettled: iterations in which something was still recorded or tried, on a CPU.
+    """
+
+    num_rows: int
+    num_prompt_tokens: int
+    num_output_tokens: int
+    num_iterations: int
+    num_row_steps: int
+    num_accepted: int
+    prefill_s: float
+    decode_s: float
+    num_decoded: int
+    wall_s: float
+    observed: Observed | None = None
+    energy: Energy | None = None
+    memory_bytes: int | None = None
+    iterations: str | None = None
+    eager_reason: str = ""
+    num_unsettled: int = 0
+
+    @property
+    def prefix(self) -> float:
+        """Mean number of tokens that an iteration finds committed, per text."""
+        return (self.num_prompt_tokens + self.num_output_tokens / 2) / self.num_rows
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of speed.jsonl.
+
+    Attributes:
+        axis: what the experiment varies; "" for the main comparison.
+        at: the value there.
+        pair: name of the models; their cost is in limits.json.
+        run: label of the way to decode.
+        method: name and options; None for transformers.
+        batch: index of the prompts.
+        repeat: how often the prompts had been decoded before.
+        seed: of the first text; the others' follow.
+        measured: None if it could not be decoded.
+        error: why not.
+        conditions: id of the line in conditions.jsonl.
+    """
+
+    axis: str
+    at: int | str
+    pair: str
+    run: str
+    method: Mapping[str, Any] | None
+    batch: int
+    repeat: int
+    seed: int
+    measured: Measured | None
+    error: str = ""
+    conditions: str = field(default="", compare=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Row:
+        """The row of a JSON object."""
+        measured = row["measured"]
+        if measured is not None:
+            kinds = {"observed": Observed.of, "energy": Energy.of}
+            known = {n: make(measured[n]) for n, make in kinds.items() if measured[n] is not None}
+            measured = Measured(**measured | known)
+        return cls(**dict(row) | {"measured": measured})
+
+
+def read_speed_rows(folder: Path) -> list[Row]:
+    """The rows of a folder.
+
+    Raises:
+        DataError: there are none, or one is damaged.
+    """
+    found = []
+    for row, place in read_rows(folder / ROWS):
+        try:
+            found.append(Row.of(row))
+        except (TypeError, KeyError) as error:
+            names = ", ".join(f.name for f in fields(Row))
+            raise DataError(
+                f"{place} is no row of this program: {error}; it has {names}"
+            ) from error
+    if not found:
+        raise DataError(f"{folder / ROWS} has no rows; run mtad bench speed --output {folder}")
+    return found

@@ -1,0 +1,108 @@
+"""One text to complete, what is refused before decoding begins, and a batch of texts as tensors.
+
+Knows no loop and no cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from mtad.errors import ContextLengthError, PromptError
+from mtad.lm import Model, context_of
+from mtad.method import Method
+from mtad.prefix import Prefix
+from mtad.sampling import SamplingParams
+
+
+@dataclass(frozen=True)
+class Request:
+    """One text to complete.
+
+    Attributes:
+        prompt_ids: at least one token id.
+        sampling: how to sample and when to end.
+        stop: called with every new token in order; true ends the text after that token.
+    """
+
+    prompt_ids: Sequence[int]
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    stop: Callable[[int], bool] | None = None
+
+
+def check_requests(
+    target: Model, draft: Model | None, method: Method, requests: Sequence[Request], vocab: int
+) -> None:
+    """Refuse requests that cannot be decoded, naming the first one and why; as for `Session`.
+
+    Raises:
+        ValueError: the draft is missing, or a sampling setting that the method can't honour.
+        PromptError, ContextLengthError: see `mtad.errors`.
+    """
+    contexts = {"target": context_of(target)}
+    if method.drafter == "draft":
+        if draft is None:
+            raise ValueError(f"{method.name} needs a draft model and none was given")
+        contexts["draft"] = context_of(draft)
+    for index, request in enumerate(requests):
+        method.check(request.sampling)
+        _check_prompt(index, request, vocab)
+        for name, context in contexts.items():
+            _check_context(index, request, name, context)
+
+
+def _check_prompt(index: int, request: Request, vocab: int) -> None:
+    if not request.prompt_ids:
+        raise PromptError(
+            f"request {index}: the prompt is empty; give at least one token (the tokenizer may "
+            "have no BOS token)"
+        )
+    for token in (*request.prompt_ids, *request.sampling.eos_token_ids):
+        if not 0 <= token < vocab:
+            raise PromptError(
+                f"request {index}: token id {token} is not in the vocabulary of {vocab} tokens"
+            )
+
+
+def _check_context(index: int, request: Request, name: str, context: int | None) -> None:
+    prompt, new = len(request.prompt_ids), request.sampling.max_new_tokens
+    if context is not None and prompt + new > context:
+        raise ContextLengthError(
+            f"request {index}: the prompt has {prompt} tokens and max_new_tokens is {new}, "
+            f"together {prompt + new}; the {name} model's context is {context} tokens: shorten "
+            f"the prompt or set max_new_tokens to at most {max(0, context - prompt)}"
+        )
+
+
+def prefix_of(
+    requests: Sequence[Request], horizon: int, width: int, device: torch.device
+) -> Prefix:
+    """The prompts as committed text, with room for `width` tokens per row."""
+
+    def column(values: list[int]) -> Tensor:
+        return torch.tensor(values, device=device, dtype=torch.int64)
+
+    def table(rows: list[list[int]], width: int, fill: int) -> Tensor:
+        padded = [[*row, *[fill] * (width - len(row))] for row in rows]
+        return torch.tensor(padded, device=device, dtype=torch.int64)
+
+    eos = [list(r.sampling.eos_token_ids) for r in requests]
+    lengths = column([len(r.prompt_ids) for r in requests])
+    return Prefix(
+        tokens=table([list(r.prompt_ids) for r in requests], width, 0),
+        lengths=lengths,
+        prompt_lengths=lengths,
+        budgets=column([r.sampling.max_new_tokens for r in requests]),
+        eos=table(eos, max(1, *map(len, eos)), -1) if eos else table([], 1, -1),
+        horizon=horizon,
+    )
+
+
+def seeds_of(requests: Sequence[Request], device: torch.device) -> Int[Tensor, " rows"]:
+    """The seed of every row, as signed 64-bit numbers."""
+    seeds = [(r.sampling.seed + 2**63) % 2**64 - 2**63 for r in requests]
+    return torch.tensor(seeds, device=device)

@@ -1,0 +1,146 @@
+"""Iterations on a CPU as tapes: recorded once per form of the state, played in every session.
+
+A tape takes all that changes as its input, caches included, so that it outlives the session it was
+recorded in. What can't be recorded runs eagerly, and the reason is kept. Knows no model, no method
+and no loop.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtad.capture import OnPhase, Pace, Program
+from mtad.graphs import State, first_line, form_of, keep, mapped, tensors_of
+from mtad.packed import SCRIPTED
+from mtad.tape import Tape
+
+PATIENCE = 24
+"""Iterations of a form that run eagerly before it is recorded, which takes as long as some 50."""
+TRIALS = 4
+"""Iterations that a new tape and the program both run, before the tape is believed."""
+LIMIT = 32
+"""Most tapes that are kept, the least recently used leaving first."""
+
+
+class Tapes:
+    """The recorded iterations of one pair of models.
+
+    Args:
+        patience: see `PATIENCE`.
+        limit: see `LIMIT`.
+
+    Attributes:
+        pace: how the last run went: "eager", "captured" if it was played, or "capturing" if a tape
+            was made or tried, which takes its time.
+    """
+
+    def __init__(self, patience: int = PATIENCE, limit: int = LIMIT) -> None:
+        self.patience, self.limit = patience, limit
+        self._reasons: dict[Hashable, str] = {}
+        self._uses: OrderedDict[Hashable, int] = OrderedDict()
+        self._tapes: OrderedDict[Hashable, Tape] = OrderedDict()
+        self._trials: dict[Hashable, int] = {}
+        self._hastened: set[Hashable] = set()
+        self.pace: Pace = "eager"
+
+    @property
+    def num_captured(self) -> int:
+        """Tapes that are kept."""
+        return len(self._tapes)
+
+    def reason(self, name: Hashable) -> str | None:
+        """Why the iterations of that name run eagerly; None where they may be recorded."""
+        return self._reasons.get(name)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the last run took as long as those to come, as far as is known."""
+        return self.pace == "captured" or (self.pace == "eager" and bool(self._reasons))
+
+    def hasten(self, name: Hashable) -> None:
+        """Have no patience with the iterations of that name."""
+        self._hastened.add(name)
+
+    def run(
+        self, name: Hashable, state: State, program: Program, begin: OnPhase, split: bool
+    ) -> Tensor:
+        """The output of `program`, played where it is recorded, eager otherwise; as `Graphs.run`.
+
+        A tape tells its phases whether or not that is asked for by `split`.
+        """
+        self.pace = "eager"
+        if name in self._reasons:
+            return program(begin)
+        buffers = tuple(form_of(buffer) for buffer in state.buffers)
+        key = (name, form_of(state.values), buffers)
+        if key not in self._tapes:
+            uses = self._uses.get(key, 0)
+            keep(self._uses, key, uses + 1, 16 * self.limit)
+            if uses >= self.patience or name in self._hastened:
+                self.pace = "capturing"
+                self._record(key, name, state, program)
+            return program(begin)
+        if self._trials[key] < TRIALS:
+            self.pace = "capturing"
+            return self._try(key, name, state, program, begin)
+        self._tapes.move_to_end(key)
+        self.pace = "captured"
+        return self._play(key, state, begin)
+
+    def _play(self, key: Hashable, state: State, begin: OnPhase) -> Tensor:
+        inputs = [*tensors_of(state.values), *state.buffers]
+        output, *after = self._tapes[key].play(inputs, begin)
+        state.bind(_filled(state.values, iter(after)))
+        return output
+
+    def _try(
+        self, key: Hashable, name: Hashable, state: State, program: Program, begin: OnPhase
+    ) -> Tensor:
+        """The output of the program, once more, and proof that the tape says the same.
+
+        It finds what the recording can't see: values that were read past torch's dispatcher.
+        """
+        before = state.values
+        played = [self._play(key, state, _ignore), *tensors_of(state.values)]
+        state.bind(before)
+        output = program(begin)
+        if all(map(torch.equal, played, [output, *tensors_of(state.values)])):
+            self._trials[key] += 1
+        else:
+            del self._tapes[key], self._trials[key]
+            self._reasons[name] = "the iteration depends on more than the recording shows"
+        return output
+
+    def _record(self, key: Hashable, name: Hashable, state: State, program: Program) -> None:
+        """Record the program, or note why that is impossible; the state is left as it was.
+
+        What a run writes to the buffers is written again by the next one.
+        """
+        before = state.values
+        state.bind(mapped(torch.clone, before))  # so that no two inputs are one tensor
+        inputs = [*tensors_of(state.values), *state.buffers]
+        try:
+            tape = Tape(
+                lambda begin: [program(begin), *tensors_of(state.values)], inputs, [SCRIPTED]
+            )
+        except RuntimeError as error:
+            self._reasons[name] = f"the iteration can't be recorded: {first_line(error)}"
+        else:
+            keep(self._tapes, key, tape, self.limit)
+            self._trials = {k: self._trials.get(k, 0) for k in self._tapes}
+        finally:
+            state.bind(before)
+
+
+def _ignore(phase: str) -> None:
+    """Told phases that nobody times."""
+
+
+def _filled(value: Any, tensors: Iterator[Tensor]) -> Any:
+    """The value with its tensors replaced, in their order."""
+    return mapped(lambda _: next(tensors), value)
