@@ -144,7 +144,7 @@ class Graphs:
         """What the program is kept under: that of the last replay, if nothing has changed since."""
         if self._last is not None:
             key, values = self._last
-            if key[:2] == (name, split) and _are_same(state.values, values):
+            if key[:2] == (name, split) and are_same(state.values, values):
                 return key
         return name, split, state.form
 
@@ -166,7 +166,7 @@ class Graphs:
         """The output of a captured program, the state brought to where it expects it."""
         self._captured.move_to_end(key)
         fixed, recording = self._captured[key]
-        if not _are_same(state.values, fixed):
+        if not are_same(state.values, fixed):
             _copy(state.values, fixed)
             state.bind(fixed)
         self._last = key, fixed
@@ -174,13 +174,14 @@ class Graphs:
         return recording.output
 
 
-def _are_same(values: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
+def are_same(values: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
+    """Whether these are the very same objects, or equal integers."""
     return len(values) == len(others) and all(
         a is b or (isinstance(a, int) and a == b) for a, b in zip(values, others, strict=True)
     )
 
 
-def keep(kept: OrderedDict[Hashable, Any], key: Hashable, value: Any, limit: int) -> None:
+def keep(kept: OrderedDict[Any, Any], key: Hashable, value: Any, limit: int) -> None:
     """Add a value as the most recently used one, and drop those that are too many."""
     kept[key] = value
     kept.move_to_end(key)

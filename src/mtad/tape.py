@@ -128,12 +128,12 @@ def _reads(function: Any, args: tuple[Any, ...]) -> bool:
 
 @dataclass(frozen=True)
 class _Segment:
-    """The operations of one phase as a function of places."""
+    """The operations of one phase as a function of the values at some places."""
 
     phase: str
     function: Any
-    operands: Sequence[_Place]
-    results: Sequence[_Place]
+    operands: Sequence[int]
+    results: Sequence[int]
 
 
 class Tape:
@@ -161,17 +161,20 @@ class Tape:
             outputs = program(recorder.begin)
         self._inputs = recorder.inputs
         self._outputs = [recorder.place(t) for t in outputs]
-        self._constants: dict[_Place, Tensor] = {}
+        self._values: list[Any] = [None] * len(recorder.tensors)
         self._segments = self._build(recorder, rewrites)
 
     def play(self, inputs: Sequence[Tensor], begin: OnPhase) -> list[Tensor]:
         """The program's outputs for these inputs."""
-        values = self._constants | dict(zip(self._inputs, inputs, strict=True))
+        values = self._values.copy()
+        for place, tensor in zip(self._inputs, inputs, strict=True):
+            values[place.index] = tensor
         for segment in self._segments:
             begin(segment.phase)
-            results = segment.function(*[values[p] for p in segment.operands])
-            values.update(zip(segment.results, results, strict=True))
-        return [values[p] for p in self._outputs]
+            results = segment.function(*[values[i] for i in segment.operands])
+            for index, tensor in zip(segment.results, results, strict=True):
+                values[index] = tensor
+        return [values[place.index] for place in self._outputs]
 
     def _build(self, recorder: _Recorder, rewrites: Sequence[tuple[str, str]]) -> list[_Segment]:
         """Scripted functions of the segments, without what nobody reads or what never changes."""
@@ -188,9 +191,11 @@ class Tape:
             for pattern, replacement in rewrites if ops else ():
                 rewrite: Any = torch._C._jit_pass_custom_pattern_based_rewrite_graph
                 rewrite(pattern, replacement, function.graph)
-            built.append(_Segment(phase, function, operands, results))
+            places = [p.index for p in operands], [p.index for p in results]
+            built.append(_Segment(phase, function, *places))
             wanted = (wanted - made) | set(operands)
-        self._constants = {p: recorder.tensors[p.index] for p in wanted - set(self._inputs)}
+        for constant in wanted - set(self._inputs):
+            self._values[constant.index] = recorder.tensors[constant.index]
         return built[::-1]
 
 

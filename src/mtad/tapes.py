@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from itertools import chain
+from operator import is_
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from mtad.capture import OnPhase, Pace, Program
-from mtad.graphs import State, first_line, form_of, keep, mapped, tensors_of
+from mtad.graphs import State, are_same, first_line, form_of, keep, mapped, tensors_of
 from mtad.packed import SCRIPTED
 from mtad.tape import Tape
 
@@ -25,6 +28,26 @@ TRIALS = 4
 """Iterations that a new tape and the program both run, before the tape is believed."""
 LIMIT = 32
 """Most tapes that are kept, the least recently used leaving first."""
+
+
+_Key: TypeAlias = tuple[Hashable, ...]
+
+
+@dataclass(frozen=True)
+class _Last:
+    """What the last play left behind.
+
+    Attributes:
+        key: of its tape.
+        values: of the state.
+        tensors: in them.
+        sizes: how many tensors are in each of them.
+    """
+
+    key: _Key
+    values: tuple[Any, ...]
+    tensors: list[Tensor]
+    sizes: list[int]
 
 
 class Tapes:
@@ -43,9 +66,10 @@ class Tapes:
         self.patience, self.limit = patience, limit
         self._reasons: dict[Hashable, str] = {}
         self._uses: OrderedDict[Hashable, int] = OrderedDict()
-        self._tapes: OrderedDict[Hashable, Tape] = OrderedDict()
-        self._trials: dict[Hashable, int] = {}
+        self._tapes: OrderedDict[_Key, Tape] = OrderedDict()
+        self._trials: dict[_Key, int] = {}
         self._hastened: set[Hashable] = set()
+        self._last: _Last | None = None
         self.pace: Pace = "eager"
 
     @property
@@ -76,8 +100,7 @@ class Tapes:
         self.pace = "eager"
         if name in self._reasons:
             return program(begin)
-        buffers = tuple(form_of(buffer) for buffer in state.buffers)
-        key = (name, form_of(state.values), buffers)
+        key = self._key(name, state)
         if key not in self._tapes:
             uses = self._uses.get(key, 0)
             keep(self._uses, key, uses + 1, 16 * self.limit)
@@ -92,14 +115,25 @@ class Tapes:
         self.pace = "captured"
         return self._play(key, state, begin)
 
-    def _play(self, key: Hashable, state: State, begin: OnPhase) -> Tensor:
-        inputs = [*tensors_of(state.values), *state.buffers]
-        output, *after = self._tapes[key].play(inputs, begin)
-        state.bind(_filled(state.values, iter(after)))
+    def _key(self, name: Hashable, state: State) -> _Key:
+        """What a tape is kept under: that of the last play, if nothing has changed since."""
+        last = self._last
+        if last is not None and last.key[0] == name and are_same(state.values, last.values):
+            return last.key
+        return name, form_of(state.values), tuple(form_of(buffer) for buffer in state.buffers)
+
+    def _play(self, key: _Key, state: State, begin: OnPhase) -> Tensor:
+        last, before = self._last, state.values
+        if last is None or not are_same(before, last.values):
+            parts = [[*tensors_of(value)] for value in before]
+            last = _Last(key, before, [*chain(*parts)], [*map(len, parts)])
+        output, *after = self._tapes[key].play([*last.tensors, *state.buffers], begin)
+        state.bind(_filled(before, last.sizes, last.tensors, after))
+        self._last = _Last(key, state.values, after, last.sizes)
         return output
 
     def _try(
-        self, key: Hashable, name: Hashable, state: State, program: Program, begin: OnPhase
+        self, key: _Key, name: Hashable, state: State, program: Program, begin: OnPhase
     ) -> Tensor:
         """The output of the program, once more, and proof that the tape says the same.
 
@@ -116,7 +150,7 @@ class Tapes:
             self._reasons[name] = "the iteration depends on more than the recording shows"
         return output
 
-    def _record(self, key: Hashable, name: Hashable, state: State, program: Program) -> None:
+    def _record(self, key: _Key, name: Hashable, state: State, program: Program) -> None:
         """Record the program, or note why that is impossible; the state is left as it was.
 
         What a run writes to the buffers is written again by the next one.
@@ -141,6 +175,17 @@ def _ignore(phase: str) -> None:
     """Told phases that nobody times."""
 
 
-def _filled(value: Any, tensors: Iterator[Tensor]) -> Any:
-    """The value with its tensors replaced, in their order."""
+def _filled(
+    values: tuple[Any, ...], sizes: list[int], old: list[Tensor], new: list[Tensor]
+) -> tuple[Any, ...]:
+    """The values, which hold `sizes` tensors each, with `new` for `old`; unchanged ones stay."""
+    filled, start = [], 0
+    for value, size in zip(values, sizes, strict=True):
+        olds, news = old[start : start + size], new[start : start + size]
+        start += size
+        filled.append(value if all(map(is_, olds, news)) else _replaced(value, iter(news)))
+    return tuple(filled)
+
+
+def _replaced(value: Any, tensors: Iterator[Tensor]) -> Any:
     return mapped(lambda _: next(tensors), value)

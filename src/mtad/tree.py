@@ -124,6 +124,8 @@ class TokenTree:
 
     def accumulate(self, values: Float[Tensor, "rows nodes"]) -> Float[Tensor, "rows nodes"]:
         """Sums of `values` from the first level down to each node, without the root's own."""
+        if self.is_chain:
+            return torch.nn.functional.pad(values[:, 1:].cumsum(1), (1, 0))
         sums = torch.zeros_like(values[:, :1])
         for level in self.levels[1:]:
             above = sums.gather(1, self.parents[:, level])
@@ -143,12 +145,11 @@ class TokenTree:
 
     def path_to(self, nodes: Int[Tensor, " rows"]) -> Int[Tensor, "rows depth"]:
         """Node indices from level 1 down to `nodes`, 0 below them."""
-        line = self.ancestors[torch.arange(self.num_rows, device=nodes.device), nodes]
-        steps = [
-            torch.where(line[:, lv].any(1), lv.start + line[:, lv].int().argmax(1), 0)
-            for lv in self.levels[1:]
-        ]
-        return torch.stack(steps, dim=1) if steps else nodes.new_zeros(self.num_rows, 0)
+        rows = torch.arange(self.num_rows, device=nodes.device)
+        line = self.ancestors[rows, nodes] * torch.arange(self.num_nodes, device=nodes.device)
+        levels = torch.arange(1, self.depth + 1, device=nodes.device)[:, None]
+        on_level = (self.depths == levels).double()  # integers up to 2^53 stay what they are
+        return (line.double() @ on_level.T).long()
 
     def select(self, path: Int[Tensor, "rows depth"]) -> TokenTree:
         """The chain of the root and the nodes of `path`, which stay where the drafter put them."""
