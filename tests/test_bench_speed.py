@@ -376,7 +376,7 @@ def test_verdict_where_drafting_stops_paying() -> None:
         rows.append(along("batch", size, "autoregressive", plain(10.0)))
         rows.append(along("batch", size, "mtad", measured(decode_s=seconds)))
     text = "\n".join(verdicts(speed_of(rows)))
-    assert "mtad by batch: drafting does not pay at batch 16" in text
+    assert "mtad by batch: drafting pays at batch 1, 4; does not pay at batch 16" in text
     assert "1: 5.00, 4: 1.25, 16: 0.33" in text
 
 

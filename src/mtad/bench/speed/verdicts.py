@@ -95,9 +95,17 @@ def _batch_sizes(speed: Speed) -> Iterator[str]:
         if ratio is not None and figures.row.run != AUTOREGRESSIVE:
             found.setdefault(figures.row.run, []).append((float(figures.row.at), ratio))
     for run, points in found.items():
-        stops = [
-            f"{size:g}" for size, ratio in sorted(points, key=lambda p: p[0]) if ratio.high < 1
-        ]
-        sizes = ", ".join(f"{size:g}: {number(r.value, 2)}" for size, r in points)
-        end = f"does not pay at batch {', '.join(stops)}" if stops else "does not stop paying"
-        yield f"{run} by batch: drafting {end} (times {AUTOREGRESSIVE} at {sizes})"
+        sized = sorted(points, key=lambda point: point[0])
+        answers: dict[str, list[str]] = {}
+        for size, ratio in sized:
+            answers.setdefault(_answer(ratio), []).append(f"{size:g}")
+        told = "; ".join(f"{answer} at batch {', '.join(n)}" for answer, n in answers.items())
+        sizes = ", ".join(f"{size:g}: {number(r.value, 2)}" for size, r in sized)
+        yield f"{run} by batch: drafting {told} (times {AUTOREGRESSIVE} at {sizes})"
+
+
+def _answer(ratio: Spread) -> str:
+    """Whether drafting pays, if all repeats agree."""
+    if ratio.low > 1:
+        return "pays"
+    return "does not pay" if ratio.high < 1 else "is as fast as plain decoding within the spread"
