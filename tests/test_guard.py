@@ -106,6 +106,19 @@ def test_times_of_different_paces_are_not_compared() -> None:
     assert guard.choose() is PLAIN and guard.has_given_up
 
 
+def test_plain_steps_that_cannot_be_judged_by_are_not_taken_for_ever() -> None:
+    """Drafted iterations still run eagerly where plain ones have a tape already."""
+    guard = Guard(CHAIN)
+    chosen = []
+    for _ in range(60):
+        chosen.append(guard.choose())
+        if chosen[-1] is PLAIN:
+            guard.saw_plain(1.0, pace="captured")
+        else:
+            guard.saw_drafted(1.5, [3])
+    assert chosen.count(PLAIN) == 1
+
+
 def test_iterations_in_which_something_was_captured_are_not_judged() -> None:
     guard = Guard(CHAIN)
     for _ in range(SOONEST):

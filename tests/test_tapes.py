@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -11,7 +12,8 @@ import torch
 from tiny import PROMPTS, VOCAB, label, similar, tiny_model, variants
 
 import mtad
-from mtad.engine import Block, Request, Session
+from mtad.engine import Block, Request, Session, name_of
+from mtad.graphs import State
 from mtad.method import Method
 from mtad.methods.mtad import MTAD
 from mtad.methods.speculative_sampling import SpeculativeSampling
@@ -65,7 +67,7 @@ def test_texts_are_those_of_eager_iterations(method: Method) -> None:
     wanted = blocks_of(pair, method, requests_for(method))
     assert blocks_of(pair, method, requests_for(method), tapes) == wanted
     assert tapes.num_captured > 0
-    assert tapes.reason(repr(method)) is None
+    assert tapes.reason(name_of(method)) is None
 
 
 def test_tapes_outlive_their_session() -> None:
@@ -87,6 +89,48 @@ def test_prompts_and_budgets_of_similar_length_share_a_tape() -> None:
     assert tapes.num_captured == 1
 
 
+def test_one_token_prompts_write_to_the_caches_of_their_own_session() -> None:
+    pair, tapes = models(), Tapes(patience=2)
+    for seed in range(12):
+        requests = [Request([7], SamplingParams(max_new_tokens=4, seed=seed))]
+        method = variants()[0]
+        assert blocks_of(pair, method, requests, tapes) == blocks_of(pair, method, requests)
+    assert tapes.num_captured > 0
+
+
+def test_a_tape_that_writes_to_other_buffers_is_not_believed() -> None:
+    holder = SimpleNamespace(place=torch.zeros(1))
+    own, tapes = torch.zeros(3), Tapes(patience=0)
+
+    def program(begin) -> torch.Tensor:
+        begin("all")
+        holder.place = holder.place + 1
+        hidden[0][:1] += holder.place
+        return holder.place * 2
+
+    with torch.inference_mode():
+        for number in range(4):
+            hidden = [own if number % 2 else torch.zeros(3)]
+            tapes.run("one", State([(holder, "place")], [own]), program, lambda phase: None, False)
+    assert tapes.num_captured == 0
+    assert "more than the recording shows" in str(tapes.reason("one"))
+
+
+def test_what_cannot_be_scripted_runs_eagerly() -> None:
+    holder, tapes = SimpleNamespace(place=torch.zeros(2)), Tapes(patience=0)
+    generator = torch.Generator().manual_seed(0)
+
+    def program(begin) -> torch.Tensor:
+        begin("all")
+        return torch.empty(2).uniform_(generator=generator)
+
+    with torch.inference_mode():
+        state = State([(holder, "place")])
+        drawn = [tapes.run("one", state, program, lambda phase: None, False) for _ in range(3)]
+    assert not torch.equal(drawn[1], drawn[2])
+    assert "can't be recorded" in str(tapes.reason("one"))
+
+
 def test_the_number_of_tapes_is_bounded() -> None:
     pair, tapes = models(), Tapes(patience=0, limit=2)
     for width in range(1, 6):
@@ -100,7 +144,7 @@ def test_what_reads_a_tensor_runs_eagerly_and_says_so() -> None:
     requests = [Request(PROMPTS[0], MIXED[2])]
     assert blocks_of(pair, method, requests, tapes) == blocks_of(pair, method, requests)
     assert tapes.num_captured == 0
-    assert "reads a tensor back to the host" in str(tapes.reason(repr(method)))
+    assert "reads a tensor back to the host" in str(tapes.reason(name_of(method)))
 
 
 @dataclass(frozen=True)
@@ -120,7 +164,7 @@ def test_what_is_read_behind_the_recorders_back_is_found_out() -> None:
     requests = [Request(PROMPTS[0], SamplingParams(max_new_tokens=60, seed=4))]
     method = Sly(num_draft_tokens=2)
     assert blocks_of(pair, method, requests, tapes) == blocks_of(pair, method, requests)
-    assert "more than the recording shows" in str(tapes.reason(repr(method)))
+    assert "more than the recording shows" in str(tapes.reason(name_of(method)))
     assert tapes.num_captured == 0
 
 

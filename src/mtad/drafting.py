@@ -94,6 +94,8 @@ def sampled_tree(
     for depth, width in enumerate(k_config):
         logits = lm.forward_level(tree)
         laws = Laws.of(warp, logits, tree)
+        if warp.greedy and not replacement:
+            laws = Laws(laws.dense(), None, logits.shape[2])  # any token may be a child
         draw = f"draft {depth}"
         if replacement:
             place = sample_many(laws.values, noise.uniform(draw, laws.values.shape[1], width))

@@ -9,7 +9,7 @@ tokenizer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -135,12 +135,12 @@ class Session:
     @property
     def graph_reason(self) -> str | None:
         """Why the iterations run eagerly; None where they are captured, or will be."""
-        return self.graphs.reason(repr(self.method))
+        return self.graphs.reason(name_of(self.method))
 
     def _iterated(self) -> Tensor:
         """What `_iterate` returns, from its captured graph where there is one."""
         split = self._begin is not _nothing
-        return self.graphs.run(repr(self.method), self._state, self._iterate, self._begin, split)
+        return self.graphs.run(name_of(self.method), self._state, self._iterate, self._begin, split)
 
     @property
     def _state(self) -> State:
@@ -230,6 +230,11 @@ class Session:
         self.seeds = self.seeds[index]
         for lm in self.lms:
             lm.release(order)
+
+
+def name_of(method: Method) -> Hashable:
+    """What captured iterations of a method are kept under."""
+    return type(method), repr(method)
 
 
 def decode(

@@ -105,9 +105,6 @@ class Graphs:
         """Whether further runs take as long as the last one."""
         return self.pace != "capturing"
 
-    def hasten(self, name: Hashable) -> None:
-        """Nothing: a graph is captured soon in any case."""
-
     def reason(self, name: Hashable) -> str | None:
         """Why the iterations of that name run eagerly; None where they may be captured."""
         return self._no_backend if self.backend is None else self._reasons.get(name)

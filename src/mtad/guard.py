@@ -86,6 +86,7 @@ class Guard:
         self._plain: deque[tuple[int, float]] = deque(maxlen=len(MARGINS))
         self._num_seen, self._num_drafted, self._last_plain = 0, 0, -VALID
         self._elapsed_s, self._wasted_s = 0.0, 0.0
+        self._is_in_vain = False
 
     def choose(self) -> Method:
         """The method of the next iteration."""
@@ -99,7 +100,7 @@ class Guard:
         What was learnt at another pace, see `mtad.tapes`, is forgotten.
         """
         if pace != self.pace:
-            self.pace, self._num_drafted = pace, 0
+            self.pace, self._num_drafted, self._is_in_vain = pace, 0, False
             self._drafted.clear()
             self._plain.clear()
         self._num_seen += 1
@@ -112,7 +113,9 @@ class Guard:
         """Learn what a plain step took, and what had to be done for it `aside`, in seconds."""
         self._num_seen += 1
         self._elapsed_s += seconds + aside
-        if not self.has_given_up and pace == self.pace:
+        if self.pace == "eager" != pace:
+            self._is_in_vain = True  # no telling what a plain step would take without its tape
+        elif not self.has_given_up:
             self._last_plain = self._num_seen
             self._plain.append((self._num_seen, seconds))
             self._wasted_s += self._waste(seconds + aside)
@@ -121,12 +124,13 @@ class Guard:
         """Learn nothing from an iteration that will be faster once it is captured."""
         self._num_seen += 1
         self._elapsed_s += seconds
+        self._last_plain = self._num_seen
 
     def _may_probe(self) -> bool:
         """Whether it is time for a plain step, and what it may waste at most is there."""
         if len(self._drafted) < MIN_DRAFTED or self._num_seen - self._last_plain <= GAP:
             return False
-        if len(self._fresh()) == len(MARGINS):
+        if self._is_in_vain or len(self._fresh()) == len(MARGINS):
             return False
         if not self._plain:
             return True
@@ -280,8 +284,6 @@ def _prepare(session: Session, guard: Guard) -> None:
     drafter = session.drafter
     if session.method is not PLAIN or guard.has_given_up or drafter is None:
         return
-    if guard.pace == "captured":
-        session.graphs.hasten(repr(PLAIN))  # or it would be compared with quicker iterations
     with torch.inference_mode():
         drafter.forward_level(session.prefix.root())
     if drafter.device.type == "cuda":

@@ -86,7 +86,8 @@ class LM:
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> None:
         """Add one row per prompt and read all but its last token, a chunk at a time."""
-        first, longest = self.num_rows, max(len(p) for p in prompts) - 1
+        first = self.num_rows
+        longest = max(1, *(len(p) - 1 for p in prompts))  # one token at least: it makes the buffers
         padded = [[*p[:-1], *[0] * (longest - len(p) + 1)] for p in prompts]
         tokens = torch.tensor(padded, device=self.device, dtype=torch.int64)
         fresh = torch.tensor([len(p) - 1 for p in prompts], device=self.device)

@@ -16,11 +16,11 @@ MIN_WEIGHTS = 2**16
 
 _library = torch.library.Library("mtad", "FRAGMENT")
 _library.define("packed_linear(Tensor x, Tensor packed, Tensor? bias) -> Tensor")
-_linear: Any = torch.ops.mkldnn._linear_pointwise.default
+_linear: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # not in every build
 
 
 def _packed_linear(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    result: Tensor = _linear(x, packed, bias, "none", [], "")
+    result: Tensor = _linear.default(x, packed, bias, "none", [], "")
     return result
 
 
@@ -70,8 +70,10 @@ class PackedLinear(nn.Module):
 def helps(model: nn.Module) -> bool:
     """Whether packing makes the model faster: bfloat16 weights on a CPU that oneDNN supports."""
     weights = {(p.device.type, p.dtype) for p in model.parameters()}
+    if _linear is None or weights != {("cpu", torch.bfloat16)}:
+        return False
     supported: Any = torch.ops.mkldnn._is_mkldnn_bf16_supported
-    return weights == {("cpu", torch.bfloat16)} and bool(supported())
+    return bool(supported())
 
 
 def pack(model: nn.Module) -> int:
@@ -81,8 +83,11 @@ def pack(model: nn.Module) -> int:
     weights are not changed: an output layer that shares the embedding's weights gets a copy.
 
     Raises:
-        ValueError: the model is not on the CPU, or neither in bfloat16 nor in float32.
+        ValueError: the model is not on the CPU, or neither in bfloat16 nor in float32, or there is
+            no oneDNN in this build of PyTorch.
     """
+    if _linear is None:
+        raise ValueError("this build of PyTorch has no oneDNN, which packing needs; leave pack out")
     kinds = {(p.device.type, p.dtype) for p in model.parameters()}
     if not kinds <= {("cpu", torch.bfloat16), ("cpu", torch.float32)}:
         given = ", ".join(sorted(f"{dtype} on {device}" for device, dtype in kinds))

@@ -249,8 +249,11 @@ def _script(
     lines.append(f"    return {_names(results)},")
     exec("\n".join(lines), known)  # made of names and literals only
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that TorchScript is deprecated; see docs/performance.md
-        return torch.jit.trace(known["run"], examples, check_trace=False)
+        warnings.simplefilter("ignore")  # about values that can't change here
+        trace: Any = torch._C._create_graph_by_tracing
+        graph, _ = trace(known["run"], examples, lambda value: "", True, False, None, [])
+    made: Any = torch._C._create_function_from_graph  # of its own: torch.jit.trace frees nothing
+    return made("run", graph)
 
 
 def _names(places: Sequence[_Place]) -> str:

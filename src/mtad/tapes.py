@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from operator import is_
+from threading import RLock
 from typing import Any, TypeAlias
 
 import torch
@@ -68,7 +69,7 @@ class Tapes:
         self._uses: OrderedDict[Hashable, int] = OrderedDict()
         self._tapes: OrderedDict[_Key, Tape] = OrderedDict()
         self._trials: dict[_Key, int] = {}
-        self._hastened: set[Hashable] = set()
+        self._lock = RLock()
         self._last: _Last | None = None
         self.pace: Pace = "eager"
 
@@ -86,10 +87,6 @@ class Tapes:
         """Whether the last run took as long as those to come, as far as is known."""
         return self.pace == "captured" or (self.pace == "eager" and bool(self._reasons))
 
-    def hasten(self, name: Hashable) -> None:
-        """Have no patience with the iterations of that name."""
-        self._hastened.add(name)
-
     def run(
         self, name: Hashable, state: State, program: Program, begin: OnPhase, split: bool
     ) -> Tensor:
@@ -97,16 +94,21 @@ class Tapes:
 
         A tape tells its phases whether or not that is asked for by `split`.
         """
+        with self._lock:
+            return self._run(name, state, program, begin)
+
+    def _run(self, name: Hashable, state: State, program: Program, begin: OnPhase) -> Tensor:
         self.pace = "eager"
         if name in self._reasons:
             return program(begin)
-        key = self._key(name, state)
+        key = (*self._key(name, state), torch.is_autocast_enabled("cpu"))
         if key not in self._tapes:
-            uses = self._uses.get(key, 0)
-            keep(self._uses, key, uses + 1, 16 * self.limit)
-            if uses >= self.patience or name in self._hastened:
+            uses = self._uses.pop(key, 0)
+            if uses >= self.patience:
                 self.pace = "capturing"
                 self._record(key, name, state, program)
+            else:
+                keep(self._uses, key, uses + 1, 16 * self.limit)
             return program(begin)
         if self._trials[key] < TRIALS:
             self.pace = "capturing"
@@ -119,8 +121,9 @@ class Tapes:
         """What a tape is kept under: that of the last play, if nothing has changed since."""
         last = self._last
         if last is not None and last.key[0] == name and are_same(state.values, last.values):
-            return last.key
-        return name, form_of(state.values), tuple(form_of(buffer) for buffer in state.buffers)
+            return last.key[:-1]
+        buffers = tuple(form_of(buffer) for buffer in state.buffers)
+        return name, form_of(state.values), buffers, torch.is_autocast_enabled("cpu")
 
     def _play(self, key: _Key, state: State, begin: OnPhase) -> Tensor:
         last, before = self._last, state.values
@@ -139,15 +142,23 @@ class Tapes:
 
         It finds what the recording can't see: values that were read past torch's dispatcher.
         """
-        before = state.values
-        played = [self._play(key, state, _ignore), *tensors_of(state.values)]
+        before, agrees = state.values, False
+        try:
+            played = [self._play(key, state, _ignore), *tensors_of(state.values)]
+            played += _sums(state)
+        except Exception as error:
+            reason = f"the recorded iteration can't be played: {first_line(error)}"
+        else:
+            reason = "the iteration depends on more than the recording shows"
+            agrees = True
         state.bind(before)
         output = program(begin)
-        if all(map(torch.equal, played, [output, *tensors_of(state.values)])):
+        found = [output, *tensors_of(state.values), *_sums(state)]
+        if agrees and all(map(torch.equal, played, found)):
             self._trials[key] += 1
         else:
             del self._tapes[key], self._trials[key]
-            self._reasons[name] = "the iteration depends on more than the recording shows"
+            self._reasons[name] = reason
         return output
 
     def _record(self, key: _Key, name: Hashable, state: State, program: Program) -> None:
@@ -162,13 +173,18 @@ class Tapes:
             tape = Tape(
                 lambda begin: [program(begin), *tensors_of(state.values)], inputs, [SCRIPTED]
             )
-        except RuntimeError as error:
+        except Exception as error:
             self._reasons[name] = f"the iteration can't be recorded: {first_line(error)}"
         else:
             keep(self._tapes, key, tape, self.limit)
             self._trials = {k: self._trials.get(k, 0) for k in self._tapes}
         finally:
             state.bind(before)
+
+
+def _sums(state: State) -> list[Tensor]:
+    """Fingerprints of the buffers; copies would take as much memory again."""
+    return [buffer.sum(dtype=torch.float64) for buffer in state.buffers]
 
 
 def _ignore(phase: str) -> None:

@@ -70,7 +70,14 @@ def models_for(spec: PairSpec, context: int | None = None) -> tuple[ModelPair, M
             if packed.helps(model):
                 packed.pack(model)
         return pair, plain
-    return _loaded(spec), _loaded(spec, pack=False)
+    return _loaded(spec), _as_they_come(_loaded(spec, pack=False))
+
+
+def _as_they_come(plain: ModelPair) -> ModelPair:
+    """The pair without the attention that mtad gives to models of grouped heads."""
+    for model in models_of(plain):
+        model.set_attn_implementation("sdpa")
+    return plain
 
 
 def _loaded(spec: PairSpec, **options: Any) -> ModelPair:

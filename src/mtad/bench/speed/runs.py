@@ -17,6 +17,7 @@ from mtad.bench.speed.marks import ForwardClock, marked_forwards
 from mtad.bench.speed.models import Loaded, models_of
 from mtad.bench.speed.observe import MemoryWatch, repeated_energy
 from mtad.bench.speed.rows import Measured, Observed
+from mtad.engine import name_of
 from mtad.errors import MtadError
 from mtad.graphs import Graphs
 from mtad.method import Method
@@ -152,7 +153,7 @@ class Ours:
             texts = self.loaded.pair.generate(list(batch), self.chosen, **options)
         wall_s, energy = time.perf_counter() - started, self.meter.stop(begun)
         peak = None if memory is None else memory.peak()
-        reason = graphs.reason(repr(self.chosen))
+        reason = graphs.reason(name_of(self.chosen))
         found = _of_texts(texts, sum(map(len, batch)), wall_s)
         return replace(
             found,
