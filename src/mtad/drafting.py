@@ -111,8 +111,7 @@ def _distinct(
     """Places of `width` candidates of each node, drawn without replacement, in draw order."""
     scores = laws.values + noise.gumbel_at(tag, laws.numbers().flatten(1)).view(laws.values.shape)
     if warp.greedy:
-        raw = laws.pick(warp.raw(logits, tree, tree.last_level))
-        scores = torch.where(warp.is_greedy, raw, scores)
+        scores = torch.where(warp.is_greedy, warp.raw(logits, tree, tree.last_level), scores)
     return scores.topk(min(width, scores.shape[2]), dim=2).indices
 
 

@@ -58,3 +58,9 @@ class IsolationError(MtadError):
 
 class JudgeError(MtadError):
     """The judge of the answers cannot be reached or used."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, its type if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

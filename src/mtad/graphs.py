@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mtad.capture import Backend, CudaBackend, OnPhase, Pace, Program, Recording
+from mtad.errors import first_line
 
 PATIENCE = 2
 """Iterations of a form that run eagerly before it is captured: a capture takes as long as two or
@@ -239,8 +240,3 @@ def form_of(value: Any) -> Hashable:
     if parts:
         return (type(value).__name__, *map(form_of, parts))
     return value if isinstance(value, Hashable) else repr(value)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, its type where there is none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

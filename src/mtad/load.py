@@ -1,7 +1,7 @@
 """Two models that can be decoded together, and the checks that they can.
 
 Loads whatever `AutoModelForCausalLM` loads, from a folder or a hub name. Knows no method and no
-loop; with `lm` and `cache` the only place that imports transformers.
+loop; with `attention`, `cache` and `lm` the only place that imports transformers.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from mtad import packed
-from mtad.errors import CheckpointError, UnsupportedModelError, VocabularyMismatchError
+from mtad.errors import CheckpointError, UnsupportedModelError, VocabularyMismatchError, first_line
 from mtad.lm import Model
 from mtad.memory import memory_of, require_memory
-from mtad.support import SUPPORTED, embedding_rows, first_line, require_tree_support
+from mtad.support import SUPPORTED, embedding_rows, require_tree_support
 
 DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
 Tokenizer = PreTrainedTokenizerBase
@@ -204,9 +204,9 @@ def _usable(device: str | torch.device) -> str:
     try:
         torch.empty(0, device=device)
     except (AssertionError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        why = first_line(error)
         raise ValueError(
-            f"device {device!r} cannot be used here ({reason}); give auto, cpu, cuda or cuda:1"
+            f"device {device!r} cannot be used here ({why}); give auto, cpu, cuda or cuda:1"
         ) from error
     return device
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mtad.attention import NAME, use_grouped_attention
-from mtad.errors import UnsupportedModelError
+from mtad.errors import UnsupportedModelError, first_line
 from mtad.lm import LM, Model
 from mtad.tree import TokenTree
 
@@ -42,12 +42,6 @@ def require_tree_support(model: Model, name: str) -> None:
             f"the {name} model is of architecture {kind!r}, which cannot be decoded with a token "
             f"tree: {why}; architectures that work: {', '.join(sorted(SUPPORTED))}"
         )
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, its type if it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _obstacle(model: Model) -> str | None:

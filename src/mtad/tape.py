@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-OnPhase = Callable[[str], None]
+from mtad.capture import OnPhase
+
 _READS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _ALSO_READS = {torch.ops.aten.is_nonzero.default, torch.ops.aten.equal.default}
 

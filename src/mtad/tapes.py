@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from mtad.capture import OnPhase, Pace, Program
-from mtad.graphs import State, are_same, first_line, form_of, keep, mapped, tensors_of
+from mtad.errors import first_line
+from mtad.graphs import State, are_same, form_of, keep, mapped, tensors_of
 from mtad.packed import SCRIPTED
 from mtad.tape import Tape
 
@@ -101,7 +102,7 @@ class Tapes:
         self.pace = "eager"
         if name in self._reasons:
             return program(begin)
-        key = (*self._key(name, state), torch.is_autocast_enabled("cpu"))
+        key = self._key(name, state)
         if key not in self._tapes:
             uses = self._uses.pop(key, 0)
             if uses >= self.patience:
@@ -119,11 +120,15 @@ class Tapes:
 
     def _key(self, name: Hashable, state: State) -> _Key:
         """What a tape is kept under: that of the last play, if nothing has changed since."""
-        last = self._last
-        if last is not None and last.key[0] == name and are_same(state.values, last.values):
-            return last.key[:-1]
+        last, casts = self._last, torch.is_autocast_enabled("cpu")
+        if (
+            last is not None
+            and last.key[:2] == (name, casts)
+            and are_same(state.values, last.values)
+        ):
+            return last.key
         buffers = tuple(form_of(buffer) for buffer in state.buffers)
-        return name, form_of(state.values), buffers, torch.is_autocast_enabled("cpu")
+        return name, casts, form_of(state.values), buffers
 
     def _play(self, key: _Key, state: State, begin: OnPhase) -> Tensor:
         last, before = self._last, state.values
