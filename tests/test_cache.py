@@ -72,7 +72,7 @@ def assert_fresh(lm: LM, texts: list[list[int]], last_slot_may_lag: bool) -> Non
 
 def checked_steps(session: Session, draft: Model | None) -> Iterator[Step]:
     """The session's steps; after each, every cache is compared with a fresh read."""
-    texts = [list(request.prompt_ids) for request in session.requests]
+    texts = [list(request.prompt_ids) for request in session.requests.values()]
     with torch.inference_mode():
         while session.rows:
             step = session.step()

@@ -176,7 +176,7 @@ def test_bad_logits_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
         replays, position = backend.num_replays, session.lengths[0] - 1
         target.get_output_embeddings().weight[7] = float("nan")
         with pytest.raises(NonFiniteLogitsError, match=f"after position {position} of request 0"):
-            session.step()
+            session.step().require_sound()
     assert backend.num_replays == replays + 1
 
 

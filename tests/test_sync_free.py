@@ -17,7 +17,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from mtad.engine import Request, Session, _block_tokens
+from mtad.engine import Request, Session, block_tokens
 from mtad.graphs import mapped
 from mtad.lm import LM, Model
 from mtad.method import Method
@@ -65,7 +65,7 @@ def inputs(method: Method, mode: FakeTensorMode) -> tuple[Prefix, Warper, Noise]
     settings = JOINT_SETTINGS if method.drafter == "target" else SETTINGS
     settings = [replace(p, max_new_tokens=min(p.max_new_tokens, 8)) for p in settings]
     requests = [Request(p, s) for p, s in zip(PROMPTS, settings, strict=False)]
-    prefix = prefix_of(requests, 8, 24, torch.device("cpu"))
+    prefix = prefix_of(requests, torch.device("cpu"))
     warp = Warper.of([r.sampling for r in requests], VOCAB, torch.device("cpu"))
     noise = Noise(torch.arange(len(requests)), prefix.num_new)
     return tuple(faked(value, mode) for value in (prefix, warp, noise))
@@ -79,7 +79,7 @@ def test_draft_and_verify_never_read_a_value(method):
         warp = warp.at(prefix)
         tree = method.draft(script, prefix, warp, noise)
         verdict = method.verify(tree, script.forward(tree), warp, noise)
-        prefix.append(_block_tokens(tree, verdict), verdict.num_accepted + 1)
+        prefix.append(block_tokens(tree, verdict), verdict.num_accepted + 1)
     assert verdict.next_token.shape == (prefix.lengths.shape[0],)
 
 

@@ -97,6 +97,20 @@ class SlotLayer(CacheLayerMixin):
         if self.is_initialized:
             self.keys[target], self.values[target] = self.keys[source], self.values[source]
 
+    def wipe_rows(self, rows: list[int]) -> None:
+        """Set whole rows to 0."""
+        if self.is_initialized:
+            self.keys[rows], self.values[rows] = 0, 0
+
+    def resize(self) -> None:
+        """Take the size of the address, which must not be smaller; what is there stays."""
+        if self.is_initialized:
+            old = self.keys, self.values
+            like = [b[:, :, 0].unsqueeze(2) for b in old]
+            self.lazy_initialization(like[0], like[1])
+            for new, held in zip((self.keys, self.values), old, strict=True):
+                new[: held.shape[0], :, : held.shape[2]] = held
+
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Length and offset of the keys that a forward reads."""
         return self.address.bucket, 0
@@ -108,6 +122,25 @@ class SlotLayer(CacheLayerMixin):
     def get_max_length(self) -> int:
         """Slots per row."""
         return self.address.capacity
+
+
+def resize(layers: Sequence[SlotLayer], num_rows: int, capacity: int) -> None:
+    """Give the layers of a cache more rows and slots.
+
+    Raises:
+        CacheMemoryError: there is no memory for them; the layers are as they were.
+    """
+    address = layers[0].address
+    old, before = (address.num_rows, address.capacity), [(y.keys, y.values) for y in layers]
+    address.num_rows, address.capacity, address.fits = num_rows, capacity, False
+    try:
+        for layer in layers:
+            layer.resize()
+    except CacheMemoryError:
+        address.num_rows, address.capacity = old
+        for layer, (keys, values) in zip(layers, before, strict=True):
+            layer.keys, layer.values = keys, values
+        raise
 
 
 def free_bytes(device: torch.device) -> float:

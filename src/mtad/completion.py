@@ -5,7 +5,8 @@ Knows no model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mtad.engine import Block, Request
@@ -73,6 +74,20 @@ class Running:
     stream: TextStream | None
     blocks: list[Block] = field(default_factory=list)
     stats: Stats = field(default_factory=Stats)
+
+    @classmethod
+    def of(cls, request: Request, tokenizer: Any, stops: Sequence[str] = ()) -> Running:
+        """A request about to be decoded; it ends before the first of `stops`.
+
+        Args:
+            request: its `stop` is replaced.
+            tokenizer: None where the text is not wanted; there can be no `stops` then.
+            stops: stop strings.
+        """
+        if tokenizer is None:
+            return cls(request, None)
+        stream = TextStream(tokenizer, stops, request.prompt_ids)
+        return cls(replace(request, stop=stream.push), stream)
 
     def take(self, block: Block, prefill_s: float, lap: Lap) -> None:
         """Add what an iteration committed."""

@@ -9,8 +9,7 @@ tokenizer.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 
 import torch
 from jaxtyping import Int
@@ -22,56 +21,38 @@ from mtad.graphs import Graphs, State
 from mtad.lm import LM, NOWHERE, Model, bucket_of
 from mtad.method import Method, Verdict
 from mtad.noise import Noise
-from mtad.prefix import select_rows
+from mtad.prefix import Prefix, select_rows
 from mtad.requests import Request as Request
 from mtad.requests import check_requests as check_requests
 from mtad.requests import prefix_of, seeds_of
 from mtad.sampling import Warper
+from mtad.step import Block as Block
+from mtad.step import Observation as Observation
+from mtad.step import Step as Step
+from mtad.step import block_tokens, cache_places
 from mtad.tapes import Tapes
 from mtad.tree import TokenTree
 
 
-@dataclass(frozen=True)
-class Block:
-    """What one iteration committed for one request.
-
-    Attributes:
-        request: index of the request.
-        token_ids: the new tokens, clipped at EOS, stop and budget.
-        num_accepted: how many of them, from the first on, are accepted draft tokens; the one after
-            them, if any, is the endpoint token. 0 where the target made the whole block itself.
-        num_drafted: draft tokens that were verified (all nodes of a tree).
-        depth: draft tokens on the longest path.
-        finish_reason: "stop" or "length" where this block is the last one, else None.
-    """
-
-    request: int
-    token_ids: tuple[int, ...]
-    num_accepted: int
-    num_drafted: int
-    depth: int
-    finish_reason: str | None
-
-
-@dataclass(frozen=True)
-class Step:
-    """One iteration of the loop: a block for every request that was still running."""
-
-    blocks: tuple[Block, ...]
-
-
 class Session:
-    """A batch of requests being decoded by one method.
+    """A batch of requests being decoded by one method; others may join while it runs.
+
+    A request is known by its index among all that ever were in the session.
 
     Args:
         target: the target model.
         draft: the draft model, None for methods that need none.
         method: the decoding method.
-        requests: what to decode, one row each.
+        requests: what to decode, one row each; their prompts are read at once.
         vocab: number of token ids in use; logits beyond are padding.
         on_phase: called at the borders of an iteration's phases, to time them.
         graphs: captures the iterations; None for CUDA graphs of its own where the models are on
             one GPU, and none elsewhere.
+
+    Attributes:
+        rows: the running requests, in the order of the batch.
+        requests: those that run or are about to.
+        observe: shown every iteration, if it is set; such iterations run eagerly.
     """
 
     def __init__(
@@ -85,48 +66,96 @@ class Session:
         graphs: Graphs | Tapes | None = None,
     ) -> None:
         check_requests(target, draft, method, requests, vocab)
-        self.method, self.requests = method, list(requests)
+        self.method, self.vocab = method, vocab
         self._begin: OnPhase = on_phase or _nothing
-        self.rows = [i for i, r in enumerate(requests) if r.sampling.max_new_tokens > 0]
-        self.lms: list[LM] = []
-        if self.rows:
-            self._open(target, draft, [requests[i] for i in self.rows], vocab)
-        self.graphs = graphs or Graphs.on(d for lm in self.lms for d in lm.devices)
-
-    def _open(self, target: Model, draft: Model | None, live: list[Request], vocab: int) -> None:
-        """Allocate the caches and read the prompts."""
-        horizon = max(r.sampling.max_new_tokens for r in live)
-        longest = max(len(r.prompt_ids) + r.sampling.max_new_tokens for r in live)
-        self.room = self.method.num_nodes(vocab, horizon)
-        size = (len(live), bucket_of(longest + self.room))
-        self.target = LM(target, "target", vocab, *size)
-        self.drafter: LM | None = self.target if self.method.drafter == "target" else None
-        if draft is not None and self.method.drafter == "draft":
-            self.drafter = LM(draft, "draft", vocab, *size)
+        self.observe: Callable[[Observation], None] | None = None
+        self.target = LM(target, "target", vocab)
+        self.drafter: LM | None = self.target if method.drafter == "target" else None
+        if draft is not None and method.drafter == "draft":
+            self.drafter = LM(draft, "draft", vocab)
         self.lms = list({id(lm): lm for lm in (self.target, self.drafter) if lm}.values())
-        device = self.target.device
-        bound = horizon if self.method.drafter == "target" else bucket_of(horizon)
-        self.prefix = prefix_of(live, bound, bucket_of(longest), device)
-        self.warper = Warper.of([r.sampling for r in live], vocab, device)
-        self.seeds = seeds_of(live, device)
-        self.lengths = [len(r.prompt_ids) for r in live]
+        self.graphs = graphs or Graphs.on(d for lm in self.lms for d in lm.devices)
+        self.prefix: Prefix
+        self.seeds: Tensor
+        self.rows: list[int] = []
+        self.lengths: list[int] = []
+        self.requests: dict[int, Request] = {}
+        self._joining: list[int] = []
+        self._num_seen = 0
+        self.join(requests)
+        while self.read():
+            pass
+        if self.target.device.type == "cuda":
+            torch.cuda.synchronize(self.target.device)  # to tell the times of prefill and decode
+
+    def join(self, requests: Sequence[Request]) -> list[int]:
+        """The indices of new requests, whose texts `read` is to read before they run.
+
+        Requests with a budget of 0 never run. No others may join before these have been read.
+
+        Raises:
+            CacheMemoryError: the caches cannot grow as they must; nothing has changed.
+        """
+        assert not self._joining, "others are being read"
+        indices = list(range(self._num_seen, self._num_seen + len(requests)))
+        live = {i: r for i, r in zip(indices, requests, strict=True) if r.num_left > 0}
+        size = size_of(self.method, [*self.requests.values(), *live.values()], self.vocab)
+        for lm in self.lms if live else ():
+            lm.reserve(*size)
+            lm.open([r.text_ids for r in live.values()])
+        self.requests |= live
+        self._joining, self._num_seen = list(live), self._num_seen + len(requests)
+        return indices
+
+    def slots_with(self, requests: Sequence[Request]) -> int:
+        """Slots that each cache would have, over all its rows, had these requests joined."""
+        rows, capacity = size_of(self.method, [*self.requests.values(), *requests], self.vocab)
+        rows, capacity = self.target.grown(rows, capacity)
+        return rows * capacity
+
+    def read(self) -> bool:
+        """Read a chunk of the texts that are joining; false once there is nothing to be read."""
+        if not self._joining:
+            return False
+        more = [lm.read() for lm in self.lms]
+        if any(more):
+            return True
+        self._seat([self.requests[i] for i in self._joining])
+        return False
+
+    def _seat(self, requests: list[Request]) -> None:
+        """Let the requests that have been read run along with the others."""
         for lm in self.lms:
-            lm.prefill([r.prompt_ids for r in live])
+            lm.seat()
+        running, device = (
+            [*map(self.requests.__getitem__, self.rows), *requests],
+            self.target.device,
+        )
+        fresh, seeds = prefix_of(requests, device), seeds_of(requests, device)
+        self.prefix = self.prefix.join(fresh) if self.rows else fresh
+        self.seeds = torch.cat([self.seeds, seeds]) if self.rows else seeds
+        self.warper = Warper.of([r.sampling for r in running], self.vocab, device)
+        self.lengths += [len(r.text_ids) for r in requests]
+        self.rows += self._joining
+        self._joining = []
+        horizon = max(r.sampling.max_new_tokens for r in running)
+        self.room = self.method.num_nodes(self.vocab, horizon)
+        bound = horizon if self.method.drafter == "target" else bucket_of(horizon)
+        self.prefix = self.prefix.within(bound)
         self._look_ahead()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)  # so that the times of prefill and decode can be told
 
     def run(self) -> Iterator[Step]:
-        """Steps until every request is finished."""
+        """Steps until every request is finished; raises where one fails."""
         while self.rows:
             with torch.inference_mode():
                 step = self.step()
-            yield step
+            yield step.require_sound()
 
     def step(self) -> Step:
         """One iteration of the method for every running row."""
         committed = self._iterated().tolist()
         blocks = [self._clip(row, values) for row, values in enumerate(committed)]
+        self._wipe([row for row, b in enumerate(blocks) if b.error])
         self._leave([row for row, b in enumerate(blocks) if b.finish_reason])
         self._look_ahead()
         self._begin("end")
@@ -139,6 +168,8 @@ class Session:
 
     def _iterated(self) -> Tensor:
         """What `_iterate` returns, from its captured graph where there is one."""
+        if self.observe is not None:
+            return self._iterate(self._begin)
         split = self._begin is not _nothing
         return self.graphs.run(name_of(self.method), self._state, self._iterate, self._begin, split)
 
@@ -160,14 +191,16 @@ class Session:
         begin("verify")
         verdict = self.method.verify(tree, logits, warp, noise)
         begin("commit")
+        if self.observe is not None:
+            self.observe(Observation(tree, logits, verdict, warp, noise, self.prefix))
         return self._commit(tree, verdict)
 
     def _commit(self, tree: TokenTree, verdict: Verdict) -> Tensor:
         """Lengthen the text and the caches by the block; per row what `_clip` takes apart."""
-        block = _block_tokens(tree, verdict)
+        block = block_tokens(tree, verdict)
         self.prefix = self.prefix.append(block, verdict.num_accepted + 1)
         for lm in self.lms:
-            lm.commit(_where(tree, verdict.path, lm is not self.target), verdict.num_accepted)
+            lm.commit(cache_places(tree, verdict.path, lm is not self.target), verdict.num_accepted)
         alive = tree.alive[:, 1:]
         depth = torch.where(alive, tree.depths[1:], 0).amax(1) if tree.depth else alive.sum(1)
         bad = [lm.bad_position.to(block.device) for lm in self.lms]
@@ -188,8 +221,9 @@ class Session:
         """The block of a row, cut at the first EOS, stop or end of the budget."""
         accepted, drafted, depth, *rest = values
         bad, tokens = rest[: len(self.lms)], rest[len(self.lms) :][: accepted + 1]
-        self._check_finite(row, bad)
         index = self.rows[row]
+        if error := self._error(index, bad):
+            return Block(index, (), 0, 0, 0, "error", error)
         request, kept, reason = self.requests[index], [], None
         room = len(request.prompt_ids) + request.sampling.max_new_tokens - self.lengths[row]
         for token in tokens:
@@ -205,20 +239,35 @@ class Session:
             accepted = drafted = depth = 0  # its own block: nothing was drafted for it
         return Block(index, tuple(kept), min(accepted, len(kept)), drafted, depth, reason)
 
-    def _check_finite(self, row: int, bad: list[int]) -> None:
+    def _error(self, index: int, bad: list[int]) -> NonFiniteLogitsError | None:
+        """What is wrong with the logits of a request, if anything is."""
         for lm, position in zip(self.lms, bad, strict=True):
             if position != NOWHERE:
-                raise NonFiniteLogitsError(
+                return NonFiniteLogitsError(
                     f"the {lm.name} model returned NaN or infinite logits after position "
-                    f"{position} of request {self.rows[row]}; check its weights, or load it in "
+                    f"{position} of request {index}; check its weights, or load it in "
                     "float32 or bfloat16 if it is in float16"
                 )
+        return None
+
+    def leave(self, indices: Collection[int]) -> None:
+        """Take requests out before they are finished; not while they are being read."""
+        if self.rows:
+            self._leave([row for row, index in enumerate(self.rows) if index in indices])
+            self._look_ahead()
+
+    def _wipe(self, rows: list[int]) -> None:
+        """Clear the caches of rows: NaN would reach whoever gets their place, masked or not."""
+        for lm in self.lms if rows else ():
+            lm.wipe(rows)
 
     def _leave(self, finished: list[int]) -> None:
         """Take finished rows out of the batch; the last rows move into their places."""
         if not finished:
             return
         gone, total = set(finished), len(self.rows)
+        for row in finished:
+            del self.requests[self.rows[row]]
         kept = total - len(gone)
         movers = iter([row for row in range(kept, total) if row not in gone])
         order = [next(movers) if row in gone else row for row in range(kept)]
@@ -230,6 +279,13 @@ class Session:
         self.seeds = self.seeds[index]
         for lm in self.lms:
             lm.release(order)
+
+
+def size_of(method: Method, requests: Sequence[Request], vocab: int) -> tuple[int, int]:
+    """Rows and slots per row that the caches need for these requests."""
+    horizon = max((r.sampling.max_new_tokens for r in requests), default=0)
+    longest = max((len(r.prompt_ids) + r.sampling.max_new_tokens for r in requests), default=0)
+    return len(requests), bucket_of(longest + method.num_nodes(vocab, horizon))
 
 
 def name_of(method: Method) -> Hashable:
@@ -248,16 +304,3 @@ def decode(
 
 def _nothing(phase: str) -> None:
     """Nobody asked to be told."""
-
-
-def _block_tokens(tree: TokenTree, verdict: Verdict) -> Int[Tensor, "rows width"]:
-    """The accepted tokens of each row, then the one that follows them; the rest is padding."""
-    path = torch.nn.functional.pad(tree.tokens.gather(1, verdict.path), (0, 1))
-    return path.scatter(1, verdict.num_accepted[:, None], verdict.next_token[:, None])
-
-
-def _where(tree: TokenTree, path: Tensor, drafter: bool) -> Int[Tensor, "rows depth"] | None:
-    """The cache places of the accepted path, None where they already are in order."""
-    if drafter and tree.draft_slots is not None:
-        return tree.draft_slots.gather(1, path)
-    return None if tree.is_chain else path

@@ -9,6 +9,7 @@ method and no tokenizer.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from mtad.cache import Address, SlotLayer
+from mtad.cache import Address, SlotLayer, resize
+from mtad.masks import attention_pattern, tree_mask
 from mtad.tree import TokenTree
 
 Model = PreTrainedModel
@@ -38,6 +40,23 @@ def bucket_of(length: int) -> int:
     return min(BUCKET, max(SMALLEST, 1 << (length - 1).bit_length()))
 
 
+@dataclass
+class Reading:
+    """Texts on their way into the cache, in the rows that follow those in use.
+
+    Attributes:
+        tokens: (J, L) all but the last token of each, right-padded.
+        lengths: (J,) how many that are.
+        bad: (J,) as `LM.bad_position`.
+        start: tokens read so far.
+    """
+
+    tokens: Int[Tensor, "joining text"]
+    lengths: Int[Tensor, " joining"]
+    bad: Int[Tensor, " joining"]
+    start: int = 0
+
+
 class LM:
     """A causal language model with a cache of `num_rows` rows of `capacity` slots.
 
@@ -53,7 +72,9 @@ class LM:
     STATE = ("lengths", "bad_position", "longest")
     """What changes from one iteration to the next, besides the contents of the buffers."""
 
-    def __init__(self, model: Model, name: str, vocab: int, num_rows: int, capacity: int) -> None:
+    def __init__(
+        self, model: Model, name: str, vocab: int, num_rows: int = 0, capacity: int = 0
+    ) -> None:
         config = model.config.get_text_config()
         self.model, self.name, self.vocab = model, name, vocab
         self.context = context_of(model)
@@ -63,7 +84,8 @@ class LM:
         layers = [SlotLayer(self._address) for _ in range(config.num_hidden_layers)]
         self._layers = layers
         self._cache = Cache(layers=list(layers))
-        self._window, self._layer_types = _attention_pattern(config)
+        self._window, self._layer_types = attention_pattern(config)
+        self._reading: Reading | None = None
         self.longest = 0
         self.lengths = torch.zeros(0, dtype=torch.int64, device=self.device)
         self.bad_position = torch.zeros(0, dtype=torch.int64, device=self.device)
@@ -84,29 +106,75 @@ class LM:
         """Where the model's weights are."""
         return {weight.device for weight in self.model.parameters()}
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> None:
-        """Add one row per prompt and read all but its last token, a chunk at a time."""
-        first = self.num_rows
-        longest = max(1, *(len(p) - 1 for p in prompts))  # one token at least: it makes the buffers
-        padded = [[*p[:-1], *[0] * (longest - len(p) + 1)] for p in prompts]
-        tokens = torch.tensor(padded, device=self.device, dtype=torch.int64)
-        fresh = torch.tensor([len(p) - 1 for p in prompts], device=self.device)
-        self.lengths = torch.cat([self.lengths, fresh])
-        self.bad_position = torch.cat([self.bad_position, torch.full_like(fresh, NOWHERE)])
-        self.longest = max(self.longest, longest)
-        chunk = max(1, PREFILL_TOKENS.get(self.device.type, 256) // len(prompts))
-        for start in range(0, longest, chunk):
-            self._read(tokens[:, start : start + chunk], start, first)
+    def grown(self, num_rows: int, capacity: int) -> tuple[int, int]:
+        """The size that the cache takes to have this many rows and slots; it never shrinks.
 
-    def _read(self, tokens: Tensor, start: int, first: int) -> None:
-        """Feed one chunk of the prompts of the rows from `first` on."""
-        slots = torch.arange(start, start + tokens.shape[1], device=self.device)
-        slots = slots.expand(tokens.shape[0], -1)
-        self._address.first = first
-        bucket = self._open(slots, start + tokens.shape[1])
-        keys = torch.arange(bucket, device=self.device)
-        self._run(tokens, slots, keys <= slots[:, :, None], keys.expand(len(slots), -1), 1)
+        One that is there grows to a power of two, so that it seldom has to.
+        """
+        at = self._address
+        if at.num_rows and num_rows > at.num_rows:
+            num_rows = 1 << (num_rows - 1).bit_length()
+        return max(at.num_rows, num_rows), max(at.capacity, capacity)
+
+    def reserve(self, num_rows: int, capacity: int) -> None:
+        """Make room for this many rows and slots; what the cache holds stays.
+
+        Raises:
+            CacheMemoryError: there is no memory for it; nothing has changed.
+        """
+        size = self.grown(num_rows, capacity)
+        if size != (self._address.num_rows, self._address.capacity):
+            resize(self._layers, *size)
+
+    def prefill(self, texts: Sequence[Sequence[int]]) -> None:
+        """Add one row per text and read all but its last token, a chunk at a time."""
+        self.open(texts)
+        while self.read():
+            pass
+        self.seat()
+
+    def open(self, texts: Sequence[Sequence[int]]) -> None:
+        """Begin to read texts, all but the last token of each."""
+        longest = max(1, *(len(t) - 1 for t in texts))  # one token at least: it makes the buffers
+        padded = [[*t[:-1], *[0] * (longest - len(t) + 1)] for t in texts]
+        lengths = torch.tensor([len(t) - 1 for t in texts], device=self.device)
+        self._reading = Reading(
+            tokens=torch.tensor(padded, device=self.device, dtype=torch.int64),
+            lengths=lengths,
+            bad=torch.full_like(lengths, NOWHERE),
+        )
+
+    def read(self) -> bool:
+        """Feed one chunk of what is being read; whether there is more."""
+        texts = self._reading
+        assert texts is not None
+        count, longest = texts.tokens.shape
+        chunk = max(1, PREFILL_TOKENS.get(self.device.type, 256) // count)
+        stop = min(texts.start + chunk, longest)
+        if texts.start < stop:
+            self._feed(texts, slice(texts.start, stop))
+            texts.start = stop
+        return stop < longest
+
+    def _feed(self, texts: Reading, chunk: slice) -> None:
+        """Feed one chunk of the texts to the rows behind those in use."""
+        slots = torch.arange(chunk.start, chunk.stop, device=self.device)
+        slots = slots.expand(len(texts.tokens), -1)
+        self._address.first = self.num_rows
+        keys = torch.arange(self._open(slots, chunk.stop), device=self.device)
+        tokens, every = texts.tokens[:, chunk], keys.expand(len(slots), -1)
+        logits = self._run(tokens, slots, keys <= slots[:, :, None], every, 1)
+        texts.bad = texts.bad.minimum(_first_bad(logits, slots[:, -1:]).to(texts.bad.device))
         self._address.first = 0
+
+    def seat(self) -> None:
+        """Take the rows that have been read into use."""
+        texts = self._reading
+        assert texts is not None
+        self.lengths = torch.cat([self.lengths, texts.lengths])
+        self.bad_position = torch.cat([self.bad_position, texts.bad])
+        self.longest = max(self.longest, texts.tokens.shape[1])
+        self._reading = None
 
     def forward(self, tree: TokenTree) -> Float[Tensor, "rows nodes vocab"]:
         """Logits after every node of the tree, float32."""
@@ -124,7 +192,8 @@ class LM:
         tokens = torch.stack([tree.previous, tree.tokens[:, 0]], dim=1).to(self.device)
         keys = torch.arange(self._open(positions, self.longest + 1), device=self.device)
         visible = keys <= positions[:, :, None]
-        logits = self._run(tokens, positions, visible, keys.expand(self.num_rows, -1), 1)
+        every = keys.expand(self.num_rows, -1)
+        logits = self._checked(tokens, positions, visible, every, 1)
         return logits.to(tree.tokens.device)
 
     def _score(self, tree: TokenTree, nodes: slice) -> Tensor:
@@ -134,9 +203,10 @@ class LM:
         depths = tree.depths.to(self.device)
         positions = self.lengths[:, None] + depths
         ancestors = tree.ancestors[:, nodes].to(self.device)
-        visible, keys = _tree_mask(self.lengths, slots, positions, ancestors, bucket)
+        visible, keys = tree_mask(self.lengths, slots, positions, ancestors, bucket)
         tokens = tree.tokens[:, nodes].to(self.device)
-        logits = self._run(tokens, positions[:, nodes], visible, keys, nodes.stop - nodes.start)
+        count = nodes.stop - nodes.start
+        logits = self._checked(tokens, positions[:, nodes], visible, keys, count)
         return logits.to(tree.tokens.device)
 
     def _open(self, slots: Tensor, used: int) -> int:
@@ -144,6 +214,15 @@ class LM:
         self._address.slots = slots
         self._address.bucket = min(bucket_of(used), self._address.capacity)
         return self._address.bucket
+
+    def _checked(
+        self, tokens: Tensor, positions: Tensor, visible: Tensor, keys: Tensor, num_logits: int
+    ) -> Float[Tensor, "rows logits vocab"]:
+        """The logits of `_run`, bad ones noted."""
+        logits = self._run(tokens, positions, visible, keys, num_logits)
+        bad = _first_bad(logits, positions[:, -num_logits:])
+        self.bad_position = self.bad_position.minimum(bad.to(self.bad_position.device))
+        return logits
 
     def _run(
         self,
@@ -163,8 +242,7 @@ class LM:
             use_cache=True,
             logits_to_keep=num_logits,
         )
-        logits: Tensor = output.logits[..., : self.vocab].to(torch.float32)
-        self._note_bad(logits, positions[:, -num_logits:])
+        logits: Tensor = output.logits[..., : self.vocab].float()
         return logits
 
     def _masks(self, visible: Tensor, positions: Tensor, keys: Tensor) -> Any:
@@ -176,12 +254,6 @@ class LM:
         if self._layer_types is None:
             return local
         return {t: local if "sliding" in t else visible[:, None] for t in self._layer_types}
-
-    def _note_bad(self, logits: Tensor, positions: Tensor) -> None:
-        rows = slice(self._address.first, self._address.first + len(logits))
-        fine = logits.amax(-1).isfinite()
-        found = torch.where(fine, NOWHERE, positions).amin(1).to(self.bad_position.device)
-        self.bad_position[rows] = self.bad_position[rows].minimum(found)
 
     def commit(self, nodes: Int[Tensor, "rows depth"] | None, num_accepted: Tensor) -> None:
         """Keep the root and the first `num_accepted` of `nodes`; forget the rest of the tree.
@@ -199,17 +271,24 @@ class LM:
         self.lengths = self.lengths + 1 + num_accepted.to(self.device)
 
     def release(self, order: list[int]) -> None:
-        """Keep only the rows of `order`, old row order[i] becoming row i.
+        """Keep only the rows of `order`, old row order[i] becoming row i; those being read follow.
 
         Rows that already are where they belong are not copied.
         """
-        moves = [(old, new) for new, old in enumerate(order) if old != new]
+        joining = len(self._reading.lengths) if self._reading else 0
+        places = [*order, *range(self.num_rows, self.num_rows + joining)]
+        moves = [(old, new) for new, old in enumerate(places) if old != new]
         if moves:
             source, target = (list(side) for side in zip(*moves, strict=True))
             for layer in self._layers:
                 layer.move_rows(source, target)
         kept = torch.tensor(order, device=self.device, dtype=torch.int64)
         self.lengths, self.bad_position = self.lengths[kept], self.bad_position[kept]
+
+    def wipe(self, rows: list[int]) -> None:
+        """Set all that the cache holds of these rows to 0."""
+        for layer in self._layers:
+            layer.wipe_rows(rows)
 
 
 def context_of(model: Model) -> int | None:
@@ -227,20 +306,6 @@ def context_of(model: Model) -> int | None:
     return original or getattr(config, "original_max_position_embeddings", None) or longest
 
 
-def _tree_mask(
-    lengths: Tensor, slots: Tensor, positions: Tensor, ancestors: Tensor, bucket: int
-) -> tuple[Tensor, Tensor]:
-    """Which slots each node sees, (B, n, bucket), and the text position of every slot."""
-    places = torch.arange(bucket, device=lengths.device).expand(len(lengths), -1)
-    committed = (places < lengths[:, None])[:, None].expand(-1, ancestors.shape[1], -1)
-    index = slots[:, None].expand(-1, ancestors.shape[1], -1)
-    return committed.scatter(2, index, ancestors), places.scatter(1, slots, positions)
-
-
-def _attention_pattern(config: Any) -> tuple[int | None, tuple[str, ...] | None]:
-    """The sliding window, if any layer has one, and the layer types where they are mixed."""
-    window = getattr(config, "sliding_window", None)
-    types = tuple(sorted(set(getattr(config, "layer_types", None) or ())))
-    if types and not any("sliding" in t for t in types):
-        return None, None
-    return window, types if len(types) > 1 else None
+def _first_bad(logits: Tensor, positions: Tensor) -> Int[Tensor, " rows"]:
+    """The first position of each row whose logits are NaN or infinite, `NOWHERE` if none are."""
+    return torch.where(logits.amax(-1).isfinite(), NOWHERE, positions).amin(1)

@@ -15,10 +15,11 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from mtad import packed
+from mtad import packed, parallel
 from mtad.errors import CheckpointError, UnsupportedModelError, VocabularyMismatchError, first_line
 from mtad.lm import Model
 from mtad.memory import memory_of, require_memory
+from mtad.parallel import num_launched, part_device, placement, require_whole_heads, usable_device
 from mtad.support import SUPPORTED, embedding_rows, require_tree_support
 
 DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
@@ -51,6 +52,11 @@ class Models:
     eos_token_ids: tuple[int, ...]
     tokenizer_error: str = ""
 
+    @property
+    def num_parts(self) -> int:
+        """How many processes hold a part of the target each, see `mtad.parallel`."""
+        return parallel.num_parts(self.target)
+
 
 def load_models(
     target: str | Path,
@@ -61,6 +67,7 @@ def load_models(
     device: str | torch.device = "auto",
     draft_device: str | torch.device | None = None,
     device_map: Any = None,
+    tp_plan: Any = None,
     trust_vocabulary: bool = False,
     pack: bool | None = None,
     draft_options: dict[str, Any] | None = None,
@@ -75,6 +82,8 @@ def load_models(
         device: "auto" (a GPU if there is one), "cpu", "cuda:1", …
         draft_device: the draft's, if another.
         device_map: spreads the target over devices, as in transformers; needs accelerate.
+        tp_plan: spreads the target over the processes of torchrun, each of which gets a draft of
+            its own: "auto", or rules of transformers' tensor parallelism; needs accelerate.
         trust_vocabulary: skip the comparison of the tokenizers.
         pack: lay linear weights out for the CPU, see `mtad.packed`; None does so with bfloat16
             models on a CPU, whose logits stay the same to the bit. Packed models decode, but
@@ -84,19 +93,24 @@ def load_models(
         options: passed on to `from_pretrained` (revision, token, quantization_config, …).
 
     Raises:
-        ValueError: there is no such device here, or no such dtype.
+        ValueError: no such device here, no such dtype, or a plan without processes to spread over.
         CheckpointError, UnsupportedModelError, VocabularyMismatchError: see `mtad.errors`.
     """
-    device = _usable(device)
-    draft_device = device if draft_device is None else _usable(draft_device)
+    if tp_plan is not None:
+        device = part_device(tp_plan, device=device, device_map=device_map, pack=pack)
+    device = usable_device(device)
+    draft_device = device if draft_device is None else usable_device(draft_device)
     for name in (dtype, draft_dtype):
         _require_dtype(name)
     if draft_options is None:
         draft_options = {k: v for k, v in options.items() if k not in _TARGETS_OWN}
-    size = 0 if device_map else _needed_bytes(target, dtype, options)
+    parts = 1 if tp_plan is None else num_launched()
+    size = 0 if device_map else _needed_bytes(target, dtype, options) // parts
     draft_size = _needed_bytes(draft, draft_dtype or dtype, draft_options)
     require_memory({"target": (device, size), "draft": (draft_device, draft_size)})
-    big = load_model(target, "target", dtype, device_map or device, **options)
+    plan = {"distributed_config": {"tp_plan": tp_plan}} if parts > 1 else {}
+    big = load_model(target, "target", dtype, device_map or device, **options | plan)
+    require_whole_heads(big)
     tokenizer, reason = _load_tokenizer(target, "target", options)
     small, draft_tokenizer = None, None
     if draft is not None:
@@ -104,7 +118,8 @@ def load_models(
         draft_tokenizer, _ = _load_tokenizer(draft, "draft", draft_options)
     models = join(big, small, tokenizer, draft_tokenizer, trust_vocabulary=trust_vocabulary)
     for model in filter(None, (models.target, models.draft)):
-        if pack or (pack is None and packed.helps(model)):
+        whole = parallel.num_parts(model) == 1  # the parts of a model can't be packed
+        if pack or (pack is None and whole and packed.helps(model)):
             packed.pack(model)
     return replace(models, tokenizer_error=reason)
 
@@ -156,13 +171,15 @@ def load_model(path: str | Path, name: str, dtype: Any, device_map: Any, **optio
     Raises:
         CheckpointError: nothing there, or not whole.
     """
+    is_spread = "distributed_config" in options
+    placed = {} if is_spread else placement(device_map)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(path),
             dtype=dtype,
             attn_implementation="sdpa",
             output_loading_info=True,
-            **_placement(device_map),
+            **placed,
             **options,
         )
     except Exception as error:
@@ -174,7 +191,7 @@ def load_model(path: str | Path, name: str, dtype: Any, device_map: Any, **optio
             f"the {name} checkpoint {str(path)!r} lacks {len(missing)} weights, such as "
             f"{missing[0]!r}; it is incomplete or of another architecture than its config says"
         )
-    if "device_map" not in _placement(device_map):
+    if not placed and not is_spread:
         model = model.to(device_map)
     ready: Model = model.eval()
     return ready
@@ -196,27 +213,6 @@ def _needed_bytes(path: str | Path | None, dtype: Any, options: dict[str, Any]) 
         return 0
 
 
-def _usable(device: str | torch.device) -> str:
-    """The device, once it is known to be there; "auto" is a GPU if there is one."""
-    device = str(device)
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (AssertionError, RuntimeError) as error:
-        why = first_line(error)
-        raise ValueError(
-            f"device {device!r} cannot be used here ({why}); give auto, cpu, cuda or cuda:1"
-        ) from error
-    return device
-
-
-def _placement(device_map: Any) -> dict[str, Any]:
-    """A plain device needs no device map, and so no accelerate."""
-    simple = isinstance(device_map, str) and device_map.split(":")[0] in ("cpu", "cuda", "mps")
-    return {} if simple else {"device_map": device_map}
-
-
 def _load_error(error: Exception, path: str | Path, name: str) -> Exception:
     first = first_line(error)
     if "scaled_dot_product_attention" in str(error) or "does not support an attention" in str(
@@ -225,6 +221,10 @@ def _load_error(error: Exception, path: str | Path, name: str) -> Exception:
         return UnsupportedModelError(
             f"the {name} model {str(path)!r} has no SDPA attention, which a token tree needs: "
             f"{first}; architectures that work: {', '.join(sorted(SUPPORTED))}"
+        )
+    if "_plan`" in first:
+        return UnsupportedModelError(
+            f"the {name} model {str(path)!r} cannot be spread over processes: {first}"
         )
     hint = "" if Path(path).exists() else " (no such folder here, and no such model on the hub)"
     return CheckpointError(

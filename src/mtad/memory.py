@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from mtad.cache import free_bytes
 from mtad.errors import CheckpointError
@@ -69,8 +71,14 @@ def require_memory(needs: Mapping[str, tuple[str, int]]) -> None:
 
 
 def weights_bytes(model: Model) -> int:
-    """Bytes of a model's parameters and buffers; tied ones count once."""
-    return sum(weight.nbytes for weight in chain(model.parameters(), model.buffers()))
+    """Bytes of the parameters and buffers that this process holds; tied ones count once."""
+    return sum(_held(weight).nbytes for weight in chain(model.parameters(), model.buffers()))
+
+
+def _held(weight: Any) -> Tensor:
+    """The tensor, or this process's part of one that is spread over processes."""
+    held: Tensor = weight.to_local() if hasattr(weight, "to_local") else weight
+    return held
 
 
 @torch.inference_mode()

@@ -21,16 +21,19 @@ from mtad.completion import Completion as Completion
 from mtad.completion import Running
 from mtad.engine import OnPhase, Request, Session, check_requests
 from mtad.errors import PromptError
+from mtad.graphs import Graphs
 from mtad.guard import Guard, laps, wants_guard
 from mtad.lm import Model
 from mtad.load import Models, Tokenizer, join, load_models, quiet
 from mtad.method import Method
+from mtad.parallel import agreed
 from mtad.sampling import SamplingParams
 from mtad.tapes import Tapes
-from mtad.text import Prompt, TextStream, encode, prompt_list, special_tokens
+from mtad.text import Prompt, encode, prompt_list, special_tokens
+from mtad.trace import SessionTrace, TraceWriter
 
-_Way: TypeAlias = tuple[Method, OnPhase | None, bool]
-"""How a call decodes: the method, who is told the phases, and whether a guard watches."""
+_Way: TypeAlias = tuple[Method, OnPhase | None, bool, TraceWriter | None]
+"""How a call decodes: the method, who is told the phases, whether a guard watches, the trace."""
 
 
 class ModelPair:
@@ -45,10 +48,10 @@ class ModelPair:
 
     Attributes:
         models: both models and what they share.
-        graphs: the iterations recorded so far, where the models are on the CPU.
+        graphs: the iterations recorded so far, where the models are on the CPU and whole.
     """
 
-    graphs: Tapes | None
+    graphs: Tapes | Graphs | None
 
     def __init__(
         self,
@@ -75,6 +78,8 @@ class ModelPair:
     def _take(self, models: Models) -> None:
         self.models = models
         self.graphs = Tapes() if models.target.device.type == "cpu" else None
+        if models.num_parts > 1:
+            self.graphs = Graphs(None, f"the target is spread over {models.num_parts} processes")
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -90,6 +95,7 @@ class ModelPair:
         max_batch_size: int = 16,
         on_phase: OnPhase | None = None,
         guard: bool | None = None,
+        trace: TraceWriter | None = None,
         **sampling: Any,
     ) -> list[Completion]:
         """Completions of the prompts, in their order.
@@ -105,6 +111,7 @@ class ModelPair:
                 numbers a text is made of, so None is yes only for a lossless method that is
                 greedy or got no seed. True goes for lossy methods too: from there on the text
                 follows the target's law, not theirs.
+            trace: every iteration is written there; see `docs/traces.md`.
             sampling: fields of `SamplingParams` (temperature, top_k, top_p, max_new_tokens, …),
                 `stop` (a string or several; a special token ends the text like EOS) and
                 `ignore_eos`.
@@ -114,6 +121,7 @@ class ModelPair:
             MtadError: see `mtad.errors`.
         """
         sampling |= {"max_batch_size": max_batch_size, "on_phase": on_phase, "guard": guard}
+        sampling["trace"] = trace
         chunks = self.stream_all(prompts, method, seed=seed, **sampling)
         done = {chunk.index: chunk.completion for chunk in chunks if chunk.completion}
         return [done[i] for i in sorted(done)]
@@ -136,30 +144,34 @@ class ModelPair:
         max_batch_size: int = 16,
         on_phase: OnPhase | None = None,
         guard: bool | None = None,
+        trace: TraceWriter | None = None,
         **sampling: Any,
     ) -> Iterator[Chunk]:
         """Chunks of all prompts as they come; arguments as in `generate`, judged at once."""
         if max_batch_size < 1:
             raise ValueError(f"max_batch_size is {max_batch_size}; it must be at least 1")
-        chosen = method_of(method)
+        chosen, guard = method_of(method), self._guard(guard)
         stops, params = self._ends(sampling)
         guarded = wants_guard(chosen, guard, seed is not None, params.temperature == 0)
         requests = self._requests(prompt_list(prompts), seed, params)
         models = self.models
         check_requests(models.target, models.draft, chosen, requests, models.vocab)
-        running = [self._running(request, stops) for request in requests]
-        starts, way = range(0, len(running), max_batch_size), (chosen, on_phase, guarded)
+        running = [Running.of(request, self.tokenizer, stops) for request in requests]
+        starts, way = range(0, len(running), max_batch_size), (chosen, on_phase, guarded, trace)
         batches = [(i, running[i : i + max_batch_size]) for i in starts]
         return (chunk for start, batch in batches for chunk in self._decode(start, batch, way))
 
     def _decode(self, start: int, batch: Sequence[Running], way: _Way) -> Iterator[Chunk]:
-        (method, on_phase, guarded), began = way, time.perf_counter()
+        (method, on_phase, guarded, trace), began = way, time.perf_counter()
         both, vocab = (self.models.target, self.models.draft), self.models.vocab
         requests = [r.request for r in batch]
         with torch.inference_mode():
             session = Session(*both, method, requests, vocab, on_phase, self.graphs)
+        tracing = trace and self._trace(trace, session, start, requests)
         prefill_s = time.perf_counter() - began
         for lap in laps(session, Guard(method) if guarded else None, time.perf_counter):
+            if tracing:
+                tracing.take(lap.step)
             for block in lap.step.blocks:
                 one = batch[block.request]
                 one.take(block, prefill_s, lap)
@@ -170,17 +182,32 @@ class ModelPair:
             if not one.blocks:
                 yield Chunk(index, "", None, one.completion())
 
+    def _trace(
+        self, trace: TraceWriter, session: Session, start: int, requests: Sequence[Request]
+    ) -> SessionTrace:
+        texts = [(f"prompt {i}", request) for i, request in enumerate(requests, start)]
+        return SessionTrace(trace, session, texts, self._text_of)
+
+    def _text_of(self, token: int) -> str:
+        return str(self.tokenizer.decode([token])) if self.tokenizer else ""
+
+    def _guard(self, guard: bool | None) -> bool | None:
+        """No guard over a target in parts: each process would judge by times of its own."""
+        parts = self.models.num_parts
+        if parts > 1 and guard:
+            raise ValueError(
+                f"guard is True, and the target is spread over {parts} processes, whose clocks "
+                "would not agree on when drafting pays; leave guard out"
+            )
+        return False if parts > 1 else guard
+
     def _requests(self, prompts: list[Prompt], seed: Seed, params: SamplingParams) -> list[Request]:
         seeds, reason = seeds_for(seed, len(prompts)), self.models.tokenizer_error
+        if self.models.num_parts > 1:
+            seeds = agreed(seeds)  # else each process draws its own, and they wait for ever
         texts = [encode(self.tokenizer, prompt, reason) for prompt in prompts]
         pairs = zip(texts, seeds, strict=True)
         return [Request(ids, replace(params, seed=one_seed)) for ids, one_seed in pairs]
-
-    def _running(self, request: Request, stops: list[str]) -> Running:
-        if self.tokenizer is None:
-            return Running(request, None)
-        stream = TextStream(self.tokenizer, stops, request.prompt_ids)
-        return Running(replace(request, stop=stream.push), stream)
 
     def _ends(self, options: dict[str, Any]) -> tuple[list[str], SamplingParams]:
         """The stop strings, and the options without them; a special token stops as an EOS."""

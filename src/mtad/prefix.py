@@ -67,6 +67,17 @@ class Prefix:
         """Whether a node at `depth` fits the budget, `reserved` tokens kept for the endpoint."""
         return self.num_new + depth + reserved <= self.budgets
 
+    def within(self, horizon: int) -> Prefix:
+        """The same text with this bound on the budgets."""
+        return replace(self, horizon=horizon)
+
+    def join(self, other: Prefix) -> Prefix:
+        """The rows of both, those of `other` last."""
+        pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
+        fills = {"tokens": 0, "eos": -1}
+        joined = {n: _stack(*p, fills.get(n, 0)) for n, p in pairs.items() if n != "horizon"}
+        return Prefix(**joined, horizon=max(self.horizon, other.horizon))
+
     def append(self, block: Int[Tensor, "rows width"], counts: Int[Tensor, " rows"]) -> Prefix:
         """The prefix with the first `counts` tokens of each row's block."""
         offsets = torch.arange(block.shape[1], device=block.device)
@@ -75,3 +86,12 @@ class Prefix:
         index = torch.where(fits, index, self.tokens.shape[1])
         wide = torch.nn.functional.pad(self.tokens, (0, 1)).scatter(1, index, block)
         return replace(self, tokens=wide[:, :-1], lengths=self.lengths + counts)
+
+
+def _stack(above: Tensor, below: Tensor, fill: int) -> Tensor:
+    """Both one below the other, the narrower table padded with `fill`."""
+    if above.dim() == 1:
+        return torch.cat([above, below])
+    width = max(above.shape[1], below.shape[1])
+    pad = torch.nn.functional.pad
+    return torch.cat([pad(t, (0, width - t.shape[1]), value=fill) for t in (above, below)])

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mtad.errors import ContextLengthError, PromptError
-from mtad.lm import Model, context_of
+from mtad.lm import Model, bucket_of, context_of
 from mtad.method import Method
 from mtad.prefix import Prefix
 from mtad.sampling import SamplingParams
@@ -27,11 +27,23 @@ class Request:
         prompt_ids: at least one token id.
         sampling: how to sample and when to end.
         stop: called with every new token in order; true ends the text after that token.
+        output_ids: tokens of the text that are there already, where it is taken up again.
     """
 
     prompt_ids: Sequence[int]
     sampling: SamplingParams = field(default_factory=SamplingParams)
     stop: Callable[[int], bool] | None = None
+    output_ids: Sequence[int] = ()
+
+    @property
+    def text_ids(self) -> list[int]:
+        """Prompt and output."""
+        return [*self.prompt_ids, *self.output_ids]
+
+    @property
+    def num_left(self) -> int:
+        """New tokens that the budget still allows."""
+        return self.sampling.max_new_tokens - len(self.output_ids)
 
 
 def check_requests(
@@ -78,10 +90,8 @@ def _check_context(index: int, request: Request, name: str, context: int | None)
         )
 
 
-def prefix_of(
-    requests: Sequence[Request], horizon: int, width: int, device: torch.device
-) -> Prefix:
-    """The prompts as committed text, with room for `width` tokens per row."""
+def prefix_of(requests: Sequence[Request], device: torch.device) -> Prefix:
+    """The texts of requests as committed, with room for what may still come."""
 
     def column(values: list[int]) -> Tensor:
         return torch.tensor(values, device=device, dtype=torch.int64)
@@ -91,14 +101,15 @@ def prefix_of(
         return torch.tensor(padded, device=device, dtype=torch.int64)
 
     eos = [list(r.sampling.eos_token_ids) for r in requests]
-    lengths = column([len(r.prompt_ids) for r in requests])
+    budgets = [r.sampling.max_new_tokens for r in requests]
+    longest = max(len(r.prompt_ids) + r.sampling.max_new_tokens for r in requests)
     return Prefix(
-        tokens=table([list(r.prompt_ids) for r in requests], width, 0),
-        lengths=lengths,
-        prompt_lengths=lengths,
-        budgets=column([r.sampling.max_new_tokens for r in requests]),
-        eos=table(eos, max(1, *map(len, eos)), -1) if eos else table([], 1, -1),
-        horizon=horizon,
+        tokens=table([r.text_ids for r in requests], bucket_of(longest), 0),
+        lengths=column([len(r.text_ids) for r in requests]),
+        prompt_lengths=column([len(r.prompt_ids) for r in requests]),
+        budgets=column(budgets),
+        eos=table(eos, max(1, *map(len, eos)), -1),
+        horizon=max(budgets),
     )
 
 

@@ -211,7 +211,7 @@ class Warper:
         No ids where the candidates are the whole vocabulary. Ties with the k-th that find no room
         among `width` candidates, see `TIES`, are dropped.
         """
-        scores = self._process(logits, tree, nodes)
+        scores = self.process(logits, tree, nodes)
         if self.width >= scores.shape[-1]:
             return self.truncate(scores), None
         ids = candidates(scores, self.width)
@@ -221,7 +221,7 @@ class Warper:
         self, logits: Float[Tensor, "rows nodes vocab"], tree: TokenTree, nodes: slice | None = None
     ) -> Float[Tensor, "rows nodes vocab"]:
         """Log-laws with penalties and biases but neither temperature nor truncation."""
-        return self._process(logits, tree, nodes).log_softmax(-1)
+        return self.process(logits, tree, nodes).log_softmax(-1)
 
     def ratio_law(
         self,
@@ -241,7 +241,7 @@ class Warper:
         self, logits: Float[Tensor, "rows nodes vocab"], tree: TokenTree
     ) -> Float[Tensor, "rows nodes vocab"]:
         """Log-laws with temperature but without truncation; one-hot in greedy rows."""
-        logits = self._process(logits, tree, None)
+        logits = self.process(logits, tree, None)
         return self._one_hot_if_greedy((logits / self._divisor()).log_softmax(-1), logits)
 
     def truncate(
@@ -267,7 +267,7 @@ class Warper:
         one_hot = torch.full_like(law, NEVER).scatter(-1, best, 0.0)
         return torch.where(self.is_greedy, one_hot, law)
 
-    def _process(self, logits: Tensor, tree: TokenTree, nodes: slice | None) -> Tensor:
+    def process(self, logits: Tensor, tree: TokenTree, nodes: slice | None) -> Tensor:
         """Logits after biases, penalties and the ban on early EOS, each judged along the path."""
         nodes = nodes or slice(0, tree.num_nodes)
         if self.bias is not None:

@@ -32,6 +32,8 @@ class TokenTree:
         previous: (B,) the token before the root (the root itself where there is none).
         draft_slots: (B, N) where each node lies in the drafter's cache, counted from the root;
             None where that is the node's own index.
+        whole: the tree that this one was selected from, for those who want to see what was not
+            proposed; None where nothing was left out.
     """
 
     tokens: Int[Tensor, "rows nodes"]
@@ -43,6 +45,7 @@ class TokenTree:
     laws: tuple[Float[Tensor, "rows _ vocab"], ...]
     previous: Int[Tensor, " rows"]
     draft_slots: Int[Tensor, "rows nodes"] | None = None
+    whole: TokenTree | None = None
 
     @classmethod
     def root(cls, tokens: Int[Tensor, " rows"], previous: Int[Tensor, " rows"]) -> TokenTree:
@@ -167,4 +170,5 @@ class TokenTree:
             widths=(1,) * length,
             laws=(),
             draft_slots=nodes,
+            whole=self,
         )

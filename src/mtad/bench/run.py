@@ -1,9 +1,13 @@
-"""From a recipe to samples.jsonl: resumable, every row written as soon as its batch is decoded."""
+"""From a recipe to samples.jsonl: resumable, every row written as soon as its batch is decoded.
+
+Knows no cluster: who decodes is a `Decoder`, this process unless another one is given.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +15,17 @@ from typing import Any
 import torch
 
 from mtad.bench.answering import Answering
-from mtad.bench.checks import check_items, check_prompts, check_rows, check_scoring, read_items
+from mtad.bench.checks import (
+    Items,
+    check_items,
+    check_prompts,
+    check_rows,
+    check_scoring,
+    read_items,
+)
 from mtad.bench.choose import choose, chosen_points
 from mtad.bench.conditions import conditions
+from mtad.bench.decoder import Crew, Decoder
 from mtad.bench.files import (
     CHOSEN,
     CONDITIONS,
@@ -66,8 +78,19 @@ class _Ledger:
         return bool(limit_s) and self.used_s.get((job.stage, job.task, job.label), 0.0) >= limit_s
 
 
-def run(recipe: Recipe, folder: Path, tell: Tell = lambda stage, label, done, total: None) -> None:
+def run(
+    recipe: Recipe,
+    folder: Path,
+    tell: Tell = lambda stage, label, done, total: None,
+    crew: Crew | None = None,
+) -> None:
     """Decode everything that the recipe asks for and the folder does not have yet.
+
+    Args:
+        recipe: what is asked for.
+        folder: where the rows are, and get.
+        tell: told how far it is.
+        crew: gets whoever decodes; this process if None.
 
     Raises:
         MtadError, ValueError: what was asked for cannot be done; nothing that was written is lost.
@@ -75,19 +98,52 @@ def run(recipe: Recipe, folder: Path, tell: Tell = lambda stage, label, done, to
     folder.mkdir(parents=True, exist_ok=True)
     items = read_items(recipe)
     check_scoring(recipe)
-    pair = load(recipe)
-    check_prompts(recipe, pair, items)
-    with Rows(folder / SAMPLES) as rows:
-        ledger = _Ledger()
-        ledger.add(read_samples(folder))
-        check_items(recipe, folder, items, ledger.done)
-        answering = _answering(recipe, pair, folder)
-        write_json(folder / RECIPE, without_permissions(recipe.table))
-        chosen: dict[str, dict[str, Point]] = {}
-        if any(run.is_tuned for run in recipe.runs):
-            _stage(recipe, DEV, items[DEV], {}, answering, rows, ledger, tell)
-            chosen = _choose(recipe, folder, ledger)
-        _stage(recipe, TEST, items[TEST], chosen, answering, rows, ledger, tell)
+    with (crew or alone)(recipe) as decoder:
+        decoder.check(items)
+        with Rows(folder / SAMPLES) as rows:
+            ledger = _Ledger()
+            ledger.add(read_samples(folder))
+            check_items(recipe, folder, items, ledger.done)
+            decoder.open(folder)
+            write_json(folder / RECIPE, without_permissions(recipe.table))
+            chosen: dict[str, dict[str, Point]] = {}
+            if any(run.is_tuned for run in recipe.runs):
+                _stage(recipe, DEV, items[DEV], {}, decoder, rows, ledger, tell)
+                chosen = _choose(recipe, folder, ledger)
+            _stage(recipe, TEST, items[TEST], chosen, decoder, rows, ledger, tell)
+
+
+@contextmanager
+def alone(recipe: Recipe) -> Iterator[Decoder]:
+    """This process as the one that decodes."""
+    yield _Here(recipe, load(recipe))
+
+
+@dataclass
+class _Here:
+    """Decodes in this process, one job at a time."""
+
+    recipe: Recipe
+    pair: ModelPair
+    answering: Answering | None = None
+
+    def check(self, items: Items) -> None:
+        check_prompts(self.recipe, self.pair, items)
+
+    def open(self, folder: Path) -> None:
+        self.answering, here = answering_of(self.recipe, self.pair)
+        note_conditions(folder, here, lambda: idle_power(self._ready.meter))
+
+    def expect(self, left: Sequence[Job], is_wanted: Callable[[Job], bool]) -> None:
+        warm_up(self.recipe, left, self._ready)
+
+    def samples(self, job: Job) -> list[Sample]:
+        return decode(self.recipe, job, self._ready)
+
+    @property
+    def _ready(self) -> Answering:
+        assert self.answering is not None, "the folder is opened first"
+        return self.answering
 
 
 def load(recipe: Recipe) -> ModelPair:
@@ -102,28 +158,65 @@ def load(recipe: Recipe) -> ModelPair:
     return load_pair(target=target, draft=draft, **options)
 
 
-def _answering(recipe: Recipe, pair: ModelPair, folder: Path) -> Answering:
-    """What decodes the jobs; notes down the conditions if they are new."""
+def answering_of(
+    recipe: Recipe,
+    pair: ModelPair,
+    meter: Meter | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> tuple[Answering, dict[str, Any]]:
+    """What decodes the jobs, and the conditions that it does so in.
+
+    Args:
+        recipe: what is asked for.
+        pair: the loaded models.
+        meter: of the energy; that of the models' devices if None.
+        facts: what else the numbers depend on.
+    """
     draft_alone = None
     if any(run.models == "draft" for run in recipe.runs):
         if pair.models.draft is None:
             raise ValueError('a run has models = "draft" and the pair has no draft model')
         draft_alone = ModelPair(pair.models.draft, None, pair.models.tokenizer)
-    meter = find_meter([m.device for m in (pair.models.target, pair.models.draft) if m is not None])
-    facts = {"recipe": recipe.name, "meter": meter.source, "meter_remark": meter.reason}
-    here = conditions(pair, recipe.pair, facts)
-    known = read_conditions(folder) if (folder / CONDITIONS).exists() else {}
-    for before in known.values():
-        if before["model_fingerprint"] != here["model_fingerprint"]:
-            raise DataError(f"{folder} has rows of another pair; give another --output")
-    if here["id"] not in known:
-        with Rows(folder / CONDITIONS) as rows:
-            rows.append([here | {"idle_power_w": _idle_power(meter)}])
+    devices = [m.device for m in (pair.models.target, pair.models.draft) if m is not None]
+    meter = meter or find_meter(devices)
+    known = {"recipe": recipe.name, "meter": meter.source, "meter_remark": meter.reason}
+    here = conditions(pair, recipe.pair, {**known, **(facts or {})})
     plan = recipe.plan
-    return Answering(pair, draft_alone, meter, plan.phases, plan.perplexity, here["id"])
+    answering = Answering(pair, draft_alone, meter, plan.phases, plan.perplexity, here["id"])
+    return answering, here
 
 
-def _idle_power(meter: Meter) -> dict[str, float] | str:
+def note_conditions(
+    folder: Path, here: Mapping[str, Any], idle: Callable[[], dict[str, float] | str]
+) -> None:
+    """Note down conditions that the folder does not have yet.
+
+    Args:
+        folder: of the results.
+        here: the conditions.
+        idle: asked for the idle power if they are new.
+
+    Raises:
+        DataError: the folder has rows of another pair.
+    """
+    if here["id"] not in require_pair(folder, here["model_fingerprint"]):
+        with Rows(folder / CONDITIONS) as rows:
+            rows.append([{**here, "idle_power_w": idle()}])
+
+
+def require_pair(folder: Path, fingerprint: str) -> Collection[str]:
+    """The ids of the conditions that the folder has.
+
+    Raises:
+        DataError: it has rows of another pair.
+    """
+    known = read_conditions(folder) if (folder / CONDITIONS).exists() else {}
+    if any(before["model_fingerprint"] != fingerprint for before in known.values()):
+        raise DataError(f"{folder} has rows of another pair; give another --output")
+    return known
+
+
+def idle_power(meter: Meter) -> dict[str, float] | str:
     """Watts by device before anything is decoded."""
     return idle_power_w(meter, IDLE_S) or "unavailable"
 
@@ -133,7 +226,7 @@ def _stage(
     stage: str,
     items: Mapping[str, Sequence[Item]],
     chosen: Mapping[str, Mapping[str, Point]],
-    answering: Answering,
+    decoder: Decoder,
     rows: Rows,
     ledger: _Ledger,
     tell: Tell,
@@ -142,24 +235,35 @@ def _stage(
     planned = list(jobs(recipe, stage, items, chosen))
     check_rows(recipe, planned, ledger.done)
     left = [job for job in (job.without(ledger.done) for job in planned) if job is not None]
-    if any(job.is_timed for job in left):
-        _warm_up(recipe, left, answering)
+
+    def is_wanted(job: Job) -> bool:
+        return stage == DEV or not ledger.is_out_of_time(job, recipe.plan.time_limit_s)
+
+    decoder.expect(left, is_wanted)
     total = sum(len(job.items) for job in planned)
     done = total - sum(len(job.items) for job in left)
     for job in left:
         tell(stage, job.label, done, total)
-        if stage == DEV or not ledger.is_out_of_time(job, recipe.plan.time_limit_s):
-            plan = recipe.tasks[job.task]
-            samples = answering.samples(job, plan.task, plan.max_new_tokens)
+        if is_wanted(job):
+            samples = decoder.samples(job)
             rows.append(sample.as_dict() for sample in samples)
             ledger.add(samples)
         done += len(job.items)
     tell(stage, "", done, total)
 
 
-def _warm_up(recipe: Recipe, left: Sequence[Job], answering: Answering) -> None:
-    """Decode the beginning of each row's first job once; what came of it is thrown away."""
-    first = {(job.task, job.label): job for job in reversed(left) if job.is_timed}
+def decode(recipe: Recipe, job: Job, answering: Answering) -> list[Sample]:
+    """The rows of a job, decoded now."""
+    plan = recipe.tasks[job.task]
+    return answering.samples(job, plan.task, plan.max_new_tokens)
+
+
+def warm_up(recipe: Recipe, left: Iterable[Job], answering: Answering) -> None:
+    """Decode the beginning of each row's first timed job once and throw away what came of it."""
+    first: dict[tuple[str, str], Job] = {}
+    for job in left:
+        if job.is_timed:
+            first.setdefault((job.task, job.label), job)
     plain = dataclasses.replace(answering, with_perplexity=False)
     for job in first.values():
         plan = recipe.tasks[job.task]

@@ -1,4 +1,4 @@
-"""The command line: `mtad generate`, `mtad methods` and `mtad bench`.
+"""The command line: `mtad generate`, `chat`, `serve`, `replay`, `methods` and `bench`.
 
 Models, torch and transformers are imported when a command needs them, so that `mtad --help` answers
 at once. Messages for people go to stderr; stdout has the text, or JSON and nothing else.
@@ -11,6 +11,7 @@ import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,8 @@ from typer.core import TyperGroup
 
 import mtad
 from mtad.cli import bench
+from mtad.cli.chat_settings import ChatSettings
+from mtad.cli.serve import ServeFlags
 from mtad.cli.settings import DEBUG, Settings, flags_of
 from mtad.errors import MtadError
 
@@ -101,6 +104,26 @@ def _generate(settings: Settings) -> None:
     run(settings)
 
 
+@app.command("serve")
+@flags_of(ServeFlags)
+def _serve(flags: ServeFlags) -> None:
+    """Serve the embedded pair or your own models behind the OpenAI API."""
+    with _quick_imports():
+        from mtad.cli.serve import run
+
+    run(flags)
+
+
+@app.command("chat")
+@flags_of(ChatSettings)
+def _chat(settings: ChatSettings) -> None:
+    """Talk with the embedded pair or your own models; /help shows what can be changed."""
+    with _quick_imports():
+        from mtad.cli.chat import run
+
+    run(settings)
+
+
 @app.command("methods")
 def _methods(
     name: Annotated[
@@ -113,6 +136,34 @@ def _methods(
         from mtad.cli.methods import show
 
     show(name, as_json)
+
+
+@app.command("replay")
+def _replay(
+    trace: Annotated[Path, typer.Argument(help="What --trace wrote.")],
+    method: Annotated[
+        str | None,
+        typer.Option(help="Judge by this rule. Without it each text is judged by its own."),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", metavar="NAME=VALUE", help="An option of the rule."),
+    ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(metavar="NAME=VALUE,…", help="Judge once per value of an option."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="Draw the sweep: .png, .svg or .pdf."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Judge a trace again by any acceptance rule or threshold; needs no model."""
+    with _quick_imports():
+        from mtad.cli.replay import Question, run
+
+    run(Question(trace, method, option or (), sweep, plot, as_json))
 
 
 app.add_typer(bench.app, name="bench", help="Measure quality, speed and energy of every method.")

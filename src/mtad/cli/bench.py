@@ -68,8 +68,17 @@ def _run(
     judge_model: JudgeModel = None,
     judge_base_url: JudgeUrl = None,
     spider_match: Match = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Decode on all machines of a Ray cluster.")
+    ] = False,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="Of the cluster; default: the one that runs here, or a new one."),
+    ] = None,
 ) -> None:
     """Decode everything a recipe asks for; goes on where it was stopped."""
+    if ray_address is not None and not ray:
+        raise ValueError(f"--ray-address is {ray_address!r}; it needs --ray")
     from mtad.cli.benching import run_recipe
 
     pair = {"target": target_model, "draft": draft_model, "dtype": dtype, "device": device}
@@ -84,7 +93,7 @@ def _run(
             spider_match,
         ),
     }
-    run_recipe(recipe, output, overrides)
+    run_recipe(recipe, output, overrides, ray, ray_address)
 
 
 @app.command("score")

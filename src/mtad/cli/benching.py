@@ -31,12 +31,23 @@ from mtad.bench.score import score_folder
 from mtad.errors import DataError
 
 
-def run_recipe(path: Path, output: Path | None, overrides: Mapping[str, Any]) -> None:
-    """Decode what the recipe asks for, and say what to do next."""
+def run_recipe(
+    path: Path,
+    output: Path | None,
+    overrides: Mapping[str, Any],
+    on_ray: bool = False,
+    address: str | None = None,
+) -> None:
+    """Decode what the recipe asks for, here or on a Ray cluster, and say what to do next."""
     recipe = read_recipe(path, overrides)
+    crew = None
+    if on_ray:
+        from mtad.bench.on_ray import workers
+
+        crew = workers(address)
     folder = output or Path("results") / recipe.name
     with progress() as show:
-        run(recipe, folder, lambda stage, run_, done, n: show(f"{stage} {run_}", done, n))
+        run(recipe, folder, lambda stage, run_, done, n: show(f"{stage} {run_}", done, n), crew)
     typer.echo(f"samples are in {folder}; next: mtad bench score {folder}", err=True)
 
 

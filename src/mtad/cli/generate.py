@@ -9,6 +9,7 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +26,11 @@ from mtad.errors import PromptError
 from mtad.load import quiet
 from mtad.method import Method
 from mtad.pair import Chunk, Completion, ModelPair, load_pair
+from mtad.parallel import one_voice
 from mtad.sampling import SamplingParams
 from mtad.stats import Stats
 from mtad.text import Message, Prompt, encode
+from mtad.trace import TraceHeader, TraceWriter
 
 
 def run(settings: Settings) -> None:
@@ -36,12 +39,26 @@ def run(settings: Settings) -> None:
     method.check(SamplingParams(**settings.sampling))
     if method.drafter == "draft" and settings.target_model and not settings.draft_model:
         raise ValueError(f"{method.name} needs a draft model; give --draft-model")
-    if settings.prompt_file is None:
-        _Answer(settings, method, _read_prompt(settings)).show(load(settings))
-        return
-    from mtad.cli.many import answer_file
+    if settings.tensor_parallel:
+        _require_own(settings)
+    with one_voice() if settings.tensor_parallel else nullcontext():
+        if settings.prompt_file is None:
+            _Answer(settings, method, _read_prompt(settings)).show(load(settings))
+            return
+        from mtad.cli.many import answer_file
 
-    answer_file(settings, method)
+        answer_file(settings, method)
+
+
+def _require_own(settings: Settings) -> None:
+    """Refuse what the processes of torchrun would share, each reading or writing a piece of it."""
+    shared = {"PROMPT -": settings.prompt == "-", "--output": settings.output is not None}
+    shared["--trace"] = settings.trace is not None
+    for name in (name for name, is_given in shared.items() if is_given):
+        raise ValueError(
+            f"{name} and --tensor-parallel were given, whose processes would all use one stream; "
+            "give the prompt as a PROMPT or in --prompt-file, and write with >"
+        )
 
 
 def load(settings: Settings) -> ModelPair:
@@ -87,11 +104,19 @@ class _Answer:
     def show(self, pair: ModelPair) -> None:
         """Decode, and print JSON or text."""
         seed = new_seed(self.settings.seed)
-        chunks = pair.stream(self._prompt, self.method, seed=seed, **self.settings.decoding)
-        if self.settings.json:
-            self._print_json(list(chunks))
-        else:
-            self._print_text(pair, chunks)
+        with self._trace(pair) as trace:
+            options = self.settings.decoding | {"seed": seed, "trace": trace}
+            chunks = pair.stream(self._prompt, self.method, **options)
+            if self.settings.json:
+                self._print_json(list(chunks))
+            else:
+                self._print_text(pair, chunks)
+
+    def _trace(self, pair: ModelPair) -> AbstractContextManager[TraceWriter | None]:
+        path, laws = self.settings.trace, self.settings.trace_laws
+        if path is None:
+            return nullcontext()
+        return TraceWriter(path, TraceHeader.of(pair.models), laws=laws, prompts=True)
 
     @property
     def _prompt(self) -> Prompt:

@@ -82,6 +82,9 @@ class Settings:
     device_map: Annotated[
         str | None, _models(help="Spreads the target over devices (needs accelerate): auto, …")
     ] = None
+    tensor_parallel: Annotated[
+        bool, _models("--tensor-parallel", help="Spreads the target over torchrun's processes.")
+    ] = False
     trust_vocabulary: Annotated[
         bool, _models("--trust-vocabulary", help="Don't compare the two tokenizers.")
     ] = False
@@ -182,6 +185,14 @@ class Settings:
     show_blocks: Annotated[
         bool, _output("--show-blocks", help="Show where every token comes from.")
     ] = False
+    trace: Annotated[
+        Path | None,
+        _output(dir_okay=False, help="Append every iteration to this file, for `mtad replay`."),
+    ] = None
+    trace_laws: Annotated[
+        bool,
+        _output(help="Keep all logits in the trace, so that every rule can judge it again."),
+    ] = True
     debug: Annotated[
         bool,
         _output("--debug", callback=_remember_debug, is_eager=True, help="Show tracebacks."),
@@ -196,6 +207,8 @@ class Settings:
             (self.output or not self.overwrite, "--overwrite needs --output"),
             (file or chat or self.system is None, "--system needs --chat"),
             (not (file and self.show_blocks), "--show-blocks is for a single PROMPT"),
+            (not (file and self.trace), "--trace is for a single PROMPT"),
+            (self.trace or self.trace_laws, "--no-trace-laws needs --trace"),
             (self.target_model or not self.draft_model, "--draft-model needs --target-model"),
             (all(self.stop or ()), "--stop is empty; give at least one character"),
         ]
@@ -230,7 +243,8 @@ class Settings:
         Later a seed is drawn, which is not a given one. The answers of a file have seeds to go on
         from, and those count.
         """
-        if self.guard is not None or self.seed is not None or self.prompt_file is not None:
+        given = self.guard is not None or self.seed is not None or self.prompt_file is not None
+        if given or self.tensor_parallel:
             return self.guard
         from mtad.cli.options import make_method
         from mtad.guard import wants_guard
@@ -242,7 +256,8 @@ class Settings:
     def placement(self) -> dict[str, Any]:
         """Options of `load_models`."""
         names = ("dtype", "draft_dtype", "device", "draft_device", "device_map", "trust_vocabulary")
-        return {name: getattr(self, name) for name in names}
+        plan = {"tp_plan": "auto"} if self.tensor_parallel else {}
+        return {name: getattr(self, name) for name in names} | plan
 
 
 _SAMPLING = (

@@ -1,0 +1,243 @@
+"""Decodes a recipe's jobs on the machines of a Ray cluster; the rows come back in their order.
+
+Every worker holds its own pair, loaded once. The timed runs of one batch of items go to one worker
+together and take turns there, as on one machine. Ray only starts the workers and carries jobs and
+rows; which row is written, and when, is decided by `run`. Knows no file but the conditions.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import mtad
+from mtad.bench.checks import Items
+from mtad.bench.decoder import Crew, Decoder
+from mtad.bench.jobs import Job
+from mtad.bench.plan import Recipe
+from mtad.bench.ray_cluster import ClusterError, connected, find_ray
+from mtad.bench.ray_seats import Seat, num_cpus, portable, seats
+from mtad.bench.ray_worker import Worker
+from mtad.bench.run import note_conditions, require_pair
+from mtad.bench.sample import Key, Sample
+from mtad.errors import DataError
+
+AHEAD = 4
+"""Rounds per worker that may be under way or waiting for an earlier row; a kill loses them."""
+MAX_LOSSES = 3
+"""A round that was under way on as many lost workers is not tried again."""
+
+
+def workers(address: str | None = None) -> Crew:
+    """What gets the workers of a cluster for `run`.
+
+    Args:
+        address: of the cluster, as for `connected`.
+    """
+
+    @contextmanager
+    def crew(recipe: Recipe) -> Iterator[Decoder]:
+        recipe = portable(recipe)
+        with connected(address) as ray:
+            pool = Pool(ray, recipe, seats(ray, recipe))
+            try:
+                yield pool
+            finally:
+                pool.close()
+
+    return crew
+
+
+@dataclass(eq=False)
+class _Round:
+    """Jobs that one worker decodes one after the other, and what came of them."""
+
+    jobs: list[Job]
+    rows: dict[Key, list[Sample]] = field(default_factory=dict)
+    conditions: dict[str, Any] = field(default_factory=dict)
+    error: Exception | None = None
+    num_losses: int = 0
+    is_taken: bool = False
+    is_over: bool = False
+
+
+@dataclass(eq=False)
+class _Hand:
+    """A worker, and what it was asked last; None for the round while it joins."""
+
+    seat: Seat
+    actor: Any
+    reference: Any
+    round: _Round | None = None
+
+
+class Pool:
+    """Decodes the jobs of a run on the seats of a cluster; see `Decoder`.
+
+    A worker that is lost is started once more on its machine; if that fails too, it is left out,
+    and its round goes to another one. No worker is told of a round before the round's last worker
+    is known to be lost, and of each round one answer is taken.
+
+    Args:
+        ray: the module, connected.
+        recipe: what is asked for.
+        places: the seats to use.
+    """
+
+    def __init__(self, ray: Any, recipe: Recipe, places: Sequence[Seat]) -> None:
+        self._ray, self._recipe = ray, recipe
+        self._places = list(places)
+        self._hands: list[_Hand] = []
+        self._rounds: deque[_Round] = deque()
+        self._is_wanted: Callable[[Job], bool] = lambda job: True
+        self._folder: Path | None = None
+        self._fingerprint: str | None = None
+        self._items: Any = None
+        self._restarted: set[Seat] = set()
+
+    def check(self, items: Items) -> None:
+        """Start the workers; wait until one has read the models and found that the items fit."""
+        self._items = self._ray.put(items)
+        for seat in self._places:
+            self._start(seat)
+        while self._fingerprint is None:
+            self._collect()
+
+    def open(self, folder: Path) -> None:
+        """Refuse a folder that has rows of another pair."""
+        assert self._fingerprint is not None, "items are checked first"
+        require_pair(folder, self._fingerprint)
+        self._folder = folder
+
+    def expect(self, left: Sequence[Job], is_wanted: Callable[[Job], bool]) -> None:
+        """Hand out the first rounds."""
+        self._rounds, self._is_wanted = deque(map(_Round, rounds(left))), is_wanted
+        self._hand_out()
+
+    def samples(self, job: Job) -> list[Sample]:
+        """The rows of a job, waited for; conditions that are new are noted."""
+        assert self._folder is not None, "the folder is opened first"
+        while job not in self._rounds[0].jobs:
+            self._rounds.popleft()
+        turn = self._rounds[0]
+        while not turn.is_over:
+            self._hand_out()
+            self._collect()
+        self._hand_out()
+        if turn.error is not None:
+            raise turn.error
+        idle = turn.conditions.get("idle_power_w", "unavailable")
+        note_conditions(self._folder, turn.conditions, lambda: idle)
+        return turn.rows[job.keys[0]]
+
+    def close(self) -> None:
+        """Let the workers go."""
+        for hand in self._hands:
+            self._ray.kill(hand.actor)
+        self._hands.clear()
+
+    def _start(self, seat: Seat) -> None:
+        strategies = find_ray("ray.util.scheduling_strategies")
+        options = {
+            "num_cpus": 0 if seat.num_gpus else num_cpus(self._recipe),
+            "num_gpus": seat.num_gpus,
+            "max_restarts": 0,
+            "scheduling_strategy": strategies.NodeAffinitySchedulingStrategy(seat.node, soft=False),
+        }
+        facts = {"version": self._ray.__version__, "workers_on_machine": seat.num_neighbours + 1}
+        actor = self._ray.remote(Worker).options(**options)
+        worker = actor.remote(self._recipe, seat.num_neighbours, facts)
+        self._hands.append(_Hand(seat, worker, worker.join.remote(mtad.__version__, self._items)))
+
+    def _hand_out(self) -> None:
+        """Give every idle worker the first round that nobody has."""
+        window = list(islice(self._rounds, AHEAD * len(self._hands)))
+        waiting = deque(turn for turn in window if not turn.is_taken)
+        for hand in self._hands:
+            while waiting and hand.reference is None:
+                turn = waiting.popleft()
+                turn.is_taken = True
+                turn.jobs = [job for job in turn.jobs if self._is_wanted(job)]
+                turn.is_over = not turn.jobs
+                if turn.jobs:
+                    hand.round, hand.reference = turn, hand.actor.rows.remote(turn.jobs)
+
+    def _collect(self) -> None:
+        """Wait for one answer of one worker."""
+        if not self._hands:
+            raise ClusterError(
+                "all workers on the Ray cluster are lost; every row that was written is kept, so "
+                "run it again when there are machines"
+            )
+        busy = {hand.reference: hand for hand in self._hands if hand.reference is not None}
+        [done], _ = self._ray.wait(list(busy), num_returns=1)
+        hand, turn = busy[done], busy[done].round
+        hand.reference = hand.round = None
+        try:
+            found = self._ray.get(done)
+        except self._ray.exceptions.RayTaskError as error:
+            self._failed(hand, turn, error)
+        except self._ray.exceptions.RayError as error:
+            self._lost(hand, turn, error)
+        else:
+            self._answered(hand, turn, found)
+
+    def _answered(self, hand: _Hand, turn: _Round | None, found: Any) -> None:
+        if turn is None:
+            self._joined(hand, found)
+            return
+        turn.conditions, rows = found
+        turn.rows = {job.keys[0]: part for job, part in zip(turn.jobs, rows, strict=True)}
+        turn.is_over = True
+
+    def _joined(self, hand: _Hand, fingerprint: str) -> None:
+        self._fingerprint = self._fingerprint or fingerprint
+        if fingerprint != self._fingerprint:
+            raise DataError(
+                f"the worker on {hand.seat.address} loaded another pair than the others; put the "
+                "same models on all machines of the cluster"
+            )
+
+    def _failed(self, hand: _Hand, turn: _Round | None, error: Any) -> None:
+        """What was raised on a worker: at once if it could not join, else when it is its turn."""
+        cause = error.cause if isinstance(error.cause, Exception) else error
+        if turn is None:
+            raise cause
+        turn.error, turn.is_over = cause, True
+
+    def _lost(self, hand: _Hand, turn: _Round | None, error: Exception) -> None:
+        """Leave a worker out and let others have its round."""
+        self._hands.remove(hand)
+        self._ray.kill(hand.actor)  # it may be alive and only out of reach
+        if turn is not None:
+            turn.is_taken, turn.num_losses = False, turn.num_losses + 1
+            if turn.num_losses >= MAX_LOSSES:
+                names = ", ".join(job.label for job in turn.jobs)
+                raise ClusterError(
+                    f"{MAX_LOSSES} workers died while they decoded {names}: {error}"
+                ) from error
+        if hand.seat not in self._restarted:
+            self._restarted.add(hand.seat)
+            self._start(hand.seat)
+
+
+def rounds(jobs: Sequence[Job]) -> list[list[Job]]:
+    """The jobs, those together that are timed on the same items with the same seed."""
+    found: list[list[Job]] = []
+    for job in jobs:
+        if found and job.is_timed and _is_same_batch(found[-1][-1], job):
+            found[-1].append(job)
+        else:
+            found.append([job])
+    return found
+
+
+def _is_same_batch(before: Job, job: Job) -> bool:
+    place = (before.is_timed, before.stage, before.task, before.seed)
+    same = place == (job.is_timed, job.stage, job.task, job.seed)
+    return same and any(item in before.items for item in job.items)

@@ -1,0 +1,230 @@
+"""`mtad replay`: a trace judged again by other rules, as tables, JSON or a plot."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mtad import methods
+from mtad.arguments import jsonable, no_such_option, option_types
+from mtad.bench.report.canvas import grid_lines, new_figure, style
+from mtad.cli.options import parse
+from mtad.cli.view import number
+from mtad.errors import DataError
+from mtad.replay import Replay, RuleReplay, TextReplay, replay
+from mtad.replay.rules import Rule
+from mtad.traces import read_lines
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the user asked of `mtad replay`.
+
+    Attributes:
+        trace: the file.
+        method: to judge by; None for that of each text, or of the first where an option is given.
+        options: `name=value` each.
+        sweep: `name=value,value,…`.
+        plot: where the picture of a sweep goes.
+        as_json: whether to print JSON.
+    """
+
+    trace: Path
+    method: str | None = None
+    options: Sequence[str] = ()
+    sweep: str | None = None
+    plot: Path | None = None
+    as_json: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what does not go together."""
+        if self.plot is not None and self.sweep is None:
+            raise ValueError("--plot draws a sweep; give --sweep too")
+        if self.plot is not None and self.plot.suffix not in (".png", ".svg", ".pdf"):
+            raise ValueError(f"--plot is {self.plot}; its name must end in .png, .svg or .pdf")
+
+    def rules(self) -> list[Rule]:
+        """One rule, or one per value of the sweep.
+
+        Raises:
+            ValueError: an unknown name, a wrong type or an impossible value.
+        """
+        if not (self.method or self.options or self.sweep):
+            return [Rule()]
+        name = self.method or first_method(self.trace)
+        kinds, given = option_types(methods.find(name)), {}
+        for text in self.options:
+            option, value = _parted(f"-o {text}", text)
+            _require_known(f"-o {text}", name, option)
+            if option in given:
+                raise ValueError(f"-o {text}: {option} is given twice")
+            given[option] = parse(value, kinds[option], option)
+        if self.sweep is None:
+            return [Rule(name, given)]
+        option, values = _parted(f"--sweep {self.sweep}", self.sweep)
+        _require_known(f"--sweep {self.sweep}", name, option)
+        if option in given:
+            raise ValueError(f"--sweep {self.sweep}: {option} is given with -o too")
+        swept = [parse(value.strip(), kinds[option], option) for value in values.split(",")]
+        return [Rule(name, given | {option: value}) for value in swept]
+
+
+def run(question: Question) -> None:
+    """Judge the trace again and print what came of it."""
+    rules = question.rules()
+    if question.plot is not None:
+        new_figure(1.0, 1.0)  # before the work: whether there is matplotlib
+    done = replay(question.trace, rules)
+    if question.plot is not None:
+        _draw(done, question.plot)
+    if question.as_json:
+        told = {"trace": str(question.trace), "is_cut": done.is_cut} | done.header.as_dict()
+        told["rules"] = [one.as_dict() for one in done.rules]
+        print(json.dumps(jsonable(told), ensure_ascii=False, allow_nan=False))
+        return
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console.print(_summary(done))
+    if len(done.rules) == 1:
+        console.print(_texts(done.rules[0]), _accepted(done.rules[0]), sep="\n")
+    for line in _remarks(done):
+        console.print(Text(line), soft_wrap=True)
+
+
+def first_method(path: Path) -> str:
+    """The name of the method of a trace's first text.
+
+    Raises:
+        DataError: it holds no text.
+    """
+    for line, place in read_lines(path):
+        if line["type"] == "request":
+            try:
+                return str(line["method"]["name"])
+            except (KeyError, TypeError) as error:
+                raise DataError(f"{place} names no method; mend or delete the line") from error
+    raise DataError(f"{path} holds no text yet")
+
+
+def _parted(flag: str, text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{flag}: expected NAME=VALUE, such as accept_threshold=0.5")
+    return name.strip().replace("-", "_"), value.strip()
+
+
+def _require_known(flag: str, name: str, option: str) -> None:
+    cls = methods.find(name)
+    if option not in option_types(cls):
+        raise ValueError(f"{flag}: {no_such_option(cls, option)}")
+
+
+def _summary(done: Replay) -> Table:
+    """One row per rule."""
+    table = Table("rule", "texts", "that differ", "iterations", title_justify="left")
+    for head in ("accepted", "tokens per iteration", "acceptance rate", "in the exact part"):
+        table.add_column(head, justify="right")
+    was = done.rules[0].was
+    table.add_row("recorded", *_cells(done.rules[0].judged, 0), *_figures(was), "")
+    for one in done.rules:
+        differ = sum(text.difference is not None for text in one.judged)
+        exact = number(one.exact.mean_acceptance_length, 3)
+        exact = f"{exact} over {one.exact.num_spec_steps} iterations"
+        table.add_row(Text(one.rule.label), *_cells(one.judged, differ), *_figures(one.now), exact)
+    return table
+
+
+def _cells(texts: Sequence[TextReplay], differ: int) -> list[str]:
+    return [str(len(texts)), str(differ), str(sum(t.was.num_spec_steps for t in texts))]
+
+
+def _figures(stats: Any) -> list[str]:
+    rates = (stats.mean_acceptance_length, stats.draft_acceptance_rate)
+    return [str(stats.num_accepted_draft_tokens), *(number(rate, 3) for rate in rates)]
+
+
+def _texts(one: RuleReplay) -> Table:
+    """One row per text, with its first decision that differs."""
+    table = Table("text", "method", "iterations", "accepted", "replayed", "exact up to here")
+    for text in one.texts:
+        name = text.id or text.key
+        counts = (text.was.num_spec_steps, text.was.num_accepted_draft_tokens)
+        now, found = text.now.num_accepted_draft_tokens, text.difference
+        where = "all of it, the same decisions"
+        if found is not None:
+            where = f"iteration {found.iteration}, {found.num_exact_tokens} output tokens"
+        cells = [*map(str, counts), str(now), where]
+        if text.left_out is not None:
+            cells = ["–", "–", "–", f"left out: {text.left_out}"]
+        table.add_row(*map(Text, (name, text.method, *cells)))
+    return table
+
+
+def _accepted(one: RuleReplay) -> Table:
+    """By number of accepted draft tokens: how many iterations, and how many got that far."""
+    table = Table("accepted draft tokens")
+    for head in ("iterations recorded", "replayed", "share with at least that many", "replayed"):
+        table.add_column(head, justify="right")
+    was, now = one.was, one.now
+    deepest = max((*was.acceptance_histogram, *now.acceptance_histogram), default=0)
+    for count in range(deepest + 1):
+        iterations = [str(stats.acceptance_histogram[count]) for stats in (was, now)]
+        table.add_row(str(count), *iterations, *(_share(stats, count) for stats in (was, now)))
+    return table
+
+
+def _share(stats: Any, count: int) -> str:
+    rates = [1.0, *stats.acceptance_rate_per_position]
+    return number(rates[count] if count < len(rates) else 0.0, 3)
+
+
+def _remarks(done: Replay) -> list[str]:
+    """What must be known to read the numbers."""
+    remarks = []
+    if done.is_cut:
+        remarks.append("The last line of the trace was cut off; all before it is judged.")
+    left = sum(text.left_out is not None for text in done.rules[0].texts)
+    if left:
+        remarks.append(f"{left} texts are left out, which the rule cannot judge.")
+    if any(text.difference for one in done.rules for text in one.texts):
+        remarks.append(
+            "Beyond the first decision that differs the text is no longer what the rule would have "
+            "written: counts over all iterations judge each one on the recorded text."
+        )
+    if all(not one.rule.options and one.rule.name is None for one in done.rules) and any(
+        text.difference for one in done.rules for text in one.texts
+    ):
+        remarks.append(
+            "The recorded rule itself decides otherwise here: the trace comes from another device "
+            "or version, and the decision lay within rounding."
+        )
+    return remarks
+
+
+def _draw(done: Replay, path: Path) -> None:
+    """The sweep as a picture: tokens per iteration by the value of the option."""
+    labels = [str([*one.rule.options.values()][-1]) for one in done.rules]
+    figure = new_figure(6.0, 4.0)
+    axes = figure.add_subplot()
+    places = range(len(labels))
+    lines = [
+        ("each iteration on the recorded text", [one.now for one in done.rules]),
+        ("up to the first decision that differs", [one.exact for one in done.rules]),
+        ("recorded", [one.was for one in done.rules]),
+    ]
+    for index, (label, stats) in enumerate(lines):
+        values = [s.mean_acceptance_length or 0.0 for s in stats]
+        axes.plot(places, values, label=label, **style(index))
+    axes.set_xticks(places, labels)
+    axes.set_xlabel([*done.rules[0].rule.options][-1])
+    axes.set_ylabel("tokens per iteration")
+    grid_lines(axes)
+    axes.legend()
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,1 @@
+"""The OpenAI-compatible server: one thread owns the models, the rest is HTTP around it."""

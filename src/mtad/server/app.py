@@ -1,0 +1,55 @@
+"""The application: routes, guards, page and figures around a scheduler.
+
+Knows no command line and opens no port.
+"""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.responses import Response
+
+from mtad.server import page
+from mtad.server.errors import answer_errors
+from mtad.server.keys import read_keys
+from mtad.server.metrics import CONTENT_TYPE, Metrics
+from mtad.server.middleware import protect
+from mtad.server.openapi import describe, documented
+from mtad.server.routes import Api
+from mtad.server.service import Decodes, Service
+from mtad.server.settings import ServerSettings
+
+
+def create_app(
+    scheduler: Decodes, settings: ServerSettings, metrics: Metrics | None = None
+) -> FastAPI:
+    """The server as an ASGI application.
+
+    Args:
+        scheduler: started; it is not closed here.
+        settings: limits and defaults.
+        metrics: what the scheduler was given as its watch, None for no figures.
+    """
+    service = Service.of(scheduler, settings, metrics.energy if metrics else None)
+    app = FastAPI(docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.state.service = service
+    app.include_router(Api(service).router)
+    answer_errors(app)
+    if settings.metrics and metrics is not None:
+        _show(app, scheduler, metrics)
+    if settings.playground:
+        page.mount(app)
+    keys = read_keys(settings.api_key_file)
+    describe(app, service, has_keys=bool(keys))
+    protect(app, settings, keys)
+    return app
+
+
+def _show(app: FastAPI, scheduler: Decodes, metrics: Metrics) -> None:
+    """Serve the figures for Prometheus."""
+    metrics.load = lambda: scheduler.load
+
+    def figures() -> Response:
+        """Figures for Prometheus."""
+        return Response(metrics.render(), media_type=CONTENT_TYPE)
+
+    documented(app.router, "GET", "/metrics", figures)

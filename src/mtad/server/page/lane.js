@@ -1,0 +1,169 @@
+// One answer as it comes: text, numbers and the contract.
+
+import { ApiError, stream } from "./api.js";
+import { drawShares } from "./chart.js";
+import { el, oncePerFrame } from "./dom.js";
+import { seconds } from "./format.js";
+import { Tally } from "./record.js";
+import { TokenText } from "./text.js";
+
+/** A lane; `hooks.onChoose(lane, iteration)` and `hooks.onRecord(lane)` are told what happens. */
+export class Lane {
+  constructor(letter, hooks) {
+    this.letter = letter;
+    this.text = new TokenText(letter, (index) => hooks.onChoose(this, index));
+    this.onRecord = () => hooks.onRecord(this);
+    this.redraw = oncePerFrame(() => this.#draw());
+    this.#build();
+    this.clear();
+  }
+
+  #build() {
+    const slot = (name, tag = "span") => (this[name] = el(tag, { class: name }));
+    const letter = el("span", { class: "letter", text: this.letter, "aria-hidden": "true" });
+    const head = el("header", {}, letter, slot("title", "h2"), slot("badge"), slot("mark"));
+    const figure = (name, label, title) =>
+      el("div", { title }, el("dt", { text: label }), slot(name, "dd"));
+    const numbers = el(
+      "dl",
+      { class: "figures" },
+      figure("speed", "tokens/s", "Tokens so far / seconds since the request was sent"),
+      figure("mean", "mean acceptance length", "1 + accepted drafts / iterations"),
+      figure("share", "accepted / drafted", "Draft tokens that were accepted, of those drafted"),
+      figure("energy", "joules", "Energy of this answer, where the server has a meter"),
+    );
+    const caption = el("figcaption", { text: "Acceptance by position" });
+    this.chart = el("div");
+    const chart = el("figure", {}, this.chart, caption);
+    const measured = el("div", { class: "measured" }, numbers, chart);
+    const [error, rule, foot] = ["error", "rule", "foot"].map((name) => slot(name, "p"));
+    error.setAttribute("role", "alert");
+    this.node = el("article", { class: "lane", "aria-label": `Lane ${this.letter}` });
+    this.node.append(head, measured, error, this.text.node, rule, foot);
+  }
+
+  /** The records so far. */
+  get records() {
+    return this.text.records;
+  }
+
+  /** Back to nothing. */
+  clear() {
+    Object.assign(this, { tally: new Tally(), answer: "" });
+    Object.assign(this, { started: null, ended: null, final: null });
+    this.text.clear();
+    for (const slot of [this.title, this.badge, this.mark, this.error, this.rule, this.foot]) {
+      slot.textContent = "";
+    }
+    this.error.hidden = true;
+    this.#draw();
+  }
+
+  /** Run a request to its end; true if the text came whole. */
+  async run(path, body, entry, key, signal) {
+    this.clear();
+    this.title.textContent = entry.name;
+    this.#contract({ lossless: entry.lossless, rule: null, accept_threshold: null });
+    this.started = performance.now();
+    this.node.setAttribute("aria-busy", "true");
+    try {
+      await this.#read(path, body, key, signal);
+      return true;
+    } catch (error) {
+      this.#fail(error);
+      return false;
+    } finally {
+      this.ended = performance.now();
+      this.node.removeAttribute("aria-busy");
+      this.#draw();
+    }
+  }
+
+  async #read(path, body, key, signal) {
+    try {
+      await this.#takeAll(stream(path, body, key, signal));
+    } catch (error) {
+      if (!(error instanceof ApiError) || error.param !== "trace") throw error;
+      this.foot.textContent = "This server tells no traces: the text comes without its origins.";
+      await this.#takeAll(stream(path, { ...body, trace: false }, key, signal));
+    }
+  }
+
+  async #takeAll(events) {
+    for await (const event of events) this.#take(event);
+  }
+
+  #take(event) {
+    const choice = event.choices?.[0];
+    const text = choice?.text ?? choice?.delta?.content ?? "";
+    this.answer += text;
+    const told = event.mtad ?? {};
+    if (told.trace) for (const record of [told.trace].flat()) this.#record(record);
+    else if (!this.records.length && text) this.text.appendPlain(text);
+    if (event.metrics) this.final = { ...this.final, ...event.metrics.speculative_decoding };
+    if (event.usage) this.final = { ...this.final, num_tokens: event.usage.completion_tokens };
+    if ("lossless" in told) this.#close(told);
+    this.redraw();
+  }
+
+  #record(record) {
+    this.tally.add(record);
+    this.text.append(record);
+    this.onRecord();
+  }
+
+  #close(told) {
+    this.#contract(told);
+    this.final = { ...this.final, joules: told.energy_joules, energy_reason: told.energy_reason };
+    const parts = ["queue", "prefill", "decode"].map((name) => [name, told[`${name}_s`]]);
+    const times = parts.filter(([, s]) => Number.isFinite(s)).map(([n, s]) => `${n} ${seconds(s)}`);
+    if (times.length) this.foot.textContent = times.join(" · ");
+  }
+
+  #contract({ lossless, rule, accept_threshold: threshold }) {
+    const known = threshold !== null && threshold !== undefined;
+    const limit = known ? ` · threshold ${threshold}` : "";
+    this.badge.textContent = `${lossless ? "lossless" : "lossy"}${limit}`;
+    this.badge.className = `badge ${lossless ? "lossless" : "lossy"}`;
+    this.rule.textContent = rule ?? "";
+  }
+
+  #fail(error) {
+    const stopped = error.name === "AbortError";
+    const unexpected = !stopped && !(error instanceof ApiError);
+    this.error.textContent = stopped ? "Stopped." : error.message;
+    this.error.classList.toggle("calm", stopped);
+    this.error.hidden = false;
+    if (unexpected) console.error(error);
+  }
+
+  #draw() {
+    const { tally, final } = this;
+    const tokens = final?.num_tokens ?? tally.tokens;
+    const mean = final?.mean_acceptance_length ?? tally.meanLength;
+    const [accepted, drafted] = [
+      final?.num_accepted_draft_tokens ?? tally.accepted,
+      final?.num_draft_tokens ?? tally.drafted,
+    ];
+    const rate = tokens / this.#spent;
+    this.speed.textContent = tokens ? rate.toFixed(rate < 100 ? 1 : 0) : "–";
+    this.mean.textContent = Number.isFinite(mean) && mean !== null ? mean.toFixed(2) : "–";
+    this.share.textContent = drafted ? `${accepted} / ${drafted}` : "–";
+    this.#drawEnergy();
+    this.chart.replaceChildren(...(tally.steps ? [drawShares(tally.shares)] : []));
+    this.text.keepUp();
+  }
+
+  /** Seconds since the request was sent, or that it took. */
+  get #spent() {
+    return ((this.ended ?? performance.now()) - (this.started ?? 0)) / 1000;
+  }
+
+  #drawEnergy() {
+    const joules = this.final?.joules;
+    const metered = typeof joules === "number";
+    const told = this.final && "joules" in this.final;
+    this.energy.textContent = metered ? joules.toPrecision(3) : told ? "not metered" : "–";
+    this.energy.title = metered || !told ? "" : (this.final.energy_reason ?? "");
+  }
+}

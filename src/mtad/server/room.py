@@ -1,0 +1,159 @@
+"""Rows and cache slots: which jobs find room, and the batches that they are in.
+
+Knows no thread and no listener.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from mtad.cache import free_bytes
+from mtad.completion import Running
+from mtad.engine import Session, size_of
+from mtad.lm import PREFILL_TOKENS, bucket_of, context_of
+from mtad.memory import slot_bytes
+from mtad.pair import ModelPair
+from mtad.server.batch import Batch, Seat
+from mtad.server.jobs import Done, Job
+from mtad.trace import TraceWriter
+
+SHARE = 0.8
+"""Of the free memory, for caches, where nobody says how much they may take."""
+CONTEXT = 4096
+"""Slots of a text of models that set no limit to theirs."""
+
+
+@dataclass
+class Room:
+    """The batches, and how much may be in them.
+
+    Attributes:
+        pair: the models.
+        max_rows: texts over all batches.
+        slots: sum over batches of rows times slots per row.
+        writer: given to the batches.
+        batches: by what their jobs share.
+    """
+
+    pair: ModelPair
+    max_rows: int
+    slots: int
+    writer: TraceWriter | None = None
+    batches: dict[Hashable, Batch] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, pair: ModelPair, max_rows: int, slots: int | None, writer: TraceWriter | None
+    ) -> Room:
+        """Room for this many texts, of their whole context if `slots` is None and memory allows."""
+        return cls(pair, max_rows, slots or _default_slots(pair, max_rows), writer)
+
+    @property
+    def num_seats(self) -> int:
+        """Texts in the batches."""
+        return sum(len(batch.seats) for batch in list(self.batches.values()))
+
+    @property
+    def num_joining(self) -> int:
+        """Those whose prompts are being read."""
+        return sum(len(batch.reading) for batch in list(self.batches.values()))
+
+    @property
+    def used(self) -> int:
+        """Slots that the batches have."""
+        return sum(batch.session.slots_with([]) for batch in list(self.batches.values()))
+
+    def seat(self, job: Job) -> Seat:
+        """A job with its text, still empty."""
+        work = job.work
+        return Seat(job, Running.of(work.request, self.pair.tokenizer, work.stops))
+
+    def choose(self, line: Iterable[Seat]) -> list[list[Seat]]:
+        """Those at the head of the line that may join now, in groups of one batch.
+
+        A group is as large as one chunk of the prefill; whoever waits for the next one, or for a
+        batch that reads prompts already, may be passed. Nobody passes one who finds no room.
+        """
+        groups: dict[Hashable, list[Seat]] = {}
+        num_free = self.max_rows - self.num_seats
+        for seat in line:
+            batch, group = self.batches.get(seat.key), groups.get(seat.key, [])
+            if (batch and batch.reading) or not self._is_one_chunk([*group, seat]):
+                continue
+            wider = groups | {seat.key: [*group, seat]}
+            if sum(map(len, wider.values())) > num_free or self._slots_with(wider) > self.slots:
+                break
+            groups = wider
+        return list(groups.values())
+
+    def _is_one_chunk(self, group: list[Seat]) -> bool:
+        longest = max(len(seat.running.request.text_ids) for seat in group)
+        most = PREFILL_TOKENS.get(self.pair.models.target.device.type, 256)
+        return len(group) == 1 or len(group) * longest <= most
+
+    def _slots_with(self, groups: dict[Hashable, list[Seat]]) -> int:
+        """Slots of all batches, had these groups joined."""
+        total = 0
+        for key in self.batches.keys() | groups.keys():
+            requests = [seat.running.request for seat in groups.get(key, [])]
+            if batch := self.batches.get(key):
+                total += batch.session.slots_with(requests)
+            else:
+                method, vocab = groups[key][0].job.work.method, self.pair.models.vocab
+                rows, capacity = size_of(method, requests, vocab)
+                total += rows * capacity
+        return total
+
+    def admit(self, seats: list[Seat]) -> list[tuple[Seat, Done]]:
+        """Let jobs of one batch join it; those that have nothing to do are done.
+
+        Raises:
+            CacheMemoryError: there is no memory for them; nothing has changed.
+        """
+        key, method = seats[0].key, seats[0].job.work.method
+        batch = self.batches.get(key)
+        if batch is None:
+            m = self.pair.models
+            session = Session(m.target, m.draft, method, [], m.vocab, None, self.pair.graphs)
+            batch = Batch(self.pair, session, self.writer)
+        for seat in seats:
+            work = seat.job.work
+            if self.writer and not seat.trace_key:
+                seat.trace_key = self.writer.request(work.request, method, work.request_id)
+        busy = [seat for seat in seats if seat.running.request.num_left > 0]
+        if busy:
+            batch.admit(busy)
+            self.batches[key] = batch
+        return [(seat, batch.done(seat)) for seat in seats if seat not in busy]
+
+    def drop(self, is_over: Callable[[Job], bool]) -> list[Seat]:
+        """Take out the jobs of which this is true, unless their prompts are being read."""
+        gone = []
+        for batch in self.batches.values():
+            jobs = [seat.job for seat in batch.seats.values() if is_over(seat.job)]
+            gone += batch.drop(jobs) if jobs else []
+        return gone
+
+    def dissolve(self, batch: Batch) -> list[Seat]:
+        """The jobs of a batch that is given up."""
+        self.batches = {key: b for key, b in self.batches.items() if b is not batch}
+        return list(batch.seats.values())
+
+    def tidy(self) -> None:
+        """Give up the batches that have no jobs, and their caches."""
+        self.batches = {key: batch for key, batch in self.batches.items() if batch.seats}
+
+    def clear(self) -> Iterator[Seat]:
+        """All jobs; there are none left."""
+        batches, self.batches = self.batches, {}
+        return (seat for batch in batches.values() for seat in batch.seats.values())
+
+
+def _default_slots(pair: ModelPair, max_rows: int) -> int:
+    """Slots for this many texts of the whole context, or as many as memory allows."""
+    models = [model for model in (pair.models.target, pair.models.draft) if model is not None]
+    context = min(context_of(model) or CONTEXT for model in models)
+    wanted = (1 << (max_rows - 1).bit_length()) * bucket_of(context + 1)
+    free = min(free_bytes(model.device) for model in models)
+    return max(1, int(min(wanted, SHARE * free / sum(map(slot_bytes, models)))))

@@ -1,0 +1,227 @@
+"""What a request may hold: OpenAI's fields, those of mtad, and nothing else.
+
+A parameter that cannot be honoured is refused by name. Parameters of OpenAI for things that are not
+here (tools, audio, …) may be given as long as their value asks for nothing. null is the same as
+leaving a parameter out. Knows no model and no scheduler.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+
+MAX_CHOICES = 128
+"""What the schema allows for `n`; the server's own limit may be lower."""
+
+
+def _no(value: bool) -> bool:
+    """False, the only value that can be honoured; `Literal[False]` would take 0 too."""
+    if value:
+        raise ValueError("only false can be honoured here")
+    return value
+
+
+TokenId: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
+TokenIds: TypeAlias = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
+TokenName: TypeAlias = Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,9})$")]
+Penalty: TypeAlias = Annotated[float, Field(ge=-2, le=2)]
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Budget: TypeAlias = Annotated[int, Field(ge=1, lt=2**31)]
+Stop: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
+No: TypeAlias = Annotated[bool, AfterValidator(_no), WithJsonSchema({"const": False})]
+Nothing: TypeAlias = Annotated[list[Any], Field(max_length=0)]
+
+RAW_LAW = (
+    "The log-probabilities are the target's own, before penalties, temperature and truncation."
+)
+
+
+class Part(BaseModel):
+    """Base of all that a client sends: no unknown fields, no conversion of types."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+class TextPart(Part):
+    """A piece of a message's text."""
+
+    type: Literal["text"]
+    text: str
+
+
+Content: TypeAlias = str | Annotated[list[TextPart], Field(min_length=1, fail_fast=True)]
+
+
+class SystemMessage(Part):
+    """Instructions; `developer` is read as `system`."""
+
+    role: Literal["system", "developer"]
+    content: Content
+    name: None = None
+
+
+class UserMessage(Part):
+    """What the user says."""
+
+    role: Literal["user"]
+    content: Content
+    name: None = None
+
+
+class AssistantMessage(Part):
+    """What the model said before; neutral fields of an answer may be sent back."""
+
+    role: Literal["assistant"]
+    content: Content
+    name: None = None
+    refusal: None = None
+    audio: None = None
+    annotations: Nothing | None = None
+    tool_calls: Nothing | None = None
+    function_call: None = None
+
+
+Message: TypeAlias = Annotated[
+    SystemMessage | UserMessage | AssistantMessage, Field(discriminator="role")
+]
+
+
+class StreamOptions(Part):
+    """What a stream tells beside the text."""
+
+    include_usage: bool | None = Field(
+        None, description="A last chunk with the usage and no choices."
+    )
+    include_obfuscation: No | None = None
+
+
+class TextFormat(Part):
+    """The only format that there is."""
+
+    type: Literal["text"]
+
+
+class MethodChoice(BaseModel):
+    """A method with its options beside its name."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    name: str = Field(description="One of `GET /v1/methods`.")
+
+
+class Decoding(Part):
+    """What chats and completions share."""
+
+    model: str = Field(description="The served name; `GET /v1/models` lists it.")
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
+        None, description="0 is greedy; otherwise at least 0.00001. 1 if left out."
+    )
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(None, description="0 is off.")
+    min_p: Share | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = Field(
+        None, description="1 is off."
+    )
+    logit_bias: dict[TokenName, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
+        None, description="Added to the logits, by token id; at most 1024 tokens."
+    )
+
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = Field(
+        None, description="Answers to each prompt. Choice i has the seed `seed` + i."
+    )
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = Field(
+        None, description="The text depends on it alone. Drawn if left out; the answer tells it."
+    )
+    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    max_tokens: Budget | None = None
+    min_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(
+        None, description="No end of text before this many tokens."
+    )
+    ignore_eos: bool | None = None
+
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    return_token_ids: bool | None = Field(None, description="Token ids beside each text.")
+    trace: bool | None = Field(None, description="Tell every iteration in full.")
+    timeout_s: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Seconds, waiting included, after which the request fails."
+    )
+
+    method: str | MethodChoice | None = Field(
+        None, description="How to decode: a name, or an object of a name and options."
+    )
+    method_options: dict[str, Any] | None = Field(
+        None, description="Options of the method; without `method`, of the server's default one."
+    )
+
+    user: Annotated[str, Field(max_length=512)] | None = Field(
+        None, description="Goes to the server's log."
+    )
+
+
+class ChatRequest(Decoding):
+    """The body of `POST /v1/chat/completions`."""
+
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
+    max_completion_tokens: Budget | None = Field(None, description="The same as `max_tokens`.")
+    logprobs: bool | None = Field(None, description=RAW_LAW)
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    store: No | None = None
+    metadata: None = None
+    service_tier: Literal["auto", "default"] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
+    audio: None = None
+    response_format: TextFormat | None = None
+    tools: Nothing | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    parallel_tool_calls: bool | None = Field(None, description="Of no effect without tools.")
+    functions: Nothing | None = None
+    function_call: Literal["none", "auto"] | None = None
+    prediction: None = None
+    moderation: None = None
+    prompt_cache_key: None = None
+    prompt_cache_options: None = None
+    prompt_cache_retention: None = None
+    reasoning_effort: Literal["none"] | None = None
+    safety_identifier: None = None
+    verbosity: None = None
+    web_search_options: None = None
+
+
+class CompletionRequest(Decoding):
+    """The body of `POST /v1/completions`."""
+
+    prompt: (
+        str
+        | Annotated[list[str], Field(min_length=1, fail_fast=True)]
+        | TokenIds
+        | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)]
+    )
+    echo: bool | None = Field(None, description="Begin the text with the prompt; not with logprobs")
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(None, description=RAW_LAW)
+    suffix: Literal[""] | None = None
+    best_of: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Only what `n` is: all that is made is answered."
+    )
+
+
+class TokenizeRequest(Part):
+    """The body of `POST /tokenize`: a prompt or a chat."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)] | None = None
+
+
+class DetokenizeRequest(Part):
+    """The body of `POST /detokenize`."""
+
+    model: str | None = None
+    tokens: Annotated[list[TokenId], Field(fail_fast=True)]

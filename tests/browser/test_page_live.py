@@ -1,0 +1,143 @@
+"""The page on the real server with the embedded pair."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+from steps import chat, race, run, sideways, visit
+
+from mtad import demo, methods
+from mtad.pair import ModelPair
+
+pytestmark = pytest.mark.browser
+pytest_plugins = ["browsing"]
+
+PROMPT = demo.heldout("sql")[0]["prompt"]
+QUESTION = demo.heldout("chat")[1]["messages"][0]["content"]
+SAMPLING = {"temperature": 1.0, "top_k": 10, "top_p": 0.9, "max_new_tokens": 24}
+
+
+def set_up(page: Page, url: str, seed: int = 3) -> None:
+    """The page with the settings of these tests."""
+    visit(page, url)
+    page.locator("#prompt").fill(PROMPT)
+    page.locator("#max_tokens").fill(str(SAMPLING["max_new_tokens"]))
+    page.locator("#seed").fill(str(seed))
+
+
+def shown(page: Page, lane: int = 0) -> str:
+    """The text of a lane, without the token that ends it."""
+    text = page.locator(".text").nth(lane).text_content() or ""
+    return text.removesuffix("<|eos|>")
+
+
+def test_a_prompt_streams_with_colours_and_a_tree(
+    page: Page, live_url: str, demo_pair: ModelPair
+) -> None:
+    set_up(page, live_url)
+    run(page)
+    expected = demo_pair.generate(PROMPT, "mtad", seed=3, **SAMPLING)[0]
+    assert shown(page) == expected.text
+    accepted = page.locator(".text .token.draft")
+    assert accepted.count() == expected.stats.num_accepted_draft_tokens
+    expect(page.locator(".text .token")).to_have_count(len(expected.token_ids))
+    expect(page.locator(".mean")).to_have_text(f"{expected.stats.mean_acceptance_length:.2f}")
+    expect(page.locator(".badge")).to_have_text("lossy · threshold 0.5")
+    expect(page.locator(".energy")).to_have_text("not metered")
+    expect(page.locator(".rule")).not_to_be_empty()
+    accepted.first.click()
+    expect(page.locator("#tip dd").nth(1)).to_have_text(re.compile(r"^[<>]?[\d.]+ %$"))
+    drawing = page.locator("#inspector svg.tree")
+    first = expected.blocks[0]
+    expect(drawing.locator(".node.accepted")).to_have_count(first.num_accepted)
+    expect(drawing.locator(".node.not-proposed").first).to_be_visible()
+    expect(drawing.locator(".node.endpoint")).to_have_count(1)
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_every_method_can_be_watched(
+    page: Page, live_url: str, demo_pair: ModelPair, name: str
+) -> None:
+    set_up(page, live_url)
+    page.locator("#method-A").select_option(name)
+    sampling = dict(SAMPLING)
+    if name == "beam_search":  # it refuses truncation
+        sampling |= {"top_k": 0, "top_p": 1.0}
+        page.locator("#top_k").fill("0")
+        page.locator("#top_p").fill("1")
+    run(page)
+    expect(page.locator(".lane").get_by_role("alert")).to_be_hidden()
+    expected = demo_pair.generate(PROMPT, name, seed=3, guard=False, **sampling)[0]
+    assert shown(page) == expected.text
+    expect(page.locator("#inspector h2")).to_contain_text(f"of {len(expected.blocks)}")
+    for number in range(len(expected.blocks), 0, -1):
+        expect(page.locator("#inspector h2")).to_contain_text(f"Iteration {number} of")
+        drawing = page.locator("#inspector svg.tree")
+        names = drawing.locator(".node:is(.accepted, .endpoint, .target) .name")
+        block = page.locator(f'.text [data-iteration="{number - 1}"]')
+        assert names.count() == block.count(), "the path of the tree is the block"
+        page.locator("#inspector .canvas").first.press("ArrowLeft")
+
+
+def test_two_methods_race(page: Page, live_url: str, demo_pair: ModelPair) -> None:
+    set_up(page, live_url)
+    race(page)
+    run(page)
+    for lane, name in enumerate(["mtad", "speculative_sampling"]):
+        expected = demo_pair.generate(PROMPT, name, seed=3, guard=False, **SAMPLING)[0]
+        assert shown(page, lane) == expected.text
+    marks = page.locator(".mark").all_text_contents()
+    assert sorted(mark.split()[0].strip("0123456789.") for mark in marks) == ["+", "first"]
+    expect(page.locator(".badge").nth(1)).to_have_text("lossless")
+
+
+def test_a_chat_of_two_turns(page: Page, live_url: str, demo_pair: ModelPair) -> None:
+    set_up(page, live_url)
+    chat(page)
+    said: list[dict[str, str]] = []
+    for text in (QUESTION, "Now put it in the future tense."):
+        said.append({"role": "user", "content": text})
+        page.locator("#prompt").fill(text)
+        run(page)
+        answer = demo_pair.generate([said], "mtad", seed=3, guard=False, **SAMPLING)[0].text
+        assert shown(page) == answer
+        said.append({"role": "assistant", "content": answer})
+    assert page.locator("#history .said").all_text_contents() == [m["content"] for m in said]
+
+
+def test_an_error_of_the_server_is_shown(page: Page, live_url: str) -> None:
+    set_up(page, live_url)
+    page.locator("#max_tokens").fill("100000")
+    run(page)
+    alert = page.locator(".lane").get_by_role("alert")
+    expect(alert).to_contain_text("100000")
+    expect(alert).to_contain_text("(400)")
+    page.locator("#max_tokens").fill("8")
+    page.get_by_text("Options", exact=True).click()
+    page.locator("#A-beam_width").fill("0")
+    run(page)
+    expect(alert).to_contain_text("beam_width is 0")
+
+
+def test_html_in_a_prompt_is_never_run(page: Page, live_url: str) -> None:
+    nasty = "<img src=x onerror=\"document.title='hacked'\"><script>document.title='h'</script>"
+    set_up(page, live_url)
+    chat(page)
+    page.locator("#prompt").fill(nasty)
+    run(page)
+    expect(page.locator("#history .user .said")).to_have_text(nasty)
+    assert page.locator("main img, main script").count() == 0
+    assert page.title() == "mtad playground"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone(page: Page, live_url: str, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.set_viewport_size({"width": 360, "height": 740})
+    set_up(page, live_url)
+    race(page)
+    run(page)
+    assert sideways(page) <= 0
+    expect(page.locator("#results")).to_be_in_viewport()

@@ -1,0 +1,218 @@
+"""Requests that join, leave and come back while others run: nobody's text knows of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import PROMPTS, VOCAB, complete, label, similar, token_ids, variants
+
+import mtad.lm
+from mtad.cache import SlotLayer
+from mtad.engine import Block, Request, Session
+from mtad.errors import CacheMemoryError, NonFiniteLogitsError
+from mtad.method import Method
+from mtad.methods.autoregressive import Autoregressive
+from mtad.methods.mtad import MTAD
+from mtad.sampling import SamplingParams
+from mtad.testing import random_llama
+
+EVERY_METHOD = pytest.mark.parametrize("method", variants(), ids=label)
+LONG = [(7 * i) % VOCAB for i in range(300)]
+TEXTS = [*PROMPTS, LONG, [5], [2, 4] * 9]
+SETTINGS = [
+    SamplingParams(max_new_tokens=11, seed=1),
+    SamplingParams(max_new_tokens=30, seed=2, temperature=0.0),
+    SamplingParams(max_new_tokens=3, seed=3),
+    SamplingParams(max_new_tokens=17, seed=4, eos_token_ids=(3, 9)),
+    SamplingParams(max_new_tokens=9, seed=5, repetition_penalty=1.3),
+    SamplingParams(max_new_tokens=14, seed=6, min_new_tokens=4, eos_token_ids=(1,)),
+]
+
+
+@pytest.fixture(scope="module")
+def pair():
+    target = random_llama()
+    return target, similar(target)
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mtad.lm, "PREFILL_TOKENS", {"cpu": 64})
+
+
+def settings_for(method: Method) -> list[SamplingParams]:
+    """Settings that the method honours."""
+    kept = []
+    for params in SETTINGS:
+        try:
+            method.check(params)
+        except ValueError:
+            params = SamplingParams(max_new_tokens=params.max_new_tokens, seed=params.seed)
+        kept.append(params)
+    return kept
+
+
+def requests_for(method: Method) -> list[Request]:
+    return [Request(t, p) for t, p in zip(TEXTS, settings_for(method), strict=False)]
+
+
+def finish(session: Session, found: dict[int, list[int]], most: int = 10**6) -> None:
+    """Take steps and read what waits; every text grows by its blocks."""
+    with torch.inference_mode():
+        while most > 0 and (session.rows or session.requests):
+            session.read()
+            blocks: Sequence[Block] = session.step().require_sound().blocks if session.rows else ()
+            for block in blocks:
+                found.setdefault(block.request, []).extend(block.token_ids)
+            most -= 1
+
+
+@EVERY_METHOD
+def test_a_text_is_the_same_after_joining_late(pair, method):
+    requests = requests_for(method)
+    alone = [complete(*pair, method, [r.prompt_ids], r.sampling)[0].token_ids for r in requests]
+    session, found = Session(*pair, method, [], VOCAB), {}
+    with torch.inference_mode():
+        for group, steps in (([0], 1), ([1, 2], 2), ([3], 0), ([4, 5], 10**6)):
+            assert session.join([requests[i] for i in group]) == group
+            while session._joining:
+                finish(session, found, 1)
+            finish(session, found, steps)
+    assert [found[i] for i in range(len(TEXTS))] == [list(ids) for ids in alone]
+    assert session.rows == [] and session.requests == {}
+
+
+def test_the_others_run_while_a_long_prompt_is_read(pair):
+    requests = requests_for(MTAD())
+    session, found = Session(*pair, MTAD(), [requests[1]], VOCAB), {}
+    with torch.inference_mode():
+        session.join([requests[3]])
+        chunks = 0
+        while session.read():
+            chunks += 1
+            before = len(found.get(0, ()))
+            if session.rows:
+                found.setdefault(0, []).extend(session.step().blocks[0].token_ids)
+                assert len(found[0]) > before
+    assert chunks == -(-(len(LONG) - 1) // 64) - 1
+
+
+@EVERY_METHOD
+def test_a_text_is_the_same_when_it_is_taken_up_again(pair, method):
+    for request in requests_for(method):
+        whole = token_ids(*pair, method, [request.prompt_ids], request.sampling)[0]
+        steps = Session(*pair, method, [request], VOCAB).run()
+        begun = list(next(steps).blocks[0].token_ids)
+        if len(begun) < len(whole):
+            again, found = replace(request, output_ids=begun), {}
+            finish(Session(*pair, method, [again], VOCAB), found)
+            assert begun + found[0] == whole
+
+
+def test_a_text_that_is_whole_already_never_runs(pair):
+    request = Request([1, 2], SamplingParams(max_new_tokens=2), output_ids=[3, 4])
+    assert Session(*pair, MTAD(), [request], VOCAB).rows == []
+
+
+@EVERY_METHOD
+def test_leaving_does_not_touch_the_others(pair, method):
+    requests = requests_for(method)
+    expected = [token_ids(*pair, method, [r.prompt_ids], r.sampling)[0] for r in requests]
+    session, found = Session(*pair, method, requests, VOCAB), {}
+    finish(session, found, 1)
+    leaving = {1, 3} & set(session.rows)
+    with torch.inference_mode():
+        session.leave({1, 3})
+    assert not {1, 3} & session.requests.keys()
+    finish(session, found)
+    stayed = set(range(len(requests))) - leaving
+    assert {i: found[i] for i in stayed} == {i: expected[i] for i in stayed}
+
+
+def test_leaving_an_empty_session_is_nothing(pair):
+    Session(*pair, MTAD(), [], VOCAB).leave({0})
+
+
+def test_caches_grow_in_steps_and_keep_what_they_hold(pair):
+    session, sizes = Session(*pair, MTAD(), [Request([1, 2], SETTINGS[0])], VOCAB), []
+    with torch.inference_mode():
+        for count in range(2, 10):
+            more = [Request([count], SamplingParams(max_new_tokens=20))]
+            expected = session.slots_with(more)
+            session.join(more)
+            assert not session.read()
+            address = session.target._address
+            assert session.slots_with([]) == expected == address.num_rows * address.capacity
+            sizes.append(address.num_rows)
+            layer = session.target._layers[0]
+            assert layer.keys.shape[0] == address.num_rows
+            assert layer.keys.shape[2] == address.capacity
+    assert sizes == [2, 4, 4, 8, 8, 8, 8, 16]
+
+
+def test_no_memory_to_grow_leaves_all_as_it_was(pair, monkeypatch):
+    requests = requests_for(MTAD())
+    expected = token_ids(*pair, MTAD(), [requests[1].prompt_ids], requests[1].sampling)[0]
+    session, found = Session(*pair, MTAD(), [requests[1]], VOCAB), {}
+    finish(session, found, 2)
+    resize, count = SlotLayer.resize, iter(range(100))
+
+    def failing(layer: SlotLayer) -> None:
+        resize(layer)
+        if next(count) == 1:  # the first layer has grown already
+            raise CacheMemoryError("no")
+
+    monkeypatch.setattr(SlotLayer, "resize", failing)
+    with torch.inference_mode(), pytest.raises(CacheMemoryError):
+        session.join([requests[3]])
+    monkeypatch.undo()
+    monkeypatch.setattr(mtad.lm, "PREFILL_TOKENS", {"cpu": 64})
+    assert session.join([requests[0]]) == [1]
+    finish(session, found)
+    assert found[0] == expected
+    assert found[1] == token_ids(*pair, MTAD(), [requests[0].prompt_ids], requests[0].sampling)[0]
+
+
+# ---------------------------------------------------------------- a row that fails
+
+
+def broken_at(token: int):
+    """A model that returns NaN wherever it reads this token."""
+    model = copy.deepcopy(random_llama())
+    embeddings = model.get_input_embeddings()
+    weight = torch.nn.Parameter(embeddings.weight.detach().clone(), requires_grad=False)
+    weight[token] = float("nan")
+    embeddings.weight = weight
+    return model
+
+
+@pytest.mark.parametrize("method", [Autoregressive(), MTAD()], ids=label)
+def test_nan_fails_one_row_and_no_neighbour(method):
+    sound, bad = random_llama(), 30
+    suppressed = {"suppress_tokens": (bad,)}
+    params = [SamplingParams(max_new_tokens=12, seed=s, **suppressed) for s in range(4)]
+    prompts = [[1, 2, 3], [4, bad, 5], [6, 7], [8, 9]]
+    expected = token_ids(sound, sound, method, prompts, params)
+    broken = broken_at(bad)
+    requests = [Request(t, p) for t, p in zip(prompts, params, strict=True)]
+    session, found, errors = Session(broken, broken, method, requests[:3], VOCAB), {}, {}
+    with torch.inference_mode():
+        session.join(requests[3:])  # takes the place of the one that failed
+        for lm in session.lms:
+            assert not lm._layers[0].keys[0].isnan().any()
+        while session.rows or session._joining:
+            session.read()
+            for block in session.step().blocks:
+                found.setdefault(block.request, []).extend(block.token_ids)
+                if block.error:
+                    errors[block.request] = block
+        assert not any(layer.keys.isnan().any() for lm in session.lms for layer in lm._layers)
+    assert list(errors) == [1]
+    assert errors[1].finish_reason == "error" and errors[1].token_ids == ()
+    assert isinstance(errors[1].error, NonFiniteLogitsError)
+    assert "request 1" in str(errors[1].error)
+    assert [found[i] for i in (0, 2, 3)] == [expected[i] for i in (0, 2, 3)]

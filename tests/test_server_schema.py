@@ -1,0 +1,123 @@
+"""schemathesis over the OpenAPI description: no 5xx, and nothing that the description denies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+from serving import Served, real_server
+
+
+def no_failure(ctx: Any, response: Any, case: Any) -> None:
+    """Nothing breaks; a request may well name too short a time."""
+    assert response.status_code < 500 or response.status_code == 504
+
+
+CHECKS = [
+    no_failure,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+    unsupported_method,
+]
+_QUIET: dict[str, Any] = {
+    "deadline": None,
+    "database": None,
+    "derandomize": True,
+    "phases": [Phase.explicit, Phase.generate],
+    "suppress_health_check": list(HealthCheck),
+}
+
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the .random. module")  # schemathesis
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with real_server(max_new_tokens=6, max_n=2, max_nodes=64, playground=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def description(served: Served) -> Any:
+    return schemathesis.openapi.from_url(f"{served.url}/openapi.json")
+
+
+OPERATIONS = [
+    ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/completions"),
+    ("POST", "/tokenize"),
+    ("POST", "/detokenize"),
+    ("GET", "/v1/models"),
+    ("GET", "/v1/models/{model}"),
+    ("GET", "/v1/methods"),
+    ("GET", "/health"),
+    ("GET", "/health/live"),
+    ("GET", "/health/ready"),
+    ("GET", "/version"),
+    ("GET", "/metrics"),
+]
+
+
+def check(description: Any, method: str, path: str, mode: GenerationMode, examples: int) -> None:
+    """Send examples that fit the description, or do not, and hold the answers against it."""
+    operation = description[path][method]
+
+    @settings(max_examples=examples, **_QUIET)
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def run(case: Any) -> None:
+        case.call_and_validate(checks=CHECKS)
+
+    run()
+
+
+def modes_of(method: str) -> list[GenerationMode]:
+    """Nothing can be wrong with a request that has nothing in it."""
+    return [GenerationMode.POSITIVE, GenerationMode.NEGATIVE][: 2 if method == "POST" else 1]
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_the_description_is_true(description: Any, method: str, path: str) -> None:
+    for mode in modes_of(method):
+        check(description, method, path, mode, 12 if method == "POST" else 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_the_description_is_true_at_length(description: Any, method: str, path: str) -> None:
+    for mode in modes_of(method):
+        check(description, method, path, mode, 300 if method == "POST" else 10)
+
+
+def test_the_description_names_every_route(served: Served) -> None:
+    with served.client() as http:
+        described = http.get("/openapi.json").json()
+    assert set(described["paths"]) == {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/models",
+        "/v1/models/{model}",
+        "/v1/methods",
+        "/tokenize",
+        "/detokenize",
+        "/health",
+        "/health/live",
+        "/health/ready",
+        "/version",
+        "/metrics",
+    }
+    for path in described["paths"].values():
+        for operation in path.values():
+            assert "422" not in operation["responses"]
+            assert operation["responses"]["200"]["content"]
