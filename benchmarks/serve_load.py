@@ -27,7 +27,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import httpx
 import psutil
@@ -39,6 +39,7 @@ from rich.table import Table
 from mtad import demo
 
 PATIENCE_S = 180.0
+Server: TypeAlias = Literal["mtad", "transformers", "both"]
 PERCENTILES = (50, 90, 99)
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 screen = Console(stderr=True, highlight=False)
@@ -176,7 +177,9 @@ def mtad_server(*flags: str) -> Iterator[tuple[str, psutil.Process]]:
     command = [_program("mtad"), "serve", "--port", "0", "--max-queue", "4096", *flags]
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(open(os.devnull, "w"))
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        process = stack.enter_context(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        )
         stack.callback(_end, process)
         assert process.stdout is not None
         url = re.search(r"http://\S+", process.stdout.readline())
@@ -284,9 +287,8 @@ def load(
     requests: Annotated[int, typer.Option(min=1, help="Requests of each level.")] = 192,
     max_tokens: Annotated[int, typer.Option(min=1)] = 64,
     server: Annotated[
-        list[Literal["mtad", "transformers"]] | None,
-        typer.Option(help="Whose server; may be repeated."),
-    ] = None,
+        Server, typer.Option(help="Whose server; both: one after the other.")
+    ] = "mtad",
     method: Annotated[str, typer.Option(help="mtad's method.")] = "mtad",
     temperature: float = 1.0,
     output: Annotated[Path | None, typer.Option(help="Folder for rows and plot.")] = None,
@@ -297,7 +299,7 @@ def load(
     """Throughput and latencies by number of clients."""
     counts = [int(word) for word in clients.split(",")]
     levels = []
-    for name in server or ["mtad"]:
+    for name in ("mtad", "transformers") if server == "both" else (server,):
         with mtad_server() if name == "mtad" else transformers_server() as (url, _):
             own = {"method": method, "top_k": 10, "top_p": 0.9} if name == "mtad" else {}
             model = _model(url) if name == "mtad" else str(demo.TARGET_PATH)

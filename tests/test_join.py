@@ -8,19 +8,22 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import PROMPTS, VOCAB, complete, label, similar, token_ids, variants
+from recorder import Recorder
+from tiny import PROMPTS, VOCAB, complete, label, similar, some_variants, token_ids
 
 import mtad.lm
 from mtad.cache import SlotLayer
 from mtad.engine import Block, Request, Session
 from mtad.errors import CacheMemoryError, NonFiniteLogitsError
+from mtad.graphs import Graphs
 from mtad.method import Method
 from mtad.methods.autoregressive import Autoregressive
 from mtad.methods.mtad import MTAD
 from mtad.sampling import SamplingParams
+from mtad.tapes import Tapes
 from mtad.testing import random_llama
 
-EVERY_METHOD = pytest.mark.parametrize("method", variants(), ids=label)
+EVERY_METHOD = pytest.mark.parametrize("method", some_variants())
 LONG = [(7 * i) % VOCAB for i in range(300)]
 TEXTS = [*PROMPTS, LONG, [5], [2, 4] * 9]
 SETTINGS = [
@@ -177,6 +180,51 @@ def test_no_memory_to_grow_leaves_all_as_it_was(pair, monkeypatch):
     assert found[1] == token_ids(*pair, MTAD(), [requests[0].prompt_ids], requests[0].sampling)[0]
 
 
+@pytest.mark.parametrize("make", [lambda: Tapes(patience=1), lambda: Graphs(Recorder())])
+@pytest.mark.parametrize("method", [Autoregressive(), MTAD()], ids=label)
+def test_captured_iterations_know_when_caches_have_grown(pair, method, make):
+    """The others run while the text that caches grew for is still being read."""
+    requests = [
+        Request([1, 2, 3], SamplingParams(max_new_tokens=60, seed=1)),
+        Request(LONG, SamplingParams(max_new_tokens=10, seed=2)),
+    ]
+    expected = [token_ids(*pair, method, [r.prompt_ids], r.sampling)[0] for r in requests]
+    with torch.inference_mode():
+        session, found = Session(*pair, method, requests[:1], VOCAB, graphs=make()), {}
+        finish(session, found, 12)
+        assert session.graphs.pace == "captured"
+        session.join(requests[1:])
+        finish(session, found)
+    assert [found[0], found[1]] == expected
+
+
+def test_a_text_may_leave_while_it_is_read(pair):
+    requests = [replace(r, sampling=SETTINGS[0]) for r in requests_for(MTAD())]
+    expected = token_ids(*pair, MTAD(), [r.prompt_ids for r in requests], SETTINGS[0])
+    session, found = Session(*pair, MTAD(), requests[:2], VOCAB), {}
+    with torch.inference_mode():
+        (index,) = session.join([requests[3]])
+        assert session.read()
+        finish(session, found, 1)
+        session.leave({index})
+        assert not session.read() and session.requests.keys() == {0, 1}
+        session.join([requests[2]])
+        finish(session, found)
+    assert [found[0], found[1], found[3]] == expected[:3]
+
+
+def test_a_draft_without_memory_leaves_the_target_alone(pair, monkeypatch):
+    session = Session(*pair, MTAD(), [Request([1, 2], SETTINGS[0])], VOCAB)
+
+    def failing(*size: int) -> None:
+        raise CacheMemoryError("no")
+
+    monkeypatch.setattr(session.drafter, "reserve", failing)
+    with torch.inference_mode(), pytest.raises(CacheMemoryError):
+        session.join([Request([3], SETTINGS[0])])
+    assert session.target._reading is None
+
+
 # ---------------------------------------------------------------- a row that fails
 
 
@@ -216,3 +264,24 @@ def test_nan_fails_one_row_and_no_neighbour(method):
     assert isinstance(errors[1].error, NonFiniteLogitsError)
     assert "request 1" in str(errors[1].error)
     assert [found[i] for i in (0, 2, 3)] == [expected[i] for i in (0, 2, 3)]
+
+
+def test_nan_that_leaves_early_stays_with_nobody():
+    broken, params = broken_at(30), SamplingParams(max_new_tokens=6, suppress_tokens=(30,))
+    sound = random_llama()
+    session = Session(broken, broken, MTAD(), [Request([1, 2], params)], VOCAB)
+    found: dict[int, list[int]] = {}
+    with torch.inference_mode():
+        for read_all in (True, False):
+            (index,) = session.join([Request([30] * 200, params)])
+            while session.read() and read_all:
+                pass
+            session.leave({index})
+            session.join([Request([4, 5], params)])
+            while session.read():
+                pass
+            session.leave({index + 1})
+        session.join([Request([4, 5], params)])
+        finish(session, found)
+    expected = token_ids(sound, sound, MTAD(), [[1, 2], [4, 5]], params)
+    assert [found[0], found[5]] == expected

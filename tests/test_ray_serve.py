@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import stat
 import subprocess
 import threading
 import time
@@ -23,15 +22,16 @@ import pytest
 from clusters import pull_the_plug, two_machines
 from command import MAIN, refused
 
+from mtad import methods
 from mtad.bench.ray_cluster import ClusterError
 from mtad.methods.mtad import MTAD
 from mtad.pair import ModelPair, load_pair
 from mtad.server import on_ray
 from mtad.server import replica as replica_module
 from mtad.server.figures import Board, added, lasting
-from mtad.server.keys import Keys, read_keys
+from mtad.server.keys import Keys
 from mtad.server.on_ray import Fleet, deployed
-from mtad.server.replica import Replica, SharedBoard, UnhealthyError, key_file, own_file
+from mtad.server.replica import Replica, SharedBoard, UnhealthyError, own_file
 from mtad.server.settings import ServerSettings
 from mtad.server.watch import Load
 
@@ -105,6 +105,18 @@ def test_counters_of_a_lost_replica_do_not_fall_and_its_gauges_go() -> None:
         assert "mtad:num_requests_running" not in later
     board.post("a", ONE, 14.0)  # it was only slow
     assert values(board.total(14.0)) == both
+
+
+def test_replicas_that_are_long_gone_are_one_sum() -> None:
+    board = Board(5.0)
+    for number in range(100):
+        board.post(f"r{number}", ONE, 10.0 * number)
+        board.total(10.0 * number)
+    later = values(board.total(2000.0))
+    name = 'mtad:generation_tokens_total{method="mtad"}'
+    assert later[name] == 100 * values(ONE.encode())[name]
+    assert later["mtad:replicas"] == 0
+    assert len(board.past) <= 16
 
 
 def test_the_shared_board_tells_replicas_to_finish() -> None:
@@ -183,8 +195,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Makes replicas of a made-up pair; closes them."""
     replicas: list[Replica] = []
 
-    def assemble(pair: Any, settings: ServerSettings, meter: Any) -> FakeServed:
-        return FakeServed(settings, read_keys(settings.api_key_file, {}))
+    def assemble(pair: Any, settings: ServerSettings, meter: Any, keys: Keys) -> FakeServed:
+        return FakeServed(settings, keys)
 
     monkeypatch.setattr(replica_module, "load", lambda settings: None)
     monkeypatch.setattr(replica_module, "assemble", assemble)
@@ -266,16 +278,10 @@ def test_a_scheduler_that_stands_still_is_unhealthy(made: Any) -> None:
     replica.check_health()  # what has ended as it was told to is not to be replaced
 
 
-def test_keys_reach_a_replica_and_do_not_stay_on_its_disk(made: Any) -> None:
-    keys = Keys({b"comma,key": "ann", b"other-key": "ben"})
-    _, served = made(Handle(SharedBoard()), keys)
-    assert served.keys.owners == keys.owners
-    assert not served.settings.api_key_file.exists()
-    with key_file(keys) as path:
-        assert path is not None
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    with key_file(Keys()) as path:
-        assert path is None
+def test_keys_reach_a_replica(made: Any) -> None:
+    for keys in (Keys({b"comma,key": "ann", b"other-key": "ben"}), Keys()):
+        _, served = made(Handle(SharedBoard()), keys)
+        assert served.keys is keys
 
 
 def test_every_replica_has_its_own_trace(made: Any) -> None:
@@ -432,6 +438,10 @@ def test_the_same_answers_from_every_replica(demo_pair: ModelPair) -> None:
             assert answer.status_code == 200, answer.text
             assert answer.json()["choices"][0]["text"] == expected(demo_pair, seed)
             assert streamed(client, seed) == (expected(demo_pair, seed), [], "data: [DONE]")
+        for seed, name in enumerate(methods.names()):
+            [alone] = demo_pair.generate(["SELECT"], name, seed=seed, max_new_tokens=24)
+            answer = client.post("/v1/completions", json=body(seed, method=name))
+            assert answer.json()["choices"][0]["text"] == alone.text, name
         assert client.get("/health").status_code == 200
         assert client.get("/").headers["content-type"].startswith("text/html")
         given = {"X-Request-Id": "mine"}
@@ -445,7 +455,7 @@ def test_the_same_answers_from_every_replica(demo_pair: ModelPair) -> None:
         found = values(client.get("/metrics").text)
         assert found["mtad:replicas"] == 2
         done = [v for k, v in found.items() if k.startswith("mtad:request_success_total")]
-        assert sum(done) == 16
+        assert sum(done) == 16 + len(methods.names())
 
 
 @with_ray

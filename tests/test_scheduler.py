@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import PROMPTS, label, similar, token_ids, variants
+from tiny import PROMPTS, label, similar, some_variants, token_ids
 
 import mtad.lm
+from mtad.cache import SlotLayer
+from mtad.completion import Running
 from mtad.engine import Session
 from mtad.errors import CacheMemoryError, MtadError, NonFiniteLogitsError
+from mtad.lm import LM
 from mtad.method import Method
 from mtad.methods.autoregressive import Autoregressive
 from mtad.methods.mtad import MTAD
@@ -23,6 +26,7 @@ from mtad.methods.speculative_sampling import SpeculativeSampling
 from mtad.pair import ModelPair, load_pair
 from mtad.requests import Request
 from mtad.sampling import SamplingParams
+from mtad.server.batch import Batch, Seat
 from mtad.server.jobs import (
     ClosingError,
     DeadlineError,
@@ -35,11 +39,13 @@ from mtad.server.jobs import (
     Update,
     Work,
 )
+from mtad.server.line import Line
 from mtad.server.scheduler import Limits, Scheduler
+from mtad.tapes import Tapes
 from mtad.testing import random_llama
 
 PATIENCE_S = 120.0
-EVERY_METHOD = pytest.mark.parametrize("method", variants(), ids=label)
+EVERY_METHOD = pytest.mark.parametrize("method", some_variants())
 
 
 class Heard:
@@ -251,12 +257,41 @@ def test_a_full_line_takes_all_or_nothing(serve, gate):
     assert all(len(one.token_ids) == 12 for one in [*first, *waiting])
 
 
+def test_those_who_come_back_stand_where_they_stood():
+    line = Line(most=4, max_rows=2)
+    one = work()
+    seats = [Seat(Job(one, Heard()), Running.of(one.request, None)) for _ in range(4)]
+    line.add(seats)
+    line.take(lambda waiting: [[seats[1]], [seats[0], seats[2]]])
+    line.put_back([seats[2]])
+    line.put_back(seats[:2])
+    assert line.drop(lambda seat: True) == seats
+
+
+def test_the_time_to_try_again_follows_from_how_long_texts_took():
+    line = Line(most=4, max_rows=2)
+    one = work()
+    seats = [Seat(Job(one, Heard()), Running.of(one.request, None)) for _ in range(5)]
+    line.add(seats[:4])
+    with pytest.raises(QueueFullError) as caught:
+        line.add(seats[4:])
+    assert caught.value.retry_after_s == 1.0, "nothing is known"
+    line.take(lambda waiting: [seats[:1]])
+    seats[0].job.admitted_at = time.monotonic() - 10
+    assert line.end(seats[0]) and not line.end(seats[0])
+    with pytest.raises(QueueFullError) as caught:
+        line.add(seats[3:])
+    assert caught.value.retry_after_s == pytest.approx(10 * 3 / 2, rel=0.1)
+
+
 def test_a_long_prompt_does_not_stall_the_others(serve, story, monkeypatch):
     monkeypatch.setattr(mtad.lm, "PREFILL_TOKENS", {"cpu": 16})
     monkeypatch.setattr("mtad.server.room.PREFILL_TOKENS", {"cpu": 16})
     scheduler = serve()
-    jobs, heard = send(scheduler, work([1], num_new=200), work([5] * 320, num_new=4))
-    assert [len(one.token_ids) for one in heard] == [200, 4]
+    jobs, heard = send(
+        scheduler, work([1], Autoregressive(), 40), work([5] * 320, Autoregressive(), 4)
+    )
+    assert [len(one.token_ids) for one in heard] == [40, 4]
     alone = [ids for ids in story.iterations if ids == [jobs[0].id]]
     assert len(alone) >= 320 // 16, "an iteration for the one after each chunk for the other"
 
@@ -266,17 +301,39 @@ def test_a_long_prompt_does_not_stall_the_others(serve, story, monkeypatch):
 
 def test_a_cancelled_job_is_gone_within_an_iteration(serve, story, gate):
     scheduler = serve(max_rows=2)
-    jobs, heard = send(scheduler, *(work(num_new=300, seed=i) for i in range(3)))
+    jobs, heard = send(scheduler, *(work(num_new=60, seed=i) for i in range(3)))
     assert gate.reached.wait(PATIENCE_S)
     scheduler.cancel(jobs[0])
     scheduler.cancel(jobs[0])
     gate.opened.set()
-    assert len(heard[1].token_ids) == 300
+    assert len(heard[1].token_ids) == 60
     assert sum(jobs[0].id in ids for ids in story.iterations) == 1
     assert story.outcomes[jobs[0].id] == "cancelled"
     assert heard[0].updates == []
-    assert len(heard[2].token_ids) == 300
+    assert len(heard[2].token_ids) == 60
     scheduler.cancel(jobs[2])  # too late, and no matter
+
+
+def test_a_prompt_that_is_being_read_is_given_up_at_once(serve, story, monkeypatch):
+    monkeypatch.setattr(mtad.lm, "PREFILL_TOKENS", {"cpu": 4})
+    monkeypatch.setattr("mtad.server.room.PREFILL_TOKENS", {"cpu": 4})
+    begun, num_reads, read = threading.Event(), [], LM.read
+
+    def held(lm: LM) -> bool:
+        num_reads.append(lm.name)
+        begun.set()
+        assert cancelled.wait(PATIENCE_S)
+        return read(lm)
+
+    cancelled, scheduler = threading.Event(), serve(max_rows=1)
+    monkeypatch.setattr(LM, "read", held)
+    jobs, heard = send(scheduler, work([5] * 200), work(num_new=3))
+    assert begun.wait(PATIENCE_S)
+    scheduler.cancel(jobs[0])
+    cancelled.set()
+    assert len(heard[1].token_ids) == 3 and not heard[0].updates
+    assert len(num_reads) == 4, "a chunk of each model for each of the two"
+    assert story.outcomes[jobs[0].id] == "cancelled"
 
 
 def test_a_cancelled_job_in_the_line_never_runs(serve, story, gate):
@@ -291,19 +348,19 @@ def test_a_cancelled_job_in_the_line_never_runs(serve, story, gate):
 
 def test_a_job_that_takes_too_long_fails(serve, gate):
     scheduler = serve(max_rows=1)
-    jobs, heard = send(scheduler, work(num_new=400), work(timeout_s=0.01), work(seed=2, num_new=3))
+    jobs, heard = send(scheduler, work(num_new=60), work(timeout_s=0.01), work(seed=2, num_new=3))
     assert gate.reached.wait(PATIENCE_S)
     while time.monotonic() < jobs[1].deadline:
         time.sleep(0.01)
     gate.opened.set()
     assert isinstance(heard[1].error, DeadlineError)
     assert "longer than 0.01 s" in str(heard[1].error)
-    assert len(heard[0].token_ids) == 400 and len(heard[2].token_ids) == 3
+    assert len(heard[0].token_ids) == 60 and len(heard[2].token_ids) == 3
 
 
 def test_a_running_job_that_takes_too_long_fails(serve, gate):
     scheduler = serve()
-    jobs, heard = send(scheduler, work(num_new=400, timeout_s=0.5), work(num_new=30))
+    jobs, heard = send(scheduler, work(num_new=60, timeout_s=0.5), work(num_new=30))
     assert gate.reached.wait(PATIENCE_S)
     while time.monotonic() < jobs[0].deadline:
         time.sleep(0.01)
@@ -451,6 +508,134 @@ def test_a_turn_that_hangs_shows(serve, gate, monkeypatch):
     send(scheduler, work())
     assert gate.reached.wait(PATIENCE_S)
     assert not scheduler.load.is_alive
+
+
+def test_a_watch_that_fails_harms_nobody(serve, story, monkeypatch, caplog):
+    def failing(*args: Any) -> None:
+        raise OSError("the disk is full")
+
+    for name in ("admitted", "iterated", "ended"):
+        monkeypatch.setattr(story, name, failing)
+    assert [len(ids) for ids in texts_of(serve(), work(), work(seed=1))] == [12, 12]
+    assert caplog.text.count("OSError: the disk is full") == 1, "once is enough"
+
+
+def test_jobs_between_line_and_batch_fail_with_the_scheduler(serve, monkeypatch):
+    def broken(*args: Any) -> None:
+        raise AssertionError("a bug")
+
+    scheduler = serve()
+    monkeypatch.setattr(scheduler, "_admit", broken)
+    _, heard = send(scheduler, work(), work(seed=1, method=Autoregressive()))
+    assert all(isinstance(one.error, ModelFailedError) for one in heard)
+
+
+def test_an_error_while_jobs_leave_harms_no_other(serve, monkeypatch, gate):
+    leave, count = Session.leave, iter(range(10**6))
+
+    def failing(session: Session, indices: Any) -> None:
+        if next(count) == 0:
+            raise RuntimeError("out of memory")
+        leave(session, indices)
+
+    scheduler = serve()
+    jobs, heard = send(scheduler, *(work(num_new=40, seed=i) for i in range(3)))
+    assert gate.reached.wait(PATIENCE_S)
+    monkeypatch.setattr(Session, "leave", failing)
+    scheduler.cancel(jobs[1])
+    gate.opened.set()
+    assert [len(heard[i].token_ids) for i in (0, 2)] == [40, 40]
+    assert not heard[1].updates
+
+
+def test_a_text_that_cannot_be_told_fails_alone(models, serve, monkeypatch):
+    piece = Batch._piece
+
+    def failing(batch: Batch, seat: Any, *args: Any) -> Any:
+        if seat.job.work.request.sampling.seed == 1:
+            raise ValueError("no such character")
+        return piece(batch, seat, *args)
+
+    monkeypatch.setattr(Batch, "_piece", failing)
+    jobs = [work(PROMPTS[i], num_new=20, seed=i) for i in range(3)]
+    expected = [
+        token_ids(*models, MTAD(), [w.request.prompt_ids], w.request.sampling)[0] for w in jobs
+    ]
+    scheduler = serve()
+    _, heard = send(scheduler, *jobs)
+    assert "no such character" in str(heard[1].error)
+    assert [heard[0].token_ids, heard[2].token_ids] == [expected[0], expected[2]]
+
+
+def test_who_lacks_memory_waits_and_is_admitted_once(models, serve, story, monkeypatch, gate):
+    """Both where caches must grow and where a batch is new."""
+    scheduler = serve()
+    _, first = send(scheduler, work(num_new=40))
+    assert gate.reached.wait(PATIENCE_S)
+
+    def is_tight() -> bool:
+        return len(first[0].updates) < 4
+
+    grow, make = LM.reserve, SlotLayer.lazy_initialization
+
+    def no_growth(lm: LM, num_rows: int, capacity: int) -> None:
+        if is_tight() and lm.num_rows:
+            raise CacheMemoryError("no room to grow")
+        grow(lm, num_rows, capacity)
+
+    def no_cache(layer: SlotLayer, *args: Any) -> None:
+        if is_tight():
+            raise CacheMemoryError("no room at all")
+        make(layer, *args)
+
+    monkeypatch.setattr(LM, "reserve", no_growth)
+    monkeypatch.setattr(SlotLayer, "lazy_initialization", no_cache)
+    jobs, heard = send(scheduler, work(seed=1), work(seed=2, method=Autoregressive()))
+    gate.opened.set()
+    assert [len(one.token_ids) for one in (*first, *heard)] == [40, 12, 12]
+    assert sorted(story.admitted_ids)[1:] == [job.id for job in jobs], "each is admitted once"
+    assert all(story.outcomes[job.id] == "length" for job in jobs)
+    assert set(map(len, story.iterations)) == {1, 2}, "nobody was blamed"
+
+
+def test_a_job_that_lacks_memory_alone_fails(serve, monkeypatch):
+    def never(layer: SlotLayer, *args: Any) -> None:
+        raise CacheMemoryError("no room at all")
+
+    scheduler = serve()
+    monkeypatch.setattr(SlotLayer, "lazy_initialization", never)
+    _, heard = send(scheduler, work(), work(seed=1))
+    assert all(isinstance(one.error, CacheMemoryError) for one in heard)
+
+
+def test_a_device_that_is_lost_ends_it_all(serve, monkeypatch):
+    def lost(*args: Any) -> Any:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    scheduler = serve()
+    monkeypatch.setattr(Session, "step", lost)
+    monkeypatch.setattr(scheduler, "_require_devices", lost)
+    _, heard = send(scheduler, work(), work(seed=1))
+    assert all("the server has failed" in str(one.error) for one in heard)
+    scheduler._thread.join(PATIENCE_S)
+    assert not scheduler.load.is_alive
+
+
+def test_a_prompt_is_read_while_others_run_on_a_tape(models, serve, monkeypatch, caplog):
+    monkeypatch.setattr(mtad.lm, "PREFILL_TOKENS", {"cpu": 16})
+    monkeypatch.setattr("mtad.server.room.PREFILL_TOKENS", {"cpu": 16})
+    pair = ModelPair(*models)
+    pair.graphs = Tapes(patience=1)
+    scheduler = serve(pair)
+    jobs = [work(num_new=200), work([5] * 300, num_new=4, seed=1)]
+    expected = [
+        token_ids(*models, MTAD(), [w.request.prompt_ids], w.request.sampling)[0] for w in jobs
+    ]
+    _, first = send(scheduler, jobs[0])
+    while len(first[0].updates) < 10:
+        time.sleep(0.001)
+    assert [*texts_of(scheduler, jobs[1]), first[0].token_ids] == expected[::-1]
+    assert not caplog.text, "no batch failed"
 
 
 # ---------------------------------------------------------------- text

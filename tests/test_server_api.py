@@ -6,13 +6,18 @@ import json
 import socket
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
+from pydantic import ValidationError
 from saved_pair import pair as byte_pair
 from serving import FakeScheduler, Served, demo, fake_server, wait_for
 
 import mtad
+import mtad.server.errors as errors_module
+from mtad.server.errors import _place
+from mtad.server.schema import CompletionRequest
 from mtad.server.tokenizing import Texts
 
 PROMPT = "def area(r):"
@@ -28,7 +33,7 @@ def served() -> Iterator[Served]:
 
 @pytest.fixture
 def http(served: Served) -> Iterator[httpx.Client]:
-    with served.client() as client:
+    with served.client(verify=False) as client:  # there is no TLS; it saves reading certificates
         yield client
 
 
@@ -170,6 +175,23 @@ CHATS: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(("messages", "param"), CHATS, ids=lambda v: str(v)[:40])
 def test_messages(http: httpx.Client, messages: Any, param: str) -> None:
     assert refused(ask(http, messages=messages))["param"] == param
+
+
+def test_an_answer_tells_only_so_much(http: httpx.Client) -> None:
+    long = {"prompt": ["a"] * 16, "max_tokens": 1000}
+    assert refused(ask(http, **long, logprobs=20))["param"] == "logprobs"
+    error = refused(ask(http, **long, trace=True))
+    assert error["param"] == "trace"
+    assert "272000 nodes; at most 262144 are told: lower max_tokens or n" in error["message"]
+
+
+def test_of_many_errors_the_first_ones_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"model": "demo", "prompt": 5} | {f"x{i}": 1 for i in range(5000)}
+    with pytest.raises(ValidationError) as caught:
+        CompletionRequest.model_validate(given)
+    monkeypatch.setattr("mtad.server.errors._place", Mock(wraps=_place))
+    assert errors_module.invalid(caught.value, given).param == "prompt"
+    assert errors_module._place.call_count <= 100  # type: ignore[attr-defined]
 
 
 def test_parameters_that_contradict(http: httpx.Client) -> None:
@@ -355,6 +377,12 @@ def test_a_budget_that_is_not_named_is_what_the_context_leaves(
     assert ask(http, prompt=[7] * 1020, max_tokens=None, ignore_eos=True).status_code == 200
     request = served.scheduler.submitted[-1].work.request
     assert request.sampling.max_new_tokens == 4
+
+
+def test_the_newer_name_of_the_budget_is_honoured(http: httpx.Client, served: Served) -> None:
+    told = {"max_tokens": None, "max_completion_tokens": 3}
+    assert ask(http, messages=CHAT, **told).status_code == 200
+    assert served.scheduler.submitted[-1].work.request.sampling.max_new_tokens == 3
 
 
 def test_a_seed_is_drawn_if_none_is_given(http: httpx.Client) -> None:

@@ -27,9 +27,11 @@ from starlette.responses import StreamingResponse
 import mtad
 from mtad.engine import Block
 from mtad.engine import Request as Text
+from mtad.server import run
+from mtad.server.connection import Connection
 from mtad.server.jobs import Job, Work
 from mtad.server.keys import Keys
-from mtad.server.logs import Journal, Log, RequestLog, catch_records
+from mtad.server.logs import Journal, Log, RequestLog, _Handler, catch_records
 from mtad.server.metrics import Metrics
 from mtad.server.middleware import protect
 from mtad.server.settings import ServerSettings
@@ -46,7 +48,8 @@ class Site:
         self.port = int(url.rpartition(":")[2])
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        with httpx.Client(base_url=self.url, trust_env=False, timeout=30) as client:
+        # there is no TLS here: verify=False saves the reading of certificates
+        with httpx.Client(base_url=self.url, trust_env=False, timeout=30, verify=False) as client:
             return client.request(method, path, **options)
 
     def raw(self, data: bytes) -> bytes:
@@ -93,6 +96,15 @@ def routes(gate: threading.Event) -> FastAPI:
             yield "one"
             await asyncio.to_thread(gate.wait, 20)
             yield "two"
+
+        return StreamingResponse(parts())
+
+    @app.post("/v1/endless")
+    async def endless() -> StreamingResponse:
+        async def parts() -> Any:
+            while True:
+                yield "x" * 50_000_000
+                await asyncio.sleep(0)  # so that it can be ended
 
         return StreamingResponse(parts())
 
@@ -353,6 +365,44 @@ def test_a_slow_head_of_a_second_request_is_not_waited_for_either() -> None:
         assert everything(sock).startswith(b"HTTP/1.1 200")
 
 
+def test_the_rest_of_a_body_that_nobody_reads_is_not_waited_for() -> None:
+    with (
+        site(KEYS, body_timeout_s=0.3) as place,
+        socket.create_connection(("127.0.0.1", place.port), timeout=20) as sock,
+    ):
+        sock.sendall(b"POST /v1/echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\n")
+        assert sock.recv(4096).startswith(b"HTTP/1.1 401")
+        with pytest.raises(OSError):
+            for _ in range(100):
+                sock.sendall(b"x")
+                time.sleep(0.05)
+
+
+def test_a_client_that_takes_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Connection, "stall_timeout_s", 0.3)
+    with (
+        site() as place,
+        socket.create_connection(("127.0.0.1", place.port), timeout=20) as sock,
+    ):
+        sock.sendall(b"POST /v1/endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wait_for(lambda: place.lines)
+        assert json.loads(place.lines[0])["status"] == 200
+        assert b"x" * 1000 in everything(sock), "what was sent can still be read"
+
+
+def test_a_client_that_takes_its_time_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Connection, "stall_timeout_s", 0.3)
+    with (
+        site() as place,
+        socket.create_connection(("127.0.0.1", place.port), timeout=20) as sock,
+    ):
+        sock.sendall(b"POST /v1/endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        for _ in range(10):
+            time.sleep(0.1)
+            assert sock.recv(2**21, socket.MSG_WAITALL)
+        assert not place.lines
+
+
 def test_an_answer_may_take_longer_than_the_head() -> None:
     with site(body_timeout_s=0.2) as place:
         threading.Timer(0.6, place.gate.set).start()
@@ -569,6 +619,35 @@ def test_errors_are_logged_without_what_was_asked() -> None:
     assert record["level"] == "error" and any("fail" in place for place in record["at"])
 
 
+def test_what_an_unfetched_error_says_is_not_logged() -> None:
+    lines: list[str] = []
+    record = logging.LogRecord(
+        "asyncio", logging.ERROR, "", 0, f"never fetched\nfuture: {SECRET}", None, None
+    )
+    _Handler(Log("json", lines.append), with_messages=False).emit(record)
+    _Handler(Log("json", lines.append), with_messages=True).emit(record)
+    first, second = lines
+    assert json.loads(first)["message"] == "never fetched"
+    assert SECRET not in first and SECRET in second
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_no_line_can_steer_a_terminal(form: Any) -> None:
+    lines: list[str] = []
+    name = "ä 猫\x9b31m\u202e\u2028\x1b[0m\ud800\U000e0001"
+    Log(form, lines.append).line({"user": name})
+    assert lines[0].isprintable() and "ä 猫" in lines[0]
+    if form == "json":
+        assert json.loads(lines[0])["user"] == name
+
+
+def test_a_verb_of_no_known_kind_is_not_repeated(plain: Site) -> None:
+    plain.lines.clear()
+    assert plain.ask(SECRET.upper(), "/version").status_code == 405
+    wait_for(lambda: plain.lines)
+    assert json.loads(plain.lines[0])["http"] == "unknown"
+
+
 def told(journal: Journal, request_id: str, clock: float) -> None:
     """What a scheduler would tell about a request with two choices."""
     works = [
@@ -664,10 +743,14 @@ class Program:
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         )
+        self.client = httpx.Client(trust_env=False, timeout=60)
+
+    def begin(self) -> None:
+        """Wait until it serves."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line.startswith("mtad serves demo on http://127.0.0.1:"), line
-        self.client = httpx.Client(base_url=line.split()[-1], trust_env=False, timeout=60)
+        self.client.base_url = line.split()[-1]
 
     def ask(self, **body: Any) -> httpx.Response:
         return self.client.post("/v1/completions", json={"model": "demo", **body})
@@ -701,11 +784,16 @@ class Program:
 def program(*flags: str, **environment: str) -> Iterator[Program]:
     found = Program(*flags, **environment)
     try:
+        found.begin()
         yield found
     finally:
         found.client.close()
         found.process.kill()
         found.process.communicate()
+
+
+def test_the_program_runs_the_loop_that_these_tests_run() -> None:
+    assert run._config(routes(threading.Event()), ServerSettings()).loop == "asyncio"
 
 
 LONG = {"max_tokens": 200, "ignore_eos": True, "seed": 1}

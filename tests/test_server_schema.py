@@ -77,7 +77,7 @@ def check(description: Any, method: str, path: str, mode: GenerationMode, exampl
     @settings(max_examples=examples, **_QUIET)
     @given(case=operation.as_strategy(generation_mode=mode))
     def run(case: Any) -> None:
-        case.call_and_validate(checks=CHECKS)
+        case.call_and_validate(checks=CHECKS, timeout=60)
 
     run()
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import pytest
 import torch
 import transformers
 
@@ -98,6 +100,23 @@ def variants() -> list[Method]:
     """Every method of the registry in each of its settings above."""
     settings = [(name, o) for name in methods.names() for o in OPTIONS.get(name, [{}])]
     return [methods.find(name)(**options) for name, options in settings]
+
+
+FAST = ("autoregressive", "mcss", "mmtad", "mtad", "speculative_sampling")
+"""Methods whose first settings stand for the others where time is short."""
+
+
+def some_variants() -> list[Any]:
+    """All variants as parameters; those that `FAST` stands for are slow tests."""
+    found: list[Any] = []
+    seen: set[str] = set()
+    for method in variants():
+        stands = method.name in FAST and method.name not in seen
+        seen.add(method.name)
+        found.append(
+            pytest.param(method, id=label(method), marks=() if stands else pytest.mark.slow)
+        )
+    return found
 
 
 def label(method: Method) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
@@ -38,6 +39,23 @@ class Address:
     slots: Tensor | None = None
     bucket: int = 0
     fits: bool = False
+
+
+@dataclass
+class Reading:
+    """Texts on their way into the cache, in the rows that follow those in use.
+
+    Attributes:
+        tokens: (J, L) all but the last token of each, right-padded.
+        lengths: (J,) how many that are.
+        bad: (J,) as `mtad.lm.LM.bad_position`.
+        start: tokens read so far.
+    """
+
+    tokens: Int[Tensor, "joining text"]
+    lengths: Int[Tensor, " joining"]
+    bad: Int[Tensor, " joining"]
+    start: int = 0
 
 
 class SlotLayer(CacheLayerMixin):

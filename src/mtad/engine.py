@@ -16,20 +16,19 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mtad.capture import OnPhase as OnPhase
-from mtad.errors import NonFiniteLogitsError
 from mtad.graphs import Graphs, State
-from mtad.lm import LM, NOWHERE, Model, bucket_of
+from mtad.lm import LM, Model, bucket_of
 from mtad.method import Method, Verdict
 from mtad.noise import Noise
 from mtad.prefix import Prefix, select_rows
 from mtad.requests import Request as Request
 from mtad.requests import check_requests as check_requests
-from mtad.requests import prefix_of, seeds_of
+from mtad.requests import prefix_of, seeds_of, size_of
 from mtad.sampling import Warper
 from mtad.step import Block as Block
 from mtad.step import Observation as Observation
 from mtad.step import Step as Step
-from mtad.step import block_tokens, cache_places
+from mtad.step import block_tokens, cache_places, failure
 from mtad.tapes import Tapes
 from mtad.tree import TokenTree
 
@@ -102,6 +101,7 @@ class Session:
         size = size_of(self.method, [*self.requests.values(), *live.values()], self.vocab)
         for lm in self.lms if live else ():
             lm.reserve(*size)
+        for lm in self.lms if live else ():
             lm.open([r.text_ids for r in live.values()])
         self.requests |= live
         self._joining, self._num_seen = list(live), self._num_seen + len(requests)
@@ -222,7 +222,8 @@ class Session:
         accepted, drafted, depth, *rest = values
         bad, tokens = rest[: len(self.lms)], rest[len(self.lms) :][: accepted + 1]
         index = self.rows[row]
-        if error := self._error(index, bad):
+        found = (failure(lm.name, at, index) for lm, at in zip(self.lms, bad, strict=True))
+        if error := next(filter(None, found), None):
             return Block(index, (), 0, 0, 0, "error", error)
         request, kept, reason = self.requests[index], [], None
         room = len(request.prompt_ids) + request.sampling.max_new_tokens - self.lengths[row]
@@ -239,21 +240,16 @@ class Session:
             accepted = drafted = depth = 0  # its own block: nothing was drafted for it
         return Block(index, tuple(kept), min(accepted, len(kept)), drafted, depth, reason)
 
-    def _error(self, index: int, bad: list[int]) -> NonFiniteLogitsError | None:
-        """What is wrong with the logits of a request, if anything is."""
-        for lm, position in zip(self.lms, bad, strict=True):
-            if position != NOWHERE:
-                return NonFiniteLogitsError(
-                    f"the {lm.name} model returned NaN or infinite logits after position "
-                    f"{position} of request {index}; check its weights, or load it in "
-                    "float32 or bfloat16 if it is in float16"
-                )
-        return None
-
     def leave(self, indices: Collection[int]) -> None:
-        """Take requests out before they are finished; not while they are being read."""
-        if self.rows:
-            self._leave([row for row, index in enumerate(self.rows) if index in indices])
+        """Take requests out before they are finished; while they are read, only all of those."""
+        if self._joining and all(index in indices for index in self._joining):
+            for lm in self.lms:
+                lm.close()
+            self.requests = {i: r for i, r in self.requests.items() if i not in self._joining}
+            self._joining = []
+        if rows := [row for row, index in enumerate(self.rows) if index in indices]:
+            self._wipe(rows)
+            self._leave(rows)
             self._look_ahead()
 
     def _wipe(self, rows: list[int]) -> None:
@@ -279,13 +275,6 @@ class Session:
         self.seeds = self.seeds[index]
         for lm in self.lms:
             lm.release(order)
-
-
-def size_of(method: Method, requests: Sequence[Request], vocab: int) -> tuple[int, int]:
-    """Rows and slots per row that the caches need for these requests."""
-    horizon = max((r.sampling.max_new_tokens for r in requests), default=0)
-    longest = max((len(r.prompt_ids) + r.sampling.max_new_tokens for r in requests), default=0)
-    return len(requests), bucket_of(longest + method.num_nodes(vocab, horizon))
 
 
 def name_of(method: Method) -> Hashable:

@@ -9,7 +9,6 @@ method and no tokenizer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,8 +17,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from mtad.cache import Address, SlotLayer, resize
-from mtad.masks import attention_pattern, tree_mask
+from mtad.cache import Address, Reading, SlotLayer, resize
+from mtad.masks import AttentionPattern, tree_mask
 from mtad.tree import TokenTree
 
 Model = PreTrainedModel
@@ -40,23 +39,6 @@ def bucket_of(length: int) -> int:
     return min(BUCKET, max(SMALLEST, 1 << (length - 1).bit_length()))
 
 
-@dataclass
-class Reading:
-    """Texts on their way into the cache, in the rows that follow those in use.
-
-    Attributes:
-        tokens: (J, L) all but the last token of each, right-padded.
-        lengths: (J,) how many that are.
-        bad: (J,) as `LM.bad_position`.
-        start: tokens read so far.
-    """
-
-    tokens: Int[Tensor, "joining text"]
-    lengths: Int[Tensor, " joining"]
-    bad: Int[Tensor, " joining"]
-    start: int = 0
-
-
 class LM:
     """A causal language model with a cache of `num_rows` rows of `capacity` slots.
 
@@ -67,9 +49,10 @@ class LM:
         longest: a bound on `lengths` that the host knows; how much a forward attends over, hence
             every shape, follows from it.
         bad_position: (B,) text position of the first NaN or infinity seen, `NOWHERE` if none.
+        num_slots: of all rows; where it changes, the buffers have moved.
     """
 
-    STATE = ("lengths", "bad_position", "longest")
+    STATE = ("lengths", "bad_position", "longest", "num_slots")
     """What changes from one iteration to the next, besides the contents of the buffers."""
 
     def __init__(
@@ -84,9 +67,9 @@ class LM:
         layers = [SlotLayer(self._address) for _ in range(config.num_hidden_layers)]
         self._layers = layers
         self._cache = Cache(layers=list(layers))
-        self._window, self._layer_types = attention_pattern(config)
+        self._pattern = AttentionPattern.of(config)
         self._reading: Reading | None = None
-        self.longest = 0
+        self.longest, self.num_slots = 0, num_rows * capacity
         self.lengths = torch.zeros(0, dtype=torch.int64, device=self.device)
         self.bad_position = torch.zeros(0, dtype=torch.int64, device=self.device)
 
@@ -125,6 +108,7 @@ class LM:
         size = self.grown(num_rows, capacity)
         if size != (self._address.num_rows, self._address.capacity):
             resize(self._layers, *size)
+            self.num_slots = size[0] * size[1]
 
     def prefill(self, texts: Sequence[Sequence[int]]) -> None:
         """Add one row per text and read all but its last token, a chunk at a time."""
@@ -175,6 +159,12 @@ class LM:
         self.bad_position = torch.cat([self.bad_position, texts.bad])
         self.longest = max(self.longest, texts.tokens.shape[1])
         self._reading = None
+
+    def close(self) -> None:
+        """Read no further; what has been read is forgotten."""
+        if self._reading is not None:
+            self.wipe([*range(self.num_rows, self.num_rows + len(self._reading.lengths))])
+            self._reading = None
 
     def forward(self, tree: TokenTree) -> Float[Tensor, "rows nodes vocab"]:
         """Logits after every node of the tree, float32."""
@@ -236,7 +226,7 @@ class LM:
             positions = positions.clamp(max=self.context - 1)
         output = self.model(
             input_ids=tokens,
-            attention_mask=self._masks(visible, positions, keys),
+            attention_mask=self._pattern.masks(visible, positions, keys),
             position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,
@@ -244,16 +234,6 @@ class LM:
         )
         logits: Tensor = output.logits[..., : self.vocab].float()
         return logits
-
-    def _masks(self, visible: Tensor, positions: Tensor, keys: Tensor) -> Any:
-        """The 4-D mask, or one per layer type where full and sliding layers are mixed."""
-        if self._window is None:
-            return visible[:, None]
-        near = (positions[:, :, None] - keys[:, None, :]) < self._window
-        local = (visible & near)[:, None]
-        if self._layer_types is None:
-            return local
-        return {t: local if "sliding" in t else visible[:, None] for t in self._layer_types}
 
     def commit(self, nodes: Int[Tensor, "rows depth"] | None, num_accepted: Tensor) -> None:
         """Keep the root and the first `num_accepted` of `nodes`; forget the rest of the tree.

@@ -5,9 +5,11 @@ Knows no model and no cache.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 
@@ -21,10 +23,43 @@ def tree_mask(
     return committed.scatter(2, index, ancestors), places.scatter(1, slots, positions)
 
 
-def attention_pattern(config: Any) -> tuple[int | None, tuple[str, ...] | None]:
-    """The sliding window, if any layer has one, and the layer types where they are mixed."""
-    window = getattr(config, "sliding_window", None)
-    types = tuple(sorted(set(getattr(config, "layer_types", None) or ())))
-    if types and not any("sliding" in t for t in types):
-        return None, None
-    return window, types if len(types) > 1 else None
+@dataclass(frozen=True)
+class AttentionPattern:
+    """How far the layers of a model look back.
+
+    Attributes:
+        window: the sliding window; None where every layer sees all.
+        layer_types: the kinds of layers where they are mixed, else None.
+    """
+
+    window: int | None
+    layer_types: tuple[str, ...] | None
+
+    @classmethod
+    def of(cls, config: Any) -> AttentionPattern:
+        """The pattern that a model's config names."""
+        window = getattr(config, "sliding_window", None)
+        types = tuple(sorted(set(getattr(config, "layer_types", None) or ())))
+        if types and not any("sliding" in t for t in types):
+            return cls(None, None)
+        return cls(window, types if len(types) > 1 else None)
+
+    def masks(
+        self,
+        visible: Bool[Tensor, "rows nodes slots"],
+        positions: Int[Tensor, "rows nodes"],
+        keys: Int[Tensor, "rows slots"],
+    ) -> Any:
+        """The 4-D mask, or one per layer type where full and sliding layers are mixed.
+
+        Args:
+            visible: which slots each node may see.
+            positions, keys: where in the text the nodes and the slots are.
+        """
+        if self.window is None:
+            return visible[:, None]
+        near = (positions[:, :, None] - keys[:, None, :]) < self.window
+        local = (visible & near)[:, None]
+        if self.layer_types is None:
+            return local
+        return {t: local if "sliding" in t else visible[:, None] for t in self.layer_types}

@@ -90,6 +90,13 @@ def _check_context(index: int, request: Request, name: str, context: int | None)
         )
 
 
+def size_of(method: Method, requests: Sequence[Request], vocab: int) -> tuple[int, int]:
+    """Rows and slots per row that the caches need for these requests."""
+    horizon = max((r.sampling.max_new_tokens for r in requests), default=0)
+    longest = max((len(r.prompt_ids) + r.sampling.max_new_tokens for r in requests), default=0)
+    return len(requests), bucket_of(longest + method.num_nodes(vocab, horizon))
+
+
 def prefix_of(requests: Sequence[Request], device: torch.device) -> Prefix:
     """The texts of requests as committed, with room for what may still come."""
 

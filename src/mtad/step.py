@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mtad.errors import NonFiniteLogitsError
+from mtad.lm import NOWHERE
 from mtad.method import Verdict
 from mtad.noise import Noise
 from mtad.prefix import Prefix
@@ -92,3 +93,13 @@ def cache_places(
     if of_drafter and tree.draft_slots is not None:
         return tree.draft_slots.gather(1, path)
     return None if tree.is_chain else path
+
+
+def failure(model: str, position: int, request: int) -> NonFiniteLogitsError | None:
+    """What is wrong with a request whose first bad logits of a model are there, if any are."""
+    if position == NOWHERE:
+        return None
+    return NonFiniteLogitsError(
+        f"the {model} model returned NaN or infinite logits after position {position} of request "
+        f"{request}; check its weights, or load it in float32 or bfloat16 if it is in float16"
+    )

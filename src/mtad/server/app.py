@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from mtad.server import page
 from mtad.server.errors import answer_errors
-from mtad.server.keys import read_keys
+from mtad.server.keys import Keys, read_keys
 from mtad.server.metrics import CONTENT_TYPE, Metrics
 from mtad.server.middleware import protect
 from mtad.server.openapi import describe, documented
@@ -20,7 +20,10 @@ from mtad.server.settings import ServerSettings
 
 
 def create_app(
-    scheduler: Decodes, settings: ServerSettings, metrics: Metrics | None = None
+    scheduler: Decodes,
+    settings: ServerSettings,
+    metrics: Metrics | None = None,
+    keys: Keys | None = None,
 ) -> FastAPI:
     """The server as an ASGI application.
 
@@ -28,6 +31,7 @@ def create_app(
         scheduler: started; it is not closed here.
         settings: limits and defaults.
         metrics: what the scheduler was given as its watch, None for no figures.
+        keys: that open it; None for those that the settings and the environment name.
     """
     service = Service.of(scheduler, settings, metrics.energy if metrics else None)
     app = FastAPI(docs_url=None, redoc_url=None, redirect_slashes=False)
@@ -38,7 +42,7 @@ def create_app(
         _show(app, scheduler, metrics)
     if settings.playground:
         page.mount(app)
-    keys = read_keys(settings.api_key_file)
+    keys = read_keys(settings.api_key_file) if keys is None else keys
     describe(app, service, has_keys=bool(keys))
     protect(app, settings, keys)
     return app

@@ -6,7 +6,7 @@ Knows no queue and no thread.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -100,17 +100,27 @@ class Batch:
             now = time.monotonic()
             for index in self.reading:
                 seat = self.seats[index]
-                seat.read_s = now - (seat.job.admitted_at or now)
+                seat.read_s = seat.read_s or now - (seat.job.admitted_at or now)
             self.reading = []
 
-    def drop(self, jobs: Collection[Job]) -> list[Seat]:
-        """Take jobs out; those whose prompts are being read stay until that is done."""
-        gone = {i for i, s in self.seats.items() if s.job in jobs and i not in self.reading}
-        self.session.leave(gone)
+    def drop(self, is_over: Callable[[Seat], bool]) -> list[Seat]:
+        """Take out the jobs of which this is true.
+
+        Prompts that are read together are given up together; a group of several is read at once.
+        """
+        gone = {index for index, seat in self.seats.items() if is_over(seat)}
+        if gone.issuperset(self.reading):
+            self.reading = []
+        gone -= set(self.reading)
+        if gone:
+            self.session.leave(gone)
         return [self.seats.pop(index) for index in gone]
 
     def step(self) -> tuple[list[News], float]:
-        """One iteration: what it brought each job, and its seconds."""
+        """One iteration: what it brought each job, and its seconds.
+
+        A job whose text cannot be told has failed, and runs on until it is dropped.
+        """
         seen: list[Observation] = []
         rows = list(self.session.rows)
         is_shown = any(self.seats[index].is_shown for index in rows)
@@ -123,10 +133,9 @@ class Batch:
             seat = self.seats[block.request]
             seat.decode_s += seconds
             news.append((seat, block, self._updates(seat, block, step, seen, row)))
-        over = {b.request for s, b, told in news if isinstance(told[-1], Done | Failed)}
-        self.session.leave(over)  # the session knows most of them, but not what failed out here
-        for index in over:
-            del self.seats[index]
+        for block in step.blocks:
+            if block.finish_reason:
+                del self.seats[block.request]
         return news, seconds
 
     def _updates(

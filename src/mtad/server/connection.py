@@ -1,4 +1,4 @@
-"""HTTP/1.1 connections of uvicorn that do not wait forever, and that refuse in OpenAI's shape.
+"""HTTP/1.1 connections of uvicorn that wait for no client forever, and refuse in OpenAI's shape.
 
 Knows no route.
 """
@@ -16,31 +16,53 @@ from mtad.server.refusal import Refusal
 
 
 class Connection(H11Protocol):
-    """A connection that is closed when the head of a request takes too long.
+    """A connection that is closed when its client takes too long.
 
     Class attributes:
-        head_timeout_s: seconds from the first byte, or the opening, to the end of the headers.
+        head_timeout_s: seconds from the first byte, or the opening, to the end of the headers; also
+            for the rest of a body whose request is answered already.
+        stall_timeout_s: seconds in which the client takes something of an answer that waits for it.
     """
 
     head_timeout_s: float = 10.0
+    stall_timeout_s: float = 60.0
     _waiting: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for a request."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # whatever is not taken at once is waited for
         self._wait()
 
     def data_received(self, data: bytes) -> None:
         """Take data; wait on while the head of a request is not whole."""
         super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
+        if not self._is_owed:
             self._wait_no_more()
         elif self._waiting is None:
             self._wait()
 
+    def on_response_complete(self) -> None:
+        """Go on with the next request; the rest of a body that nobody reads is waited for."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY and self._waiting is None:
+            self._wait()
+
+    def pause_writing(self) -> None:
+        """The client does not take what is written; wait for it, but not forever."""
+        super().pause_writing()
+        self._hope()
+
+    def resume_writing(self) -> None:
+        """The client has taken all."""
+        super().resume_writing()
+        self._hope_no_more()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._wait_no_more()
+        self._hope_no_more()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
@@ -58,6 +80,25 @@ class Connection(H11Protocol):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
+    @property
+    def _is_owed(self) -> bool:
+        """Whether there is nothing to do before the client has sent something."""
+        theirs, ours = self.conn.their_state, self.conn.our_state
+        return theirs is h11.IDLE or (theirs is h11.SEND_BODY and ours is h11.DONE)
+
+    def _hope(self, unsent: int | None = None) -> None:
+        """Go on as long as the client takes something of what is still to be sent."""
+        left = self.transport.get_write_buffer_size()
+        if unsent is None or left < unsent:
+            self._stalled = self.loop.call_later(self.stall_timeout_s, self._hope, left)
+        else:
+            self.transport.abort()
+
+    def _hope_no_more(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
     def _wait(self) -> None:
         self._waiting = self.loop.call_later(self.head_timeout_s, self._give_up)
 
@@ -67,7 +108,8 @@ class Connection(H11Protocol):
             self._waiting = None
 
     def _give_up(self) -> None:
-        if self.conn.their_state is h11.IDLE:
+        self._waiting = None
+        if self._is_owed:
             self.transport.close()
 
 

@@ -27,6 +27,8 @@ _log = logging.getLogger("mtad.server")
 _LONGEST = 600
 """Characters of a message; what a client sent may be long."""
 _LONGEST_PARAM = 100
+_LOOKED_AT = 100
+"""Of the errors of a body, which may be as many as its bytes allow."""
 _NAMES = {
     "max_new_tokens": "max_tokens",
     "min_new_tokens": "min_tokens",
@@ -168,16 +170,20 @@ def refusal(error: Exception, prompt: str, budget: str) -> ApiError:
 def invalid(error: ValidationError, data: Any) -> ApiError:
     """What a client is told of a body that does not fit the schema."""
     found: dict[str, list[str]] = {}
-    for one in error.errors(include_url=False, include_context=False):
+    errors = error.errors(include_url=False, include_context=False)
+    for one in errors[:_LOOKED_AT]:
         text = _WORDS.get(one["type"]) or _given(one["input"]) + one["msg"]
         found.setdefault(_place(one["loc"], data, one["type"]), []).append(text)
     first = _top(next(iter(found)))
     inside = [place for place in found if _top(place) == first]
     param = max(inside, key=lambda place: place.count(".") + place.count("["))
     reasons = " or: ".join(dict.fromkeys(found[param]))
-    return ApiError(400, f"{param or 'the body'}: {reasons}", param or None, _code(error))
+    return ApiError(
+        400, f"{param or 'the body'}: {reasons}", param or None, _CODES.get(errors[0]["type"])
+    )
 
 
+_CODES = {"extra_forbidden": "unknown_parameter", "missing": "missing_parameter"}
 _WORDS = {
     "extra_forbidden": "there is no such parameter, or it cannot be honoured here",
     "missing": "this parameter is required",
@@ -194,11 +200,6 @@ def _given(value: Any) -> str:
     """What was given, where that is short."""
     shown = json.dumps(value) if isinstance(value, str | int | float) else ""
     return f"{shown} was given; " if 0 < len(shown) <= 60 else ""
-
-
-def _code(error: ValidationError) -> str | None:
-    kind = error.errors(include_url=False, include_context=False)[0]["type"]
-    return {"extra_forbidden": "unknown_parameter", "missing": "missing_parameter"}.get(kind)
 
 
 def _place(loc: tuple[int | str, ...], data: Any, kind: str) -> str:

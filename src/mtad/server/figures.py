@@ -16,6 +16,8 @@ from prometheus_client.registry import Collector
 
 SHARE = "_perc"
 """The end of a gauge's name that is a share: of several, the mean is told."""
+REMEMBERED = 16
+"""Replicas that are gone and may yet turn out to be slow; earlier ones are one sum."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,13 +75,15 @@ class Board:
     Attributes:
         silence_s: a replica that says nothing for as long is gone.
         texts: the figures of each, and when they came.
-        past: the lasting figures of those that are gone.
+        past: the lasting figures of those that are gone, the latest ones.
+        older: the sum of those that went before them.
         is_closing: whether the replicas are to finish.
     """
 
     silence_s: float
     texts: dict[str, tuple[str, float]] = field(default_factory=dict)
     past: dict[str, str] = field(default_factory=dict)
+    older: str = ""
     is_closing: bool = False
 
     def post(self, replica: str, text: str, now: float) -> bool:
@@ -94,6 +98,8 @@ class Board:
             if now - said_at > self.silence_s:
                 del self.texts[replica]
                 self.past[replica] = lasting(text)
-        parts = [*(text for text, _ in self.texts.values()), *self.past.values()]
+        while len(self.past) > REMEMBERED:
+            self.older = added([self.older, self.past.pop(next(iter(self.past)))]).decode()
+        parts = [*(text for text, _ in self.texts.values()), *self.past.values(), self.older]
         count = GaugeMetricFamily("mtad:replicas", "Replicas that serve.", value=len(self.texts))
         return _written([*_summed(parts), count])

@@ -106,10 +106,19 @@ class Log:
         """Write one line; the time comes first."""
         record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **facts}
         if self.format == "json":
-            self.write(json.dumps(record, ensure_ascii=False))
+            self.write(_json(record))
         else:
-            pairs = (f"{n}={json.dumps(v, ensure_ascii=False)}" for n, v in record.items())
-            self.write(" ".join(pairs))
+            self.write(" ".join(f"{name}={_json(value)}" for name, value in record.items()))
+
+
+def _json(value: Any) -> str:
+    """JSON in which nothing can steer a terminal: what is not printable is written as its code."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(char: str) -> str:
+    return char if char.isprintable() else json.dumps(char)[1:-1]
 
 
 @dataclass(frozen=True)
@@ -169,11 +178,14 @@ def _head(scope: Scope, status: int, total_s: float) -> dict[str, Any]:
         "request_id": request_id_of(scope),
         "client": state_of(scope).get("client"),
         **({"user": user} if user else {}),
-        "http": scope["method"],
+        "http": scope["method"] if scope["method"] in _VERBS else "unknown",
         "route": _route(scope),
         "status": status or None,
         "total_s": round(total_s, 4),
     }
+
+
+_VERBS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE")
 
 
 def _route(scope: Scope) -> str:
@@ -211,10 +223,12 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
+        message = record.getMessage().strip()
         facts: dict[str, Any] = {
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage().strip(),
+            # asyncio goes on with the error's own words
+            "message": message if self._with_messages else message.partition("\n")[0],
         }
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:

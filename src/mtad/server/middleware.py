@@ -18,7 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mtad.server.bodies import BodyGuard
-from mtad.server.keys import Keys, read_keys
+from mtad.server.keys import Keys
 from mtad.server.origins import OriginGuard
 from mtad.server.refusal import Refusal, header
 from mtad.server.settings import ServerSettings
@@ -42,7 +42,7 @@ _SAFETY = (
 )
 
 
-def protect(app: FastAPI, settings: ServerSettings, keys: Keys | None = None) -> None:
+def protect(app: FastAPI, settings: ServerSettings, keys: Keys) -> None:
     """Put every guard in front of an application's routes.
 
     Routes find `request_id` and `client` (the name of the key's owner, None without keys) in the
@@ -51,9 +51,8 @@ def protect(app: FastAPI, settings: ServerSettings, keys: Keys | None = None) ->
     Args:
         app: before its first request.
         settings: limits, and where the server listens.
-        keys: None for those that the settings and the environment name.
+        keys: that open it.
     """
-    keys = read_keys(settings.api_key_file) if keys is None else keys
     app.add_middleware(BodyGuard, settings.max_body_bytes, settings.body_timeout_s)
     app.add_middleware(ConcurrencyGuard, settings.max_concurrent_per_key)
     app.add_middleware(KeyGuard, keys)

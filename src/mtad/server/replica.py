@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,7 @@ class Replica:
 
     Args:
         settings: of the server.
-        keys: that open it; a replica's machine has neither the file nor the environment.
+        keys: that open it; a replica's machine may have neither the file nor the environment.
         name: of the replica, unlike all others'.
         board: the actor of a `SharedBoard`.
         get: waits for an actor's answer.
@@ -77,9 +76,8 @@ class Replica:
         self.name, self._board, self._get = name, board, get
         self._settings = dataclasses.replace(settings, trace=own_file(settings.trace, name))
         catch_records(Log(settings.log_format), settings.log_prompts)
-        with key_file(keys) as path:
-            own = dataclasses.replace(self._settings, api_key_file=path)
-            self.served = assemble(load(own), own, Meter(None, "replicas may share a machine"))
+        meter = Meter(None, "replicas may share a machine")
+        self.served = assemble(load(self._settings), self._settings, meter, keys)
         self.served.start()
         self._is_over = threading.Event()
         self._closing = threading.Thread(target=self._close, name="mtad-close", daemon=True)
@@ -153,19 +151,6 @@ class Ingress:
 def own_file(path: Path | None, replica: str) -> Path | None:
     """A trace file of one replica: two processes cannot write to one."""
     return None if path is None else path.with_name(f"{path.stem}.{replica}{path.suffix}")
-
-
-@contextlib.contextmanager
-def key_file(keys: Keys) -> Iterator[Path | None]:
-    """A file with the keys that only this user can read, for a moment; None without keys."""
-    if not keys:
-        yield None
-        return
-    with tempfile.TemporaryDirectory(prefix="mtad-") as folder:  # mode 700
-        path = Path(folder) / "keys"
-        path.touch(mode=0o600)
-        path.write_bytes(b"".join(f"{n}:".encode() + k + b"\n" for k, n in keys.owners.items()))
-        yield path
 
 
 class _Shared:

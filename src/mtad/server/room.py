@@ -5,15 +5,16 @@ Knows no thread and no listener.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
 from mtad.cache import free_bytes
 from mtad.completion import Running
-from mtad.engine import Session, size_of
+from mtad.engine import Session
 from mtad.lm import PREFILL_TOKENS, bucket_of, context_of
 from mtad.memory import slot_bytes
 from mtad.pair import ModelPair
+from mtad.requests import size_of
 from mtad.server.batch import Batch, Seat
 from mtad.server.jobs import Done, Job
 from mtad.trace import TraceWriter
@@ -22,6 +23,29 @@ SHARE = 0.8
 """Of the free memory, for caches, where nobody says how much they may take."""
 CONTEXT = 4096
 """Slots of a text of models that set no limit to theirs."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much is decoded at once.
+
+    Attributes:
+        max_rows: texts, over all batches.
+        cache_slots: sum over batches of rows times slots per row; None for what `max_rows` texts
+            of the models' whole context need, as far as there is memory.
+        max_queue: jobs that may wait.
+    """
+
+    max_rows: int = 32
+    cache_slots: int | None = None
+    max_queue: int = 256
+
+    def __post_init__(self) -> None:
+        """Refuse impossible limits."""
+        for name in ("max_rows", "cache_slots", "max_queue"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
 
 
 @dataclass
@@ -43,11 +67,10 @@ class Room:
     batches: dict[Hashable, Batch] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls, pair: ModelPair, max_rows: int, slots: int | None, writer: TraceWriter | None
-    ) -> Room:
-        """Room for this many texts, of their whole context if `slots` is None and memory allows."""
-        return cls(pair, max_rows, slots or _default_slots(pair, max_rows), writer)
+    def of(cls, pair: ModelPair, limits: Limits, writer: TraceWriter | None) -> Room:
+        """Room as far as the limits allow."""
+        slots = limits.cache_slots or _default_slots(pair, limits.max_rows)
+        return cls(pair, limits.max_rows, slots, writer)
 
     @property
     def num_seats(self) -> int:
@@ -119,21 +142,13 @@ class Room:
             batch = Batch(self.pair, session, self.writer)
         for seat in seats:
             work = seat.job.work
-            if self.writer and not seat.trace_key:
+            if self.writer and not self.writer.error and not seat.trace_key:
                 seat.trace_key = self.writer.request(work.request, method, work.request_id)
         busy = [seat for seat in seats if seat.running.request.num_left > 0]
         if busy:
             batch.admit(busy)
             self.batches[key] = batch
         return [(seat, batch.done(seat)) for seat in seats if seat not in busy]
-
-    def drop(self, is_over: Callable[[Job], bool]) -> list[Seat]:
-        """Take out the jobs of which this is true, unless their prompts are being read."""
-        gone = []
-        for batch in self.batches.values():
-            jobs = [seat.job for seat in batch.seats.values() if is_over(seat.job)]
-            gone += batch.drop(jobs) if jobs else []
-        return gone
 
     def dissolve(self, batch: Batch) -> list[Seat]:
         """The jobs of a batch that is given up."""
@@ -143,11 +158,6 @@ class Room:
     def tidy(self) -> None:
         """Give up the batches that have no jobs, and their caches."""
         self.batches = {key: batch for key, batch in self.batches.items() if batch.seats}
-
-    def clear(self) -> Iterator[Seat]:
-        """All jobs; there are none left."""
-        batches, self.batches = self.batches, {}
-        return (seat for batch in batches.values() for seat in batch.seats.values())
 
 
 def _default_slots(pair: ModelPair, max_rows: int) -> int:

@@ -26,7 +26,7 @@ from mtad.server.app import create_app
 from mtad.server.connection import connection_class
 from mtad.server.energy import EnergyLedger
 from mtad.server.jobs import Job
-from mtad.server.keys import VARIABLE, read_keys
+from mtad.server.keys import VARIABLE, Keys, read_keys
 from mtad.server.logs import Journal, Log, RequestLog, TextOf, catch_records
 from mtad.server.metrics import Metrics
 from mtad.server.scheduler import Limits, Scheduler
@@ -124,8 +124,19 @@ def load(settings: ServerSettings) -> ModelPair:
     return load_pair(target=settings.target_model, draft=settings.draft_model, **settings.placement)
 
 
-def assemble(pair: ModelPair, settings: ServerSettings, meter: Meter | None = None) -> Served:
+def assemble(
+    pair: ModelPair,
+    settings: ServerSettings,
+    meter: Meter | None = None,
+    keys: Keys | None = None,
+) -> Served:
     """Scheduler and application of a pair; without a meter it looks for one.
+
+    Args:
+        pair: the models.
+        settings: limits and defaults.
+        meter: of energy.
+        keys: that open it; None for those that the settings and the environment name.
 
     Raises:
         ValueError: the default method's tree is larger than `max_nodes`.
@@ -141,7 +152,7 @@ def assemble(pair: ModelPair, settings: ServerSettings, meter: Meter | None = No
     limits = Limits(settings.max_rows, settings.cache_slots, settings.max_queue)
     scheduler = Scheduler(pair, limits, Watches((metrics, journal)), writer)
     metrics.load = lambda: scheduler.load
-    app = create_app(scheduler, settings, metrics)
+    app = create_app(scheduler, settings, metrics, keys)
     text_of = _text_of(pair) if settings.log_prompts else None
     logged = RequestLog(app, journal, Log(settings.log_format), metrics, text_of)
     return Served(scheduler, logged, metrics, energy, writer)
@@ -184,7 +195,7 @@ def serve(settings: ServerSettings) -> None:
         )
     with contextlib.closing(listen(settings.host, settings.port)) as sock:
         catch_records(Log(settings.log_format), settings.log_prompts)
-        served = assemble(load(settings), settings)
+        served = assemble(load(settings), settings, keys=keys)
         served.start()
         try:
             _Server(_config(served.app, settings), served, settings, sock).run(sockets=[sock])
@@ -196,6 +207,7 @@ def _config(app: ASGIApp, settings: ServerSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=connection_class(settings.body_timeout_s),
+        loop="asyncio",  # the one that the tests run, not uvloop wherever that happens to be
         ws="none",
         log_config=None,
         access_log=False,

@@ -10,7 +10,8 @@ Jobs wait in one line. A turn of the thread
 There is a batch per method with its options; within it, sampling settings are each row's own. A
 batch reads the prompts of one group of jobs at a time, and jobs of other methods may pass those
 that wait for that. An error that a batch raises is not blamed on all of it: its jobs are taken up
-again one by one, where their texts end, and only the one that fails alone has failed.
+again one by one, where their texts end, and only the one that fails alone has failed. Jobs that
+lack memory wait for others to end.
 
 Knows no HTTP.
 """
@@ -18,19 +19,18 @@ Knows no HTTP.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
-from mtad.engine import Block, check_requests, size_of
+from mtad.engine import Block, check_requests
 from mtad.errors import CacheMemoryError, MtadError, first_line
 from mtad.pair import ModelPair
+from mtad.requests import size_of
 from mtad.server.batch import Batch, Seat
+from mtad.server.herald import Herald
 from mtad.server.jobs import (
     ClosingError,
     DeadlineError,
@@ -39,10 +39,11 @@ from mtad.server.jobs import (
     Listener,
     ModelFailedError,
     Piece,
-    QueueFullError,
     Update,
     Work,
 )
+from mtad.server.line import Line
+from mtad.server.room import Limits as Limits
 from mtad.server.room import Room
 from mtad.server.watch import Load, Outcome, Watch
 from mtad.trace import TraceWriter
@@ -51,29 +52,6 @@ STALL_S = 120.0
 """A turn that takes longer makes the server count as dead."""
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much is decoded at once.
-
-    Attributes:
-        max_rows: texts, over all batches.
-        cache_slots: sum over batches of rows times slots per row; None for what `max_rows` texts
-            of the models' whole context need, as far as there is memory.
-        max_queue: jobs that may wait.
-    """
-
-    max_rows: int = 32
-    cache_slots: int | None = None
-    max_queue: int = 256
-
-    def __post_init__(self) -> None:
-        """Refuse impossible limits."""
-        for name in ("max_rows", "cache_slots", "max_queue"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
 
 
 class Scheduler:
@@ -106,14 +84,11 @@ class Scheduler:
                 "different batches; serve a target that is whole, or spread by device_map"
             )
         self.pair, self.limits = pair, limits or Limits()
-        self._watch, self._writer = watch, writer
-        self._room = Room.of(pair, self.limits.max_rows, self.limits.cache_slots, writer)
-        self._changed = threading.Condition()
-        self._line: deque[Seat] = deque()
+        self._herald = Herald(watch, writer)
+        self._room = Room.of(pair, self.limits, writer)
+        self._line = Line(self.limits.max_queue, self.limits.max_rows)
         self._thread = threading.Thread(target=self._run, name="mtad scheduler", daemon=True)
-        self._closing_at = math.inf
         self._turn_began: float | None = None
-        self._ends: deque[float] = deque(maxlen=64)
 
     def start(self) -> None:
         """Begin to decode."""
@@ -121,9 +96,7 @@ class Scheduler:
 
     def close(self, drain_s: float = 0.0) -> None:
         """Take no more jobs, let those that are there finish for some seconds, fail the rest."""
-        with self._changed:
-            self._closing_at = min(self._closing_at, time.monotonic() + drain_s)
-            self._changed.notify()
+        self._line.close(drain_s)
         if self._thread.ident is not None:
             self._thread.join()
         else:
@@ -155,25 +128,14 @@ class Scheduler:
         for work in works:
             self.check(work)
         jobs = [Job(work, told) for work, told in zip(works, listeners, strict=True)]
-        with self._changed:
-            if not self._takes_jobs:
-                raise ClosingError("the server is shutting down; try another one, or later")
-            waiting, most = len(self._line), self.limits.max_queue
-            if waiting + len(jobs) > most:
-                raise QueueFullError(
-                    f"{waiting} texts wait already and {len(jobs)} more were sent; at most {most} "
-                    "may wait: try again later",
-                    self._retry_after_s(waiting),
-                )
-            self._line.extend(self._room.seat(job) for job in jobs)
-            self._changed.notify()
+        seats = [self._room.seat(job) for job in jobs]
+        self._line.add(seats)
         return jobs
 
     def cancel(self, job: Job) -> None:
         """Forget a job; nothing more is told of it."""
-        with self._changed:
-            job.is_cancelled = True
-            self._changed.notify()
+        job.is_cancelled = True
+        self._line.wake()
 
     @property
     def load(self) -> Load:
@@ -188,19 +150,8 @@ class Scheduler:
             slots_reserved=room.used,
             slots_total=room.slots,
             is_alive=self._thread.is_alive() and not stalled,
-            is_ready=self._thread.is_alive() and self._takes_jobs,
+            is_ready=self._thread.is_alive() and self._line.takes_jobs,
         )
-
-    @property
-    def _takes_jobs(self) -> bool:
-        return self._closing_at == math.inf
-
-    def _retry_after_s(self, waiting: int) -> float:
-        """Seconds in which the line may have become shorter, by how fast texts ended lately."""
-        if len(self._ends) < 2:
-            return 1.0
-        pace = (time.monotonic() - self._ends[0]) / len(self._ends)
-        return min(60.0, max(1.0, pace * waiting))
 
     def _run(self) -> None:
         """Take turns until it is closed and all is done or the time for that is over."""
@@ -208,7 +159,7 @@ class Scheduler:
         outcome: Outcome = "closing"
         try:
             with torch.inference_mode():
-                while self._wait():
+                while self._line.wait(lambda: bool(self._room.batches)):
                     self._turn_began = time.monotonic()
                     self._turn()
                     self._turn_began = None
@@ -218,25 +169,10 @@ class Scheduler:
             outcome = "error"
         self._fail_all(error, outcome)
 
-    def _wait(self) -> bool:
-        """Wait for something to do; false when there will be nothing."""
-        with self._changed:
-            while True:
-                is_idle = not self._line and not self._room.batches
-                if time.monotonic() >= self._closing_at or (is_idle and not self._takes_jobs):
-                    return False
-                if not is_idle:
-                    return True
-                self._changed.wait()
-
     def _turn(self) -> None:
         """One turn, see above."""
         self._drop()
-        for seats in self._take():
-            for seat in seats:
-                seat.job.admitted_at = seat.job.admitted_at or time.monotonic()
-                if self._watch and not seat.is_alone:
-                    self._watch.admitted(seat.job)
+        for seats in self._line.take(self._room.choose):
             self._admit(seats)
         for batch in list(self._room.batches.values()):
             self._advance(batch)
@@ -244,38 +180,35 @@ class Scheduler:
 
     def _drop(self) -> None:
         """End the jobs that nobody waits for and those that took too long."""
-        now = time.monotonic()
-        with self._changed:
-            waiting = list(self._line)
-            over = [s for s in waiting if s.job.is_cancelled or s.job.deadline <= now]
-            if over:
-                self._line = deque(s for s in waiting if s not in over)
-        over += self._room.drop(lambda job: job.is_cancelled or job.deadline <= now)
+        now, live = time.monotonic(), self._line.open
+
+        def is_over(seat: Seat) -> bool:
+            return seat.job.is_cancelled or seat.job.deadline <= now or seat not in live
+
+        over = self._line.drop(is_over)
+        for batch in list(self._room.batches.values()):
+            try:
+                over += batch.drop(is_over)
+            except Exception as error:
+                self._part(self._room.dissolve(batch), error)
         for seat in over:
             limit = seat.job.work.timeout_s
             late = DeadlineError(f"the request took longer than {limit} s; ask for fewer tokens")
             self._end(seat, Failed(late), "cancelled" if seat.job.is_cancelled else "deadline")
 
-    def _take(self) -> list[list[Seat]]:
-        """The jobs that may join now, in groups of one batch, taken from the line."""
-        with self._changed:
-            groups = self._room.choose(self._line)
-            taken = {seat for group in groups for seat in group}
-            if taken:
-                self._line = deque(seat for seat in self._line if seat not in taken)
-        return groups
-
     def _admit(self, seats: list[Seat]) -> None:
-        """Let jobs join their batch; if there is no memory after all, they wait or fail."""
+        """Let jobs join their batch."""
+        fresh = [seat.job for seat in seats if seat.job.admitted_at is None]
+        for job in fresh:
+            job.admitted_at = time.monotonic()
         try:
             done = self._room.admit(seats)
         except Exception as error:
-            if isinstance(error, CacheMemoryError) and self._room.num_seats:
-                with self._changed:
-                    self._line.extendleft(reversed(seats))
-            else:
-                self._part(seats, error)
+            for job in fresh:
+                job.admitted_at = None
+            self._part(seats, error)
             return
+        self._herald.admitted(fresh)
         for seat, update in done:
             self._end(seat, update, "length")
 
@@ -289,8 +222,7 @@ class Scheduler:
         except Exception as error:
             self._part(self._room.dissolve(batch), error)
             return
-        if self._watch:
-            self._watch.iterated([(seat.job, block) for seat, block, _ in news], seconds)
+        self._herald.iterated(news, seconds)
         for seat, block, updates in news:
             self._report(seat, block, updates)
 
@@ -302,50 +234,49 @@ class Scheduler:
             job.first_token_at = job.first_token_at or job.last_token_at
         for update in updates:
             if isinstance(update, Piece):
-                self._tell(job, update)
+                self._herald.tell(job, update)
             elif isinstance(update, Failed):
                 self._end(seat, update, "error")
             else:
                 self._end(seat, update, "stop" if block.finish_reason == "stop" else "length")
 
     def _part(self, seats: list[Seat], error: Exception) -> None:
-        """Find out which of the jobs fails: they are taken up again, each by itself."""
-        _LOG.error("a batch of %d failed: %s", len(seats), first_line(error))
-        if len(seats) > 1:
+        """Find out which of the jobs fails: they are taken up again, each by itself.
+
+        Those that only lack memory wait for others to end, if there are any.
+        """
+        seats = [seat for seat in seats if seat in self._line.open]
+        waits = isinstance(error, CacheMemoryError) and self._room.num_seats > 0
+        if not waits:
+            _LOG.error("a batch of %d failed", len(seats), exc_info=error)
+            self._require_devices()
+        if waits or len(seats) > 1:
             for seat in seats:
-                seat.is_alone = True
+                seat.is_alone = seat.is_alone or not waits
                 seat.again(self.pair.tokenizer)
-            with self._changed:
-                self._line.extendleft(reversed(seats))
+            self._line.put_back(seats)
             return
         known = error if isinstance(error, MtadError) else None
         failure = known or ModelFailedError(f"the model failed: {first_line(error)}")
         for seat in seats:
             self._end(seat, Failed(failure), "error")
 
+    def _require_devices(self) -> None:
+        """Raise, which ends it all, if an error has left a GPU unable to do anything."""
+        models = [m for m in (self.pair.models.target, self.pair.models.draft) if m is not None]
+        for device in {model.device for model in models}:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+
     def _fail_all(self, error: MtadError, outcome: Outcome) -> None:
-        with self._changed:
-            self._closing_at = min(self._closing_at, time.monotonic())
-            seats = [*self._line, *self._room.clear()]
-            self._line.clear()
-        for seat in seats:
+        """The end of all jobs, wherever they are."""
+        self._line.close()
+        self._line.drop(lambda seat: True)
+        self._room.batches = {}
+        for seat in sorted(self._line.open, key=lambda seat: seat.job.id):
             self._end(seat, Failed(error), outcome)
 
     def _end(self, seat: Seat, update: Update, outcome: Outcome) -> None:
-        """The last word on a job."""
-        seat.job.ended_at = time.monotonic()
-        self._ends.append(seat.job.ended_at)
-        if self._writer and seat.trace_key:
-            self._writer.end(seat.trace_key, outcome)
-        if self._watch:
-            self._watch.ended(seat.job, outcome)
-        self._tell(seat.job, update)
-
-    def _tell(self, job: Job, update: Update) -> None:
-        if job.is_cancelled:
-            return
-        try:
-            job.listener(update)
-        except Exception:
-            _LOG.exception("a listener failed; its text goes on for nobody")
-            job.is_cancelled = True
+        """The last word on a job, if none has been said."""
+        if self._line.end(seat):
+            self._herald.ended(seat, update, outcome)

@@ -21,6 +21,8 @@ from mtad.server.service import Service
 
 _SAME = "top_k min_p presence_penalty frequency_penalty repetition_penalty temperature top_p"
 _MAX_BIASES = 1024
+_MAX_TOLD = 2**18
+"""Log-probabilities, and nodes of trees, of one answer: they are held until they are sent."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def order(service: Service, body: ChatRequest | CompletionRequest, caller: Calle
         for i, ids in enumerate(prompts)
         for j in range(count)
     ]
+    _check_told(service, body, works)
     echoes = [_echo(service, body, prompt) for prompt in given for _ in range(count)]
     return Order(body, tuple(works), sum(map(len, prompts)), tuple(echoes))
 
@@ -150,6 +153,22 @@ def _check_flags(service: Service, body: ChatRequest | CompletionRequest) -> Non
     for fine, param, message in rules:
         if not fine:
             raise ApiError(400, message, param)
+
+
+def _check_told(service: Service, body: Decoding, works: list[Work]) -> None:
+    """Refuse an answer that tells more than a server can hold for all its clients."""
+    method, vocab = works[0].method, service.models.vocab
+    budgets = [work.request.sampling.max_new_tokens for work in works]
+    logprobs = 0 if works[0].num_logprobs is None else sum(budgets) * (works[0].num_logprobs + 1)
+    nodes = sum(method.num_nodes(vocab, budget) * budget for budget in budgets) if body.trace else 0
+    for param, what, told in (("logprobs", "values", logprobs), ("trace", "nodes", nodes)):
+        if told > _MAX_TOLD:
+            raise ApiError(
+                400,
+                f"{param} of {len(works)} choices may come to {told} {what}; at most {_MAX_TOLD} "
+                f"are told: lower {_budget(body)[0]} or n, or send fewer prompts",
+                param,
+            )
 
 
 def _prompts(body: ChatRequest | CompletionRequest) -> list[Any]:
