@@ -7,6 +7,7 @@ former because an argmax forgives, the latter because they attend to nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -271,9 +272,10 @@ def test_a_forward_reads_whole_buckets(monkeypatch, target):
     lm = prefilled(target, PROMPTS, room=100)
     for widths, keys in [((1,), 16), ((2, 2), 16), ((3, 3), 24)]:
         sizes = []
-        monkeypatch.setattr(
-            lm, "_masks", lambda seen, *rest, sizes=sizes: sizes.append(seen) or seen[:, None]
+        spy = SimpleNamespace(
+            masks=lambda seen, *_, sizes=sizes: sizes.append(seen) or seen[:, None]
         )
+        monkeypatch.setattr(lm, "_pattern", spy)
         with torch.inference_mode():
             lm.forward(random_tree(PROMPTS, widths, seed=0))
         assert sizes[0].shape[2] == keys

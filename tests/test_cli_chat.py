@@ -425,11 +425,8 @@ class Terminal:
         env = os.environ | {"TERM": "xterm", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
             [*MAIN, "chat", *MODELS, *flags],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
             env=env | environment,
-            start_new_session=True,
+            preexec_fn=lambda: os.login_tty(slave),  # its own terminal, so that Ctrl-C is a signal
         )
         os.close(slave)
         self.output = ""
@@ -470,9 +467,13 @@ def test_a_terminal_has_colours_figures_and_line_editing(tmp_path: Path) -> None
         assert terminal.text.count("mean acceptance length (block efficiency)") == 1
         terminal.type("/history\n")
         terminal.wait_for("user: the cat")
-        terminal.type("half a line\x03")
+        terminal.type("half a line")
+        terminal.wait_for("half a line")
+        prompts = terminal.output.count("> ")
+        terminal.type("\x03")
+        terminal.wait_for("> ", prompts + 1)
         terminal.type("/colour off\n")
-        terminal.wait_for("colour off")
+        terminal.wait_for("> ", prompts + 2)
         terminal.type("\x04")
         assert terminal.process.wait(60) == 0
     (kept,) = tmp_path.rglob("chat_lines")

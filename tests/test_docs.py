@@ -9,12 +9,15 @@ import shutil
 import sys
 import types
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import openai
 import pytest
 from saved_pair import folder
+from serving import real_server
 from typer.testing import CliRunner
 
 from mtad.cli import app
@@ -77,9 +80,28 @@ def test_python_runs(page: Path, shell_folder: Path, monkeypatch: pytest.MonkeyP
     """The snippets of a page run one after the other in one namespace."""
     module = types.ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", module)
-    for snippet in snippets(page, "python"):
-        source = "\n" * (snippet.line - 1) + snippet.code
-        exec(compile(source, str(page), "exec", dont_inherit=True), vars(module))
+    with served(page, monkeypatch):
+        for snippet in snippets(page, "python"):
+            source = "\n" * (snippet.line - 1) + snippet.code
+            exec(compile(source, str(page), "exec", dont_inherit=True), vars(module))
+
+
+@contextmanager
+def served(page: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A server for the snippets of the page about it, in place of the one on port 8000."""
+    if page.name != "server.md":
+        yield
+        return
+    with real_server() as server, ExitStack() as clients:
+
+        def client(base_url: str, api_key: str) -> openai.OpenAI:
+            assert base_url == "http://127.0.0.1:8000/v1"
+            made = real(base_url=f"{server.url}/v1", api_key=api_key)
+            return clients.enter_context(made)
+
+        real = openai.OpenAI
+        monkeypatch.setattr(openai, "OpenAI", client)
+        yield
 
 
 COMMANDS = [
