@@ -135,6 +135,7 @@ def test_command_works(page: str, command: str, shell_folder: Path) -> None:
             pytest.fail(f"{page} has a command that no test knows: {command}")
 
 
+@pytest.mark.slow
 def test_the_benchmark_commands_work_in_order(shell_folder: Path) -> None:
     """Each needs what the one before it wrote."""
     (shell_folder / "benchmarks").symlink_to(ROOT / "benchmarks")
@@ -225,6 +226,7 @@ def generator() -> types.ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_generated_parts_are_up_to_date() -> None:
     assert [named(path) for path in generator().stale()] == []
 
