@@ -351,7 +351,7 @@ def soak(
     """Many short requests: memory and cache slots are back where they began."""
     with mtad_server() as (url, process):
         work = bodies(requests, max_tokens, _model(url), {"top_k": 10})
-        warm = max(clients, requests // 5)
+        warm = max(clients, requests * 2 // 5)  # by then the iterations are recorded
         asyncio.run(level(url, work[:warm], clients, "warm-up"))
         before = process.memory_info().rss
         figures, _ = asyncio.run(level(url, work, clients))

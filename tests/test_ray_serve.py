@@ -369,7 +369,7 @@ def test_what_a_replica_died_of_is_told_in_one_line() -> None:
 
 def with_ray(test: Any) -> Any:
     """The test, with Ray itself, on two machines within this one."""
-    return pytest.mark.slow(pytest.mark.filterwarnings(*clusters.RAY_WARNINGS)(test))
+    return pytest.mark.ray(pytest.mark.filterwarnings(*clusters.RAY_WARNINGS)(test))
 
 
 KEY = "a-key-of-ann"
