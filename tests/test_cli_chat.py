@@ -447,8 +447,26 @@ class Terminal:
         end = time.monotonic() + 60
         while len(re.findall(pattern, self.output)) < count:
             assert time.monotonic() < end, f"no {pattern!r} in {self.output!r}"
-            if select.select([self.master], [], [], 0.2)[0]:
-                self.output += os.read(self.master, 65536).decode(errors="replace")
+            self._read(0.2)
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C until there is a new prompt.
+
+        While it deals with a key, Python's readline notes the signal and looks at it with the next.
+        """
+        end, prompts = time.monotonic() + 60, self.output.count("> ")
+        while self.output.count("> ") == prompts:
+            assert time.monotonic() < end, f"no new prompt in {self.output!r}"
+            self.type("\x03")
+            while self._read(1.0):
+                pass  # until it waits for a key
+
+    def _read(self, seconds: float) -> bool:
+        """Add what is shown within some seconds; whether there was anything."""
+        ready = bool(select.select([self.master], [], [], seconds)[0])
+        if ready:
+            self.output += os.read(self.master, 65536).decode(errors="replace")
+        return ready
 
     @property
     def text(self) -> str:
@@ -467,6 +485,9 @@ def test_a_terminal_has_colours_figures_and_line_editing(tmp_path: Path) -> None
         assert terminal.text.count("mean acceptance length (block efficiency)") == 1
         terminal.type("/history\n")
         terminal.wait_for("user: the cat")
+        terminal.type("half a line")
+        terminal.wait_for("half a line")
+        terminal.interrupt()
         prompts = terminal.output.count("> ")
         terminal.type("/colour off\n")
         terminal.wait_for("> ", prompts + 1)
