@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from jsonschema import Draft202012Validator
 from schemathesis import GenerationMode
 from schemathesis.core import NOT_SET
+from schemathesis.core.failures import FailureGroup
+from schemathesis.core.transport import Response
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     negative_data_rejection,
@@ -115,6 +117,43 @@ def test_the_description_is_true(description: Any, method: str, path: str) -> No
 def test_the_description_is_true_at_length(description: Any, method: str, path: str) -> None:
     for mode in modes_of(method):
         check(description, method, path, mode, 300 if method == "POST" else 10)
+
+
+STREAMS: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Which dogs are old?"}]}),
+    ("/v1/completions", {"prompt": "def area(r):"}),
+]
+MORE: list[dict[str, Any]] = [
+    {},
+    {"n": 2, "stream_options": {"include_usage": True}},
+    {"return_token_ids": True, "trace": True, "logprobs": 2},
+]
+
+
+@pytest.mark.parametrize("more", MORE, ids=["plain", "usage", "told"])
+@pytest.mark.parametrize(("path", "body"), STREAMS)
+def test_every_event_is_as_described(
+    description: Any, path: str, body: dict[str, Any], more: dict[str, Any]
+) -> None:
+    if "messages" in body and "logprobs" in more:
+        more = more | {"logprobs": True, "top_logprobs": 2}
+    case = description[path]["POST"].Case(
+        body={"model": "demo", "stream": True} | body | more, media_type="application/json"
+    )
+    answer = case.call()
+    assert answer.status_code == 200
+    assert answer.content.endswith(b"data: [DONE]\n\n")
+    case.validate_response(answer, checks=[response_schema_conformance])
+    for told, other in (
+        (b"[DONE]", b"[DANE]"),
+        (b'"choices"', b'"answers"'),
+        (b'"index":0', b'"index":null'),
+    ):
+        assert told in answer.content
+        headers, content = answer.headers, answer.content.replace(told, other)
+        wrong = Response(200, headers, content, answer.request, answer.elapsed, verify=False)
+        with pytest.raises(FailureGroup, match="SSE event"):
+            case.validate_response(wrong, checks=[response_schema_conformance])
 
 
 def test_the_description_names_every_route(served: Served) -> None:

@@ -78,9 +78,7 @@ def documented(
     content = _json_of(reply) if reply else {"text/plain": text}
     if body in _STREAMED:
         whole, chunk = _STREAMED[body]
-        events = f"Events of `{chunk.__name__}`, then `[DONE]`; or an event with an `error`."
-        content = _json_of(whole)
-        content["text/event-stream"] = {"schema": {"type": "string", "description": events}}
+        content = _json_of(whole) | {"text/event-stream": {"schema": _event_of(chunk)}}
     responses[200] = {"description": "The answer.", "content": content}
     extra = {"requestBody": {"required": True, "content": _json_of(body)}} if body else None
     router.add_api_route(path, endpoint, methods=[method], responses=responses, openapi_extra=extra)
@@ -88,6 +86,20 @@ def documented(
 
 def _json_of(model: type[BaseModel]) -> dict[str, Any]:
     return {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}}
+
+
+def _event_of(chunk: type[Reply]) -> dict[str, Any]:
+    """The schema of one event of a stream."""
+    told = [{"$ref": _REF.format(model=model.__name__)} for model in (chunk, ErrorReply)]
+    data = {
+        "description": "A chunk; the last event's is `[DONE]`, or an error.",
+        "type": "string",
+        "anyOf": [
+            {"const": "[DONE]"},
+            {"contentMediaType": "application/json", "contentSchema": {"anyOf": told}},
+        ],
+    }
+    return {"type": "object", "properties": {"data": data}, "required": ["data"]}
 
 
 def describe(app: FastAPI, service: Service, *, has_keys: bool) -> None:
