@@ -150,7 +150,7 @@ def test_wrong_flags_are_refused_before_loading(
 
 def test_a_chat_needs_a_template(monkeypatch: pytest.MonkeyPatch) -> None:
     bare = mtad.ModelPair(pair().models.target, None)
-    monkeypatch.setattr("mtad.cli.generate.load_pair", lambda *_, **__: bare)
+    monkeypatch.setattr("mtad.pair.load_pair", lambda *_, **__: bare)
     result = chat("the cat")
     assert result.exit_code == 1
     assert "needs a tokenizer with a chat template" in result.stderr
@@ -426,10 +426,16 @@ class Terminal:
         self.process = subprocess.Popen(
             [*MAIN, "chat", *MODELS, *flags],
             env=env | environment,
-            preexec_fn=lambda: os.login_tty(slave),  # its own terminal, so that Ctrl-C is a signal
+            preexec_fn=lambda: self._sit_down(slave),
         )
         os.close(slave)
         self.output = ""
+
+    @staticmethod
+    def _sit_down(slave: int) -> None:
+        """Have a terminal of one's own, and let Ctrl-C interrupt, which `... &` takes away."""
+        os.login_tty(slave)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def __enter__(self) -> Terminal:
         return self

@@ -804,7 +804,7 @@ def test_a_signal_lets_running_requests_end_and_takes_no_others() -> None:
         assert server.client.get("/health/ready").status_code == 200
         assert server.ask(prompt=SECRET).status_code == 401
         server.client.headers["Authorization"] = "Bearer right-key-1"
-        answer = server.ask(prompt=SECRET, max_tokens=4, user="me")
+        answer = server.ask(prompt=SECRET, max_tokens=4, ignore_eos=True, user="me")
         assert answer.status_code == 200 and "server" not in answer.headers
         assert server.ask(prompt=SECRET, temperature=SECRET).status_code == 400
         long_head = {"X": "x" * 5000}
