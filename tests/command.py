@@ -26,7 +26,7 @@ def without_loading(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         calls.append({"name": name} | options)
         return pair()
 
-    monkeypatch.setattr("mtad.cli.generate.load_pair", load)
+    monkeypatch.setattr("mtad.pair.load_pair", load)
     return calls
 
 

@@ -110,13 +110,13 @@ class FakeScheduler:
                     TokenLogprobs(t, -0.5, _TOP[: work.num_logprobs]) for t in chunk.block.token_ids
                 ]
                 yield Piece(
-                    "" if chunk.completion else chunk.text,
+                    chunk.text,
                     chunk.block,
                     () if work.num_logprobs is None else tuple(told),
                     {"position": 0, "tokens": list(chunk.block.token_ids)} if work.traced else None,
                 )
             if chunk.completion:
-                yield Done(chunk.completion, chunk.text, 0.0)
+                yield Done(chunk.completion, 0.0)
 
 
 _TOP = ((5, -0.25), (6, -1.5), (7, float("-inf")))

@@ -14,6 +14,7 @@ import clusters
 import pytest
 from clusters import pull_the_plug, two_machines
 from command import refused
+from test_bench_run import BASE
 
 from mtad.bench import run as run_module
 from mtad.bench.files import read_conditions, read_samples
@@ -29,18 +30,7 @@ from mtad.bench.sample import Sample
 from mtad.errors import DataError, MtadError
 from mtad.pair import ModelPair, load_pair
 
-TABLE: dict[str, Any] = {
-    "name": "tiny",
-    "pair": {"dtype": "float32"},
-    "run": {"seeds": 2, "num_test": 3, "max_new_tokens": 12, "num_threads": 1},
-    "sampling": {"temperature": 1.0, "top_k": 10, "top_p": 0.9},
-    "tasks": {"spider": {}},
-    "runs": [
-        {"method": "autoregressive"},
-        {"method": "mtad"},
-        {"name": "greedy", "method": "autoregressive", "sampling": {"temperature": 0.0}},
-    ],
-}
+TABLE = BASE | {"run": {"seeds": 2, "num_test": 3, "max_new_tokens": 12, "num_threads": 1}}
 
 
 def recipe(**changes: Any) -> Recipe:

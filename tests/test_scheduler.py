@@ -73,7 +73,7 @@ class Heard:
         pieces = [u for u in self.updates if isinstance(u, Piece)]
         ids = [token for piece in pieces for token in piece.block.token_ids]
         assert ids == self.last.completion.token_ids
-        assert "".join(p.text for p in pieces) + self.last.text == self.last.completion.text
+        assert "".join(p.text for p in pieces) == self.last.completion.text
         return ids
 
     @property

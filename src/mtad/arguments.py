@@ -12,11 +12,11 @@ import secrets
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from mtad import methods
 from mtad.method import Method
@@ -24,6 +24,7 @@ from mtad.methods.mtad import MTAD
 from mtad.sampling import SamplingParams
 from mtad.text import Array
 
+T = TypeVar("T")
 Seed: TypeAlias = int | Sequence[int] | Array | None
 """One for all prompts, one per prompt, or None for random ones."""
 
@@ -76,9 +77,17 @@ def read_config(path: Path) -> MethodConfig:
     Raises:
         ValueError: it is missing or no TOML, or has an unknown key or a wrong value.
     """
+    return from_toml(path, _config)
+
+
+def from_toml(path: Path, read: Callable[[dict[str, Any]], T]) -> T:
+    """What `read` makes of the table in a TOML file.
+
+    Raises:
+        ValueError: the file is missing or no TOML, or `read` says so; the message names it.
+    """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-        return _config(table)
+        return read(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeError) as error:
@@ -256,7 +265,7 @@ def jsonable(value: Any) -> Any:
     """The same value for JSON, which has neither infinity nor NaN: they become text."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(k): jsonable(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [jsonable(v) for v in value]

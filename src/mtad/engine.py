@@ -127,10 +127,7 @@ class Session:
         """Let the requests that have been read run along with the others."""
         for lm in self.lms:
             lm.seat()
-        running, device = (
-            [*map(self.requests.__getitem__, self.rows), *requests],
-            self.target.device,
-        )
+        device, running = self.target.device, [self.requests[i] for i in self.rows] + requests
         fresh, seeds = prefix_of(requests, device), seeds_of(requests, device)
         self.prefix = self.prefix.join(fresh) if self.rows else fresh
         self.seeds = torch.cat([self.seeds, seeds]) if self.rows else seeds

@@ -6,6 +6,7 @@ pair.generate(["def area(r):"], method=mtad.MTAD(accept_threshold=0.5), seed=0)[
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -186,9 +187,10 @@ class ModelPair:
         self, trace: TraceWriter, session: Session, start: int, requests: Sequence[Request]
     ) -> SessionTrace:
         texts = [(f"prompt {i}", request) for i, request in enumerate(requests, start)]
-        return SessionTrace(trace, session, texts, self._text_of)
+        return SessionTrace(trace, session, texts, self.text_of)
 
-    def _text_of(self, token: int) -> str:
+    def text_of(self, token: int) -> str:
+        """The text of a token on its own; empty where there is no tokenizer."""
         return str(self.tokenizer.decode([token])) if self.tokenizer else ""
 
     def _guard(self, guard: bool | None) -> bool | None:
@@ -263,3 +265,17 @@ def load_pair(
     if options.get("dtype", "auto") == "auto" and not torch.cuda.is_available():
         options["draft_dtype"] = options.get("draft_dtype") or "float32"  # quicker where so small
     return ModelPair.of(load_models(demo.TARGET_PATH, demo.DRAFT_PATH, **options))
+
+
+def open_pair(target: str | None, draft: str | None, **placement: Any) -> ModelPair:
+    """The pair for a program of its own: that of these names, the embedded one without a target.
+
+    Args:
+        target, draft, placement: as in `load_pair`.
+    """
+    quiet()
+    if target is not None:
+        return load_pair(target=target, draft=draft, **placement)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)  # models this small lose time to the handing-over of work
+    return load_pair("demo", **placement)

@@ -14,7 +14,6 @@ import json
 import logging
 import math
 import os
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -25,6 +24,8 @@ from typing import Any, BinaryIO
 from torch import Tensor
 
 from mtad import methods
+from mtad.appending import cut_half_line, lock
+from mtad.arguments import jsonable
 from mtad.engine import Session
 from mtad.errors import DataError
 from mtad.method import Method
@@ -69,9 +70,9 @@ class TraceWriter:
         self.error: str | None = None
         self._lock = threading.Lock()
         self._numbers: dict[str, int] = {}
-        self._file = _locked(path)
+        self._file = _open(path)
         try:
-            _cut_half_line(self._file)
+            cut_half_line(self._file)
             is_new = _is_new(self._file, path, header)
         except BaseException:
             self._file.close()
@@ -200,16 +201,7 @@ def method_line(method: Method) -> dict[str, Any]:
 
 
 def _options(value: Any) -> dict[str, Any]:
-    return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-
-
-def _plain(value: Any) -> Any:
-    """The same value for JSON: infinite numbers as text, mappings with text keys."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+    return {field.name: jsonable(getattr(value, field.name)) for field in fields(value)}
 
 
 def _decision(one: Observation) -> dict[str, Any]:
@@ -245,36 +237,11 @@ def _laws(one: Observation) -> dict[str, Any]:
     return {"width": one.warp.width, "logits": pack(logits[0]), "draft": laws}
 
 
-def _locked(path: Path) -> BinaryIO:
-    """The file, open at its end and for this program alone; Windows has no such lock."""
+def _open(path: Path) -> BinaryIO:
+    """The file, at its end and for this program alone."""
     stream = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed by the writer
-    if sys.platform == "win32":
-        return stream
-    import fcntl
-
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        stream.close()
-        raise DataError(
-            f"another program is writing to {path}; wait for it, or give another file"
-        ) from error
+    lock(stream, path, "wait for it, or give another file")
     return stream
-
-
-def _cut_half_line(stream: BinaryIO) -> None:
-    """Take away what comes after the last line end."""
-    size = stream.seek(0, os.SEEK_END)
-    end = size
-    while end > 0:
-        start = max(0, end - 65536)
-        stream.seek(start)
-        at = stream.read(end - start).rfind(b"\n")
-        end = start if at < 0 else start + at + 1
-        if at >= 0:
-            break
-    if end < size:
-        stream.truncate(end)
 
 
 def _is_new(stream: BinaryIO, path: Path, header: TraceHeader) -> bool:

@@ -16,12 +16,12 @@ from __future__ import annotations
 import json
 import lzma
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from mtad.appending import cut_half_line, lock
 from mtad.bench.sample import Sample, Scored
 from mtad.errors import DataError
 
@@ -136,8 +136,8 @@ class Rows:
         if path.with_name(path.name + ".xz").exists():
             raise DataError(f"{path.name} is packed; unpack it first: xz -d {path}.xz")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = _locked(path)
-        _cut_half_line(self._stream)
+        self._stream = _open(path)
+        cut_half_line(self._stream)
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows; they are on the disk when this returns."""
@@ -147,7 +147,7 @@ class Rows:
         """Write these rows in the place of all that are there, or leave those if it is killed."""
         part = self.path.with_name(self.path.name + ".part")
         part.unlink(missing_ok=True)
-        stream = _locked(part)
+        stream = _open(part)
         _write(stream, rows)
         part.replace(self.path)
         self._stream.close()
@@ -167,18 +167,10 @@ class Rows:
         self._stream.close()
 
 
-def _locked(path: Path) -> BinaryIO:
-    """The file, open at its end and for this program alone; Windows has no such lock."""
+def _open(path: Path) -> BinaryIO:
+    """The file, at its end and for this program alone."""
     stream = path.open("a+b")
-    if sys.platform == "win32":
-        return stream
-    import fcntl
-
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        stream.close()
-        raise DataError(f"another program is writing to {path}; wait for it") from error
+    lock(stream, path, "wait for it")
     return stream
 
 
@@ -187,19 +179,3 @@ def _write(stream: BinaryIO, rows: Iterable[Mapping[str, Any]]) -> None:
     stream.write("".join(line + "\n" for line in lines).encode())
     stream.flush()
     os.fsync(stream.fileno())
-
-
-def _cut_half_line(stream: BinaryIO) -> None:
-    """Take away what comes after the last line end."""
-    size = stream.seek(0, os.SEEK_END)
-    end = size
-    while end > 0:
-        start = max(0, end - 65536)
-        stream.seek(start)
-        at = stream.read(end - start).rfind(b"\n")
-        if at >= 0:
-            end = start + at + 1
-            break
-        end = start
-    if end < size:
-        stream.truncate(end)

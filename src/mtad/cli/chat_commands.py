@@ -12,21 +12,13 @@ from mtad.arguments import describe, option_types
 from mtad.cli import view
 from mtad.cli.conversation import STOPPED, Conversation
 from mtad.cli.options import parse
+from mtad.cli.settings import SAMPLING_FLAGS
 from mtad.cli.talk import Talk, is_terminal
 from mtad.sampling import SamplingParams
 from mtad.stats import total
 
 THRESHOLD = "accept_threshold"
-SAMPLING = (
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repetition_penalty",
-    "frequency_penalty",
-    "presence_penalty",
-    "max_new_tokens",
-)
+SAMPLING = tuple(name for name in SAMPLING_FLAGS if name != "min_new_tokens")
 
 
 class Leave(Exception):

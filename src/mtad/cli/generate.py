@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import secrets
 import sys
 import time
@@ -13,7 +12,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import typer
 from rich.console import Console
 
@@ -23,9 +21,8 @@ from mtad.cli.blocks import BlockPainter
 from mtad.cli.options import make_method
 from mtad.cli.settings import Settings
 from mtad.errors import PromptError
-from mtad.load import quiet
 from mtad.method import Method
-from mtad.pair import Chunk, Completion, ModelPair, load_pair
+from mtad.pair import Chunk, Completion, ModelPair, open_pair
 from mtad.parallel import one_voice
 from mtad.sampling import SamplingParams
 from mtad.stats import Stats
@@ -63,12 +60,7 @@ def _require_own(settings: Settings) -> None:
 
 def load(settings: Settings) -> ModelPair:
     """The models that the settings name, the embedded pair if none."""
-    quiet()
-    if settings.target_model is None:
-        if "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(1)  # models this small lose time to the handing-over of work
-        return load_pair("demo", **settings.placement)
-    return load_pair(target=settings.target_model, draft=settings.draft_model, **settings.placement)
+    return open_pair(settings.target_model, settings.draft_model, **settings.placement)
 
 
 def new_seed(seed: int | None) -> int:
@@ -153,11 +145,12 @@ def _stream(chunks: Iterator[Chunk], painter: BlockPainter | None) -> Completion
             if chunk.block:
                 so_far.add(chunk.block)
             so_far.decode_s = time.perf_counter() - started
-            screen.add(_pieces(chunk, painter), view.figures(so_far))
+            screen.add(pieces(chunk, painter), view.figures(so_far))
     return _completion(seen)
 
 
-def _pieces(chunk: Chunk, painter: BlockPainter | None) -> view.Pieces:
+def pieces(chunk: Chunk, painter: BlockPainter | None) -> view.Pieces:
+    """A chunk's text as it is shown, painted by origin if there is a painter."""
     if painter is None:
         return [(chunk.text, "")]
     if chunk.block:

@@ -222,7 +222,7 @@ class Settings:
     @property
     def sampling(self) -> dict[str, Any]:
         """Fields of `SamplingParams`."""
-        chosen: dict[str, Any] = {name: getattr(self, name) for name in _SAMPLING}
+        chosen: dict[str, Any] = {name: getattr(self, name) for name in SAMPLING_FLAGS}
         if self.logit_bias:
             chosen["logit_bias"] = dict(map(_bias, self.logit_bias))
         if self.suppress_token:
@@ -260,7 +260,7 @@ class Settings:
         return {name: getattr(self, name) for name in names} | plan
 
 
-_SAMPLING = (
+SAMPLING_FLAGS = (
     "temperature",
     "top_k",
     "top_p",

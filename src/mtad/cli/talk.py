@@ -17,7 +17,7 @@ from mtad.cli import view
 from mtad.cli.blocks import BlockPainter
 from mtad.cli.chat_settings import ChatSettings
 from mtad.cli.conversation import Conversation
-from mtad.cli.generate import new_seed
+from mtad.cli.generate import new_seed, pieces
 from mtad.cli.options import make_method
 from mtad.completion import Chunk
 from mtad.errors import ContextLengthError
@@ -119,7 +119,7 @@ class Talk:
             try:
                 for chunk in chunks:
                     said.take(chunk, time.perf_counter() - started)
-                    screen.add(_painted(chunk, painter), view.figures(said.stats))
+                    screen.add(pieces(chunk, painter), view.figures(said.stats))
                     if is_interrupted() and chunk.completion is None:
                         return True
             except KeyboardInterrupt:
@@ -161,14 +161,6 @@ class _Said:
         self.stats.decode_s = seconds
         if chunk.completion is not None:
             self.stats = chunk.completion.stats
-
-
-def _painted(chunk: Chunk, painter: BlockPainter | None) -> view.Pieces:
-    if painter is None:
-        return [(chunk.text, "")]
-    if chunk.block:
-        painter.add(chunk.block)
-    return painter.take(len(chunk.text))
 
 
 @contextmanager

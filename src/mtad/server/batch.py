@@ -161,7 +161,7 @@ class Batch:
         if work.num_logprobs is not None:
             logprobs = token_logprobs(seen, row, block, work.num_logprobs)
         if work.traced or seat.trace_key:
-            record = record_of(seen, row, block, self._text_of, self.session.method)
+            record = record_of(seen, row, block, self.pair.text_of, self.session.method)
         if self.writer and seat.trace_key and record:
             self.writer.iteration(seat.trace_key, record, seen, row, self.session.method)
         return Piece(text, block, logprobs, record if work.traced else None)
@@ -170,8 +170,4 @@ class Batch:
         """The last update of a job that is finished."""
         job = seat.job
         queue_s = (job.admitted_at or job.arrived_at) - job.arrived_at
-        return Done(seat.running.completion(), "", queue_s)
-
-    def _text_of(self, token: int) -> str:
-        tokenizer: Any = self.pair.tokenizer
-        return str(tokenizer.decode([token])) if tokenizer else ""
+        return Done(seat.running.completion(), queue_s)

@@ -77,7 +77,7 @@ class Piece:
     """What one iteration added to a text.
 
     Attributes:
-        text: new text; what a stop string could still cut off is held back.
+        text: new text; what a stop string could still cut off is held back until the last piece.
         block: the tokens, and how many of them are accepted drafts.
         logprobs: one per token of the block, if they were asked for.
         trace: the iteration in full, if that was asked for; see `mtad.trace.record_of`.
@@ -95,12 +95,10 @@ class Done:
 
     Attributes:
         completion: the whole.
-        text: what was held back until now.
         queue_s: seconds in the queue.
     """
 
     completion: Completion
-    text: str
     queue_s: float
 
 

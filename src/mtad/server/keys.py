@@ -10,9 +10,11 @@ import hmac
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from mtad.server.settings import ServerSettings
 
 VARIABLE = "MTAD_API_KEYS"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -62,6 +64,23 @@ def read_keys(path: Path | None, environment: Mapping[str, str] = os.environ) ->
     lines = _lines(path)
     owners = _owners(((f"{path}, line {number}", line) for number, line in lines), owners)
     return Keys(owners, _warnings(path))
+
+
+def find_keys(settings: ServerSettings, say: Callable[[str], None]) -> Keys:
+    """The keys of a server that begins; what its operator should know of them is said.
+
+    Raises:
+        ValueError: as `read_keys`.
+    """
+    keys = read_keys(settings.api_key_file)
+    for warning in keys.warnings:
+        say(f"Warning: {warning}")
+    if not settings.is_local and not keys:
+        say(
+            f"Warning: everyone who can reach {settings.host} may use this server; give "
+            f"--api-key-file or {VARIABLE}"
+        )
+    return keys
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:

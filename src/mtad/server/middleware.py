@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mtad.server.bodies import BodyGuard
 from mtad.server.keys import Keys
 from mtad.server.origins import OriginGuard
+from mtad.server.page import SAFE
 from mtad.server.refusal import Refusal, header
 from mtad.server.settings import ServerSettings
 
@@ -29,15 +30,9 @@ OPEN_FOLDERS = ("/health/", "/page/")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _SAFETY = (
-    (
-        b"content-security-policy",
-        b"default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-        b"object-src 'none'",
-    ),
+    *((name.lower().encode(), value.encode()) for name, value in SAFE.items()),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
 )
 

@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,9 +20,9 @@ from typing import Any
 
 from mtad.bench.ray_cluster import ClusterError, connected, find_ray
 from mtad.errors import first_line
-from mtad.server.keys import VARIABLE, Keys, read_keys
+from mtad.server.keys import Keys, find_keys
 from mtad.server.replica import POST_S, Ingress, SharedBoard
-from mtad.server.run import FLUSH_S, listen
+from mtad.server.run import FLUSH_S, listen, say
 from mtad.server.service import served_name
 from mtad.server.settings import ServerSettings
 
@@ -85,14 +84,7 @@ def serve_on_ray(settings: ServerSettings, fleet: Fleet, address: str | None = N
         AddressError: the port is taken, or the host is none of this machine's.
         ValueError, MtadError: the keys, or the models of a replica, are not as they must be.
     """
-    keys = read_keys(settings.api_key_file)
-    for warning in keys.warnings:
-        _say(f"Warning: {warning}")
-    if not settings.is_local and not keys:
-        _say(
-            f"Warning: everyone who can reach {settings.host} may use this server; give "
-            f"--api-key-file or {VARIABLE}"
-        )
+    keys = find_keys(settings, say)
     with connected(address), deployed(settings, fleet, keys) as url:
         print(f"mtad serves {served_name(settings)} on {url}", flush=True)
         _wait_for_signal()
@@ -104,9 +96,9 @@ def _wait_for_signal() -> None:
 
     def stop(number: int, frame: FrameType | None) -> None:
         if asked.is_set():
-            _say("stopped at once")
+            say("stopped at once")
             os._exit(0)
-        _say("shutting down; a second signal stops at once")
+        say("shutting down; a second signal stops at once")
         asked.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -214,7 +206,7 @@ def _drain(ray: Any, serve: Any, board: Any) -> None:
         ray.get(board.close.remote())
         time.sleep(1.5 * POST_S)  # every replica has asked by now
     except ray.exceptions.RayError as error:
-        _say(f"Warning: the replicas could not be told to finish: {first_line(error)}")
+        say(f"Warning: the replicas could not be told to finish: {first_line(error)}")
     while NAME in serve.status().applications:
         with suppress(TimeoutError):  # it waits for a minute at most
             serve.delete(NAME)
@@ -234,7 +226,3 @@ def _free_port(settings: ServerSettings) -> int:
     """
     with closing(listen(settings.host, settings.port)) as sock:
         return int(sock.getsockname()[1])
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

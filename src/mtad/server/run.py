@@ -20,13 +20,13 @@ from starlette.types import ASGIApp
 from mtad.bench.meter import Meter, find_meter
 from mtad.engine import Block
 from mtad.errors import MtadError
-from mtad.load import Models, quiet
-from mtad.pair import ModelPair, load_pair
+from mtad.load import Models
+from mtad.pair import ModelPair, open_pair
 from mtad.server.app import create_app
 from mtad.server.connection import connection_class
 from mtad.server.energy import EnergyLedger
 from mtad.server.jobs import Job
-from mtad.server.keys import VARIABLE, Keys, read_keys
+from mtad.server.keys import Keys, find_keys
 from mtad.server.logs import Journal, Log, RequestLog, TextOf, catch_records
 from mtad.server.metrics import Metrics
 from mtad.server.scheduler import Limits, Scheduler
@@ -116,12 +116,7 @@ def load(settings: ServerSettings) -> ModelPair:
         raise ValueError(
             f"{method.name} needs a draft model; give --draft-model, or a --method without one"
         )
-    quiet()
-    if settings.target_model is None:
-        if "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(1)  # models this small lose time to the handing-over of work
-        return load_pair("demo", **settings.placement)
-    return load_pair(target=settings.target_model, draft=settings.draft_model, **settings.placement)
+    return open_pair(settings.target_model, settings.draft_model, **settings.placement)
 
 
 def assemble(
@@ -185,14 +180,7 @@ def serve(settings: ServerSettings) -> None:
         AddressError: the port is taken, or the host is none of this machine's.
         ValueError, MtadError: keys, models or the trace file are not as they must be.
     """
-    keys = read_keys(settings.api_key_file)
-    for warning in keys.warnings:
-        _say(f"Warning: {warning}")
-    if not settings.is_local and not keys:
-        _say(
-            f"Warning: everyone who can reach {settings.host} may use this server; give "
-            f"--api-key-file or {VARIABLE}"
-        )
+    keys = find_keys(settings, say)
     with contextlib.closing(listen(settings.host, settings.port)) as sock:
         catch_records(Log(settings.log_format), settings.log_prompts)
         served = assemble(load(settings), settings, keys=keys)
@@ -279,7 +267,7 @@ class _Server(uvicorn.Server):
         """A signal came."""
         self._num_signals += 1
         if self._num_signals == 1:
-            _say("shutting down; a second signal stops at once")
+            say("shutting down; a second signal stops at once")
         drain_s = self._settings.shutdown_s if self._num_signals == 1 else 0.0
         threading.Thread(target=self._close, args=(drain_s,), daemon=True).start()
         if self._num_signals > 1:
@@ -294,5 +282,6 @@ class _Server(uvicorn.Server):
             self.should_exit = True
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell the operator."""
     print(text, file=sys.stderr, flush=True)

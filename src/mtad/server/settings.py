@@ -6,7 +6,6 @@ Knows no HTTP, no model and no command line.
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -15,7 +14,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from mtad import methods
-from mtad.arguments import method_from, option_types, typed
+from mtad.arguments import from_toml, method_from, option_types, typed
 from mtad.load import DTYPES
 from mtad.method import Method
 from mtad.methods.mtad import MTAD
@@ -212,14 +211,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: it is missing or no TOML, or has an unknown key or a value of a wrong type.
     """
-    try:
-        return _settings(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeError) as error:
-        raise ValueError(f"{path} is not TOML: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    return from_toml(path, _settings)
 
 
 def _settings(table: Mapping[str, Any]) -> dict[str, Any]:

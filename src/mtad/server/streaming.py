@@ -88,7 +88,7 @@ class _Stream:
         """The chunks of what is new of a choice."""
         self.answer.take(index, update)
         if isinstance(update, Done):
-            yield from self._end(index, update)
+            yield self._end(index)
             return
         told = self.answer.order.works[index].num_logprobs is not None
         part = Part(
@@ -105,14 +105,11 @@ class _Stream:
         if part.text or part.logprobs or part.token_ids or more:
             yield self._chunk([self.answer.form.delta(index, part)], **more)
 
-    def _end(self, index: int, update: Done) -> Iterator[Chunk]:
-        """What was held back, then the reason; the stream's last chunk tells the figures."""
-        form = self.answer.form
-        if update.text:
-            yield self._chunk([form.delta(index, Part(text=update.text))])
-        end = form.delta(index, Part(reason=self.answer.results[index].reason))
+    def _end(self, index: int) -> Chunk:
+        """The reason; the stream's last chunk tells the figures."""
+        end = self.answer.form.delta(index, Part(reason=self.answer.results[index].reason))
         is_last = all(result.completion is not None for result in self.answer.results)
-        yield self.last([end]) if is_last and not self.tells_usage else self._chunk([end])
+        return self.last([end]) if is_last and not self.tells_usage else self._chunk([end])
 
     def last(self, deltas: list[Any], usage: Any = None) -> Chunk:
         """The chunk that tells the figures."""

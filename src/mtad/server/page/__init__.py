@@ -12,10 +12,7 @@ from typing import Final
 
 from fastapi import FastAPI, HTTPException, Request, Response
 
-__all__ = ["PAGE_PATHS", "mount"]
-
-PAGE_PATHS: Final = ("/", "/page/")
-"""Where the page lives. Its files are the same for everybody: no key is needed to read them."""
+__all__ = ["SAFE", "mount"]
 
 _FOLDER: Final = Path(__file__).parent
 _TYPES: Final = {
@@ -24,8 +21,7 @@ _TYPES: Final = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-_HEADERS: Final = {
-    "Cache-Control": "no-cache",
+SAFE: Final = {
     # whatever a model writes: the browser runs and fetches only what came with the page
     "Content-Security-Policy": (
         "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -34,6 +30,7 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+"""Headers that keep a browser careful, with the page and with every other answer."""
 
 
 def mount(app: FastAPI) -> None:
@@ -54,7 +51,11 @@ def mount(app: FastAPI) -> None:
 
 def _answer(request: Request, path: Path) -> Response:
     content = path.read_bytes()
-    headers = {**_HEADERS, "ETag": f'"{hashlib.sha256(content).hexdigest()[:16]}"'}
+    headers = {
+        **SAFE,
+        "Cache-Control": "no-cache",
+        "ETag": f'"{hashlib.sha256(content).hexdigest()[:16]}"',
+    }
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
     return Response(content, headers=headers, media_type=_TYPES[path.suffix])
