@@ -96,6 +96,9 @@ class Story:
 
     def iterated(self, blocks: list[Any], seconds: float) -> None:
         assert seconds > 0
+        self.saw(blocks)
+
+    def saw(self, blocks: list[Any]) -> None:
         self.iterations.append([job.id for job, _ in blocks])
         for job, block in blocks:
             self.num_tokens[job.id] += len(block.token_ids)
@@ -284,16 +287,24 @@ def test_the_time_to_try_again_follows_from_how_long_texts_took():
     assert caught.value.retry_after_s == pytest.approx(10 * 3 / 2, rel=0.1)
 
 
-def test_a_long_prompt_does_not_stall_the_others(serve, story, monkeypatch):
+@pytest.mark.parametrize("seconds", [0.0, 1e6], ids=["short", "long"])
+def test_a_turn_reads_for_as_long_as_it_iterates(serve, story, monkeypatch, seconds):
+    step = Batch.step
     monkeypatch.setattr(mtad.lm, "PREFILL_TOKENS", {"cpu": 16})
     monkeypatch.setattr("mtad.server.room.PREFILL_TOKENS", {"cpu": 16})
+    monkeypatch.setattr(Batch, "step", lambda batch: (step(batch)[0], seconds))
+    monkeypatch.setattr(Story, "iterated", lambda story, blocks, _: story.saw(blocks))
     scheduler = serve()
     jobs, heard = send(
         scheduler, work([1], Autoregressive(), 40), work([5] * 320, Autoregressive(), 4)
     )
     assert [len(one.token_ids) for one in heard] == [40, 4]
     alone = [ids for ids in story.iterations if ids == [jobs[0].id]]
-    assert len(alone) >= 320 // 16, "an iteration for the one after each chunk for the other"
+    if seconds:
+        assert len(alone) <= 40 - 4 + 1, "all of the prompt was read after the first iteration"
+        assert len(story.iterations[1]) == 2
+    else:
+        assert len(alone) >= 320 // 16, "an iteration for the one after each chunk for the other"
 
 
 # ---------------------------------------------------------------- ends

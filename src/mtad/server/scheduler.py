@@ -5,7 +5,10 @@ Jobs wait in one line. A turn of the thread
 1. drops the jobs that were cancelled or are too late,
 2. takes jobs from the head of the line, in order of arrival, as long as there are rows and cache
    slots for them; the first one that finds no room keeps all others behind it,
-3. gives each batch a chunk of prompt to read, if it has jobs that join, and one iteration.
+3. gives each batch that has jobs which join a chunk of their prompts to read,
+4. does that again, until it has taken as long as the iterations of the last turn did: those that
+   run wait for others as long as for themselves, and one chunk more,
+5. gives each batch one iteration.
 
 There is a batch per method with its options; within it, sampling settings are each row's own. A
 batch reads the prompts of one group of jobs at a time, and jobs of other methods may pass those
@@ -89,6 +92,7 @@ class Scheduler:
         self._line = Line(self.limits.max_queue, self.limits.max_rows)
         self._thread = threading.Thread(target=self._run, name="mtad scheduler", daemon=True)
         self._turn_began: float | None = None
+        self._pace_s = 0.0
 
     def start(self) -> None:
         """Begin to decode."""
@@ -171,12 +175,24 @@ class Scheduler:
 
     def _turn(self) -> None:
         """One turn, see above."""
+        until = time.monotonic() + self._pace_s
+        while self._read() and time.monotonic() < until:
+            pass
+        self._pace_s = sum(self._iterate(batch) for batch in list(self._room.batches.values()))
+        self._room.tidy()
+
+    def _read(self) -> bool:
+        """Let jobs leave and join, and read a chunk of each batch's prompts; whether any were."""
         self._drop()
         for seats in self._line.take(self._room.choose):
             self._admit(seats)
-        for batch in list(self._room.batches.values()):
-            self._advance(batch)
-        self._room.tidy()
+        reading = [batch for batch in self._room.batches.values() if batch.reading]
+        for batch in reading:
+            try:
+                batch.read()
+            except Exception as error:
+                self._part(self._room.dissolve(batch), error)
+        return bool(reading)
 
     def _drop(self) -> None:
         """End the jobs that nobody waits for and those that took too long."""
@@ -212,19 +228,19 @@ class Scheduler:
         for seat, update in done:
             self._end(seat, update, "length")
 
-    def _advance(self, batch: Batch) -> None:
-        """A chunk of prompt and an iteration for a batch."""
+    def _iterate(self, batch: Batch) -> float:
+        """An iteration for a batch, if it has rows that run; how many seconds it took."""
+        if not batch.session.rows:
+            return 0.0
         try:
-            batch.read()
-            if not batch.session.rows:
-                return
             news, seconds = batch.step()
         except Exception as error:
             self._part(self._room.dissolve(batch), error)
-            return
+            return 0.0
         self._herald.iterated(news, seconds)
         for seat, block, updates in news:
             self._report(seat, block, updates)
+        return seconds
 
     def _report(self, seat: Seat, block: Block, updates: list[Update]) -> None:
         """Tell a listener what an iteration brought."""
