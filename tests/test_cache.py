@@ -29,6 +29,7 @@ from tiny import (
 )
 
 import mtad.lm
+import mtad.shapes
 from mtad.engine import Request, Session, Step
 from mtad.lm import LM, Model
 from mtad.method import Method
@@ -209,7 +210,7 @@ def test_a_long_prompt_never_makes_a_large_mask(num_rows):
     for rows, heads, queries, keys in shapes:
         assert (rows, heads) == (num_rows, 1)
         assert queries <= chunk
-        assert keys <= 4_000 + mtad.lm.BUCKET
+        assert keys <= 4_000 + mtad.shapes.BUCKET
     assert shapes[0] == (num_rows, 1, chunk, chunk)
 
 
@@ -260,15 +261,15 @@ def test_leaving_rows_copies_only_the_rows_that_take_their_places(target):
 def test_the_bucket_does_not_change_the_text(monkeypatch, name, bucket):
     model = tiny_model(name)
     texts = []
-    for size in (bucket, mtad.lm.BUCKET):
-        monkeypatch.setattr(mtad.lm, "BUCKET", size)
+    for size in (bucket, mtad.shapes.BUCKET):
+        monkeypatch.setattr(mtad.shapes, "BUCKET", size)
         params = SamplingParams(max_new_tokens=24, seed=4)
         texts.append(token_ids(model, similar(model), MMTAD(3, 3, 0.3), PROMPTS, params))
     assert texts[0] == texts[1]
 
 
 def test_a_forward_reads_whole_buckets(monkeypatch, target):
-    monkeypatch.setattr(mtad.lm, "BUCKET", 8)
+    monkeypatch.setattr(mtad.shapes, "BUCKET", 8)
     lm = prefilled(target, PROMPTS, room=100)
     for widths, keys in [((1,), 16), ((2, 2), 16), ((3, 3), 24)]:
         sizes = []

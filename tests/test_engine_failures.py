@@ -10,6 +10,7 @@ import torch
 from tiny import PROMPTS, VOCAB, complete, label, token_ids, variants
 
 import mtad.cache
+import mtad.shapes
 from mtad import methods
 from mtad.errors import (
     CacheMemoryError,
@@ -199,7 +200,7 @@ def test_a_failing_allocation_says_the_same(target, monkeypatch):
 
 
 def test_enough_memory_is_enough(target, monkeypatch):
-    needed = 2 * 2 * 1 * mtad.lm.bucket_of(1 + 6 + 1) * 2 * 8 * 4
+    needed = 2 * 2 * 1 * mtad.shapes.bucket_of(1 + 6 + 1) * 2 * 8 * 4
     monkeypatch.setattr(mtad.cache, "free_bytes", lambda device: float(needed))
     assert len(token_ids(target, None, Autoregressive(), [[1]], short(6))[0]) == 6
     monkeypatch.setattr(mtad.cache, "free_bytes", lambda device: needed - 1.0)

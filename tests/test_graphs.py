@@ -20,6 +20,7 @@ from tiny import PROMPTS, VOCAB, label, similar, tiny_model, variants
 import mtad
 import mtad.capture
 import mtad.engine
+import mtad.shapes
 from mtad.capture import CudaBackend
 from mtad.engine import Block, Request, Session
 from mtad.errors import NonFiniteLogitsError
@@ -59,7 +60,7 @@ JOINT = [
 @pytest.fixture(autouse=True)
 def small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Buckets that a short text fills several of."""
-    monkeypatch.setattr(mtad.lm, "BUCKET", BUCKET)
+    monkeypatch.setattr(mtad.shapes, "BUCKET", BUCKET)
 
 
 @cache
@@ -209,7 +210,7 @@ def test_programs_die_with_their_session() -> None:
 
 
 def test_capture_waits_until_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mtad.lm, "BUCKET", 256)
+    monkeypatch.setattr(mtad.shapes, "BUCKET", 256)
     backend, requests = Recorder(), [Request([3, 5], SAMPLED)]
     session = opened(mtad.Autoregressive(), requests, graphs=Graphs(backend, patience=4))
     with torch.inference_mode():

@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM
 from mtad import demo, methods, testing
 from mtad.engine import Request, Session
 from mtad.errors import CheckpointError
-from mtad.lm import bucket_of
 from mtad.memory import Memory, memory_of, require_memory, slot_bytes, weights_bytes
 from mtad.sampling import SamplingParams
+from mtad.shapes import bucket_of
 from mtad.testing import random_llama
 
 PEAK = """

@@ -12,9 +12,9 @@ import torch
 from tiny import PROMPTS, VOCAB, label, similar, tiny_model, variants
 
 import mtad
-from mtad.engine import Block, Request, Session, name_of
+from mtad.engine import Block, Request, Session
 from mtad.graphs import State
-from mtad.method import Method
+from mtad.method import Method, name_of
 from mtad.methods.mtad import MTAD
 from mtad.methods.speculative_sampling import SpeculativeSampling
 from mtad.packed import pack

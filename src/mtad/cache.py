@@ -115,7 +115,7 @@ class SlotLayer(CacheLayerMixin):
         if self.is_initialized:
             self.keys[target], self.values[target] = self.keys[source], self.values[source]
 
-    def wipe_rows(self, rows: list[int]) -> None:
+    def wipe_rows(self, rows: slice) -> None:
         """Set whole rows to 0."""
         if self.is_initialized:
             self.keys[rows], self.values[rows] = 0, 0

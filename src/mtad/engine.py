@@ -9,7 +9,7 @@ tokenizer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 from jaxtyping import Int
@@ -17,18 +17,19 @@ from torch import Tensor
 
 from mtad.capture import OnPhase as OnPhase
 from mtad.graphs import Graphs, State
-from mtad.lm import LM, Model, bucket_of
-from mtad.method import Method, Verdict
+from mtad.lm import LM, Model
+from mtad.method import Method, Verdict, name_of
 from mtad.noise import Noise
 from mtad.prefix import Prefix, select_rows
 from mtad.requests import Request as Request
 from mtad.requests import check_requests as check_requests
 from mtad.requests import prefix_of, seeds_of, size_of
 from mtad.sampling import Warper
+from mtad.shapes import bucket_of, rows_of
 from mtad.step import Block as Block
 from mtad.step import Observation as Observation
 from mtad.step import Step as Step
-from mtad.step import block_tokens, cache_places, failure
+from mtad.step import block_tokens, cache_places, clipped, failure
 from mtad.tapes import Tapes
 from mtad.tree import TokenTree
 
@@ -47,6 +48,7 @@ class Session:
         on_phase: called at the borders of an iteration's phases, to time them.
         graphs: captures the iterations; None for CUDA graphs of its own where the models are on
             one GPU, and none elsewhere.
+        pads: fill the batch up with copies of its first row to one of few numbers of rows.
 
     Attributes:
         rows: the running requests, in the order of the batch.
@@ -63,9 +65,10 @@ class Session:
         vocab: int,
         on_phase: OnPhase | None = None,
         graphs: Graphs | Tapes | None = None,
+        pads: bool = False,
     ) -> None:
         check_requests(target, draft, method, requests, vocab)
-        self.method, self.vocab = method, vocab
+        self.method, self.vocab, self.pads = method, vocab, pads
         self._begin: OnPhase = on_phase or _nothing
         self.observe: Callable[[Observation], None] | None = None
         self.target = LM(target, "target", vocab)
@@ -98,9 +101,10 @@ class Session:
         assert not self._joining, "others are being read"
         indices = list(range(self._num_seen, self._num_seen + len(requests)))
         live = {i: r for i, r in zip(indices, requests, strict=True) if r.num_left > 0}
-        size = size_of(self.method, [*self.requests.values(), *live.values()], self.vocab)
         for lm in self.lms if live else ():
-            lm.reserve(*size)
+            lm.reserve(*self._size_with(live.values()))
+        if self.target.num_rows + len(live) > self.target.max_rows:
+            self._arrange(range(len(self.rows)))  # copies are in the way
         for lm in self.lms if live else ():
             lm.open([r.text_ids for r in live.values()])
         self.requests |= live
@@ -109,9 +113,12 @@ class Session:
 
     def slots_with(self, requests: Sequence[Request]) -> int:
         """Slots that each cache would have, over all its rows, had these requests joined."""
-        rows, capacity = size_of(self.method, [*self.requests.values(), *requests], self.vocab)
-        rows, capacity = self.target.grown(rows, capacity)
+        rows, capacity = self.target.grown(*self._size_with(requests))
         return rows * capacity
+
+    def _size_with(self, requests: Collection[Request]) -> tuple[int, int]:
+        """Rows and slots per row that the caches need with these requests."""
+        return size_of(self.method, [*self.requests.values(), *requests], self.vocab, self.pads)
 
     def read(self) -> bool:
         """Read a chunk of the texts that are joining; false once there is nothing to be read."""
@@ -125,6 +132,7 @@ class Session:
 
     def _seat(self, requests: list[Request]) -> None:
         """Let the requests that have been read run along with the others."""
+        self._arrange(range(len(self.rows)))
         for lm in self.lms:
             lm.seat()
         device, running = self.target.device, [self.requests[i] for i in self.rows] + requests
@@ -139,6 +147,7 @@ class Session:
         self.room = self.method.num_nodes(self.vocab, horizon)
         bound = horizon if self.method.drafter == "target" else bucket_of(horizon)
         self.prefix = self.prefix.within(bound)
+        self._fill(range(len(self.rows)))
         self._look_ahead()
 
     def run(self) -> Iterator[Step]:
@@ -151,8 +160,9 @@ class Session:
     def step(self) -> Step:
         """One iteration of the method for every running row."""
         committed = self._iterated().tolist()
-        blocks = [self._clip(row, values) for row, values in enumerate(committed)]
-        self._wipe([row for row, b in enumerate(blocks) if b.error])
+        if any(copy != committed[0] for copy in committed[len(self.rows) :]):
+            self._fill(range(len(self.rows)))  # another place in a batch may round otherwise
+        blocks = [self._clip(row, committed[row]) for row in range(len(self.rows))]
         self._leave([row for row, b in enumerate(blocks) if b.finish_reason])
         self._look_ahead()
         self._begin("end")
@@ -198,18 +208,12 @@ class Session:
         self.prefix = self.prefix.append(block, verdict.num_accepted + 1)
         for lm in self.lms:
             lm.commit(cache_places(tree, verdict.path, lm is not self.target), verdict.num_accepted)
-        alive = tree.alive[:, 1:]
-        depth = torch.where(alive, tree.depths[1:], 0).amax(1) if tree.depth else alive.sum(1)
         bad = [lm.bad_position.to(block.device) for lm in self.lms]
-        columns = [verdict.num_accepted, alive.sum(1), depth, *bad]
+        columns = [verdict.num_accepted, tree.num_drafted, tree.depth_drafted, *bad]
         return torch.cat([torch.stack(columns, dim=1), block], dim=1)
 
     def _look_ahead(self) -> None:
-        """Tell the models how far the next iteration may reach.
-
-        The bound grows in steps of a bucket: all shapes of an iteration follow from it, and one
-        bucket of attention serves all forwards of many iterations.
-        """
+        """Tell the models in steps how far the next iteration may reach; its shapes follow."""
         reach = max(self.lengths, default=1) - 1 + self.room
         for lm in self.lms:
             lm.longest = bucket_of(reach) - self.room
@@ -222,20 +226,13 @@ class Session:
         found = (failure(lm.name, at, index) for lm, at in zip(self.lms, bad, strict=True))
         if error := next(filter(None, found), None):
             return Block(index, (), 0, 0, 0, "error", error)
-        request, kept, reason = self.requests[index], [], None
+        request = self.requests[index]
         room = len(request.prompt_ids) + request.sampling.max_new_tokens - self.lengths[row]
-        for token in tokens:
-            kept.append(token)
-            if token in request.sampling.eos_token_ids or (request.stop and request.stop(token)):
-                reason = "stop"
-            elif len(kept) >= room:
-                reason = "length"
-            if reason:
-                break
+        kept, reason = clipped(tokens, request.sampling.eos_token_ids, request.stop, room)
         self.lengths[row] += len(kept)
         if self.method.drafter == "target":
             accepted = drafted = depth = 0  # its own block: nothing was drafted for it
-        return Block(index, tuple(kept), min(accepted, len(kept)), drafted, depth, reason)
+        return Block(index, kept, min(accepted, len(kept)), drafted, depth, reason)
 
     def leave(self, indices: Collection[int]) -> None:
         """Take requests out before they are finished; while they are read, only all of those."""
@@ -245,14 +242,8 @@ class Session:
             self.requests = {i: r for i, r in self.requests.items() if i not in self._joining}
             self._joining = []
         if rows := [row for row, index in enumerate(self.rows) if index in indices]:
-            self._wipe(rows)
             self._leave(rows)
             self._look_ahead()
-
-    def _wipe(self, rows: list[int]) -> None:
-        """Clear the caches of rows: NaN would reach whoever gets their place, masked or not."""
-        for lm in self.lms if rows else ():
-            lm.wipe(rows)
 
     def _leave(self, finished: list[int]) -> None:
         """Take finished rows out of the batch; the last rows move into their places."""
@@ -266,17 +257,25 @@ class Session:
         order = [next(movers) if row in gone else row for row in range(kept)]
         self.rows = [self.rows[row] for row in order]
         self.lengths = [self.lengths[row] for row in order]
+        self._fill(order)
+
+    def _fill(self, order: Sequence[int]) -> None:
+        """Make row order[i] row i; copies of the first one fill the batch up."""
+        num_rows = len(order)
+        if self.pads and num_rows:
+            num_rows = min(rows_of(num_rows), self.target.max_rows - len(self._joining))
+        self._arrange([*order, *[*order[:1]] * (num_rows - len(order))])
+
+    def _arrange(self, order: Sequence[int]) -> None:
+        """Make row order[i] row i, in all that an iteration reads."""
+        if list(order) == [*range(self.target.num_rows)]:
+            return
         index = torch.tensor(order, dtype=torch.int64, device=self.seeds.device)
         self.prefix = select_rows(self.prefix, index)
         self.warper = select_rows(self.warper, index)
         self.seeds = self.seeds[index]
         for lm in self.lms:
-            lm.release(order)
-
-
-def name_of(method: Method) -> Hashable:
-    """What captured iterations of a method are kept under."""
-    return type(method), repr(method)
+            lm.release(list(order))
 
 
 def decode(

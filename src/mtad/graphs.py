@@ -22,8 +22,9 @@ from mtad.errors import first_line
 PATIENCE = 2
 """Iterations of a form that run eagerly before it is captured: a capture takes as long as two or
 three of them, and the first ones allocate what a capture must not."""
-LIMIT = 8
-"""Most captured programs that are kept, the least recently used leaving first."""
+LIMIT = 16
+"""Most captured programs that are kept, the least recently used leaving first; the numbers of rows
+that padded batches of up to 32 have are ten."""
 
 
 _Key = tuple[Hashable, bool, Hashable]

@@ -19,24 +19,14 @@ from transformers.cache_utils import Cache
 
 from mtad.cache import Address, Reading, SlotLayer, resize
 from mtad.masks import AttentionPattern, tree_mask
+from mtad.shapes import bucket_of
 from mtad.tree import TokenTree
 
 Model = PreTrainedModel
-BUCKET = 256
-"""Attention reads a prefix of the buffer whose length is a multiple of this, once it is as long."""
-SMALLEST = 64
-"""Shorter prefixes are powers of two, from this on."""
 PREFILL_TOKENS = {"cpu": 256, "cuda": 2048}
 """Most prompt tokens, over all rows, that one forward of the prefill feeds, by kind of device."""
 NOWHERE = 2**62
 """Position that stands for 'no bad logits seen'."""
-
-
-def bucket_of(length: int) -> int:
-    """`length` rounded up, so that few shapes occur."""
-    if length > BUCKET:
-        return -(-length // BUCKET) * BUCKET
-    return min(BUCKET, max(SMALLEST, 1 << (length - 1).bit_length()))
 
 
 class LM:
@@ -77,6 +67,11 @@ class LM:
     def num_rows(self) -> int:
         """Rows in use, B."""
         return self.lengths.shape[0]
+
+    @property
+    def max_rows(self) -> int:
+        """Rows that the cache has room for."""
+        return self._address.num_rows
 
     @property
     def buffers(self) -> list[Tensor]:
@@ -122,6 +117,8 @@ class LM:
         longest = max(1, *(len(t) - 1 for t in texts))  # one token at least: it makes the buffers
         padded = [[*t[:-1], *[0] * (longest - len(t) + 1)] for t in texts]
         lengths = torch.tensor([len(t) - 1 for t in texts], device=self.device)
+        for layer in self._layers:  # of NaN, which would reach these texts, masked or not
+            layer.wipe_rows(slice(self.num_rows, self.num_rows + len(texts)))
         self._reading = Reading(
             tokens=torch.tensor(padded, device=self.device, dtype=torch.int64),
             lengths=lengths,
@@ -162,9 +159,7 @@ class LM:
 
     def close(self) -> None:
         """Read no further; what has been read is forgotten."""
-        if self._reading is not None:
-            self.wipe([*range(self.num_rows, self.num_rows + len(self._reading.lengths))])
-            self._reading = None
+        self._reading = None
 
     def forward(self, tree: TokenTree) -> Float[Tensor, "rows nodes vocab"]:
         """Logits after every node of the tree, float32."""
@@ -253,7 +248,7 @@ class LM:
     def release(self, order: list[int]) -> None:
         """Keep only the rows of `order`, old row order[i] becoming row i; those being read follow.
 
-        Rows that already are where they belong are not copied.
+        A row may be there more than once. Rows that already are where they belong are not copied.
         """
         joining = len(self._reading.lengths) if self._reading else 0
         places = [*order, *range(self.num_rows, self.num_rows + joining)]
@@ -264,11 +259,6 @@ class LM:
                 layer.move_rows(source, target)
         kept = torch.tensor(order, device=self.device, dtype=torch.int64)
         self.lengths, self.bad_position = self.lengths[kept], self.bad_position[kept]
-
-    def wipe(self, rows: list[int]) -> None:
-        """Set all that the cache holds of these rows to 0."""
-        for layer in self._layers:
-            layer.wipe_rows(rows)
 
 
 def context_of(model: Model) -> int | None:

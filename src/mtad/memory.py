@@ -16,7 +16,8 @@ from torch import Tensor
 
 from mtad.cache import free_bytes
 from mtad.errors import CheckpointError
-from mtad.lm import LM, Model, bucket_of
+from mtad.lm import LM, Model
+from mtad.shapes import bucket_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def memory_of(models: Iterable[Model], num_rows: int, capacity: int) -> Memory:
         models: the target, and the draft if the method reads it.
         num_rows: texts decoded at once.
         capacity: tokens of the longest prompt, `max_new_tokens` and the nodes of a tree together;
-            a session rounds it up with `mtad.lm.bucket_of`, and so does this.
+            a session rounds it up with `mtad.shapes.bucket_of`, and so does this.
     """
     found = list(models)
     slots = num_rows * bucket_of(capacity)

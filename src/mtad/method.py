@@ -6,6 +6,7 @@ The engine calls them in turn and never asks which method it runs. Knows no engi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -106,3 +107,8 @@ def require(ok: bool, method: Method, option: str, allowed: str) -> None:
     if not ok:
         given = getattr(method, option)
         raise ValueError(f"{method.name}: {option} is {given!r}; it must be {allowed}")
+
+
+def name_of(method: Method) -> Hashable:
+    """What equal methods have in common, options included."""
+    return type(method), repr(method)

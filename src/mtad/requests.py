@@ -13,10 +13,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mtad.errors import ContextLengthError, PromptError
-from mtad.lm import Model, bucket_of, context_of
+from mtad.lm import Model, context_of
 from mtad.method import Method
 from mtad.prefix import Prefix
 from mtad.sampling import SamplingParams
+from mtad.shapes import bucket_of, rows_of
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,14 @@ def _check_context(index: int, request: Request, name: str, context: int | None)
         )
 
 
-def size_of(method: Method, requests: Sequence[Request], vocab: int) -> tuple[int, int]:
-    """Rows and slots per row that the caches need for these requests."""
+def size_of(
+    method: Method, requests: Sequence[Request], vocab: int, pads: bool = False
+) -> tuple[int, int]:
+    """Rows and slots per row that the caches need for these requests; `pads` as for `Session`."""
     horizon = max((r.sampling.max_new_tokens for r in requests), default=0)
     longest = max((len(r.prompt_ids) + r.sampling.max_new_tokens for r in requests), default=0)
-    return len(requests), bucket_of(longest + method.num_nodes(vocab, horizon))
+    rows = rows_of(len(requests)) if pads and requests else len(requests)
+    return rows, bucket_of(longest + method.num_nodes(vocab, horizon))
 
 
 def prefix_of(requests: Sequence[Request], device: torch.device) -> Prefix:

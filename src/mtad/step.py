@@ -5,6 +5,7 @@ Knows no model and no loop.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,6 +79,28 @@ class Observation:
     warp: Warper
     noise: Noise
     prefix: Prefix
+
+
+def clipped(
+    tokens: Sequence[int],
+    eos: Collection[int],
+    stop: Callable[[int], bool] | None,
+    room: int,
+) -> tuple[tuple[int, ...], str | None]:
+    """The tokens up to the first that ends the text, and the reason if one does.
+
+    Args:
+        tokens: what an iteration committed.
+        eos: tokens that end the text.
+        stop: told every token in order; true ends the text after it.
+        room: tokens that the budget has left.
+    """
+    for count, token in enumerate(tokens, 1):
+        if token in eos or (stop and stop(token)):
+            return tuple(tokens[:count]), "stop"
+        if count >= room:
+            return tuple(tokens[:count]), "length"
+    return tuple(tokens), None
 
 
 def block_tokens(tree: TokenTree, verdict: Verdict) -> Int[Tensor, "rows width"]:

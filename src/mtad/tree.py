@@ -100,6 +100,16 @@ class TokenTree:
         device = self.tokens.device
         return torch.cat([torch.full((w,), d, device=device) for d, w in enumerate(self.widths)])
 
+    @property
+    def num_drafted(self) -> Int[Tensor, " rows"]:
+        """Nodes below the root that are alive."""
+        return self.alive[:, 1:].sum(1)
+
+    @property
+    def depth_drafted(self) -> Int[Tensor, " rows"]:
+        """Depth of the deepest node that is alive."""
+        return torch.where(self.alive, self.depths, 0).amax(1)
+
     def grow(
         self,
         tokens: Int[Tensor, "rows width"],

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from mtad.completion import Running
-from mtad.engine import Block, Observation, Session, Step, name_of
+from mtad.engine import Block, Observation, Session, Step
 from mtad.errors import first_line
 from mtad.guard import Lap
+from mtad.method import name_of
 from mtad.pair import ModelPair
 from mtad.server.jobs import Done, Failed, Job, ModelFailedError, Piece, Update
 from mtad.trace import TokenLogprobs, TraceWriter, record_of, token_logprobs

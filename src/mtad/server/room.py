@@ -11,18 +11,22 @@ from dataclasses import dataclass, field
 from mtad.cache import free_bytes
 from mtad.completion import Running
 from mtad.engine import Session
-from mtad.lm import PREFILL_TOKENS, bucket_of, context_of
-from mtad.memory import slot_bytes
+from mtad.lm import PREFILL_TOKENS, context_of
+from mtad.memory import slot_bytes, weights_bytes
 from mtad.pair import ModelPair
 from mtad.requests import size_of
 from mtad.server.batch import Batch, Seat
 from mtad.server.jobs import Done, Job
+from mtad.shapes import bucket_of
 from mtad.trace import TraceWriter
 
 SHARE = 0.8
 """Of the free memory, for caches, where nobody says how much they may take."""
 CONTEXT = 4096
 """Slots of a text of models that set no limit to theirs."""
+SMALL_BYTES = 64 * 2**20
+"""Of a target's weights, up to which a CPU saves more by recorded iterations than their copies of
+rows cost it; a GPU, which waits for its memory, hardly feels those."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Room:
         pair: the models.
         max_rows: texts over all batches.
         slots: sum over batches of rows times slots per row.
+        pads: given to the sessions.
         writer: given to the batches.
         batches: by what their jobs share.
     """
@@ -63,6 +68,7 @@ class Room:
     pair: ModelPair
     max_rows: int
     slots: int
+    pads: bool
     writer: TraceWriter | None = None
     batches: dict[Hashable, Batch] = field(default_factory=dict)
 
@@ -70,7 +76,9 @@ class Room:
     def of(cls, pair: ModelPair, limits: Limits, writer: TraceWriter | None) -> Room:
         """Room as far as the limits allow."""
         slots = limits.cache_slots or _default_slots(pair, limits.max_rows)
-        return cls(pair, limits.max_rows, slots, writer)
+        target = pair.models.target
+        pads = target.device.type == "cuda" or weights_bytes(target) <= SMALL_BYTES
+        return cls(pair, limits.max_rows, slots, pads, writer)
 
     @property
     def num_seats(self) -> int:
@@ -124,7 +132,7 @@ class Room:
                 total += batch.session.slots_with(requests)
             else:
                 method, vocab = groups[key][0].job.work.method, self.pair.models.vocab
-                rows, capacity = size_of(method, requests, vocab)
+                rows, capacity = size_of(method, requests, vocab, self.pads)
                 total += rows * capacity
         return total
 
@@ -138,7 +146,8 @@ class Room:
         batch = self.batches.get(key)
         if batch is None:
             m = self.pair.models
-            session = Session(m.target, m.draft, method, [], m.vocab, None, self.pair.graphs)
+            graphs = self.pair.graphs
+            session = Session(m.target, m.draft, method, [], m.vocab, graphs=graphs, pads=self.pads)
             batch = Batch(self.pair, session, self.writer)
         for seat in seats:
             work = seat.job.work

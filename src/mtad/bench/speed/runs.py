@@ -17,10 +17,9 @@ from mtad.bench.speed.marks import ForwardClock, marked_forwards
 from mtad.bench.speed.models import Loaded, models_of
 from mtad.bench.speed.observe import MemoryWatch, repeated_energy
 from mtad.bench.speed.rows import Measured, Observed
-from mtad.engine import name_of
 from mtad.errors import MtadError
 from mtad.graphs import Graphs
-from mtad.method import Method
+from mtad.method import Method, name_of
 from mtad.pair import Completion, ModelPair
 from mtad.tapes import TRIALS, Tapes
 

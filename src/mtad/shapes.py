@@ -1,0 +1,19 @@
+"""Numbers that shapes follow from, rounded up so that few shapes occur."""
+
+BUCKET = 256
+"""Attention reads a prefix of the buffer whose length is a multiple of this, once it is as long."""
+SMALLEST = 64
+"""Shorter prefixes are powers of two, from this on."""
+
+
+def bucket_of(length: int) -> int:
+    """Slots to attend over, or to have, for so many tokens."""
+    if length > BUCKET:
+        return -(-length // BUCKET) * BUCKET
+    return min(BUCKET, max(SMALLEST, 1 << (length - 1).bit_length()))
+
+
+def rows_of(count: int) -> int:
+    """Rows of a batch for so many texts: a power of two, or three quarters of one."""
+    power = 1 << (count - 1).bit_length()
+    return power * 3 // 4 if count <= power * 3 // 4 else power
