@@ -304,7 +304,8 @@ def load(
             own = {"method": method, "top_k": 10, "top_p": 0.9} if name == "mtad" else {}
             model = _model(url) if name == "mtad" else str(demo.TARGET_PATH)
             work = bodies(requests, max_tokens, model, own | {"temperature": temperature})
-            asyncio.run(level(url, work[:64], max(counts), f"{name}, warm-up"))
+            for count in counts:  # by then the iterations are recorded
+                asyncio.run(level(url, work[:128], count, f"{name}, warm-up"))
             rounds = [
                 [asyncio.run(level(url, work, count, name)) for count in counts]
                 for _ in range(repeats)

@@ -266,6 +266,18 @@ def test_captured_iterations_are_played_while_others_come_and_go(pair, make):
     assert captured[True] < captured[False], captured
 
 
+def test_large_batches_run_eagerly_where_that_is_asked_for(pair):
+    requests = [Request([i], SamplingParams(max_new_tokens=8 + 4 * i)) for i in range(1, 5)]
+    graphs, paces = Graphs(Recorder(), patience=1), []
+    session = Session(*pair, MTAD(), requests, VOCAB, graphs=graphs, most_recorded=2)
+    with torch.inference_mode():
+        while session.rows:
+            graphs.pace, num_rows = "eager", len(session.rows)
+            session.step()
+            paces.append((num_rows > 2, graphs.pace == "eager"))
+    assert set(paces) == {(True, True), (False, False)}
+
+
 def test_copies_that_stray_are_made_again(pair):
     """As a row may in another place of a batch, where products are rounded otherwise."""
     params = [SamplingParams(max_new_tokens=20, seed=i) for i in range(5)]

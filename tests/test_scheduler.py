@@ -40,6 +40,7 @@ from mtad.server.jobs import (
     Work,
 )
 from mtad.server.line import Line
+from mtad.server.room import Room
 from mtad.server.scheduler import Limits, Scheduler
 from mtad.tapes import Tapes
 from mtad.testing import random_llama
@@ -119,6 +120,12 @@ def story() -> Story:
     return Story()
 
 
+@pytest.fixture(params=[False, True], ids=["exact", "padded"])
+def padding(request, monkeypatch):
+    """Batches as on a CPU, and as on a GPU."""
+    monkeypatch.setattr(Room, "pads", request.param)
+
+
 @pytest.fixture
 def serve(models, story) -> Iterator[Callable[..., Scheduler]]:
     """Makes started schedulers, which are closed in the end."""
@@ -182,7 +189,7 @@ def gate(monkeypatch) -> Iterator[Gate]:
 
 
 @EVERY_METHOD
-def test_a_text_depends_on_its_seed_alone(models, serve, method):
+def test_a_text_depends_on_its_seed_alone(models, serve, method, padding):
     prompts = [*PROMPTS, [4, 4, 2] * 40, [9]]
     jobs = [work(p, method, 5 + 3 * i, seed=i) for i, p in enumerate(prompts)]
     expected = [
@@ -448,7 +455,9 @@ def fused(models, nan: bool) -> ModelPair:
 
 @pytest.mark.parametrize("nan", [True, False], ids=["nan", "raises"])
 @pytest.mark.parametrize("method", [Autoregressive(), MTAD()], ids=label)
-def test_an_error_in_one_row_does_not_fail_its_neighbours(models, serve, story, nan, method):
+def test_an_error_in_one_row_does_not_fail_its_neighbours(
+    models, serve, story, nan, method, padding
+):
     never = {"suppress_tokens": (30,)}
     prompts = [[1, 2], [3, 30, 5], [6, 7, 8], [9], [10, 11]]
     params = [SamplingParams(max_new_tokens=25, seed=i, **never) for i in range(5)]

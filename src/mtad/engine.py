@@ -9,6 +9,7 @@ tokenizer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
@@ -49,6 +50,7 @@ class Session:
         graphs: captures the iterations; None for CUDA graphs of its own where the models are on
             one GPU, and none elsewhere.
         pads: fill the batch up with copies of its first row to one of few numbers of rows.
+        most_recorded: iterations of more rows run eagerly; None for no such bound.
 
     Attributes:
         rows: the running requests, in the order of the batch.
@@ -66,9 +68,11 @@ class Session:
         on_phase: OnPhase | None = None,
         graphs: Graphs | Tapes | None = None,
         pads: bool = False,
+        most_recorded: int | None = None,
     ) -> None:
         check_requests(target, draft, method, requests, vocab)
         self.method, self.vocab, self.pads = method, vocab, pads
+        self.most_recorded = math.inf if most_recorded is None else most_recorded
         self._begin: OnPhase = on_phase or _nothing
         self.observe: Callable[[Observation], None] | None = None
         self.target = LM(target, "target", vocab)
@@ -175,7 +179,7 @@ class Session:
 
     def _iterated(self) -> Tensor:
         """What `_iterate` returns, from its captured graph where there is one."""
-        if self.observe is not None:
+        if self.observe is not None or len(self.rows) > self.most_recorded:
             return self._iterate(self._begin)
         split = self._begin is not _nothing
         return self.graphs.run(name_of(self.method), self._state, self._iterate, self._begin, split)

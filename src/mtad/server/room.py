@@ -12,7 +12,7 @@ from mtad.cache import free_bytes
 from mtad.completion import Running
 from mtad.engine import Session
 from mtad.lm import PREFILL_TOKENS, context_of
-from mtad.memory import slot_bytes, weights_bytes
+from mtad.memory import slot_bytes
 from mtad.pair import ModelPair
 from mtad.requests import size_of
 from mtad.server.batch import Batch, Seat
@@ -24,9 +24,9 @@ SHARE = 0.8
 """Of the free memory, for caches, where nobody says how much they may take."""
 CONTEXT = 4096
 """Slots of a text of models that set no limit to theirs."""
-SMALL_BYTES = 64 * 2**20
-"""Of a target's weights, up to which a CPU saves more by recorded iterations than their copies of
-rows cost it; a GPU, which waits for its memory, hardly feels those."""
+MOST_RECORDED = {"cpu": 8}
+"""Rows up to which iterations are recorded, by kind of device. On a CPU larger batches gain little
+by it, and have so many numbers of rows that they would be recorded all the time."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,6 @@ class Room:
         pair: the models.
         max_rows: texts over all batches.
         slots: sum over batches of rows times slots per row.
-        pads: given to the sessions.
         writer: given to the batches.
         batches: by what their jobs share.
     """
@@ -68,7 +67,6 @@ class Room:
     pair: ModelPair
     max_rows: int
     slots: int
-    pads: bool
     writer: TraceWriter | None = None
     batches: dict[Hashable, Batch] = field(default_factory=dict)
 
@@ -76,9 +74,12 @@ class Room:
     def of(cls, pair: ModelPair, limits: Limits, writer: TraceWriter | None) -> Room:
         """Room as far as the limits allow."""
         slots = limits.cache_slots or _default_slots(pair, limits.max_rows)
-        target = pair.models.target
-        pads = target.device.type == "cuda" or weights_bytes(target) <= SMALL_BYTES
-        return cls(pair, limits.max_rows, slots, pads, writer)
+        return cls(pair, limits.max_rows, slots, writer)
+
+    @property
+    def pads(self) -> bool:
+        """Whether batches are filled up: a GPU hardly feels the copies, and needs the captures."""
+        return self.pair.models.target.device.type == "cuda"
 
     @property
     def num_seats(self) -> int:
@@ -146,8 +147,16 @@ class Room:
         batch = self.batches.get(key)
         if batch is None:
             m = self.pair.models
-            graphs = self.pair.graphs
-            session = Session(m.target, m.draft, method, [], m.vocab, graphs=graphs, pads=self.pads)
+            session = Session(
+                m.target,
+                m.draft,
+                method,
+                [],
+                m.vocab,
+                graphs=self.pair.graphs,
+                pads=self.pads,
+                most_recorded=MOST_RECORDED.get(m.target.device.type),
+            )
             batch = Batch(self.pair, session, self.writer)
         for seat in seats:
             work = seat.job.work
