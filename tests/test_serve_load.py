@@ -61,7 +61,7 @@ def test_a_little_load_on_a_real_server(script, tmp_path):
 @pytest.mark.slow
 def test_soak_and_disconnect_end_with_nothing_held(script):
     for words in (
-        ["soak", "--requests", "60", "--clients", "8"],
+        ["soak", "--requests", "60", "--clients", "8", "--growth-mib", "300"],
         ["disconnect", "--clients", "20"],
     ):
         result = CliRunner().invoke(script.app, words)
