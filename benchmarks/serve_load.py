@@ -37,6 +37,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from mtad import demo
+from mtad.server.room import MOST_RECORDED
 
 PATIENCE_S = 180.0
 Server: TypeAlias = Literal["mtad", "transformers", "both"]
@@ -356,13 +357,15 @@ def soak(
         float, typer.Option(help="Most memory that the second half may gain.")
     ] = 32.0,
 ) -> None:
-    """Many short requests: cache slots are back where they began, and memory has stopped to grow.
+    """Many short requests: memory and cache slots are back where they began.
 
-    It grows at first, while iterations are recorded and the allocator finds its sizes; what counts
-    is the second half of the requests.
+    Iterations of the numbers of rows that are recorded are recorded first, since each takes memory
+    that stays; and the first half of the requests does not count.
     """
     with mtad_server() as (url, process):
         work, held = bodies(max(1, requests // ROUNDS), max_tokens, _model(url), {"top_k": 10}), []
+        for rows in range(1, MOST_RECORDED["cpu"] + 1):
+            asyncio.run(level(url, (work * 60)[: 60 * rows], rows, "warm-up"))
         began = time.perf_counter()
         for _ in range(ROUNDS):
             asyncio.run(level(url, work, clients))
