@@ -306,9 +306,10 @@ def load(
     levels = []
     for name in ("mtad", "transformers") if server == "both" else (server,):
         with mtad_server() if name == "mtad" else transformers_server() as (url, _):
-            own = {"method": method, "top_k": 10, "top_p": 0.9, "ignore_eos": ignore_eos}
-            own = own if name == "mtad" else {}
-            model = _model(url) if name == "mtad" else str(demo.TARGET_PATH)
+            model, own = str(demo.TARGET_PATH), {}
+            if name == "mtad":
+                model = _model(url)
+                own = {"method": method, "top_k": 10, "top_p": 0.9, "ignore_eos": ignore_eos}
             work = bodies(requests, max_tokens, model, own | {"temperature": temperature})
             for count in counts:  # by then the iterations are recorded
                 asyncio.run(level(url, work[:128], count, f"{name}, warm-up"))
@@ -356,7 +357,7 @@ def soak(
     growth_mib: Annotated[
         float,
         typer.Option(
-            help="Most memory that the second half may gain; a recorded form takes up to 35."
+            help="Most memory that the second half may gain; a recorded form takes some 24."
         ),
     ] = 64.0,
 ) -> None:

@@ -13,17 +13,29 @@ from typing import BinaryIO
 from mtad.errors import DataError
 
 
-def lock(stream: BinaryIO, path: Path, otherwise: str) -> None:
-    """Keep a file for this program alone, until it is closed; Windows has no such lock.
+def open_lines(path: Path, otherwise: str = "wait for it", buffering: int = -1) -> BinaryIO:
+    """The file at the end of its last whole line, for this program alone until it is closed.
 
     Args:
-        stream: the file; it is closed if another program has it.
-        path: its name.
-        otherwise: what the user can do then.
+        path: the file, made if it is not there.
+        otherwise: what the user can do if another program has it.
+        buffering: as for `open`.
 
     Raises:
         DataError: another program writes to it.
     """
+    stream = open(path, "a+b", buffering=buffering)  # noqa: SIM115 - closed by the caller
+    try:
+        _lock(stream, path, otherwise)
+        _cut_half_line(stream)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+def _lock(stream: BinaryIO, path: Path, otherwise: str) -> None:
+    """Keep others from writing; Windows has no such lock."""
     if sys.platform == "win32":
         return
     import fcntl
@@ -31,11 +43,10 @@ def lock(stream: BinaryIO, path: Path, otherwise: str) -> None:
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        stream.close()
         raise DataError(f"another program is writing to {path}; {otherwise}") from error
 
 
-def cut_half_line(stream: BinaryIO) -> None:
+def _cut_half_line(stream: BinaryIO) -> None:
     """Take away what comes after the last line end."""
     size = stream.seek(0, os.SEEK_END)
     end = size

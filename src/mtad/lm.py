@@ -19,7 +19,7 @@ from transformers.cache_utils import Cache
 
 from mtad.cache import Address, Reading, SlotLayer, resize
 from mtad.masks import AttentionPattern, tree_mask
-from mtad.shapes import bucket_of
+from mtad.shapes import bucket_of, power_of_two
 from mtad.tree import TokenTree
 
 Model = PreTrainedModel
@@ -91,7 +91,7 @@ class LM:
         """
         at = self._address
         if at.num_rows and num_rows > at.num_rows:
-            num_rows = 1 << (num_rows - 1).bit_length()
+            num_rows = power_of_two(num_rows)
         return max(at.num_rows, num_rows), max(at.capacity, capacity)
 
     def reserve(self, num_rows: int, capacity: int) -> None:

@@ -6,14 +6,19 @@ SMALLEST = 64
 """Shorter prefixes are powers of two, from this on."""
 
 
+def power_of_two(count: int) -> int:
+    """The least power of two that is not below `count`."""
+    return 1 << (count - 1).bit_length()
+
+
 def bucket_of(length: int) -> int:
     """Slots to attend over, or to have, for so many tokens."""
     if length > BUCKET:
         return -(-length // BUCKET) * BUCKET
-    return min(BUCKET, max(SMALLEST, 1 << (length - 1).bit_length()))
+    return min(BUCKET, max(SMALLEST, power_of_two(length)))
 
 
 def rows_of(count: int) -> int:
     """Rows of a batch for so many texts: a power of two, or three quarters of one."""
-    power = 1 << (count - 1).bit_length()
+    power = power_of_two(count)
     return power * 3 // 4 if count <= power * 3 // 4 else power

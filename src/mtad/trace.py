@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 from torch import Tensor
 
 from mtad import methods
-from mtad.appending import cut_half_line, lock
+from mtad.appending import open_lines
 from mtad.arguments import jsonable
 from mtad.engine import Session
 from mtad.errors import DataError
@@ -70,9 +70,8 @@ class TraceWriter:
         self.error: str | None = None
         self._lock = threading.Lock()
         self._numbers: dict[str, int] = {}
-        self._file = _open(path)
+        self._file = open_lines(path, "wait for it, or give another file", buffering=0)
         try:
-            cut_half_line(self._file)
             is_new = _is_new(self._file, path, header)
         except BaseException:
             self._file.close()
@@ -235,13 +234,6 @@ def _laws(one: Observation) -> dict[str, Any]:
     logits = one.warp.process(one.logits, one.tree, None)
     laws = [pack(law[0]) for law in one.tree.laws]
     return {"width": one.warp.width, "logits": pack(logits[0]), "draft": laws}
-
-
-def _open(path: Path) -> BinaryIO:
-    """The file, at its end and for this program alone."""
-    stream = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed by the writer
-    lock(stream, path, "wait for it, or give another file")
-    return stream
 
 
 def _is_new(stream: BinaryIO, path: Path, header: TraceHeader) -> bool:

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from mtad.appending import cut_half_line, lock
+from mtad.appending import open_lines
 from mtad.bench.sample import Sample, Scored
 from mtad.errors import DataError
 
@@ -136,8 +136,7 @@ class Rows:
         if path.with_name(path.name + ".xz").exists():
             raise DataError(f"{path.name} is packed; unpack it first: xz -d {path}.xz")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = _open(path)
-        cut_half_line(self._stream)
+        self._stream = open_lines(path)
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows; they are on the disk when this returns."""
@@ -147,7 +146,7 @@ class Rows:
         """Write these rows in the place of all that are there, or leave those if it is killed."""
         part = self.path.with_name(self.path.name + ".part")
         part.unlink(missing_ok=True)
-        stream = _open(part)
+        stream = open_lines(part)
         _write(stream, rows)
         part.replace(self.path)
         self._stream.close()
@@ -165,13 +164,6 @@ class Rows:
     ) -> None:
         """Close the file and let others write to it."""
         self._stream.close()
-
-
-def _open(path: Path) -> BinaryIO:
-    """The file, at its end and for this program alone."""
-    stream = path.open("a+b")
-    lock(stream, path, "wait for it")
-    return stream
 
 
 def _write(stream: BinaryIO, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -17,7 +17,7 @@ from mtad.pair import ModelPair
 from mtad.requests import size_of
 from mtad.server.batch import Batch, Seat
 from mtad.server.jobs import Done, Job
-from mtad.shapes import bucket_of
+from mtad.shapes import bucket_of, power_of_two
 from mtad.trace import TraceWriter
 
 SHARE = 0.8
@@ -182,6 +182,6 @@ def _default_slots(pair: ModelPair, max_rows: int) -> int:
     """Slots for this many texts of the whole context, or as many as memory allows."""
     models = [model for model in (pair.models.target, pair.models.draft) if model is not None]
     context = min(context_of(model) or CONTEXT for model in models)
-    wanted = (1 << (max_rows - 1).bit_length()) * bucket_of(context + 1)
+    wanted = power_of_two(max_rows) * bucket_of(context + 1)
     free = min(free_bytes(model.device) for model in models)
     return max(1, int(min(wanted, SHARE * free / sum(map(slot_bytes, models)))))
