@@ -24,14 +24,14 @@ from typer import rich_utils
 from typer.testing import CliRunner
 
 from mtad import methods
-from mtad.arguments import type_name
+from mtad.api.options import type_name
 from mtad.bench.report import main_table
 from mtad.bench.results import read_results
 from mtad.cli import app
 from mtad.cli.methods import attribute_docs, contract, sheet
-from mtad.method import Method
-from mtad.sampling import SamplingParams
-from mtad.stats import Stats
+from mtad.engine.stats import Stats
+from mtad.sampling.params import SamplingParams
+from mtad.speculative.method import Method
 
 ROOT = Path(__file__).resolve().parents[1]
 DRAFTERS = {"draft": "the draft model", "target": "the target itself", "none": "no model"}

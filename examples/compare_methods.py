@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import mtad
 from mtad import demo
 from mtad.demo.scoring import score
-from mtad.stats import total
+from mtad.engine.stats import total
 
 METHODS = [
     mtad.Autoregressive(),

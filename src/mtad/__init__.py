@@ -13,9 +13,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mtad.engine import Block, Request, Session, Step, decode
+    from mtad.api.completion import Chunk, Completion
+    from mtad.api.pair import ModelPair, load_pair
+    from mtad.engine.request import Request
+    from mtad.engine.session import Session, decode
+    from mtad.engine.stats import Stats
+    from mtad.engine.step import Block, Step
     from mtad.errors import MtadError
-    from mtad.method import Method, Verdict
     from mtad.methods.autoregressive import Autoregressive
     from mtad.methods.beam_search import BeamSearch
     from mtad.methods.bild import BiLD
@@ -29,16 +33,17 @@ if TYPE_CHECKING:
     from mtad.methods.spectr import SpecTr
     from mtad.methods.speculative_sampling import SpeculativeSampling
     from mtad.methods.typical_acceptance import TypicalAcceptance
-    from mtad.pair import Chunk, Completion, ModelPair, load_pair
-    from mtad.sampling import SamplingParams
-    from mtad.stats import Stats
+    from mtad.sampling.params import SamplingParams
+    from mtad.speculative.method import Method, Verdict
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "engine": ("Block", "Request", "Session", "Step", "decode"),
+    "engine.request": ("Request",),
+    "engine.session": ("Session", "decode"),
+    "engine.step": ("Block", "Step"),
     "errors": ("MtadError",),
-    "method": ("Method", "Verdict"),
+    "speculative.method": ("Method", "Verdict"),
     "methods.autoregressive": ("Autoregressive",),
     "methods.beam_search": ("BeamSearch",),
     "methods.bild": ("BiLD",),
@@ -52,9 +57,10 @@ _HOME = {
     "methods.spectr": ("SpecTr",),
     "methods.speculative_sampling": ("SpeculativeSampling",),
     "methods.typical_acceptance": ("TypicalAcceptance",),
-    "pair": ("Chunk", "Completion", "ModelPair", "load_pair"),
-    "sampling": ("SamplingParams",),
-    "stats": ("Stats",),
+    "api.completion": ("Chunk", "Completion"),
+    "api.pair": ("ModelPair", "load_pair"),
+    "sampling.params": ("SamplingParams",),
+    "engine.stats": ("Stats",),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 

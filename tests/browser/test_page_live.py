@@ -6,10 +6,10 @@ import re
 
 import pytest
 from playwright.sync_api import Page, expect
-from steps import chat, race, run, sideways, visit
+from support.steps import chat, race, run, sideways, visit
 
 from mtad import demo, methods
-from mtad.pair import ModelPair
+from mtad.api.pair import ModelPair
 
 pytestmark = pytest.mark.browser
 pytest_plugins = ["browsing"]

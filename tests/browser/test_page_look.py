@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from mock_server import Body, Event, MockServer, Record, record, story, streamed, told
 from playwright.sync_api import Browser, Page, expect
-from steps import DONE, chat, race, run, sideways, visit
+from support.mock_server import Body, Event, MockServer, Record, record, story, streamed, told
+from support.steps import DONE, chat, race, run, sideways, visit
 
 from mtad import demo
 

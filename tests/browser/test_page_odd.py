@@ -9,9 +9,19 @@ from typing import Any
 
 import pytest
 from fastapi import Response
-from mock_server import Body, Event, MockServer, chunk, record, refusal, story, streamed, told
 from playwright.sync_api import Page, expect
-from steps import DONE, chat, race, run, visit
+from support.mock_server import (
+    Body,
+    Event,
+    MockServer,
+    chunk,
+    record,
+    refusal,
+    story,
+    streamed,
+    told,
+)
+from support.steps import DONE, chat, race, run, visit
 
 pytestmark = pytest.mark.browser
 pytest_plugins = ["browsing"]

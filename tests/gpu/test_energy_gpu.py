@@ -7,8 +7,8 @@ import time
 import pytest
 import torch
 
-from mtad.bench.energy import Energy
-from mtad.bench.meter import find_meter, idle_power_w
+from mtad.measure.energy import Energy
+from mtad.measure.meter import find_meter, idle_power_w
 
 pytestmark = [
     pytest.mark.gpu,

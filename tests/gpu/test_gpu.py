@@ -6,12 +6,12 @@ import copy
 
 import pytest
 import torch
-from tiny import PROMPTS, complete, label, similar, tiny_model, token_ids, variants
+from support.tiny import PROMPTS, complete, label, similar, tiny_model, token_ids, variants
 
-import mtad.cache
-from mtad.cache import Address, SlotLayer
+import mtad.model.kv_cache
 from mtad.errors import CacheMemoryError
-from mtad.sampling import SamplingParams
+from mtad.model.kv_cache import Address, SlotLayer
+from mtad.sampling.params import SamplingParams
 
 pytestmark = [
     pytest.mark.gpu,
@@ -55,7 +55,7 @@ def test_target_and_draft_may_be_on_different_devices(pair):
 
 
 def test_buffers_larger_than_the_device_are_refused():
-    free = mtad.cache.free_bytes(torch.device("cuda"))
+    free = mtad.model.kv_cache.free_bytes(torch.device("cuda"))
     assert 0 < free <= torch.cuda.mem_get_info()[1]
     num_layers, heads, capacity, size = 2, 2, 200, 8
     rows = int(free // (2 * num_layers * heads * capacity * size * 4)) + 1_000

@@ -11,15 +11,24 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import PROMPTS, VOCAB, label, prefilled, random_tree, similar, tiny_model, variants
+from support.tiny import (
+    PROMPTS,
+    VOCAB,
+    label,
+    prefilled,
+    random_tree,
+    similar,
+    tiny_model,
+    variants,
+)
 
 import mtad
-from mtad.bench.phases import PhaseClock
-from mtad.engine import Block, Request, Session
-from mtad.graphs import PATIENCE, Graphs, State
-from mtad.lm import LM
-from mtad.method import Method
-from mtad.sampling import SamplingParams
+from mtad.engine.session import Block, Request, Session
+from mtad.measure.phases import PhaseClock
+from mtad.model.lm import LM
+from mtad.runtime.cuda_graphs import PATIENCE, Graphs, State
+from mtad.sampling.params import SamplingParams
+from mtad.speculative.method import Method
 
 pytestmark = [
     pytest.mark.gpu,

@@ -12,16 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mtad.arguments import describe
-from mtad.bench.energy import Energy, NoEnergy, total
+from mtad.api.options import describe
+from mtad.api.pair import Completion, ModelPair
 from mtad.bench.jobs import Job
 from mtad.bench.likelihood import negative_log_likelihoods
-from mtad.bench.meter import Meter
-from mtad.bench.phases import PhaseClock
 from mtad.bench.sample import Sample
-from mtad.pair import Completion, ModelPair
+from mtad.measure.energy import Energy, NoEnergy, total
+from mtad.measure.meter import Meter
+from mtad.measure.phases import PhaseClock
+from mtad.model.tokenizer import encode
 from mtad.tasks import Item, Task
-from mtad.text import encode
 
 
 @dataclass

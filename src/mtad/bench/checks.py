@@ -8,17 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from mtad.arguments import describe
+from mtad.api.options import describe
+from mtad.api.pair import ModelPair
 from mtad.bench.files import ITEMS, read_json, write_json
 from mtad.bench.jobs import Job
 from mtad.bench.plan import Recipe
 from mtad.bench.sample import Key, Sample
 from mtad.bench.split import DEV, TEST, split
 from mtad.errors import DataError
-from mtad.lm import context_of
-from mtad.pair import ModelPair
+from mtad.model.lm import context_of
+from mtad.model.tokenizer import encode
 from mtad.tasks import Item, Task
-from mtad.text import encode
 
 Items: TypeAlias = Mapping[str, Mapping[str, Sequence[Item]]]
 """The items of each task, by stage and task."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtad.arguments import describe
+from mtad.api.options import describe
 from mtad.bench.plan import Point, Recipe, Run
 from mtad.bench.sample import Key, Sample, Scored
 from mtad.errors import DataError

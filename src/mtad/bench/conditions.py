@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 import mtad
-from mtad.bench.nvml import gpu_facts
+from mtad.api.pair import ModelPair
 from mtad.bench.plan import PairSpec
-from mtad.lm import Model
-from mtad.pair import ModelPair
+from mtad.measure.nvml import gpu_facts
+from mtad.model.lm import Model
 
 _PACKAGES = ("transformers", "tokenizers", "numpy", "nvidia-ml-py")
 _VOLATILE = ("id", "first_used")

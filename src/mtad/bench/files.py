@@ -21,9 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from mtad.appending import open_lines
 from mtad.bench.sample import Sample, Scored
 from mtad.errors import DataError
+from mtad.jsonl import open_lines
 
 SAMPLES, SCORES, CONDITIONS = "samples.jsonl", "scores.jsonl", "conditions.jsonl"
 CHOSEN, SCORING, RECIPE, ITEMS = "chosen.json", "scoring.json", "recipe.json", "items.json"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mtad.arguments import MethodConfig
+from mtad.api.options import MethodConfig
 from mtad.bench.files import write_text
 from mtad.bench.frontier import DIALS
 from mtad.bench.frontier_choice import (

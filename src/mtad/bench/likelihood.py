@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtad.lm import Model
+from mtad.model.lm import Model
 
 MAX_LOGITS = 2**26
 """Logits computed at once, about 256 MB in float32."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mtad.method import Method
+from mtad.speculative.method import Method
 from mtad.tasks import Task
 
 

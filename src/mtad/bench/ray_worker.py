@@ -13,11 +13,11 @@ from mtad.bench.answering import Answering
 from mtad.bench.checks import Items, check_prompts
 from mtad.bench.conditions import fingerprint
 from mtad.bench.jobs import Job
-from mtad.bench.meter import Meter
 from mtad.bench.plan import Recipe
 from mtad.bench.run import answering_of, decode, idle_power, load, warm_up
 from mtad.bench.sample import Sample
 from mtad.errors import DataError
+from mtad.measure.meter import Meter
 
 
 class Worker:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from mtad import tasks
-from mtad.arguments import method_from, option_types, sampling_params, typed
+from mtad.api.options import method_from, option_types, sampling_params, typed
 from mtad.bench.plan import PairSpec, Plan, Point, Recipe, Run, TaskPlan, require
 from mtad.tasks import BUNDLED
 

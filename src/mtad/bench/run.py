@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from mtad.api.pair import ModelPair, load_pair
 from mtad.bench.answering import Answering
 from mtad.bench.checks import (
     Items,
@@ -39,15 +40,14 @@ from mtad.bench.files import (
     write_json,
 )
 from mtad.bench.jobs import Job, jobs
-from mtad.bench.meter import Meter, find_meter, idle_power_w
 from mtad.bench.plan import Point, Recipe
 from mtad.bench.recipe import without_permissions
 from mtad.bench.sample import Key, Sample
 from mtad.bench.score import score_folder
 from mtad.bench.split import DEV, TEST
 from mtad.errors import DataError
-from mtad.load import quiet
-from mtad.pair import ModelPair, load_pair
+from mtad.measure.meter import Meter, find_meter, idle_power_w
+from mtad.model.loading import quiet
 from mtad.tasks import Item
 
 IDLE_S = 3.0

@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 
 import mtad
 from mtad.cli import bench
-from mtad.cli.chat_settings import ChatSettings
+from mtad.cli.chat.settings import ChatSettings
 from mtad.cli.serve import ServeFlags
 from mtad.cli.settings import DEBUG, Settings, flags_of
 from mtad.errors import MtadError

@@ -13,8 +13,8 @@ from typing import Any
 
 from rich.text import Text
 
-from mtad.engine import Block
-from mtad.text import TextStream
+from mtad.engine.session import Block
+from mtad.model.tokenizer import TextStream
 
 ACCEPTED, ENDPOINT, BORDER = "green", "yellow underline", "dim"
 

@@ -24,13 +24,13 @@ def server_of(flags: ServeFlags) -> Callable[[ServerSettings], None]:
         if getattr(flags, name) is not None:
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"{flag} is {getattr(flags, name)!r}; it needs --ray")
-    from mtad.server.run import serve
+    from mtad.server.ops.run import serve
 
     return serve
 
 
 def _on_ray(flags: ServeFlags) -> Callable[[ServerSettings], None]:
-    from mtad.server.on_ray import Fleet, serve_on_ray
+    from mtad.server.ops.on_ray import Fleet, serve_on_ray
 
     fleet = Fleet(
         replicas=1 if flags.replicas is None else flags.replicas,

@@ -15,19 +15,19 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from mtad.arguments import describe, jsonable
+from mtad.api.options import describe, jsonable
+from mtad.api.pair import Chunk, Completion, ModelPair, open_pair
 from mtad.cli import view
 from mtad.cli.blocks import BlockPainter
 from mtad.cli.options import make_method
 from mtad.cli.settings import Settings
+from mtad.engine.stats import Stats
 from mtad.errors import PromptError
-from mtad.method import Method
-from mtad.pair import Chunk, Completion, ModelPair, open_pair
-from mtad.parallel import one_voice
-from mtad.sampling import SamplingParams
-from mtad.stats import Stats
-from mtad.text import Message, Prompt, encode
-from mtad.trace import TraceHeader, TraceWriter
+from mtad.model.parallel import one_voice
+from mtad.model.tokenizer import Message, Prompt, encode
+from mtad.sampling.params import SamplingParams
+from mtad.speculative.method import Method
+from mtad.trace.writer import TraceHeader, TraceWriter
 
 
 def run(settings: Settings) -> None:

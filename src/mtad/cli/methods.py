@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from mtad import methods
-from mtad.arguments import jsonable, option_types, type_name
+from mtad.api.options import jsonable, option_types, type_name
 from mtad.cli.options import find_method
-from mtad.method import Method
+from mtad.speculative.method import Method
 
 
 def show(name: str | None, as_json: bool) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mtad import methods
-from mtad.arguments import MethodConfig, no_such_option, option_types, read_config, type_name
+from mtad.api.options import MethodConfig, no_such_option, option_types, read_config, type_name
 from mtad.cli.settings import Settings
-from mtad.method import Method
+from mtad.speculative.method import Method
 
 _SHORT = ("num_draft_tokens", "beam_width", "accept_threshold", "k_config")
 _TRUTH = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mtad.errors import PromptError
-from mtad.text import Message, Prompt
+from mtad.model.tokenizer import Message, Prompt
 
 EXPECTED = (
     'expected {"prompt": "…"}, {"messages": [{"role": …, "content": …}]}, {"turns": ["…"]} or "…"'

@@ -14,14 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from mtad import methods
-from mtad.arguments import jsonable, no_such_option, option_types
+from mtad.api.options import jsonable, no_such_option, option_types
 from mtad.bench.report.canvas import grid_lines, new_figure, style
 from mtad.cli.options import parse
 from mtad.cli.view import number
 from mtad.errors import DataError
-from mtad.replay import Replay, RuleReplay, TextReplay, replay
-from mtad.replay.rules import Rule
-from mtad.traces import read_lines
+from mtad.trace.format import read_lines
+from mtad.trace.replay import Replay, RuleReplay, TextReplay, replay
+from mtad.trace.rules import Rule
 
 
 @dataclass(frozen=True)

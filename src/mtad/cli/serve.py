@@ -17,8 +17,8 @@ from mtad.cli.settings import Dtype, Settings
 from mtad.errors import MtadError
 
 if TYPE_CHECKING:
-    from mtad.method import Method
     from mtad.server.settings import ServerSettings
+    from mtad.speculative.method import Method
 
 
 def _server(*names: str, **options: Any) -> Any:

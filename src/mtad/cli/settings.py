@@ -246,8 +246,8 @@ class Settings:
         given = self.guard is not None or self.seed is not None or self.prompt_file is not None
         if given or self.tensor_parallel:
             return self.guard
+        from mtad.api.guard import wants_guard
         from mtad.cli.options import make_method
-        from mtad.guard import wants_guard
 
         method = make_method(self)
         return wants_guard(method, None, has_seed=False, is_greedy=False) or None

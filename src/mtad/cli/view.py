@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from mtad.stats import Stats
+from mtad.engine.stats import Stats
 
 Pieces: TypeAlias = Sequence[tuple[str, str]]
 """Text with its style, bit by bit; rich's own `Text` would drop control characters."""

@@ -1,6 +1,6 @@
 """The embedded pair: two small Llama models, one tokenizer, and the test sets they never saw.
 
-This module knows where the files are and reads the test sets; loading models is `mtad.load`'s work.
+Knows where the files are and reads the test sets; `mtad.model.loading` loads the models.
 """
 
 import json

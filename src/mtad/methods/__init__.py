@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from mtad.method import Method
+from mtad.speculative.method import Method
 
 
 def names() -> list[str]:

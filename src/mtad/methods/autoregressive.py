@@ -13,13 +13,13 @@ from typing import ClassVar, Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from mtad.acceptance import chain_path, endpoint
-from mtad.lm import LM
-from mtad.method import Method, Verdict
-from mtad.noise import Noise
-from mtad.prefix import Prefix
-from mtad.sampling import Warper
-from mtad.tree import TokenTree
+from mtad.core.noise import Noise
+from mtad.core.prefix import Prefix
+from mtad.core.tree import TokenTree
+from mtad.model.lm import LM
+from mtad.sampling.warper import Warper
+from mtad.speculative.acceptance import chain_path, endpoint
+from mtad.speculative.method import Method, Verdict
 
 
 @dataclass(frozen=True)

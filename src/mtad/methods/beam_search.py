@@ -15,14 +15,15 @@ from typing import ClassVar, Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from mtad.acceptance import accept_all
-from mtad.beams import beams
-from mtad.lm import LM
-from mtad.method import Method, Verdict, require, require_count
-from mtad.noise import Noise, first_argmax
-from mtad.prefix import Prefix
-from mtad.sampling import SamplingParams, Warper
-from mtad.tree import TokenTree
+from mtad.core.noise import Noise, first_argmax
+from mtad.core.prefix import Prefix
+from mtad.core.tree import TokenTree
+from mtad.model.lm import LM
+from mtad.sampling.params import SamplingParams
+from mtad.sampling.warper import Warper
+from mtad.speculative.acceptance import accept_all
+from mtad.speculative.beams import beams
+from mtad.speculative.method import Method, Verdict, require, require_count
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mtad.acceptance import at_node, chain_path, endpoint, prefix_length
-from mtad.drafting import may_extend
-from mtad.lm import LM
-from mtad.method import Method, Verdict, require, require_count
-from mtad.noise import Noise, sample
-from mtad.prefix import Prefix
-from mtad.sampling import Warper
-from mtad.tree import TokenTree
+from mtad.core.noise import Noise, sample
+from mtad.core.prefix import Prefix
+from mtad.core.tree import TokenTree
+from mtad.model.lm import LM
+from mtad.sampling.warper import Warper
+from mtad.speculative.acceptance import at_node, chain_path, endpoint, prefix_length
+from mtad.speculative.drafting import may_extend
+from mtad.speculative.method import Method, Verdict, require, require_count
 
 
 @dataclass(frozen=True)

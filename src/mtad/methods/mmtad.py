@@ -22,14 +22,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mtad.acceptance import endpoint_after, first_deepest, joint_logprobs, value_at
-from mtad.beams import Law, beam_tree, best_path, require_beam_options
-from mtad.lm import LM
-from mtad.method import Method, Verdict, require
-from mtad.noise import Noise
-from mtad.prefix import Prefix
-from mtad.sampling import Warper
-from mtad.tree import TokenTree
+from mtad.core.noise import Noise
+from mtad.core.prefix import Prefix
+from mtad.core.tree import TokenTree
+from mtad.model.lm import LM
+from mtad.sampling.warper import Warper
+from mtad.speculative.acceptance import endpoint_after, first_deepest, joint_logprobs, value_at
+from mtad.speculative.beams import Law, beam_tree, best_path, require_beam_options
+from mtad.speculative.method import Method, Verdict, require
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,14 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from mtad.acceptance import walk
-from mtad.drafting import num_tree_nodes, require_k_config, sampled_tree
-from mtad.lm import LM
-from mtad.method import Method, Verdict
-from mtad.noise import Noise
-from mtad.prefix import Prefix
-from mtad.sampling import Warper
-from mtad.tree import TokenTree
+from mtad.core.noise import Noise
+from mtad.core.prefix import Prefix
+from mtad.core.tree import TokenTree
+from mtad.model.lm import LM
+from mtad.sampling.warper import Warper
+from mtad.speculative.acceptance import walk
+from mtad.speculative.drafting import num_tree_nodes, require_k_config, sampled_tree
+from mtad.speculative.method import Method, Verdict
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mtad.acceptance import at_node, endpoint, residual_weights, value_at
-from mtad.drafting import sampled_tree
-from mtad.lm import LM
-from mtad.method import Method, Verdict, require_count
-from mtad.noise import Noise
-from mtad.prefix import Prefix
-from mtad.sampling import Warper
-from mtad.tree import TokenTree
+from mtad.core.noise import Noise
+from mtad.core.prefix import Prefix
+from mtad.core.tree import TokenTree
+from mtad.model.lm import LM
+from mtad.sampling.warper import Warper
+from mtad.speculative.acceptance import at_node, endpoint, residual_weights, value_at
+from mtad.speculative.drafting import sampled_tree
+from mtad.speculative.method import Method, Verdict, require_count
 
 BISECTIONS = 40
 """Halvings of the interval of ρ: from k - 1 down to float rounding."""

@@ -22,7 +22,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mtad.acceptance import (
+from mtad.core.noise import Noise
+from mtad.core.prefix import Prefix
+from mtad.core.tree import TokenTree
+from mtad.model.lm import LM
+from mtad.sampling.warper import Warper
+from mtad.speculative.acceptance import (
     at_node,
     chain_laws,
     chain_path,
@@ -30,13 +35,8 @@ from mtad.acceptance import (
     prefix_length,
     speculative_endpoint_law,
 )
-from mtad.drafting import sampled_tree
-from mtad.lm import LM
-from mtad.method import Method, Verdict, require, require_count
-from mtad.noise import Noise
-from mtad.prefix import Prefix
-from mtad.sampling import Warper
-from mtad.tree import TokenTree
+from mtad.speculative.drafting import sampled_tree
+from mtad.speculative.method import Method, Verdict, require, require_count
 
 
 @dataclass(frozen=True)

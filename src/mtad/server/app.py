@@ -9,13 +9,13 @@ from fastapi import FastAPI
 from starlette.responses import Response
 
 from mtad.server import page
-from mtad.server.errors import answer_errors
-from mtad.server.keys import Keys, read_keys
-from mtad.server.metrics import CONTENT_TYPE, Metrics
-from mtad.server.middleware import protect
-from mtad.server.openapi import describe, documented
-from mtad.server.routes import Api
-from mtad.server.service import Decodes, Service
+from mtad.server.api.errors import answer_errors
+from mtad.server.api.openapi import describe, documented
+from mtad.server.api.routes import Api
+from mtad.server.api.service import Decodes, Service
+from mtad.server.http.keys import Keys, read_keys
+from mtad.server.http.middleware import protect
+from mtad.server.ops.metrics import CONTENT_TYPE, Metrics
 from mtad.server.settings import ServerSettings
 
 

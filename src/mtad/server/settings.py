@@ -14,10 +14,10 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from mtad import methods
-from mtad.arguments import from_toml, method_from, option_types, typed
-from mtad.load import DTYPES
-from mtad.method import Method
+from mtad.api.options import from_toml, method_from, option_types, typed
 from mtad.methods.mtad import MTAD
+from mtad.model.loading import DTYPES
+from mtad.speculative.method import Method
 
 LogFormat = Literal["json", "text"]
 
@@ -28,7 +28,7 @@ class ServerSettings:
 
     Attributes:
         host, port: where it listens; port 0 takes a free one.
-        api_key_file: keys, one per line, `name:key` or `key`; see `mtad.server.keys`.
+        api_key_file: keys, one per line, `name:key` or `key`; see `mtad.server.http.keys`.
         cors_origins: web pages of these origins may use the server.
         allowed_hosts: host names that requests may name, beyond the server's own.
         served_model_name: what clients call the model; None for the target's name.

@@ -1,6 +1,6 @@
 """HumanEval: functions to be written from a docstring, right if they pass the problem's tests.
 
-The programs are the model's. They run in `mtad.sandbox` and only with permission.
+The programs are the model's. They run in `mtad.tasks.sandbox` and only with permission.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from statistics import fmean
 from typing import Any, ClassVar, Final
 
 from mtad.errors import DataError, IsolationError
-from mtad.sandbox import Isolation, Limits, find_isolation, run_python
+from mtad.tasks.sandbox import Isolation, Limits, find_isolation, run_python
 from mtad.tasks.task import Exported, Item, Score, Task, file_name
 
 _FIELDS: Final = ("task_id", "prompt", "entry_point", "canonical_solution", "test")

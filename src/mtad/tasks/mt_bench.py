@@ -12,10 +12,10 @@ from statistics import fmean
 from typing import Any, ClassVar, Final
 
 from mtad.errors import JudgeError
+from mtad.model.tokenizer import Prompt
 from mtad.tasks import fastchat
 from mtad.tasks.judge import DEFAULT_KEY_ENV, EndpointJudge, Grade, Judge, ReferenceJudge, Turn
 from mtad.tasks.task import BUNDLED, Exported, Item, Score, Task, file_name
-from mtad.text import Prompt
 
 REFERENCE_JUDGE: Final = "reference"
 

@@ -11,7 +11,7 @@ from mtad.bench.report.results import Results, Row
 from mtad.bench.report.summary import Summary
 from mtad.bench.report.table import NONE, Table, number
 from mtad.bench.statistics import MIN_ITEMS, NUM_RESAMPLES
-from mtad.stats import Stats, total
+from mtad.engine.stats import Stats, total
 
 
 def stats_of(rows: Iterable[Row]) -> Stats:

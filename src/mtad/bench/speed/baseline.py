@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtad.bench.meter import Meter
 from mtad.bench.speed.cost import Forwards
 from mtad.bench.speed.models import Loaded
 from mtad.bench.speed.observe import MemoryWatch, repeated_energy, waiting_for
 from mtad.bench.speed.rows import Measured, Observed
 from mtad.bench.speed.runs import Batch, Sampling, shortened
 from mtad.errors import MtadError
+from mtad.measure.meter import Meter
 
 PLAIN, ASSISTED = "transformers generate", "transformers assisted"
 NUM_ASSISTANT_TOKENS = 4

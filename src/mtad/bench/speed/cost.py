@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mtad.bench.speed.limits import Limits
-from mtad.lm import Model
+from mtad.model.lm import Model
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
-from mtad.bench.phases import PhaseClock
 from mtad.bench.speed.cost import Forwards
 from mtad.bench.speed.observe import waiting_for
-from mtad.engine import OnPhase
-from mtad.lm import LM
-from mtad.tape import mark
-from mtad.tree import TokenTree
+from mtad.core.tree import TokenTree
+from mtad.engine.session import OnPhase
+from mtad.measure.phases import PhaseClock
+from mtad.model.lm import LM
+from mtad.runtime.tape import mark
 
 _BEGIN, _END = "+", "-"
 

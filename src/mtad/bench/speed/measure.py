@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
+from mtad.api.pair import ModelPair
 from mtad.bench.conditions import conditions
 from mtad.bench.files import CONDITIONS, Rows, read_json, write_json
-from mtad.bench.meter import Meter, find_meter, idle_power_w
 from mtad.bench.plan import PairSpec
 from mtad.bench.speed.baseline import Transformers
 from mtad.bench.speed.cost import PairCost
@@ -20,9 +20,9 @@ from mtad.bench.speed.prompts import encoded, heldout_prompts
 from mtad.bench.speed.rows import LIMITS, PLAN, ROWS, Measured, Row
 from mtad.bench.speed.runs import Decoder, Ours, Sampling
 from mtad.errors import DataError, MtadError
-from mtad.pair import ModelPair
-from mtad.tapes import Tapes
-from mtad.text import Prompt
+from mtad.measure.meter import Meter, find_meter, idle_power_w
+from mtad.model.tokenizer import Prompt
+from mtad.runtime.cpu_tapes import Tapes
 
 NUM_TAPES = 256
 """Recorded iterations that are kept: every method of an experiment has its own."""

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from mtad import packed
+from mtad.api.pair import ModelPair, load_pair
 from mtad.bench.plan import PairSpec
 from mtad.bench.speed.cost import PairCost, cost_of
 from mtad.bench.speed.limits import measure_limits
-from mtad.lm import Model, context_of
-from mtad.load import quiet
-from mtad.pair import ModelPair, load_pair
+from mtad.model.lm import Model, context_of
+from mtad.model.loading import quiet
+from mtad.runtime.linear import packed
 from mtad.testing import WIDENED, widened_pair
 
 DEMO = "demo"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from mtad.bench.energy import Energy
-from mtad.bench.meter import Meter
+from mtad.measure.energy import Energy
+from mtad.measure.meter import Meter
 
 ENERGY_INTERVALS = 10
 """Updates of the counters that a window must have if a single decoding is too short for them."""

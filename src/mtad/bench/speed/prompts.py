@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import cycle, islice
 
 from mtad import demo
-from mtad.pair import ModelPair
-from mtad.text import Prompt, encode
+from mtad.api.pair import ModelPair
+from mtad.model.tokenizer import Prompt, encode
 
 TEST_SETS = ("sql", "python", "chat")
 

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from mtad.bench.energy import Energy
 from mtad.bench.files import read_rows
 from mtad.bench.speed.cost import Forwards
 from mtad.errors import DataError
+from mtad.measure.energy import Energy
 
 ROWS, LIMITS, PLAN = "speed.jsonl", "limits.json", "plan.json"
 

@@ -11,17 +11,17 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from mtad.arguments import describe
-from mtad.bench.meter import Meter
+from mtad.api.options import describe
+from mtad.api.pair import Completion, ModelPair
 from mtad.bench.speed.marks import ForwardClock, marked_forwards
 from mtad.bench.speed.models import Loaded, models_of
 from mtad.bench.speed.observe import MemoryWatch, repeated_energy
 from mtad.bench.speed.rows import Measured, Observed
 from mtad.errors import MtadError
-from mtad.graphs import Graphs
-from mtad.method import Method, name_of
-from mtad.pair import Completion, ModelPair
-from mtad.tapes import TRIALS, Tapes
+from mtad.measure.meter import Meter
+from mtad.runtime.cpu_tapes import TRIALS, Tapes
+from mtad.runtime.cuda_graphs import Graphs
+from mtad.speculative.method import Method, name_of
 
 Batch = Sequence[list[int]]
 Recorder = Graphs | Tapes

@@ -1,0 +1,1 @@
+"""What Python users call: a pair of models, its completions, their options."""

@@ -1,0 +1,281 @@
+"""The Python interface: a target and a draft that complete prompts together.
+
+pair = mtad.load_pair("demo")
+pair.generate(["def area(r):"], method=mtad.MTAD(accept_threshold=0.5), seed=0)[0].text
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+
+from mtad import demo
+from mtad.api.completion import Chunk as Chunk
+from mtad.api.completion import Completion as Completion
+from mtad.api.completion import Running
+from mtad.api.guard import Guard, laps, wants_guard
+from mtad.api.options import Seed, method_of, sampling_params, seeds_for
+from mtad.engine.session import OnPhase, Request, Session, check_requests
+from mtad.errors import PromptError
+from mtad.model.lm import Model
+from mtad.model.loading import Models, Tokenizer, join, load_models, quiet
+from mtad.model.parallel import agreed
+from mtad.model.tokenizer import Prompt, encode, prompt_list, special_tokens
+from mtad.runtime.cpu_tapes import Tapes
+from mtad.runtime.cuda_graphs import Graphs
+from mtad.sampling.params import SamplingParams
+from mtad.speculative.method import Method
+from mtad.trace.writer import SessionTrace, TraceWriter
+
+_Way: TypeAlias = tuple[Method, OnPhase | None, bool, TraceWriter | None]
+"""How a call decodes: the method, who is told the phases, whether a guard watches, the trace."""
+
+
+class ModelPair:
+    """A target model, a draft model and their tokenizer.
+
+    Args:
+        target: a causal language model of transformers.
+        draft: a smaller one with the same tokenizer; None for methods that need none.
+        tokenizer: the tokenizer; None if prompts are given as token ids.
+        assistant_model: transformers' name for `draft`.
+        trust_vocabulary: skip the comparison of the tokenizers.
+
+    Attributes:
+        models: both models and what they share.
+        graphs: the iterations recorded so far, where the models are on the CPU and whole.
+    """
+
+    graphs: Tapes | Graphs | None
+
+    def __init__(
+        self,
+        target: Model,
+        draft: Model | None = None,
+        tokenizer: Tokenizer | None = None,
+        *,
+        draft_tokenizer: Tokenizer | None = None,
+        assistant_model: Model | None = None,
+        trust_vocabulary: bool = False,
+    ) -> None:
+        draft = draft if draft is not None else assistant_model
+        self._take(
+            join(target, draft, tokenizer, draft_tokenizer, trust_vocabulary=trust_vocabulary)
+        )
+
+    @classmethod
+    def of(cls, models: Models) -> ModelPair:
+        """A pair of models that were loaded and checked already."""
+        pair = cls.__new__(cls)
+        pair._take(models)
+        return pair
+
+    def _take(self, models: Models) -> None:
+        self.models = models
+        self.graphs = Tapes() if models.target.device.type == "cpu" else None
+        if models.num_parts > 1:
+            self.graphs = Graphs(None, f"the target is spread over {models.num_parts} processes")
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer that target and draft share."""
+        return self.models.tokenizer
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        method: Method | str | None = None,
+        *,
+        seed: Seed = None,
+        max_batch_size: int = 16,
+        on_phase: OnPhase | None = None,
+        guard: bool | None = None,
+        trace: TraceWriter | None = None,
+        **sampling: Any,
+    ) -> list[Completion]:
+        """Completions of the prompts, in their order.
+
+        Args:
+            prompts: strings, chats or token ids (lists or arrays); one or many.
+            method: how to decode, or the name of a method; MTAD with its defaults if None.
+            seed: one for all prompts or one per prompt; random if None.
+            max_batch_size: prompts decoded at once.
+            on_phase: called at the borders of an iteration's phases; see `OnPhase`.
+            guard: whether a batch gives its drafts up, or takes shorter ones, where they turn out
+                not to pay; `stats.fallback` tells why. The clock then has a say in which random
+                numbers a text is made of, so None is yes only for a lossless method that is
+                greedy or got no seed. True goes for lossy methods too: from there on the text
+                follows the target's law, not theirs.
+            trace: every iteration is written there; see `docs/traces.md`.
+            sampling: fields of `SamplingParams` (temperature, top_k, top_p, max_new_tokens, …),
+                `stop` (a string or several; a special token ends the text like EOS) and
+                `ignore_eos`.
+
+        Raises:
+            ValueError: an option has an impossible value or the method can't honour it.
+            MtadError: see `mtad.errors`.
+        """
+        sampling |= {"max_batch_size": max_batch_size, "on_phase": on_phase, "guard": guard}
+        sampling["trace"] = trace
+        chunks = self.stream_all(prompts, method, seed=seed, **sampling)
+        done = {chunk.index: chunk.completion for chunk in chunks if chunk.completion}
+        return [done[i] for i in sorted(done)]
+
+    def stream(
+        self, prompt: Prompt, method: Method | str | None = None, **options: Any
+    ) -> Iterator[Chunk]:
+        """The completion of one prompt as its blocks are committed; options as in `generate`."""
+        prompts = prompt_list(prompt)
+        if len(prompts) != 1:
+            raise ValueError(f"stream takes one prompt, not {len(prompts)}; use stream_all")
+        return self.stream_all(prompts, method, **options)
+
+    def stream_all(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        method: Method | str | None = None,
+        *,
+        seed: Seed = None,
+        max_batch_size: int = 16,
+        on_phase: OnPhase | None = None,
+        guard: bool | None = None,
+        trace: TraceWriter | None = None,
+        **sampling: Any,
+    ) -> Iterator[Chunk]:
+        """Chunks of all prompts as they come; arguments as in `generate`, judged at once."""
+        if max_batch_size < 1:
+            raise ValueError(f"max_batch_size is {max_batch_size}; it must be at least 1")
+        chosen, guard = method_of(method), self._guard(guard)
+        stops, params = self._ends(sampling)
+        guarded = wants_guard(chosen, guard, seed is not None, params.temperature == 0)
+        requests = self._requests(prompt_list(prompts), seed, params)
+        models = self.models
+        check_requests(models.target, models.draft, chosen, requests, models.vocab)
+        running = [Running.of(request, self.tokenizer, stops) for request in requests]
+        starts, way = range(0, len(running), max_batch_size), (chosen, on_phase, guarded, trace)
+        batches = [(i, running[i : i + max_batch_size]) for i in starts]
+        return (chunk for start, batch in batches for chunk in self._decode(start, batch, way))
+
+    def _decode(self, start: int, batch: Sequence[Running], way: _Way) -> Iterator[Chunk]:
+        (method, on_phase, guarded, trace), began = way, time.perf_counter()
+        both, vocab = (self.models.target, self.models.draft), self.models.vocab
+        requests = [r.request for r in batch]
+        with torch.inference_mode():
+            session = Session(*both, method, requests, vocab, on_phase, self.graphs)
+        tracing = trace and self._trace(trace, session, start, requests)
+        prefill_s = time.perf_counter() - began
+        for lap in laps(session, Guard(method) if guarded else None, time.perf_counter):
+            if tracing:
+                tracing.take(lap.step)
+            for block in lap.step.blocks:
+                one = batch[block.request]
+                one.take(block, prefill_s, lap)
+                last = block.finish_reason is not None
+                text = one.stream.take(last) if one.stream else ""
+                yield Chunk(start + block.request, text, block, one.completion() if last else None)
+        for index, one in enumerate(batch, start):
+            if not one.blocks:
+                yield Chunk(index, "", None, one.completion())
+
+    def _trace(
+        self, trace: TraceWriter, session: Session, start: int, requests: Sequence[Request]
+    ) -> SessionTrace:
+        texts = [(f"prompt {i}", request) for i, request in enumerate(requests, start)]
+        return SessionTrace(trace, session, texts, self.text_of)
+
+    def text_of(self, token: int) -> str:
+        """The text of a token on its own; empty where there is no tokenizer."""
+        return str(self.tokenizer.decode([token])) if self.tokenizer else ""
+
+    def _guard(self, guard: bool | None) -> bool | None:
+        """No guard over a target in parts: each process would judge by times of its own."""
+        parts = self.models.num_parts
+        if parts > 1 and guard:
+            raise ValueError(
+                f"guard is True, and the target is spread over {parts} processes, whose clocks "
+                "would not agree on when drafting pays; leave guard out"
+            )
+        return False if parts > 1 else guard
+
+    def _requests(self, prompts: list[Prompt], seed: Seed, params: SamplingParams) -> list[Request]:
+        seeds, reason = seeds_for(seed, len(prompts)), self.models.tokenizer_error
+        if self.models.num_parts > 1:
+            seeds = agreed(seeds)  # else each process draws its own, and they wait for ever
+        texts = [encode(self.tokenizer, prompt, reason) for prompt in prompts]
+        pairs = zip(texts, seeds, strict=True)
+        return [Request(ids, replace(params, seed=one_seed)) for ids, one_seed in pairs]
+
+    def _ends(self, options: dict[str, Any]) -> tuple[list[str], SamplingParams]:
+        """The stop strings, and the options without them; a special token stops as an EOS."""
+        options = dict(options)
+        stop, ignore_eos = options.pop("stop", None) or [], options.pop("ignore_eos", False)
+        stops = [stop] if isinstance(stop, str) else list(stop)
+        if stops and self.tokenizer is None:
+            raise PromptError("stop strings need a tokenizer, and the models came without one")
+        if ignore_eos and options.get("eos_token_ids"):
+            raise ValueError("ignore_eos=True and eos_token_ids contradict each other; give one")
+        options.setdefault("eos_token_ids", () if ignore_eos else self.models.eos_token_ids)
+        params = sampling_params(options)
+        special = special_tokens(self.tokenizer) if stops else {}
+        ends = [special[s] for s in stops if special.get(s, self.models.vocab) < self.models.vocab]
+        return stops, replace(params, eos_token_ids=(*params.eos_token_ids, *ends))
+
+
+def load_pair(
+    name: str | Path | None = None,
+    *,
+    target: str | Path | None = None,
+    draft: str | Path | None = None,
+    assistant_model: str | Path | None = None,
+    **options: Any,
+) -> ModelPair:
+    """A pair from folders or hub names, or the embedded one.
+
+    Args:
+        name: "demo" for the pair that comes with mtad; a folder, or a hub name with a slash, is
+            the target.
+        target, draft: what `from_pretrained` takes.
+        assistant_model: transformers' name for `draft`.
+        options: as in `mtad.model.loading.load_models` (dtype, device, device_map, …).
+
+    Raises:
+        ValueError: neither a name nor a target was given, or both, or a draft for "demo".
+        MtadError: the models cannot be loaded or do not fit together.
+    """
+    draft = draft if draft is not None else assistant_model
+    if (name is None) == (target is None):
+        raise ValueError('give either "demo" or target=…, a folder or a hub name')
+    if target is None and name != "demo" and ("/" in str(name) or Path(str(name)).is_dir()):
+        target = name
+    if target is not None:
+        return ModelPair.of(load_models(target, draft, **options))
+    if name != "demo":
+        raise ValueError(
+            f'there is no pair called {name!r}; give "demo" or target=…, a folder or a hub name'
+        )
+    if draft is not None:
+        raise ValueError(f'"demo" has its own draft; give target=… with draft={str(draft)!r}')
+    quiet()
+    if options.get("dtype", "auto") == "auto" and not torch.cuda.is_available():
+        options["draft_dtype"] = options.get("draft_dtype") or "float32"  # quicker where so small
+    return ModelPair.of(load_models(demo.TARGET_PATH, demo.DRAFT_PATH, **options))
+
+
+def open_pair(target: str | None, draft: str | None, **placement: Any) -> ModelPair:
+    """The pair for a program of its own: that of these names, the embedded one without a target.
+
+    Args:
+        target, draft, placement: as in `load_pair`.
+    """
+    quiet()
+    if target is not None:
+        return load_pair(target=target, draft=draft, **placement)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)  # models this small lose time to the handing-over of work
+    return load_pair("demo", **placement)

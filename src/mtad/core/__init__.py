@@ -1,0 +1,1 @@
+"""Values that every package speaks in: token tree, committed text, random numbers, buckets."""

@@ -1,0 +1,97 @@
+"""The committed text of every row: what a draft may look at.
+
+Knows no model and no method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from mtad.core.tree import TokenTree
+
+Rows = TypeVar("Rows", bound=Any)
+
+
+def select_rows(value: Rows, rows: Int[Tensor, " kept"]) -> Rows:
+    """A dataclass of (B, …) tensors with only `rows`, in that order."""
+    tensors = {f.name: getattr(value, f.name) for f in fields(value)}
+    picked = {k: v.index_select(0, rows) for k, v in tensors.items() if isinstance(v, Tensor)}
+    return replace(value, **picked)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What is committed: the text of every row.
+
+    Attributes:
+        tokens: (B, T) prompt and output, right-padded.
+        lengths: (B,) number of committed tokens.
+        prompt_lengths: (B,) of which prompt.
+        budgets: (B,) most new tokens a row may have.
+        eos: (B, E) token ids that end the text, padded with -1.
+        horizon: a bound on the budgets, known to the host; the largest of them where the target
+            itself drafts.
+    """
+
+    tokens: Int[Tensor, "rows text"]
+    lengths: Int[Tensor, " rows"]
+    prompt_lengths: Int[Tensor, " rows"]
+    budgets: Int[Tensor, " rows"]
+    eos: Int[Tensor, "rows stops"]
+    horizon: int
+
+    @property
+    def num_new(self) -> Int[Tensor, " rows"]:
+        """Output tokens so far."""
+        return self.lengths - self.prompt_lengths
+
+    def last(self, back: int = 1) -> Int[Tensor, " rows"]:
+        """The token `back` places from the end, the first one where the text is shorter."""
+        index = (self.lengths - back).clamp(min=0)
+        return self.tokens.gather(1, index[:, None]).squeeze(1)
+
+    def root(self) -> TokenTree:
+        """The tree every draft starts from."""
+        return TokenTree.root(self.last(), self.last(2))
+
+    def is_eos(self, tokens: Int[Tensor, "rows width"]) -> Bool[Tensor, "rows width"]:
+        """Which tokens end the text."""
+        return (tokens[:, :, None] == self.eos[:, None, :]).any(-1)
+
+    def may_draft(self, depth: int, reserved: int = 1) -> Bool[Tensor, " rows"]:
+        """Whether a node at `depth` fits the budget, `reserved` tokens kept for the endpoint."""
+        return self.num_new + depth + reserved <= self.budgets
+
+    def within(self, horizon: int) -> Prefix:
+        """The same text with this bound on the budgets."""
+        return replace(self, horizon=horizon)
+
+    def join(self, other: Prefix) -> Prefix:
+        """The rows of both, those of `other` last."""
+        pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
+        fills = {"tokens": 0, "eos": -1}
+        joined = {n: _stack(*p, fills.get(n, 0)) for n, p in pairs.items() if n != "horizon"}
+        return Prefix(**joined, horizon=max(self.horizon, other.horizon))
+
+    def append(self, block: Int[Tensor, "rows width"], counts: Int[Tensor, " rows"]) -> Prefix:
+        """The prefix with the first `counts` tokens of each row's block."""
+        offsets = torch.arange(block.shape[1], device=block.device)
+        index = self.lengths[:, None] + offsets
+        fits = (offsets < counts[:, None]) & (index < self.tokens.shape[1])
+        index = torch.where(fits, index, self.tokens.shape[1])
+        wide = torch.nn.functional.pad(self.tokens, (0, 1)).scatter(1, index, block)
+        return replace(self, tokens=wide[:, :-1], lengths=self.lengths + counts)
+
+
+def _stack(above: Tensor, below: Tensor, fill: int) -> Tensor:
+    """Both one below the other, the narrower table padded with `fill`."""
+    if above.dim() == 1:
+        return torch.cat([above, below])
+    width = max(above.shape[1], below.shape[1])
+    pad = torch.nn.functional.pad
+    return torch.cat([pad(t, (0, width - t.shape[1]), value=fill) for t in (above, below)])

@@ -1,0 +1,130 @@
+"""One text to complete, what is refused before decoding begins, and a batch of texts as tensors.
+
+Knows no loop and no cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from mtad.core.buckets import bucket_of, rows_of
+from mtad.core.prefix import Prefix
+from mtad.errors import ContextLengthError, PromptError
+from mtad.model.lm import Model, context_of
+from mtad.sampling.params import SamplingParams
+from mtad.speculative.method import Method
+
+
+@dataclass(frozen=True)
+class Request:
+    """One text to complete.
+
+    Attributes:
+        prompt_ids: at least one token id.
+        sampling: how to sample and when to end.
+        stop: called with every new token in order; true ends the text after that token.
+        output_ids: tokens of the text that are there already, where it is taken up again.
+    """
+
+    prompt_ids: Sequence[int]
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    stop: Callable[[int], bool] | None = None
+    output_ids: Sequence[int] = ()
+
+    @property
+    def text_ids(self) -> list[int]:
+        """Prompt and output."""
+        return [*self.prompt_ids, *self.output_ids]
+
+    @property
+    def num_left(self) -> int:
+        """New tokens that the budget still allows."""
+        return self.sampling.max_new_tokens - len(self.output_ids)
+
+
+def check_requests(
+    target: Model, draft: Model | None, method: Method, requests: Sequence[Request], vocab: int
+) -> None:
+    """Refuse requests that cannot be decoded, naming the first one and why; as for `Session`.
+
+    Raises:
+        ValueError: the draft is missing, or a sampling setting that the method can't honour.
+        PromptError, ContextLengthError: see `mtad.errors`.
+    """
+    contexts = {"target": context_of(target)}
+    if method.drafter == "draft":
+        if draft is None:
+            raise ValueError(f"{method.name} needs a draft model and none was given")
+        contexts["draft"] = context_of(draft)
+    for index, request in enumerate(requests):
+        method.check(request.sampling)
+        _check_prompt(index, request, vocab)
+        for name, context in contexts.items():
+            _check_context(index, request, name, context)
+
+
+def _check_prompt(index: int, request: Request, vocab: int) -> None:
+    if not request.prompt_ids:
+        raise PromptError(
+            f"request {index}: the prompt is empty; give at least one token (the tokenizer may "
+            "have no BOS token)"
+        )
+    for token in (*request.prompt_ids, *request.sampling.eos_token_ids):
+        if not 0 <= token < vocab:
+            raise PromptError(
+                f"request {index}: token id {token} is not in the vocabulary of {vocab} tokens"
+            )
+
+
+def _check_context(index: int, request: Request, name: str, context: int | None) -> None:
+    prompt, new = len(request.prompt_ids), request.sampling.max_new_tokens
+    if context is not None and prompt + new > context:
+        raise ContextLengthError(
+            f"request {index}: the prompt has {prompt} tokens and max_new_tokens is {new}, "
+            f"together {prompt + new}; the {name} model's context is {context} tokens: shorten "
+            f"the prompt or set max_new_tokens to at most {max(0, context - prompt)}"
+        )
+
+
+def size_of(
+    method: Method, requests: Sequence[Request], vocab: int, pads: bool = False
+) -> tuple[int, int]:
+    """Rows and slots per row that the caches need for these requests; `pads` as for `Session`."""
+    horizon = max((r.sampling.max_new_tokens for r in requests), default=0)
+    longest = max((len(r.prompt_ids) + r.sampling.max_new_tokens for r in requests), default=0)
+    rows = rows_of(len(requests)) if pads and requests else len(requests)
+    return rows, bucket_of(longest + method.num_nodes(vocab, horizon))
+
+
+def prefix_of(requests: Sequence[Request], device: torch.device) -> Prefix:
+    """The texts of requests as committed, with room for what may still come."""
+
+    def column(values: list[int]) -> Tensor:
+        return torch.tensor(values, device=device, dtype=torch.int64)
+
+    def table(rows: list[list[int]], width: int, fill: int) -> Tensor:
+        padded = [[*row, *[fill] * (width - len(row))] for row in rows]
+        return torch.tensor(padded, device=device, dtype=torch.int64)
+
+    eos = [list(r.sampling.eos_token_ids) for r in requests]
+    budgets = [r.sampling.max_new_tokens for r in requests]
+    longest = max(len(r.prompt_ids) + r.sampling.max_new_tokens for r in requests)
+    return Prefix(
+        tokens=table([r.text_ids for r in requests], bucket_of(longest), 0),
+        lengths=column([len(r.text_ids) for r in requests]),
+        prompt_lengths=column([len(r.prompt_ids) for r in requests]),
+        budgets=column(budgets),
+        eos=table(eos, max(1, *map(len, eos)), -1),
+        horizon=max(budgets),
+    )
+
+
+def seeds_of(requests: Sequence[Request], device: torch.device) -> Int[Tensor, " rows"]:
+    """The seed of every row, as signed 64-bit numbers."""
+    seeds = [(r.sampling.seed + 2**63) % 2**64 - 2**63 for r in requests]
+    return torch.tensor(seeds, device=device)

@@ -1,0 +1,295 @@
+"""The decoding loop: draft, score, verify, commit; one `Step` per iteration.
+
+    prefix ─draft(drafter)─▶ tree ─target.forward─▶ logits ─verify─▶ verdict ─commit─▶ Step
+
+The loop never asks which method it runs. An iteration is a tensor program, `_iterate`, and one read
+of what it accepted. Clipping at EOS, stop and budget happens in one place, `_clip`. Knows no
+tokenizer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from mtad.core.buckets import bucket_of, rows_of
+from mtad.core.noise import Noise
+from mtad.core.prefix import Prefix, select_rows
+from mtad.core.tree import TokenTree
+from mtad.engine.request import Request as Request
+from mtad.engine.request import check_requests as check_requests
+from mtad.engine.request import prefix_of, seeds_of, size_of
+from mtad.engine.step import Block as Block
+from mtad.engine.step import Observation as Observation
+from mtad.engine.step import Step as Step
+from mtad.engine.step import block_tokens, cache_places, clipped, failure
+from mtad.model.lm import LM, Model
+from mtad.runtime.backend import OnPhase as OnPhase
+from mtad.runtime.cpu_tapes import Tapes
+from mtad.runtime.cuda_graphs import Graphs, State
+from mtad.sampling.warper import Warper
+from mtad.speculative.method import Method, Verdict, name_of
+
+
+class Session:
+    """A batch of requests being decoded by one method; others may join while it runs.
+
+    A request is known by its index among all that ever were in the session.
+
+    Args:
+        target: the target model.
+        draft: the draft model, None for methods that need none.
+        method: the decoding method.
+        requests: what to decode, one row each; their prompts are read at once.
+        vocab: number of token ids in use; logits beyond are padding.
+        on_phase: called at the borders of an iteration's phases, to time them.
+        graphs: captures the iterations; None for CUDA graphs of its own where the models are on
+            one GPU, and none elsewhere.
+        pads: fill the batch up with copies of its first row to one of few numbers of rows.
+        most_recorded: iterations of more rows run eagerly; None for no such bound.
+
+    Attributes:
+        rows: the running requests, in the order of the batch.
+        requests: those that run or are about to.
+        observe: shown every iteration, if it is set; such iterations run eagerly.
+    """
+
+    def __init__(
+        self,
+        target: Model,
+        draft: Model | None,
+        method: Method,
+        requests: Sequence[Request],
+        vocab: int,
+        on_phase: OnPhase | None = None,
+        graphs: Graphs | Tapes | None = None,
+        pads: bool = False,
+        most_recorded: int | None = None,
+    ) -> None:
+        check_requests(target, draft, method, requests, vocab)
+        self.method, self.vocab, self.pads = method, vocab, pads
+        self.most_recorded = math.inf if most_recorded is None else most_recorded
+        self._begin: OnPhase = on_phase or _nothing
+        self.observe: Callable[[Observation], None] | None = None
+        self.target = LM(target, "target", vocab)
+        self.drafter: LM | None = self.target if method.drafter == "target" else None
+        if draft is not None and method.drafter == "draft":
+            self.drafter = LM(draft, "draft", vocab)
+        self.lms = list({id(lm): lm for lm in (self.target, self.drafter) if lm}.values())
+        self.graphs = graphs or Graphs.on(d for lm in self.lms for d in lm.devices)
+        self.prefix: Prefix
+        self.seeds: Tensor
+        self.rows: list[int] = []
+        self.lengths: list[int] = []
+        self.requests: dict[int, Request] = {}
+        self._joining: list[int] = []
+        self._num_seen = 0
+        self.join(requests)
+        while self.read():
+            pass
+        if self.target.device.type == "cuda":
+            torch.cuda.synchronize(self.target.device)  # to tell the times of prefill and decode
+
+    def join(self, requests: Sequence[Request]) -> list[int]:
+        """The indices of new requests, whose texts `read` is to read before they run.
+
+        Requests with a budget of 0 never run. No others may join before these have been read.
+
+        Raises:
+            CacheMemoryError: the caches cannot grow as they must; nothing has changed.
+        """
+        assert not self._joining, "others are being read"
+        indices = list(range(self._num_seen, self._num_seen + len(requests)))
+        live = {i: r for i, r in zip(indices, requests, strict=True) if r.num_left > 0}
+        for lm in self.lms if live else ():
+            lm.reserve(*self._size_with(live.values()))
+        if self.target.num_rows + len(live) > self.target.max_rows:
+            self._arrange(range(len(self.rows)))  # copies are in the way
+        for lm in self.lms if live else ():
+            lm.open([r.text_ids for r in live.values()])
+        self.requests |= live
+        self._joining, self._num_seen = list(live), self._num_seen + len(requests)
+        return indices
+
+    def slots_with(self, requests: Sequence[Request]) -> int:
+        """Slots that each cache would have, over all its rows, had these requests joined."""
+        rows, capacity = self.target.grown(*self._size_with(requests))
+        return rows * capacity
+
+    def _size_with(self, requests: Collection[Request]) -> tuple[int, int]:
+        """Rows and slots per row that the caches need with these requests."""
+        return size_of(self.method, [*self.requests.values(), *requests], self.vocab, self.pads)
+
+    def read(self) -> bool:
+        """Read a chunk of the texts that are joining; false once there is nothing to be read."""
+        if not self._joining:
+            return False
+        more = [lm.read() for lm in self.lms]
+        if any(more):
+            return True
+        self._seat([self.requests[i] for i in self._joining])
+        return False
+
+    def _seat(self, requests: list[Request]) -> None:
+        """Let the requests that have been read run along with the others."""
+        self._arrange(range(len(self.rows)))
+        for lm in self.lms:
+            lm.seat()
+        device, running = self.target.device, [self.requests[i] for i in self.rows] + requests
+        fresh, seeds = prefix_of(requests, device), seeds_of(requests, device)
+        self.prefix = self.prefix.join(fresh) if self.rows else fresh
+        self.seeds = torch.cat([self.seeds, seeds]) if self.rows else seeds
+        self.warper = Warper.of([r.sampling for r in running], self.vocab, device)
+        self.lengths += [len(r.text_ids) for r in requests]
+        self.rows += self._joining
+        self._joining = []
+        horizon = max(r.sampling.max_new_tokens for r in running)
+        self.room = self.method.num_nodes(self.vocab, horizon)
+        bound = horizon if self.method.drafter == "target" else bucket_of(horizon)
+        self.prefix = self.prefix.within(bound)
+        self._fill(range(len(self.rows)))
+        self._look_ahead()
+
+    def run(self) -> Iterator[Step]:
+        """Steps until every request is finished; raises where one fails."""
+        while self.rows:
+            with torch.inference_mode():
+                step = self.step()
+            yield step.require_sound()
+
+    def step(self) -> Step:
+        """One iteration of the method for every running row."""
+        committed = self._iterated().tolist()
+        if any(copy != committed[0] for copy in committed[len(self.rows) :]):
+            self._fill(range(len(self.rows)))  # another place in a batch may round otherwise
+        blocks = [self._clip(row, committed[row]) for row in range(len(self.rows))]
+        self._leave([row for row, b in enumerate(blocks) if b.finish_reason])
+        self._look_ahead()
+        self._begin("end")
+        return Step(tuple(blocks))
+
+    @property
+    def graph_reason(self) -> str | None:
+        """Why the iterations run eagerly; None where they are captured, or will be."""
+        return self.graphs.reason(name_of(self.method))
+
+    def _iterated(self) -> Tensor:
+        """What `_iterate` returns, from its captured graph where there is one."""
+        if self.observe is not None or len(self.rows) > self.most_recorded:
+            return self._iterate(self._begin)
+        split = self._begin is not _nothing
+        return self.graphs.run(name_of(self.method), self._state, self._iterate, self._begin, split)
+
+    @property
+    def _state(self) -> State:
+        """All that changes from one iteration to the next."""
+        own: list[tuple[object, str]] = [(self, name) for name in ("prefix", "warper", "seeds")]
+        caches = [(lm, name) for lm in self.lms for name in LM.STATE]
+        return State([*own, *caches], [buffer for lm in self.lms for buffer in lm.buffers])
+
+    def _iterate(self, begin: OnPhase) -> Int[Tensor, "rows columns"]:
+        """What an iteration committed, for `_clip`; a tensor program that reads nothing back."""
+        begin("draft")
+        warp = self.warper.at(self.prefix)
+        noise = Noise(self.seeds, self.prefix.num_new)
+        tree = self.method.draft(self.drafter, self.prefix, warp, noise)
+        begin("target")
+        logits = self.target.forward(tree)
+        begin("verify")
+        verdict = self.method.verify(tree, logits, warp, noise)
+        begin("commit")
+        if self.observe is not None:
+            self.observe(Observation(tree, logits, verdict, warp, noise, self.prefix))
+        return self._commit(tree, verdict)
+
+    def _commit(self, tree: TokenTree, verdict: Verdict) -> Tensor:
+        """Lengthen the text and the caches by the block; per row what `_clip` takes apart."""
+        block = block_tokens(tree, verdict)
+        self.prefix = self.prefix.append(block, verdict.num_accepted + 1)
+        for lm in self.lms:
+            lm.commit(cache_places(tree, verdict.path, lm is not self.target), verdict.num_accepted)
+        bad = [lm.bad_position.to(block.device) for lm in self.lms]
+        columns = [verdict.num_accepted, tree.num_drafted, tree.depth_drafted, *bad]
+        return torch.cat([torch.stack(columns, dim=1), block], dim=1)
+
+    def _look_ahead(self) -> None:
+        """Tell the models in steps how far the next iteration may reach; its shapes follow."""
+        reach = max(self.lengths, default=1) - 1 + self.room
+        for lm in self.lms:
+            lm.longest = bucket_of(reach) - self.room
+
+    def _clip(self, row: int, values: list[int]) -> Block:
+        """The block of a row, cut at the first EOS, stop or end of the budget."""
+        accepted, drafted, depth, *rest = values
+        bad, tokens = rest[: len(self.lms)], rest[len(self.lms) :][: accepted + 1]
+        index = self.rows[row]
+        found = (failure(lm.name, at, index) for lm, at in zip(self.lms, bad, strict=True))
+        if error := next(filter(None, found), None):
+            return Block(index, (), 0, 0, 0, "error", error)
+        request = self.requests[index]
+        room = len(request.prompt_ids) + request.sampling.max_new_tokens - self.lengths[row]
+        kept, reason = clipped(tokens, request.sampling.eos_token_ids, request.stop, room)
+        self.lengths[row] += len(kept)
+        if self.method.drafter == "target":
+            accepted = drafted = depth = 0  # its own block: nothing was drafted for it
+        return Block(index, kept, min(accepted, len(kept)), drafted, depth, reason)
+
+    def leave(self, indices: Collection[int]) -> None:
+        """Take requests out before they are finished; while they are read, only all of those."""
+        if self._joining and all(index in indices for index in self._joining):
+            for lm in self.lms:
+                lm.close()
+            self.requests = {i: r for i, r in self.requests.items() if i not in self._joining}
+            self._joining = []
+        if rows := [row for row, index in enumerate(self.rows) if index in indices]:
+            self._leave(rows)
+            self._look_ahead()
+
+    def _leave(self, finished: list[int]) -> None:
+        """Take finished rows out of the batch; the last rows move into their places."""
+        if not finished:
+            return
+        gone, total = set(finished), len(self.rows)
+        for row in finished:
+            del self.requests[self.rows[row]]
+        kept = total - len(gone)
+        movers = iter([row for row in range(kept, total) if row not in gone])
+        order = [next(movers) if row in gone else row for row in range(kept)]
+        self.rows = [self.rows[row] for row in order]
+        self.lengths = [self.lengths[row] for row in order]
+        self._fill(order)
+
+    def _fill(self, order: Sequence[int]) -> None:
+        """Make row order[i] row i; copies of the first one fill the batch up."""
+        num_rows = len(order)
+        if self.pads and num_rows:
+            num_rows = min(rows_of(num_rows), self.target.max_rows - len(self._joining))
+        self._arrange([*order, *[*order[:1]] * (num_rows - len(order))])
+
+    def _arrange(self, order: Sequence[int]) -> None:
+        """Make row order[i] row i, in all that an iteration reads."""
+        if list(order) == [*range(self.target.num_rows)]:
+            return
+        index = torch.tensor(order, dtype=torch.int64, device=self.seeds.device)
+        self.prefix = select_rows(self.prefix, index)
+        self.warper = select_rows(self.warper, index)
+        self.seeds = self.seeds[index]
+        for lm in self.lms:
+            lm.release(list(order))
+
+
+def decode(
+    target: Model, draft: Model | None, method: Method, requests: Sequence[Request], vocab: int
+) -> Iterator[Step]:
+    """The steps that complete `requests`; requests with a budget of 0 get no block."""
+    with torch.inference_mode():
+        session = Session(target, draft, method, requests, vocab)
+    yield from session.run()
+
+
+def _nothing(phase: str) -> None:
+    """Nobody asked to be told."""

@@ -1,0 +1,1 @@
+"""Clocks, energy counters and phases, for benchmarks and the server."""

@@ -1,0 +1,1 @@
+"""One Hugging Face model with its KV cache: loading, masks, memory, tokenizer."""

@@ -1,0 +1,281 @@
+"""A model and its KV cache: the one mutable thing of the engine.
+
+Row b of the cache holds its committed tokens in slots 0 … length_b - 1, all but the last committed
+one, which is the root of the next tree. Tree nodes are written to the slots right after, node i to
+slot length_b + i, and see the committed slots and their own ancestors. Samples nothing, knows no
+method and no tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+
+from mtad.core.buckets import bucket_of, power_of_two
+from mtad.core.tree import TokenTree
+from mtad.model.kv_cache import Address, Reading, SlotLayer, resize
+from mtad.model.masks import AttentionPattern, tree_mask
+
+Model = PreTrainedModel
+PREFILL_TOKENS = {"cpu": 256, "cuda": 2048}
+"""Most prompt tokens, over all rows, that one forward of the prefill feeds, by kind of device."""
+NOWHERE = 2**62
+"""Position that stands for 'no bad logits seen'."""
+
+
+class LM:
+    """A causal language model with a cache of `num_rows` rows of `capacity` slots.
+
+    Attributes:
+        name: "target" or "draft", for messages.
+        vocab: logits are cut to this many token ids (padded embedding rows are dropped).
+        lengths: (B,) committed tokens in the cache, one less than the text has.
+        longest: a bound on `lengths` that the host knows; how much a forward attends over, hence
+            every shape, follows from it.
+        bad_position: (B,) text position of the first NaN or infinity seen, `NOWHERE` if none.
+        num_slots: of all rows; where it changes, the buffers have moved.
+    """
+
+    STATE = ("lengths", "bad_position", "longest", "num_slots")
+    """What changes from one iteration to the next, besides the contents of the buffers."""
+
+    def __init__(
+        self, model: Model, name: str, vocab: int, num_rows: int = 0, capacity: int = 0
+    ) -> None:
+        config = model.config.get_text_config()
+        self.model, self.name, self.vocab = model, name, vocab
+        self.context = context_of(model)
+        embeddings: Any = model.get_input_embeddings()
+        self.device: torch.device = embeddings.weight.device
+        self._address = Address(num_rows, capacity, config.num_hidden_layers)
+        layers = [SlotLayer(self._address) for _ in range(config.num_hidden_layers)]
+        self._layers = layers
+        self._cache = Cache(layers=list(layers))
+        self._pattern = AttentionPattern.of(config)
+        self._reading: Reading | None = None
+        self.longest, self.num_slots = 0, num_rows * capacity
+        self.lengths = torch.zeros(0, dtype=torch.int64, device=self.device)
+        self.bad_position = torch.zeros(0, dtype=torch.int64, device=self.device)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in use, B."""
+        return self.lengths.shape[0]
+
+    @property
+    def max_rows(self) -> int:
+        """Rows that the cache has room for."""
+        return self._address.num_rows
+
+    @property
+    def buffers(self) -> list[Tensor]:
+        """All keys and values; they stay where they are once the first forward has been run."""
+        ready = [layer for layer in self._layers if layer.is_initialized]
+        return [buffer for layer in ready for buffer in (layer.keys, layer.values)]
+
+    @property
+    def devices(self) -> set[torch.device]:
+        """Where the model's weights are."""
+        return {weight.device for weight in self.model.parameters()}
+
+    def grown(self, num_rows: int, capacity: int) -> tuple[int, int]:
+        """The size that the cache takes to have this many rows and slots; it never shrinks.
+
+        One that is there grows to a power of two, so that it seldom has to.
+        """
+        at = self._address
+        if at.num_rows and num_rows > at.num_rows:
+            num_rows = power_of_two(num_rows)
+        return max(at.num_rows, num_rows), max(at.capacity, capacity)
+
+    def reserve(self, num_rows: int, capacity: int) -> None:
+        """Make room for this many rows and slots; what the cache holds stays.
+
+        Raises:
+            CacheMemoryError: there is no memory for it; nothing has changed.
+        """
+        size = self.grown(num_rows, capacity)
+        if size != (self._address.num_rows, self._address.capacity):
+            resize(self._layers, *size)
+            self.num_slots = size[0] * size[1]
+
+    def prefill(self, texts: Sequence[Sequence[int]]) -> None:
+        """Add one row per text and read all but its last token, a chunk at a time."""
+        self.open(texts)
+        while self.read():
+            pass
+        self.seat()
+
+    def open(self, texts: Sequence[Sequence[int]]) -> None:
+        """Begin to read texts, all but the last token of each."""
+        longest = max(1, *(len(t) - 1 for t in texts))  # one token at least: it makes the buffers
+        padded = [[*t[:-1], *[0] * (longest - len(t) + 1)] for t in texts]
+        lengths = torch.tensor([len(t) - 1 for t in texts], device=self.device)
+        for layer in self._layers:  # of NaN, which would reach these texts, masked or not
+            layer.wipe_rows(slice(self.num_rows, self.num_rows + len(texts)))
+        self._reading = Reading(
+            tokens=torch.tensor(padded, device=self.device, dtype=torch.int64),
+            lengths=lengths,
+            bad=torch.full_like(lengths, NOWHERE),
+        )
+
+    def read(self) -> bool:
+        """Feed one chunk of what is being read; whether there is more."""
+        texts = self._reading
+        assert texts is not None
+        count, longest = texts.tokens.shape
+        chunk = max(1, PREFILL_TOKENS.get(self.device.type, 256) // count)
+        stop = min(texts.start + chunk, longest)
+        if texts.start < stop:
+            self._feed(texts, slice(texts.start, stop))
+            texts.start = stop
+        return stop < longest
+
+    def _feed(self, texts: Reading, chunk: slice) -> None:
+        """Feed one chunk of the texts to the rows behind those in use."""
+        slots = torch.arange(chunk.start, chunk.stop, device=self.device)
+        slots = slots.expand(len(texts.tokens), -1)
+        self._address.first = self.num_rows
+        keys = torch.arange(self._open(slots, chunk.stop), device=self.device)
+        tokens, every = texts.tokens[:, chunk], keys.expand(len(slots), -1)
+        logits = self._run(tokens, slots, keys <= slots[:, :, None], every, 1)
+        texts.bad = texts.bad.minimum(_first_bad(logits, slots[:, -1:]).to(texts.bad.device))
+        self._address.first = 0
+
+    def seat(self) -> None:
+        """Take the rows that have been read into use."""
+        texts = self._reading
+        assert texts is not None
+        self.lengths = torch.cat([self.lengths, texts.lengths])
+        self.bad_position = torch.cat([self.bad_position, texts.bad])
+        self.longest = max(self.longest, texts.tokens.shape[1])
+        self._reading = None
+
+    def close(self) -> None:
+        """Read no further; what has been read is forgotten."""
+        self._reading = None
+
+    def forward(self, tree: TokenTree) -> Float[Tensor, "rows nodes vocab"]:
+        """Logits after every node of the tree, float32."""
+        return self._score(tree, slice(0, tree.num_nodes))
+
+    def forward_level(self, tree: TokenTree) -> Float[Tensor, "rows width vocab"]:
+        """Logits after the deepest level; the levels above must have been fed before.
+
+        The root is fed together with the token before it: after a fully accepted block the last
+        draft token was never read, and writing a slot a second time is harmless.
+        """
+        if tree.depth > 0:
+            return self._score(tree, tree.last_level)
+        positions = torch.stack([(self.lengths - 1).clamp(min=0), self.lengths], dim=1)
+        tokens = torch.stack([tree.previous, tree.tokens[:, 0]], dim=1).to(self.device)
+        keys = torch.arange(self._open(positions, self.longest + 1), device=self.device)
+        visible = keys <= positions[:, :, None]
+        every = keys.expand(self.num_rows, -1)
+        logits = self._checked(tokens, positions, visible, every, 1)
+        return logits.to(tree.tokens.device)
+
+    def _score(self, tree: TokenTree, nodes: slice) -> Tensor:
+        offsets = torch.arange(tree.num_nodes, device=self.device)
+        slots = self.lengths[:, None] + offsets
+        bucket = self._open(slots[:, nodes], self.longest + tree.num_nodes)
+        depths = tree.depths.to(self.device)
+        positions = self.lengths[:, None] + depths
+        ancestors = tree.ancestors[:, nodes].to(self.device)
+        visible, keys = tree_mask(self.lengths, slots, positions, ancestors, bucket)
+        tokens = tree.tokens[:, nodes].to(self.device)
+        count = nodes.stop - nodes.start
+        logits = self._checked(tokens, positions[:, nodes], visible, keys, count)
+        return logits.to(tree.tokens.device)
+
+    def _open(self, slots: Tensor, used: int) -> int:
+        """Point the cache at `slots`; the number of slots to attend over, `used` rounded up."""
+        self._address.slots = slots
+        self._address.bucket = min(bucket_of(used), self._address.capacity)
+        return self._address.bucket
+
+    def _checked(
+        self, tokens: Tensor, positions: Tensor, visible: Tensor, keys: Tensor, num_logits: int
+    ) -> Float[Tensor, "rows logits vocab"]:
+        """The logits of `_run`, bad ones noted."""
+        logits = self._run(tokens, positions, visible, keys, num_logits)
+        bad = _first_bad(logits, positions[:, -num_logits:])
+        self.bad_position = self.bad_position.minimum(bad.to(self.bad_position.device))
+        return logits
+
+    def _run(
+        self,
+        tokens: Int[Tensor, "rows nodes"],
+        positions: Int[Tensor, "rows nodes"],
+        visible: Bool[Tensor, "rows nodes slots"],
+        keys: Int[Tensor, "rows slots"],
+        num_logits: int,
+    ) -> Float[Tensor, "rows logits vocab"]:
+        if self.context is not None:
+            positions = positions.clamp(max=self.context - 1)
+        output = self.model(
+            input_ids=tokens,
+            attention_mask=self._pattern.masks(visible, positions, keys),
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=num_logits,
+        )
+        logits: Tensor = output.logits[..., : self.vocab].float()
+        return logits
+
+    def commit(self, nodes: Int[Tensor, "rows depth"] | None, num_accepted: Tensor) -> None:
+        """Keep the root and the first `num_accepted` of `nodes`; forget the rest of the tree.
+
+        Args:
+            nodes: (B, D) where the accepted path lies, counted from the root; None where it lies
+                in order already (a chain).
+            num_accepted: (B,).
+        """
+        if nodes is not None and nodes.shape[1]:
+            source = self.lengths[:, None] + nodes.to(self.device)
+            order = torch.arange(1, nodes.shape[1] + 1, device=self.device)
+            for layer in self._layers:
+                layer.move(self.num_rows, source, self.lengths[:, None] + order)
+        self.lengths = self.lengths + 1 + num_accepted.to(self.device)
+
+    def release(self, order: list[int]) -> None:
+        """Keep only the rows of `order`, old row order[i] becoming row i; those being read follow.
+
+        A row may be there more than once. Rows that already are where they belong are not copied.
+        """
+        joining = len(self._reading.lengths) if self._reading else 0
+        places = [*order, *range(self.num_rows, self.num_rows + joining)]
+        moves = [(old, new) for new, old in enumerate(places) if old != new]
+        if moves:
+            source, target = (list(side) for side in zip(*moves, strict=True))
+            for layer in self._layers:
+                layer.move_rows(source, target)
+        kept = torch.tensor(order, device=self.device, dtype=torch.int64)
+        self.lengths, self.bad_position = self.lengths[kept], self.bad_position[kept]
+
+
+def context_of(model: Model) -> int | None:
+    """Positions that a model can read, None if it sets no limit.
+
+    Models with "longrope" change all their rotations once any position of a call passes the
+    original length; texts would depend on their neighbours and drafts, so that length is the limit.
+    """
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    longest: int | None = getattr(config, "max_position_embeddings", None)
+    if rope.get("rope_type") != "longrope":
+        return longest
+    original = rope.get("original_max_position_embeddings")
+    return original or getattr(config, "original_max_position_embeddings", None) or longest
+
+
+def _first_bad(logits: Tensor, positions: Tensor) -> Int[Tensor, " rows"]:
+    """The first position of each row whose logits are NaN or infinite, `NOWHERE` if none are."""
+    return torch.where(logits.amax(-1).isfinite(), NOWHERE, positions).amin(1)

@@ -1,0 +1,305 @@
+"""Two models that can be decoded together, and the checks that they can.
+
+Loads whatever `AutoModelForCausalLM` loads, from a folder or a hub name. Knows no method and no
+loop; with `attention`, `cache` and `lm` the only place that imports transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from mtad.errors import CheckpointError, UnsupportedModelError, VocabularyMismatchError, first_line
+from mtad.model import parallel
+from mtad.model.lm import Model
+from mtad.model.memory import memory_of, require_memory
+from mtad.model.parallel import (
+    num_launched,
+    part_device,
+    placement,
+    require_whole_heads,
+    usable_device,
+)
+from mtad.model.tree_support import SUPPORTED, embedding_rows, require_tree_support
+from mtad.runtime.linear import packed
+
+DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
+Tokenizer = PreTrainedTokenizerBase
+
+_HUB_OPTIONS = frozenset(
+    "revision subfolder token cache_dir local_files_only trust_remote_code".split()
+)
+_TARGETS_OWN = {"revision", "subfolder", "quantization_config"}
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+@dataclass(frozen=True)
+class Models:
+    """A target, perhaps a draft, and the tokenizer they share.
+
+    Attributes:
+        target: the large model.
+        draft: the small model; None is fine for methods that need none.
+        tokenizer: None where only token ids are given and wanted.
+        vocab: number of token ids in use; rows of the embeddings beyond are padding.
+        eos_token_ids: token ids that end a text, from the generation config.
+        tokenizer_error: why the tokenizer could not be loaded, if that was tried.
+    """
+
+    target: Model
+    draft: Model | None
+    tokenizer: Tokenizer | None
+    vocab: int
+    eos_token_ids: tuple[int, ...]
+    tokenizer_error: str = ""
+
+    @property
+    def num_parts(self) -> int:
+        """How many processes hold a part of the target each, see `mtad.model.parallel`."""
+        return parallel.num_parts(self.target)
+
+
+def load_models(
+    target: str | Path,
+    draft: str | Path | None = None,
+    *,
+    dtype: str | torch.dtype = "auto",
+    draft_dtype: str | torch.dtype | None = None,
+    device: str | torch.device = "auto",
+    draft_device: str | torch.device | None = None,
+    device_map: Any = None,
+    tp_plan: Any = None,
+    trust_vocabulary: bool = False,
+    pack: bool | None = None,
+    draft_options: dict[str, Any] | None = None,
+    **options: Any,
+) -> Models:
+    """Target and draft from folders or hub names.
+
+    Args:
+        target, draft: what `from_pretrained` takes.
+        dtype: "auto" (that of the checkpoint) or a name such as "bfloat16".
+        draft_dtype: the draft's, if another.
+        device: "auto" (a GPU if there is one), "cpu", "cuda:1", …
+        draft_device: the draft's, if another.
+        device_map: spreads the target over devices, as in transformers; needs accelerate.
+        tp_plan: spreads the target over the processes of torchrun, each of which gets a draft of
+            its own: "auto", or rules of transformers' tensor parallelism; needs accelerate.
+        trust_vocabulary: skip the comparison of the tokenizers.
+        pack: lay linear weights out for the CPU, see `mtad.runtime.linear.packed`; None does so
+            with bfloat16 models on a CPU, whose logits stay the same to the bit. Packed models
+            decode, but can't be saved, trained or moved.
+        draft_options: `options` of the draft; without them it gets the target's, except for
+            revision, subfolder and quantization_config.
+        options: passed on to `from_pretrained` (revision, token, quantization_config, …).
+
+    Raises:
+        ValueError: no such device here, no such dtype, or a plan without processes to spread over.
+        CheckpointError, UnsupportedModelError, VocabularyMismatchError: see `mtad.errors`.
+    """
+    if tp_plan is not None:
+        device = part_device(tp_plan, device=device, device_map=device_map, pack=pack)
+    device = usable_device(device)
+    draft_device = device if draft_device is None else usable_device(draft_device)
+    for name in (dtype, draft_dtype):
+        _require_dtype(name)
+    if draft_options is None:
+        draft_options = {k: v for k, v in options.items() if k not in _TARGETS_OWN}
+    parts = 1 if tp_plan is None else num_launched()
+    size = 0 if device_map else _needed_bytes(target, dtype, options) // parts
+    draft_size = _needed_bytes(draft, draft_dtype or dtype, draft_options)
+    require_memory({"target": (device, size), "draft": (draft_device, draft_size)})
+    plan = {"distributed_config": {"tp_plan": tp_plan}} if parts > 1 else {}
+    big = load_model(target, "target", dtype, device_map or device, **options | plan)
+    require_whole_heads(big)
+    tokenizer, reason = _load_tokenizer(target, "target", options)
+    small, draft_tokenizer = None, None
+    if draft is not None:
+        small = load_model(draft, "draft", draft_dtype or dtype, draft_device, **draft_options)
+        draft_tokenizer, _ = _load_tokenizer(draft, "draft", draft_options)
+    models = join(big, small, tokenizer, draft_tokenizer, trust_vocabulary=trust_vocabulary)
+    for model in filter(None, (models.target, models.draft)):
+        whole = parallel.num_parts(model) == 1  # the parts of a model can't be packed
+        if pack or (pack is None and whole and packed.helps(model)):
+            packed.pack(model)
+    return replace(models, tokenizer_error=reason)
+
+
+def _require_dtype(dtype: str | torch.dtype | None) -> None:
+    if isinstance(dtype, str) and dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
+
+
+def join(
+    target: Model,
+    draft: Model | None,
+    tokenizer: Tokenizer | None,
+    draft_tokenizer: Tokenizer | None = None,
+    *,
+    trust_vocabulary: bool = False,
+) -> Models:
+    """Two loaded models as `Models`, once it is proven that they can be decoded together.
+
+    Both are put into evaluation mode.
+
+    Raises:
+        UnsupportedModelError, VocabularyMismatchError: see `mtad.errors`.
+    """
+    for name, model in (("target", target), ("draft", draft)):
+        if model is not None:
+            require_tree_support(model.eval(), name)
+    rows = [embedding_rows(m) for m in (target, draft) if m is not None]
+    if draft is not None and not trust_vocabulary:
+        require_same_vocabulary(tokenizer, draft_tokenizer, rows)
+    vocab = rows[0] if tokenizer is None else min(rows[0], _vocabulary_size(tokenizer))
+    if rows[-1] < vocab:
+        raise VocabularyMismatchError(
+            f"the draft has {rows[-1]} embedding rows and the vocabulary {vocab} tokens; take a "
+            "draft that can read all of them"
+        )
+    eos = tuple(t for t in _eos_token_ids(target, tokenizer) if 0 <= t < vocab)
+    return Models(target, draft, tokenizer, vocab, eos)
+
+
+def _vocabulary_size(tokenizer: Tokenizer) -> int:
+    """One more than the largest token id; ids may have gaps, so their number is less."""
+    return int(max(tokenizer.get_vocab().values())) + 1
+
+
+def load_model(path: str | Path, name: str, dtype: Any, device_map: Any, **options: Any) -> Model:
+    """One causal language model in evaluation mode.
+
+    Raises:
+        CheckpointError: nothing there, or not whole.
+    """
+    is_spread = "distributed_config" in options
+    placed = {} if is_spread else placement(device_map)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(path),
+            dtype=dtype,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            **placed,
+            **options,
+        )
+    except Exception as error:
+        raise _load_error(error, path, name) from error
+    model, info = loaded
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise CheckpointError(
+            f"the {name} checkpoint {str(path)!r} lacks {len(missing)} weights, such as "
+            f"{missing[0]!r}; it is incomplete or of another architecture than its config says"
+        )
+    if not placed and not is_spread:
+        model = model.to(device_map)
+    ready: Model = model.eval()
+    return ready
+
+
+def _needed_bytes(path: str | Path | None, dtype: Any, options: dict[str, Any]) -> int:
+    """Bytes of a model and a cache of one token, before it is loaded; 0 where none can tell."""
+    if path is None or options.keys() - _HUB_OPTIONS or options.get("trust_remote_code"):
+        return 0
+    try:
+        config = AutoConfig.from_pretrained(str(path), **options | {"trust_remote_code": False})
+        dtype = config.dtype if dtype == "auto" else dtype
+        if dtype is None or getattr(config, "quantization_config", None) is not None:
+            return 0
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        return memory_of([model.eval()], 1, 1).total_bytes
+    except Exception:  # loading it will say what is wrong
+        return 0
+
+
+def _load_error(error: Exception, path: str | Path, name: str) -> Exception:
+    first = first_line(error)
+    if "scaled_dot_product_attention" in str(error) or "does not support an attention" in str(
+        error
+    ):
+        return UnsupportedModelError(
+            f"the {name} model {str(path)!r} has no SDPA attention, which a token tree needs: "
+            f"{first}; architectures that work: {', '.join(sorted(SUPPORTED))}"
+        )
+    if "_plan`" in first:
+        return UnsupportedModelError(
+            f"the {name} model {str(path)!r} cannot be spread over processes: {first}"
+        )
+    hint = "" if Path(path).exists() else " (no such folder here, and no such model on the hub)"
+    return CheckpointError(
+        f"cannot load the {name} model from {str(path)!r}{hint}: {first}; it must be a folder "
+        "with config.json and *.safetensors, or a hub name"
+    )
+
+
+def _load_tokenizer(
+    path: str | Path, name: str, options: dict[str, Any]
+) -> tuple[Tokenizer | None, str]:
+    """The tokenizer of a checkpoint; None, and the reason, if it has none.
+
+    Raises:
+        CheckpointError: its files are there but cannot be read.
+    """
+    shared = {key: options[key] for key in _HUB_OPTIONS & options.keys()}
+    folder = Path(path) / str(options.get("subfolder", ""))
+    try:
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(str(path), **shared)
+    except Exception as error:
+        if any((folder / file).exists() for file in _TOKENIZER_FILES):
+            raise CheckpointError(
+                f"the tokenizer of the {name} model in {str(path)!r} cannot be read: "
+                f"{first_line(error)}; copy its files again"
+            ) from error
+        return None, first_line(error)
+    return tokenizer, ""
+
+
+def require_same_vocabulary(
+    tokenizer: Tokenizer | None, draft_tokenizer: Tokenizer | None, rows: Sequence[int]
+) -> None:
+    """Compare two tokenizers token by token; padded embedding rows are fine.
+
+    Raises:
+        VocabularyMismatchError: with the first ids that differ.
+    """
+    if tokenizer is None or draft_tokenizer is None:
+        if len(set(rows)) == 1:
+            return
+        raise VocabularyMismatchError(
+            f"target and draft have {rows[0]} and {rows[1]} embedding rows and not both have a "
+            "tokenizer to compare; give trust_vocabulary=True if their ids mean the same"
+        )
+    ours, theirs = (
+        {i: t for t, i in tok.get_vocab().items()} for tok in (tokenizer, draft_tokenizer)
+    )
+    different = [i for i in sorted(ours.keys() | theirs.keys()) if ours.get(i) != theirs.get(i)]
+    if different:
+        shown = "; ".join(f"{i}: {ours.get(i)!r} and {theirs.get(i)!r}" for i in different[:5])
+        raise VocabularyMismatchError(
+            f"{len(different)} of {len(ours)} token ids differ between target and draft: {shown}; "
+            "take a draft trained with the target's tokenizer"
+        )
+
+
+def _eos_token_ids(target: Model, tokenizer: Tokenizer | None) -> tuple[int, ...]:
+    config = getattr(target, "generation_config", None)
+    eos = getattr(config, "eos_token_id", None)
+    if eos is None:
+        eos = getattr(tokenizer, "eos_token_id", None)
+    if eos is None:
+        return ()
+    return tuple(eos) if isinstance(eos, list | tuple) else (int(eos),)
+
+
+def quiet() -> None:
+    """Switch off transformers' progress bars and all but its errors."""
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()

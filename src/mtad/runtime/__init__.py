@@ -1,0 +1,1 @@
+"""Programs of tensors that run without Python: CUDA graphs, CPU tapes, packed weights."""

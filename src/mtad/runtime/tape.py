@@ -1,0 +1,261 @@
+"""Programs of tensors as tapes: recorded once, then played without any Python between the ops.
+
+On a CPU a small model spends more time between its operations than in them. A tape is the flat list
+of the operations that one run of a program dispatched, with all shapes and host values fixed; it is
+played by TorchScript's interpreter, which needs neither a compiler nor Python. Knows no model, no
+method and no loop.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from mtad.runtime.backend import OnPhase
+
+_READS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+_ALSO_READS = {torch.ops.aten.is_nonzero.default, torch.ops.aten.equal.default}
+
+
+@dataclass(frozen=True, order=True)
+class _Place:
+    """Stands for a tensor: an input, a constant, or the result of an operation."""
+
+    index: int
+
+    def __repr__(self) -> str:
+        return f"v{self.index}"
+
+
+@dataclass(frozen=True)
+class _Op:
+    """One operation, places standing for its tensors."""
+
+    function: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    results: tuple[_Place, ...]
+
+    @property
+    def operands(self) -> set[_Place]:
+        """The tensors that it reads or changes."""
+        return {p for p in tree_leaves((self.args, self.kwargs)) if isinstance(p, _Place)}
+
+    @property
+    def mutates(self) -> bool:
+        """Whether it changes an operand."""
+        return bool(self.function._schema.is_mutable)
+
+    @property
+    def changed(self) -> set[_Place]:
+        """The operands that it changes."""
+        schema = self.function._schema.arguments
+        given = dict(zip((a.name for a in schema), self.args, strict=False)) | self.kwargs
+        written = [given.get(a.name) for a in schema if a.is_write]
+        return {p for p in tree_leaves(written) if isinstance(p, _Place)}
+
+    @property
+    def made(self) -> set[_Place]:
+        """The results that did not exist before."""
+        return set(self.results) - self.operands
+
+    @property
+    def is_view(self) -> bool:
+        """Whether a result may share the memory of an operand."""
+        return any(a.alias_info is not None for a in self.function._schema.arguments)
+
+
+class _Recorder(TorchDispatchMode):
+    """Writes down what is dispatched while it runs."""
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.tensors: list[Tensor] = []  # kept alive, so that no two of them share an id
+        self._places: dict[int, _Place] = {}
+        self.segments: list[tuple[str, list[_Op]]] = []
+        self.inputs = [self.place(t) for t in inputs]
+
+    def place(self, tensor: Tensor) -> _Place:
+        """The tensor's place."""
+        place = self._places.get(id(tensor))
+        if place is None:
+            place = self._places[id(tensor)] = _Place(len(self.tensors))
+            self.tensors.append(tensor)
+        return place
+
+    def begin(self, phase: str) -> None:
+        """Begin another segment."""
+        self.segments.append((phase, []))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if _reads(func, args):
+            raise RuntimeError(f"it reads a tensor back to the host, with {func}")
+        placed = tree_map_only(Tensor, self.place, (args, kwargs))
+        result = func(*args, **kwargs)
+        places = tuple(self.place(t) for t in tree_leaves(result) if isinstance(t, Tensor))
+        op = _Op(func, placed[0], placed[1], places)
+        if op.mutates or not op.operands & set(places):  # else it returned what it was given
+            self.segments[-1][1].append(op)
+        return result
+
+
+def mark(phase: str) -> bool:
+    """Whether a tape is being recorded right now, in which case another segment of it begins.
+
+    Args:
+        phase: told to `begin` at every play of the segment.
+    """
+    recorder = _get_current_dispatch_mode()
+    if not isinstance(recorder, _Recorder):
+        return False
+    recorder.begin(phase)
+    return True
+
+
+def _reads(function: Any, args: tuple[Any, ...]) -> bool:
+    """Whether the host, or the shape of the result, depends on what a tensor holds."""
+    if function is torch.ops.aten.index.Tensor:
+        return any(i is not None and i.dtype == torch.bool for i in args[1])
+    return function in _ALSO_READS or not _READS.isdisjoint(function.tags)
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """The operations of one phase as a function of the values at some places."""
+
+    phase: str
+    function: Any
+    operands: Sequence[int]
+    results: Sequence[int]
+
+
+class Tape:
+    """A recorded program, to be played on tensors of the same shapes.
+
+    Args:
+        program: told `begin`, which it calls as its phases begin; returns its outputs. Must do
+            nothing with tensors but what torch dispatches, and draw no random numbers from torch.
+        inputs: all tensors that may differ from one play to the next, buffers included that the
+            program changes. Every other tensor is taken for a constant.
+        rewrites: pairs of TorchScript graphs, as text: each match of the first becomes the second.
+
+    Raises:
+        RuntimeError: the program reads a tensor back to the host.
+    """
+
+    def __init__(
+        self,
+        program: Callable[[OnPhase], Sequence[Tensor]],
+        inputs: Sequence[Tensor],
+        rewrites: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        recorder = _Recorder(inputs)
+        with recorder:
+            outputs = program(recorder.begin)
+        self._inputs = recorder.inputs
+        self._outputs = [recorder.place(t) for t in outputs]
+        self._values: list[Any] = [None] * len(recorder.tensors)
+        self._segments = self._build(recorder, rewrites)
+
+    def play(self, inputs: Sequence[Tensor], begin: OnPhase) -> list[Tensor]:
+        """The program's outputs for these inputs."""
+        values = self._values.copy()
+        for place, tensor in zip(self._inputs, inputs, strict=True):
+            values[place.index] = tensor
+        for segment in self._segments:
+            begin(segment.phase)
+            results = segment.function(*[values[i] for i in segment.operands])
+            for index, tensor in zip(segment.results, results, strict=True):
+                values[index] = tensor
+        return [values[place.index] for place in self._outputs]
+
+    def _build(self, recorder: _Recorder, rewrites: Sequence[tuple[str, str]]) -> list[_Segment]:
+        """Scripted functions of the segments, without what nobody reads or what never changes."""
+        segments = [(phase, list(ops)) for phase, ops in recorder.segments]
+        _drop_constant(segments, set(self._inputs))
+        _drop_unread(segments, set(self._outputs))
+        built, wanted = [], set(self._outputs)
+        for phase, ops in reversed(segments):
+            made = {p for op in ops for p in op.made}
+            operands = sorted({p for op in ops for p in op.operands} - made)
+            results = sorted(made & wanted) or operands[:1]  # a script must return something
+            examples = tuple(recorder.tensors[p.index] for p in operands)
+            function = _script(ops, operands, results, examples)
+            for pattern, replacement in rewrites if ops else ():
+                rewrite: Any = torch._C._jit_pass_custom_pattern_based_rewrite_graph
+                rewrite(pattern, replacement, function.graph)
+            places = [p.index for p in operands], [p.index for p in results]
+            built.append(_Segment(phase, function, *places))
+            wanted = (wanted - made) | set(operands)
+        for constant in wanted - set(self._inputs):
+            self._values[constant.index] = recorder.tensors[constant.index]
+        return built[::-1]
+
+
+_Segments = list[tuple[str, list[_Op]]]
+
+
+def _drop_constant(segments: _Segments, inputs: set[_Place]) -> None:
+    """Remove what does not depend on the inputs; its results stay as they were recorded."""
+    ops = [op for _, part in segments for op in part]
+    changed = {p for op in ops for p in op.changed}
+    for op in [*reversed(ops), *ops]:  # to the bases of changed views, and to their other views
+        if op.is_view and changed & {*op.operands, *op.results}:
+            changed |= {*op.operands, *op.results}
+    varying = inputs | changed
+    for _, part in segments:
+        kept = []
+        for op in part:
+            if op.mutates or varying & {*op.operands, *op.results}:
+                kept.append(op)
+                varying.update(op.results)
+        part[:] = kept
+
+
+def _drop_unread(segments: _Segments, wanted: set[_Place]) -> None:
+    """Remove what nobody reads."""
+    for _, part in reversed(segments):
+        kept = []
+        for op in reversed(part):
+            if op.mutates or wanted & set(op.results):
+                kept.append(op)
+                wanted |= op.operands
+        part[:] = kept[::-1]
+
+
+def _script(
+    ops: Sequence[_Op],
+    operands: Sequence[_Place],
+    results: Sequence[_Place],
+    examples: tuple[Tensor, ...],
+) -> Any:
+    """The operations as a TorchScript function of `operands`."""
+    if not ops:
+        return lambda: ()
+    known: dict[str, Any] = {"__name__": "tape", "torch": torch, "device": torch.device}
+    known |= {"inf": float("inf"), "nan": float("nan")}
+    lines = [f"def run({', '.join(map(repr, operands))}):"]
+    for number, op in enumerate(ops):
+        known[f"f{number}"] = op.function
+        arguments = [repr(a) for a in op.args] + [f"{k}={v!r}" for k, v in op.kwargs.items()]
+        lines.append(f"    {_names(op.results)} = f{number}({', '.join(arguments)})")
+    lines.append(f"    return {_names(results)},")
+    exec("\n".join(lines), known)  # made of names and literals only
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about values that can't change here
+        trace: Any = torch._C._create_graph_by_tracing
+        graph, _ = trace(known["run"], examples, lambda value: "", True, False, None, [])
+    made: Any = torch._C._create_function_from_graph  # of its own: torch.jit.trace frees nothing
+    return made("run", graph)
+
+
+def _names(places: Sequence[_Place]) -> str:
+    return ", ".join(map(repr, places)) or "_"

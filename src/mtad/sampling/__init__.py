@@ -1,0 +1,1 @@
+"""From logits to log-probabilities: sampling settings, penalties, truncation; batched per row."""

@@ -1,0 +1,209 @@
+"""From logits to log-laws: the warper of a batch.
+
+Laws are float32 and in log space whatever the model's dtype. The order is the one of the authors'
+code and of transformers: biases and penalties, temperature, top-k, top-p, min-p. Knows no model
+and no method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mtad.core.prefix import Prefix
+from mtad.core.tree import TokenTree
+from mtad.sampling.params import SamplingParams
+from mtad.sampling.penalties import count, count_on_paths, penalize
+from mtad.sampling.truncation import NEVER, candidates, keep_min_p, keep_top_k, keep_top_p, spread
+
+TIES = 16
+"""Tokens that may tie with the k-th, or half of k if that is more, before ties are dropped."""
+
+
+@dataclass(frozen=True)
+class Warper:
+    """Per-row rules that turn logits into log-laws.
+
+    Attributes:
+        temperature, top_k, top_p, min_p, repetition, frequency, presence, min_new: (B,) each.
+        bias: (B, V) added to the logits, -inf for suppressed tokens.
+        used: names of the settings that some row uses; the others cost nothing.
+        largest_k: the largest top-k of the batch.
+        width: number of candidates that truncation looks at, C; V where some row has no top-k.
+        greedy: whether some row has temperature 0.
+        vocab: V.
+        prefix: the committed text, once bound with `at`.
+        seen: (B, V) occurrences in prompt and output; `output`: in the output only.
+    """
+
+    temperature: Float[Tensor, " rows"]
+    top_k: Int[Tensor, " rows"]
+    top_p: Float[Tensor, " rows"]
+    min_p: Float[Tensor, " rows"]
+    repetition: Float[Tensor, " rows"]
+    frequency: Float[Tensor, " rows"]
+    presence: Float[Tensor, " rows"]
+    min_new: Int[Tensor, " rows"]
+    bias: Float[Tensor, "rows vocab"] | None
+    used: frozenset[str]
+    largest_k: int
+    width: int
+    greedy: bool
+    vocab: int
+    prefix: Prefix | None = None
+    seen: Float[Tensor, "rows vocab"] | None = None
+    output: Float[Tensor, "rows vocab"] | None = None
+
+    @classmethod
+    def of(cls, params: Sequence[SamplingParams], vocab: int, device: torch.device) -> Warper:
+        """The warper of a batch, one row per request."""
+
+        def column(name: str, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.tensor([getattr(p, name) for p in params], dtype=dtype, device=device)
+
+        used = frozenset().union(*(p.active() for p in params))
+        largest_k = max((p.top_k for p in params), default=0)
+        bounded = all(p.top_k > 0 or p.temperature == 0 for p in params)
+        return cls(
+            temperature=column("temperature"),
+            top_k=column("top_k", torch.int64),
+            top_p=column("top_p"),
+            min_p=column("min_p"),
+            repetition=column("repetition_penalty"),
+            frequency=column("frequency_penalty"),
+            presence=column("presence_penalty"),
+            min_new=column("min_new_tokens", torch.int64),
+            bias=_bias(params, vocab, device) if used & {"logit_bias", "suppress_tokens"} else None,
+            used=used,
+            largest_k=largest_k,
+            width=min(vocab, largest_k + max(TIES, largest_k // 2)) if bounded else vocab,
+            greedy=any(p.temperature == 0 for p in params),
+            vocab=vocab,
+        )
+
+    @property
+    def is_greedy(self) -> Bool[Tensor, "rows 1 1"]:
+        """Rows of temperature 0."""
+        return (self.temperature == 0)[:, None, None]
+
+    def at(self, prefix: Prefix) -> Warper:
+        """The warper for this committed text."""
+        if not self.used & {"repetition_penalty", "frequency_penalty", "presence_penalty"}:
+            return replace(self, prefix=prefix)
+        places = torch.arange(prefix.tokens.shape[1], device=prefix.tokens.device)
+        committed = places < prefix.lengths[:, None]
+        in_output = committed & (places >= prefix.prompt_lengths[:, None])
+        return replace(
+            self,
+            prefix=prefix,
+            seen=count(prefix.tokens, committed, self.vocab),
+            output=count(prefix.tokens, in_output, self.vocab),
+        )
+
+    def __call__(
+        self, logits: Float[Tensor, "rows nodes vocab"], tree: TokenTree, nodes: slice | None = None
+    ) -> Float[Tensor, "rows nodes vocab"]:
+        """Log-laws after `nodes` of the tree (all by default), -inf for removed tokens."""
+        law, ids = self.compact(logits, tree, nodes)
+        return law if ids is None else spread(law, ids, logits.shape[-1])
+
+    def compact(
+        self, logits: Float[Tensor, "rows nodes vocab"], tree: TokenTree, nodes: slice | None = None
+    ) -> tuple[Float[Tensor, "rows nodes width"], Int[Tensor, "rows nodes width"] | None]:
+        """The same log-laws on candidates alone, and their ids, ascending.
+
+        No ids where the candidates are the whole vocabulary. Ties with the k-th that find no room
+        among `width` candidates, see `TIES`, are dropped.
+        """
+        scores = self.process(logits, tree, nodes)
+        if self.width >= scores.shape[-1]:
+            return self.truncate(scores), None
+        ids = candidates(scores, self.width)
+        return self.truncate(scores.gather(-1, ids)), ids
+
+    def raw(
+        self, logits: Float[Tensor, "rows nodes vocab"], tree: TokenTree, nodes: slice | None = None
+    ) -> Float[Tensor, "rows nodes vocab"]:
+        """Log-laws with penalties and biases but neither temperature nor truncation."""
+        return self.process(logits, tree, nodes).log_softmax(-1)
+
+    def ratio_law(
+        self,
+        ratio_on: str,
+        warped: Float[Tensor, "rows nodes vocab"],
+        logits: Float[Tensor, "rows nodes vocab"],
+        tree: TokenTree,
+        nodes: slice | None = None,
+    ) -> Float[Tensor, "rows nodes vocab"]:
+        """The log-law that a likelihood ratio is formed on: `warped`, or "raw" unless greedy."""
+        if ratio_on == "warped":
+            return warped
+        raw = self.raw(logits, tree, nodes)
+        return torch.where(self.is_greedy, warped, raw) if self.greedy else raw
+
+    def tempered(
+        self, logits: Float[Tensor, "rows nodes vocab"], tree: TokenTree
+    ) -> Float[Tensor, "rows nodes vocab"]:
+        """Log-laws with temperature but without truncation; one-hot in greedy rows."""
+        logits = self.process(logits, tree, None)
+        return self._one_hot_if_greedy((logits / self._divisor()).log_softmax(-1), logits)
+
+    def truncate(
+        self, scores: Float[Tensor, "rows nodes width"]
+    ) -> Float[Tensor, "rows nodes width"]:
+        """Temperature, top-k, top-p and min-p over the last dimension, then log-softmax."""
+        logits = scores / self._divisor() if "temperature" in self.used else scores
+        if "top_k" in self.used:
+            logits = keep_top_k(logits, self.top_k[:, None, None], self.largest_k)
+        if "top_p" in self.used:
+            logits = keep_top_p(logits, self.top_p[:, None, None])
+        if "min_p" in self.used:
+            logits = keep_min_p(logits, self.min_p[:, None, None])
+        return self._one_hot_if_greedy(logits.log_softmax(-1), scores)
+
+    def _divisor(self) -> Tensor:
+        return torch.where(self.temperature == 0, 1.0, self.temperature)[:, None, None]
+
+    def _one_hot_if_greedy(self, law: Tensor, scores: Tensor) -> Tensor:
+        if not self.greedy:
+            return law
+        best = scores.argmax(-1, keepdim=True)
+        one_hot = torch.full_like(law, NEVER).scatter(-1, best, 0.0)
+        return torch.where(self.is_greedy, one_hot, law)
+
+    def process(self, logits: Tensor, tree: TokenTree, nodes: slice | None) -> Tensor:
+        """Logits after biases, penalties and the ban on early EOS, each judged along the path."""
+        nodes = nodes or slice(0, tree.num_nodes)
+        if self.bias is not None:
+            logits = logits + self.bias[:, None]
+        if self.seen is not None and self.output is not None:
+            path = count_on_paths(tree, nodes, logits.shape[-1])
+            seen, output = self.seen[:, None] + path, self.output[:, None] + path
+            strengths = (self.repetition, self.frequency, self.presence)
+            logits = penalize(logits, seen, output, *strengths)
+        if "min_new_tokens" in self.used and self.prefix is not None:
+            num_new = self.prefix.num_new[:, None] + tree.depths[nodes]
+            early = (num_new < self.min_new[:, None])[:, :, None]
+            logits = logits.masked_fill(early & self._eos_mask(logits.shape[-1])[:, None], NEVER)
+        return logits
+
+    def _eos_mask(self, vocab: int) -> Tensor:
+        assert self.prefix is not None
+        return count(self.prefix.eos.clamp(min=0), self.prefix.eos >= 0, vocab) > 0
+
+
+def _bias(params: Sequence[SamplingParams], vocab: int, device: torch.device) -> Tensor:
+    bias = torch.zeros(len(params), vocab)
+    for row, p in zip(bias, params, strict=True):
+        added = [*p.logit_bias.items(), *((token, NEVER) for token in p.suppress_tokens)]
+        for token, value in added:
+            if not 0 <= token < vocab:
+                raise ValueError(f"token id {token} is not in the vocabulary of {vocab} tokens")
+            row[token] += value
+        if len({token for token, value in added if value == NEVER}) == vocab:
+            raise ValueError(f"all {vocab} tokens are suppressed; leave at least one")
+    return bias.to(device)

@@ -1,0 +1,1 @@
+"""The OpenAI API: routes, request and response schemas, streaming."""

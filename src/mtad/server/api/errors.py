@@ -1,0 +1,215 @@
+"""Every error as an answer in OpenAI's shape, with its status.
+
+Knows no route.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from mtad.errors import CacheMemoryError, ContextLengthError, MtadError, first_line
+from mtad.server.api.replies import ErrorDetail, ErrorReply
+from mtad.server.scheduler.jobs import ClosingError, DeadlineError, ModelFailedError, QueueFullError
+
+_log = logging.getLogger("mtad.server")
+_LONGEST = 600
+"""Characters of a message; what a client sent may be long."""
+_LONGEST_PARAM = 100
+_LOOKED_AT = 100
+"""Of the errors of a body, which may be as many as its bytes allow."""
+_NAMES = {
+    "max_new_tokens": "max_tokens",
+    "min_new_tokens": "min_tokens",
+    "eos_token_ids": "ignore_eos",
+}
+"""What the engine calls a parameter, and what requests do."""
+_SETTINGS = (
+    "temperature top_k top_p min_p repetition_penalty frequency_penalty presence_penalty "
+    "logit_bias min_tokens max_tokens seed stop ignore_eos"
+).split()
+
+
+class ApiError(Exception):
+    """An error that a client is told.
+
+    Args:
+        status: of HTTP.
+        message: what was given, what is allowed, what to do.
+        param: the parameter at fault.
+        code: for programs.
+        kind: OpenAI's type of the error; by the status if None.
+        headers: of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        *,
+        kind: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.param, self.code = status, param, code
+        self.kind = kind or ("invalid_request_error" if status < 500 else "server_error")
+        self.headers = dict(headers or {})
+
+    @property
+    def body(self) -> str:
+        """The answer's JSON."""
+        message = str(self)
+        if len(message) > _LONGEST:
+            message = f"{message[: _LONGEST - 1]}…"
+        param = self.param and self.param[:_LONGEST_PARAM]
+        detail = ErrorDetail(message=message, type=self.kind, param=param, code=self.code)
+        return ErrorReply(error=detail).as_json()
+
+    def response(self) -> Response:
+        """The answer."""
+        body = self.body.encode(errors="replace")
+        return Response(body, self.status, self.headers, "application/json")
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Make every error of the application one of `ApiError`."""
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(ClientDisconnect, _left)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _unreadable)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error.response()
+
+
+async def _left(request: Request, error: Exception) -> Response:
+    return Response(status_code=499)  # for the log: nobody reads it
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path, method = request.url.path, request.method
+    known = {
+        404: (f"there is no {path}; GET /openapi.json lists what there is", "not_found"),
+        405: (f"{path} does not take {method}", "method_not_allowed"),
+    }
+    message, code = known.get(error.status_code, (str(error.detail), None))
+    if error.detail != HTTPStatus(error.status_code).phrase:
+        message = str(error.detail)  # a route said it, not the router
+    return ApiError(error.status_code, message, None, code, headers=error.headers).response()
+
+
+async def _unreadable(request: Request, error: Exception) -> Response:
+    return ApiError(400, first_line(error)).response()
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    return of(error).response()
+
+
+def of(error: Exception) -> ApiError:
+    """What a client is told of an error that ended its request."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, QueueFullError):
+        wait = {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+        kind = "rate_limit_error"
+        return ApiError(429, str(error), None, "queue_full", kind=kind, headers=wait)
+    if isinstance(error, ClosingError):
+        return ApiError(503, str(error), None, "closing", headers={"Retry-After": "5"})
+    if isinstance(error, DeadlineError):
+        return ApiError(504, str(error), None, "deadline_exceeded", kind="timeout_error")
+    if isinstance(error, CacheMemoryError):
+        return ApiError(503, str(error), None, "out_of_memory", headers={"Retry-After": "5"})
+    if isinstance(error, ModelFailedError | MtadError):
+        return ApiError(500, str(error), None, "model_failed")
+    _log.error("a request failed: %s", type(error).__name__, exc_info=error)
+    return ApiError(500, "internal error; the server's log has the details", None, "internal_error")
+
+
+def refusal(error: Exception, prompt: str, budget: str) -> ApiError:
+    """What a client is told of a request that the engine refuses before it begins.
+
+    Args:
+        error: whose message names parameters as the engine does.
+        prompt: the parameter that holds the prompt.
+        budget: the parameter that limits the new tokens, as the client named it.
+    """
+    if isinstance(error, QueueFullError | ClosingError):
+        return of(error)
+    message = str(error).removeprefix("request 0: ")
+    for engine, request in _NAMES.items():
+        message = message.replace(engine, budget if request == "max_tokens" else request)
+    if isinstance(error, ContextLengthError):
+        return ApiError(400, message, budget, "context_length_exceeded")
+    if isinstance(error, CacheMemoryError):
+        return ApiError(400, message, budget, "too_large")
+    if isinstance(error, MtadError):
+        return ApiError(400, message, prompt)
+    names = [budget if name == "max_tokens" else name for name in _SETTINGS]
+    places = {name: message.find(name) for name in names if name in message}
+    return ApiError(400, message, min(places, key=lambda name: places[name], default="method"))
+
+
+def invalid(error: ValidationError, data: Any) -> ApiError:
+    """What a client is told of a body that does not fit the schema."""
+    found: dict[str, list[str]] = {}
+    errors = error.errors(include_url=False, include_context=False)
+    for one in errors[:_LOOKED_AT]:
+        text = _WORDS.get(one["type"]) or _given(one["input"]) + one["msg"]
+        found.setdefault(_place(one["loc"], data, one["type"]), []).append(text)
+    first = _top(next(iter(found)))
+    inside = [place for place in found if _top(place) == first]
+    param = max(inside, key=lambda place: place.count(".") + place.count("["))
+    reasons = " or: ".join(dict.fromkeys(found[param]))
+    return ApiError(
+        400, f"{param or 'the body'}: {reasons}", param or None, _CODES.get(errors[0]["type"])
+    )
+
+
+_CODES = {"extra_forbidden": "unknown_parameter", "missing": "missing_parameter"}
+_WORDS = {
+    "extra_forbidden": "there is no such parameter, or it cannot be honoured here",
+    "missing": "this parameter is required",
+    "none_required": "it cannot be honoured here; leave it out or give null",
+}
+
+
+def _top(place: str) -> str:
+    """The parameter that a place is in."""
+    return place.split(".")[0].split("[")[0]
+
+
+def _given(value: Any) -> str:
+    """What was given, where that is short."""
+    shown = json.dumps(value) if isinstance(value, str | int | float) else ""
+    return f"{shown} was given; " if 0 < len(shown) <= 60 else ""
+
+
+def _place(loc: tuple[int | str, ...], data: Any, kind: str) -> str:
+    """Where in the body it is; a union's branches, which pydantic adds, are left out."""
+    place = ""
+    for part in loc:
+        inside = isinstance(data, dict) and part in data
+        inside = inside or (isinstance(data, list) and isinstance(part, int) and part < len(data))
+        if not inside and not (kind == "missing" and part == loc[-1]):
+            continue
+        place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else str(part)
+        data = data[part] if inside else None
+    return place

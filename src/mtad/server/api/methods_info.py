@@ -1,0 +1,124 @@
+"""What requests may ask of the methods: which there are, and their options, for people and pages.
+
+Knows no HTTP and no model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+from mtad import methods
+from mtad.api.options import jsonable, option_types
+from mtad.server.api.replies import Reply
+from mtad.speculative.method import Method
+
+Kind: TypeAlias = Literal["integer", "number", "boolean", "choice", "list", "text"]
+_KINDS: dict[Any, Kind] = {int: "integer", float: "number", bool: "boolean", str: "text"}
+
+
+class MethodOption(Reply):
+    """An option of a method."""
+
+    name: str
+    type: Kind
+    default: Any
+    choices: list[str] | None
+    nullable: bool
+
+
+class MethodSheet(Reply):
+    """A method that requests may name."""
+
+    name: str
+    lossless: bool
+    citation: str
+    rule: str
+    drafter: Literal["draft", "target", "none"]
+    options: list[MethodOption]
+
+
+class MethodDefault(Reply):
+    """How requests that name no method are decoded."""
+
+    name: str
+    options: dict[str, Any]
+
+
+class MethodList(Reply):
+    """All methods that requests may name."""
+
+    object: Literal["list"]
+    data: list[MethodSheet]
+    default: MethodDefault
+
+
+def known_methods(default: Method, allowed: Sequence[str]) -> dict[str, type[Method]]:
+    """The methods that requests may name.
+
+    Args:
+        default: the server's own, which may come from outside the package.
+        allowed: names; empty for all.
+    """
+    found = {name: methods.find(name) for name in methods.names()}
+    found[default.name] = type(default)
+    return {name: cls for name, cls in found.items() if not allowed or name in allowed}
+
+
+def method_list(default: Method, known: Sequence[type[Method]]) -> MethodList:
+    """The answer of `GET /v1/methods`."""
+    options = jsonable(dataclasses.asdict(default))
+    return MethodList(
+        object="list",
+        data=[sheet(cls) for cls in known],
+        default=MethodDefault(name=default.name, options=options),
+    )
+
+
+def sheet(cls: type[Method]) -> MethodSheet:
+    """What there is to know about a method."""
+    kinds = option_types(cls)
+    return MethodSheet(
+        name=cls.name,
+        lossless=cls.lossless,
+        citation=cls.citation,
+        rule=rule_of(cls),
+        drafter=cls.drafter,
+        options=[_option(field, kinds[field.name]) for field in dataclasses.fields(cls)],
+    )
+
+
+def rule_of(cls: type[Method]) -> str:
+    """The head of the method's documentation."""
+    text = inspect.getdoc(sys.modules[cls.__module__]) or inspect.getdoc(cls) or cls.name
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def _option(field: dataclasses.Field[Any], kind: Any) -> MethodOption:
+    inner, nullable = _without_none(kind)
+    is_choice = typing.get_origin(inner) is Literal
+    default = None if field.default is dataclasses.MISSING else jsonable(field.default)
+    return MethodOption(
+        name=field.name,
+        type="choice" if is_choice else _kind(inner),
+        default=default,
+        choices=[str(choice) for choice in typing.get_args(inner)] if is_choice else None,
+        nullable=nullable,
+    )
+
+
+def _without_none(kind: Any) -> tuple[Any, bool]:
+    """The type that is left of `kind | None`, and whether None was one of its types."""
+    if typing.get_origin(kind) not in (typing.Union, types.UnionType):
+        return kind, False
+    inner = [k for k in typing.get_args(kind) if k is not types.NoneType]
+    return inner[0], len(inner) < len(typing.get_args(kind))
+
+
+def _kind(kind: Any) -> Kind:
+    return "list" if typing.get_origin(kind) is tuple else _KINDS.get(kind, "text")

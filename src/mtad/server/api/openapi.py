@@ -1,0 +1,168 @@
+"""The description of the API that `/openapi.json` gives, true to what the routes do.
+
+Bodies are read by the routes themselves, so that errors have OpenAI's shape; here they are
+described. Knows no route's inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from mtad import __version__
+from mtad.server.api.replies import (
+    ChatChunk,
+    ChatCompletion,
+    ErrorReply,
+    Reply,
+    TextChunk,
+    TextCompletion,
+)
+from mtad.server.api.schema import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    TokenizeRequest,
+)
+from mtad.server.api.service import Service
+
+_REF = "#/components/schemas/{model}"
+_BODIES = (ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest)
+_STREAMED: dict[type[BaseModel], tuple[type[Reply], type[Reply]]] = {
+    ChatRequest: (ChatCompletion, ChatChunk),
+    CompletionRequest: (TextCompletion, TextChunk),
+}
+_ERRORS = {
+    400: "A parameter that cannot be honoured; `param` names it.",
+    401: "No API key, or a wrong one.",
+    403: "A web page of another origin, or a host that the server does not know.",
+    404: "No such model.",
+    405: "Another method of HTTP than those of this route.",
+    408: "The body did not arrive in time.",
+    413: "The body is too large.",
+    415: "The body is not declared as JSON.",
+    429: "The queue is full, or a client has too much at work; see `Retry-After`.",
+    431: "Address and headers are too long.",
+    500: "A model failed, or the server did.",
+    503: "The server is not ready, is closing, or has no memory left now.",
+    504: "The request's time is over.",
+}
+_BODILESS = (401, 403, 404, 405, 431, 500, 503)
+
+
+def documented(
+    router: APIRouter,
+    method: str,
+    path: str,
+    endpoint: Callable[..., Any],
+    *,
+    body: type[BaseModel] | None = None,
+    reply: type[Reply] | None = None,
+) -> None:
+    """Add a route with what it takes and answers.
+
+    Args:
+        router: gets it.
+        method: of HTTP.
+        path: of the route.
+        endpoint: its function.
+        body: what it takes, as JSON.
+        reply: what it answers; None for a plain text, or what `body` asks for.
+    """
+    statuses = _ERRORS if body else _BODILESS
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"description": _ERRORS[status], "content": _json_of(ErrorReply)}
+        for status in statuses
+    }
+    text: dict[str, Any] = {"schema": {"type": "string"}}
+    content = _json_of(reply) if reply else {"text/plain": text}
+    if body in _STREAMED:
+        whole, chunk = _STREAMED[body]
+        content = _json_of(whole) | {"text/event-stream": {"schema": _event_of(chunk)}}
+    responses[200] = {"description": "The answer.", "content": content}
+    extra = {"requestBody": {"required": True, "content": _json_of(body)}} if body else None
+    router.add_api_route(path, endpoint, methods=[method], responses=responses, openapi_extra=extra)
+
+
+def _json_of(model: type[BaseModel]) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}}
+
+
+def _event_of(chunk: type[Reply]) -> dict[str, Any]:
+    """The schema of one event of a stream."""
+    told = [{"$ref": _REF.format(model=model.__name__)} for model in (chunk, ErrorReply)]
+    data = {
+        "description": "A chunk; the last event's is `[DONE]`, or an error.",
+        "type": "string",
+        "anyOf": [
+            {"const": "[DONE]"},
+            {"contentMediaType": "application/json", "contentSchema": {"anyOf": told}},
+        ],
+    }
+    return {"type": "object", "properties": {"data": data}, "required": ["data"]}
+
+
+def describe(app: FastAPI, service: Service, *, has_keys: bool) -> None:
+    """Make `app.openapi` tell the whole truth about the application's routes."""
+    told: dict[str, Any] = {}
+
+    def openapi() -> dict[str, Any]:
+        if not told:
+            told.update(_schema(app, service, has_keys))
+        return told
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI documents
+
+
+def _schema(app: FastAPI, service: Service, has_keys: bool) -> dict[str, Any]:
+    schema = get_openapi(
+        title="mtad",
+        version=__version__,
+        description="A target and a draft model that complete prompts together.",
+        routes=app.routes,
+    )
+    for path in schema["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)  # such errors are 400 here
+    components = schema.setdefault("components", {}).setdefault("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        components.pop(name, None)
+    components.update(_definitions())
+    _tell_limits(components, service)
+    if has_keys:
+        schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        schema["security"] = [{"key": []}]
+    return schema
+
+
+def _definitions() -> dict[str, Any]:
+    """The schemas of bodies and replies, by name."""
+    bodies = [(model, "validation") for model in _BODIES]
+    replies = [(model, "serialization") for model in _reply_models(Reply)]
+    _, schema = models_json_schema([*bodies, *replies], ref_template=_REF)  # type: ignore[list-item]
+    definitions: dict[str, Any] = schema["$defs"]
+    return definitions
+
+
+def _reply_models(base: type[Reply]) -> list[type[Reply]]:
+    """All kinds of replies."""
+    own = base.__subclasses__()
+    return [*own, *(deeper for model in own for deeper in _reply_models(model))]
+
+
+def _tell_limits(components: dict[str, Any], service: Service) -> None:
+    """Write this server's names and limits into the schemas of bodies."""
+    for model in (ChatRequest, CompletionRequest):
+        fields = components[model.__name__]["properties"]
+        fields["model"]["const"] = service.name
+        fields["n"]["anyOf"][0]["maximum"] = service.settings.max_n
+        for name in ("max_tokens", "max_completion_tokens"):
+            if name in fields:
+                limit = fields[name]["anyOf"][0]
+                limit["maximum"] = service.settings.max_new_tokens
+                limit.pop("exclusiveMaximum", None)

@@ -1,0 +1,237 @@
+"""The routes of the API.
+
+Knows neither keys nor limits of bodies: those guards stand in front of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from mtad import __version__
+from mtad.errors import MtadError, PromptError
+from mtad.server.api.answers import Answer
+from mtad.server.api.calls import Call
+from mtad.server.api.errors import ApiError, invalid, of, refusal
+from mtad.server.api.methods_info import MethodList, method_list
+from mtad.server.api.openapi import documented
+from mtad.server.api.replies import (
+    Detokenized,
+    Health,
+    ModelCard,
+    ModelList,
+    Reply,
+    Tokens,
+    Version,
+)
+from mtad.server.api.schema import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    TokenizeRequest,
+)
+from mtad.server.api.service import Service
+from mtad.server.api.streaming import EventStream
+from mtad.server.api.translate import Caller, Order, check_model, order
+
+Body = TypeVar("Body", bound=BaseModel)
+T = TypeVar("T")
+
+
+class Api:
+    """The routes' functions.
+
+    Args:
+        service: what all routes share.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    @property
+    def router(self) -> APIRouter:
+        """The routes."""
+        router = APIRouter(redirect_slashes=False)
+        post, get = partial(documented, router, "POST"), partial(documented, router, "GET")
+        post("/v1/chat/completions", self.chat, body=ChatRequest)
+        post("/v1/completions", self.completions, body=CompletionRequest)
+        post("/tokenize", self.tokenize, body=TokenizeRequest, reply=Tokens)
+        post("/detokenize", self.detokenize, body=DetokenizeRequest, reply=Detokenized)
+        get("/v1/models", self.models, reply=ModelList)
+        get("/v1/models/{model:path}", self.model, reply=ModelCard)
+        get("/v1/methods", self.methods, reply=MethodList)
+        get("/health", self.ready, reply=Health)
+        get("/health/ready", self.ready, reply=Health)
+        get("/health/live", self.live, reply=Health)
+        get("/version", self.version, reply=Version)
+        return router
+
+    async def chat(self, request: Request) -> Response:
+        """Answer a chat; as server-sent events with `stream`."""
+        return await self._answer(request, await read_body(request, ChatRequest))
+
+    async def completions(self, request: Request) -> Response:
+        """Complete one or many prompts; as server-sent events with `stream`."""
+        return await self._answer(request, await read_body(request, CompletionRequest))
+
+    async def _answer(self, request: Request, body: ChatRequest | CompletionRequest) -> Response:
+        caller = Caller(
+            request_id=getattr(request.state, "request_id", ""),
+            client=getattr(request.state, "client", None),
+        )
+        wanted = await self.service.texts.off_loop(partial(order, self.service, body, caller))
+        call = self._begin(wanted)
+        answer = Answer.to(self.service, wanted, call.jobs)
+        request.state.user = body.user  # for the log
+        if body.stream:
+            return EventStream(answer, call)
+        try:
+            await unless_gone(request, _collected(answer, call))
+        except ClientDisconnect:
+            raise
+        except Exception as error:
+            raise of(error) from error
+        finally:
+            call.cancel()
+        return _json(answer.whole())
+
+    def _begin(self, wanted: Order) -> Call:
+        try:
+            return Call(self.service.scheduler, wanted.works)
+        except (ValueError, MtadError) as error:
+            raise refusal(error, wanted.prompt_param, wanted.budget_param) from error
+
+    async def tokenize(self, request: Request) -> Response:
+        """The token ids of a prompt, or of a chat as the model reads it."""
+        body = await read_body(request, TokenizeRequest)
+        check_model(self.service, body.model)
+        if (body.prompt is None) == (body.messages is None):
+            raise ApiError(400, "give either prompt or messages", "prompt")
+        given, param = (
+            (body.prompt, "prompt") if body.messages is None else (body.messages, "messages")
+        )
+        texts = self.service.texts
+        try:
+            ids = await texts.off_loop(lambda: texts.ids(given or ""))
+        except PromptError as error:
+            raise ApiError(400, str(error), param) from error
+        context = self.service.context()
+        return _json(Tokens(tokens=ids, count=len(ids), max_model_len=context))
+
+    async def detokenize(self, request: Request) -> Response:
+        """The text of token ids."""
+        body = await read_body(request, DetokenizeRequest)
+        check_model(self.service, body.model)
+        vocab, texts = self.service.models.vocab, self.service.texts
+        if texts.tokenizer is None:
+            raise ApiError(400, "this model has no tokenizer", "tokens")
+        for token in body.tokens:
+            if token >= vocab:
+                message = f"token id {token} is not in the vocabulary of {vocab} tokens"
+                raise ApiError(400, message, "tokens")
+        return _json(Detokenized(prompt=await texts.off_loop(lambda: texts.text(body.tokens))))
+
+    async def models(self) -> Response:
+        """The served pair, as a list of one."""
+        return _json(ModelList(object="list", data=[self._card()]))
+
+    async def model(self, model: str) -> Response:
+        """The served pair by its name."""
+        check_model(self.service, model)
+        return _json(self._card())
+
+    def _card(self) -> ModelCard:
+        return ModelCard(
+            id=self.service.name,
+            object="model",
+            created=self.service.created,
+            owned_by="mtad",
+            max_model_len=self.service.context(),
+        )
+
+    async def methods(self) -> Response:
+        """The methods that requests may name, with their options."""
+        known = list(self.service.methods.values())
+        return _json(method_list(self.service.settings.method, known))
+
+    async def ready(self) -> Response:
+        """Whether requests are taken: 200, or 503."""
+        if not self.service.scheduler.load.is_ready:
+            raise ApiError(503, "no requests are taken now", None, "not_ready")
+        return _json(Health(status="ready"))
+
+    async def live(self) -> Response:
+        """Whether the server works at all: 200, or 503 where it is to be started anew."""
+        if not self.service.scheduler.load.is_alive:
+            raise ApiError(503, "the scheduler does not move", None, "not_alive")
+        return _json(Health(status="alive"))
+
+    async def version(self) -> Response:
+        """The version of mtad."""
+        return _json(Version(version=__version__))
+
+
+def _json(reply: Reply) -> Response:
+    return Response(reply.as_json(), media_type="application/json")
+
+
+async def read_body(request: Request, model: type[Body]) -> Body:
+    """The request's body as one of `model`.
+
+    Raises:
+        ApiError: it is no JSON, or does not fit; the first parameter at fault is named.
+    """
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ApiError(
+            415,
+            f"the body's content type is {kind or 'not given'}; it must be application/json",
+            code="unsupported_media_type",
+        )
+    text = await request.body()
+    try:
+        data: Any = from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        raise ApiError(400, f"the body is no JSON: {error}", code="invalid_json") from None
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise invalid(error, data) from None
+
+
+async def _collected(answer: Answer, call: Call) -> None:
+    """Wait until every choice is done."""
+    async for news in call.updates():
+        if news is not None:
+            answer.take(*news)
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns; it is given up as soon as the client goes away.
+
+    Raises:
+        ClientDisconnect: the client has gone.
+    """
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+
+
+async def _gone(request: Request) -> None:
+    """Return once the client has gone; to be used after the body was read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        continue

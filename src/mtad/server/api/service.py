@@ -1,0 +1,102 @@
+"""What all routes share: the scheduler, the settings, and what follows from both.
+
+Knows no route.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from mtad.api.pair import ModelPair
+from mtad.model.lm import context_of
+from mtad.model.loading import Models
+from mtad.server.api.methods_info import known_methods
+from mtad.server.api.tokenizing import Texts
+from mtad.server.ops.energy import EnergyLedger
+from mtad.server.scheduler.jobs import Job, Listener, Work
+from mtad.server.scheduler.watch import Load
+from mtad.server.settings import ServerSettings
+from mtad.speculative.method import Method
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """What the routes ask of a scheduler; see `mtad.server.scheduler.scheduler.Scheduler`."""
+
+    pair: ModelPair
+
+    def submit(self, works: Sequence[Work], listeners: Sequence[Listener]) -> list[Job]:
+        """One job per work, all or none; the listeners are told from another thread."""
+
+    def cancel(self, job: Job) -> None:
+        """Forget a job; from any thread, at any time."""
+
+    @property
+    def load(self) -> Load:
+        """How busy it is."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """What all routes share.
+
+    Attributes:
+        scheduler: decodes.
+        settings: limits and defaults.
+        name: what clients call the model.
+        texts: the tokenizer.
+        methods: those that requests may name.
+        energy: None where nothing is metered.
+        created: when the service began, in Unix seconds.
+    """
+
+    scheduler: Decodes
+    settings: ServerSettings
+    name: str
+    texts: Texts
+    methods: dict[str, type[Method]]
+    energy: EnergyLedger | None
+    created: int
+
+    @classmethod
+    def of(
+        cls, scheduler: Decodes, settings: ServerSettings, energy: EnergyLedger | None
+    ) -> Service:
+        """The service of a scheduler."""
+        models = scheduler.pair.models
+        return cls(
+            scheduler=scheduler,
+            settings=settings,
+            name=served_name(settings),
+            texts=Texts(models.tokenizer, models.tokenizer_error),
+            methods=known_methods(settings.method, settings.allowed_methods),
+            energy=energy,
+            created=int(time.time()),
+        )
+
+    @property
+    def models(self) -> Models:
+        """Target and draft."""
+        return self.scheduler.pair.models
+
+    def context(self, method: Method | None = None) -> int | None:
+        """Tokens that all models of a method can read, the target's if None; None if unlimited."""
+        models = [self.models.target]
+        if method is not None and method.drafter == "draft" and self.models.draft is not None:
+            models.append(self.models.draft)
+        limits = [limit for limit in map(context_of, models) if limit is not None]
+        return min(limits, default=None)
+
+
+def served_name(settings: ServerSettings) -> str:
+    """What clients call the model: as the settings say, else the target's name."""
+    if settings.served_model_name is not None:
+        return settings.served_model_name
+    if settings.target_model is None:
+        return "demo"
+    folder = Path(settings.target_model)
+    return folder.resolve().name if folder.is_dir() else settings.target_model

@@ -1,0 +1,111 @@
+"""Prompts to token ids, and tokens to text and bytes, for requests.
+
+Tokenizing may take long, so that it runs beside the event loop; one thread at a time, since not
+every tokenizer may be used by two. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from mtad.model.tokenizer import encode, special_tokens
+from mtad.server.api.schema import Message
+
+T = TypeVar("T")
+_BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
+_MARK = "�"
+
+
+class Texts:
+    """What a tokenizer does for requests.
+
+    Args:
+        tokenizer: of the pair, None if it has none.
+        reason: why it has none, if that is known.
+    """
+
+    def __init__(self, tokenizer: Any, reason: str = "") -> None:
+        self.tokenizer, self._reason = tokenizer, reason
+        self.special = special_tokens(tokenizer)
+        self._limiter = anyio.CapacityLimiter(1)
+        self._told: dict[int, tuple[str, list[int] | None]] = {}
+        self._byte_of = {char: byte for byte, char in enumerate(_byte_letters())}
+
+    async def off_loop(self, work: Callable[[], T]) -> T:
+        """What `work` returns, called in a thread."""
+        return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+
+    def ids(self, prompt: str | list[int] | list[Message]) -> list[int]:
+        """Token ids of a prompt or a chat.
+
+        Raises:
+            PromptError: see `mtad.model.tokenizer.encode`.
+        """
+        given: Any = prompt
+        if given and not isinstance(given, str) and not isinstance(given[0], int):
+            given = [plain_message(message) for message in given]
+        return encode(self.tokenizer, given, self._reason)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of token ids; empty where there is no tokenizer."""
+        if self.tokenizer is None or not ids:
+            return ""
+        return self._decode(list(ids))
+
+    def token(self, token: int) -> tuple[str, list[int] | None]:
+        r"""A token's text and its bytes; a part of a character is written as `bytes:\xe2`."""
+        if token not in self._told:
+            self._told[token] = self._tell(token)
+        return self._told[token]
+
+    def _tell(self, token: int) -> tuple[str, list[int] | None]:
+        if self.tokenizer is None:
+            return f"token_id:{token}", None
+        piece = self._piece(token)
+        if _MARK not in piece:
+            return piece, list(piece.encode())
+        raw = self._raw_bytes(token)
+        if raw is None:
+            return piece, None
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw), raw
+
+    def _piece(self, token: int) -> str:
+        """The token's text within a line: some tokenizers drop a first token's space."""
+        before = self._decode([token])
+        both = self._decode([token, token])
+        return both[len(before) :] if both.startswith(before) else before
+
+    def _raw_bytes(self, token: int) -> list[int] | None:
+        """The bytes of a token that is no whole text, None if its tokenizer has another form."""
+        name = self.tokenizer.convert_ids_to_tokens(token) or ""
+        if match := _BYTE.fullmatch(name):
+            return [int(match[1], 16)]
+        if name and all(char in self._byte_of for char in name):
+            return [self._byte_of[char] for char in name]
+        return None
+
+    def _decode(self, ids: list[int]) -> str:
+        options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+        return str(self.tokenizer.decode(ids, **options))
+
+
+def plain_message(message: Message) -> dict[str, str]:
+    """A message as a chat template takes it; parts of text are put together as they are."""
+    content = message.content
+    text = content if isinstance(content, str) else "".join(part.text for part in content)
+    return {"role": "system" if message.role == "developer" else message.role, "content": text}
+
+
+def _byte_letters() -> list[str]:
+    """The letter that byte-level vocabularies write for each byte.
+
+    Printable bytes of Latin-1 stand for themselves, the others for the letters from 256 on.
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = (chr(256 + i) for i in range(256))
+    return [chr(byte) if byte in printable else next(others) for byte in range(256)]

@@ -1,0 +1,282 @@
+"""From a request's body to work for the scheduler; what cannot be honoured is refused by name.
+
+Knows no HTTP beyond the errors that clients are told, and decodes nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from mtad.engine.request import Request
+from mtad.errors import PromptError
+from mtad.sampling.params import SamplingParams
+from mtad.server.api.choosing import check_tree, chosen_method
+from mtad.server.api.errors import ApiError, refusal
+from mtad.server.api.schema import ChatRequest, CompletionRequest, Decoding, Message
+from mtad.server.api.service import Service
+from mtad.server.scheduler.jobs import Work
+from mtad.speculative.method import Method
+
+_SAME = "top_k min_p presence_penalty frequency_penalty repetition_penalty temperature top_p"
+_MAX_BIASES = 1024
+_MAX_TOLD = 2**18
+"""Log-probabilities, and nodes of trees, of one answer: they are held until they are sent."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks.
+
+    Attributes:
+        request_id: names the request in logs.
+        client: the name of the key's owner, None where there are no keys.
+    """
+
+    request_id: str
+    client: str | None
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a request asks for.
+
+    Attributes:
+        body: the request.
+        works: one per choice.
+        prompt_tokens: of all prompts, each counted once.
+        echoes: what the text of each choice begins with.
+    """
+
+    body: ChatRequest | CompletionRequest
+    works: tuple[Work, ...]
+    prompt_tokens: int
+    echoes: tuple[str, ...]
+
+    @property
+    def method(self) -> Method:
+        """How all choices are decoded."""
+        return self.works[0].method
+
+    @property
+    def budget_param(self) -> str:
+        """What the client calls the limit of new tokens."""
+        return _budget(self.body)[0]
+
+    @property
+    def prompt_param(self) -> str:
+        """The parameter that holds the prompt."""
+        return _prompt_param(self.body)
+
+
+def order(service: Service, body: ChatRequest | CompletionRequest, caller: Caller) -> Order:
+    """What a request asks for; may take long, as it tokenizes.
+
+    Raises:
+        ApiError: a parameter that cannot be honoured.
+    """
+    check_model(service, body.model)
+    _check_flags(service, body)
+    given = _prompts(body)
+    count = body.n or 1
+    if len(given) * count > service.settings.max_queue:
+        raise ApiError(
+            400,
+            f"{len(given)} prompts with {count} choices each are more than this server takes at "
+            f"once, {service.settings.max_queue}; send fewer prompts per request",
+            _prompt_param(body),
+        )
+    method = chosen_method(body, service.methods, service.settings.method)
+    prompts = [_ids(service, body, prompt) for prompt in given]
+    seed = secrets.randbits(52) if body.seed is None else body.seed  # exact in a browser, too
+    works = [
+        _work(service, body, method, ids, seed + i * count + j, caller)
+        for i, ids in enumerate(prompts)
+        for j in range(count)
+    ]
+    _check_told(service, body, works)
+    echoes = [_echo(service, body, prompt) for prompt in given for _ in range(count)]
+    return Order(body, tuple(works), sum(map(len, prompts)), tuple(echoes))
+
+
+def check_model(service: Service, model: str | None) -> None:
+    """Refuse a model that is not served.
+
+    Raises:
+        ApiError: it is not; status 404.
+    """
+    if model is not None and model != service.name:
+        raise ApiError(
+            404,
+            f"the model {model!r} is not served here; the one that is: {service.name!r}",
+            "model",
+            "model_not_found",
+        )
+
+
+def _check_flags(service: Service, body: ChatRequest | CompletionRequest) -> None:
+    """Refuse parameters that contradict each other or pass the server's limits."""
+    settings, count = service.settings, body.n or 1
+    rules = [
+        (count <= settings.max_n, "n", f"n is {count}; this server gives at most {settings.max_n}"),
+        (body.stream or not body.stream_options, "stream_options", "stream_options needs stream"),
+        (settings.allow_trace or not body.trace, "trace", "this server gives no traces"),
+        (
+            (body.timeout_s or 0) <= settings.max_timeout_s,
+            "timeout_s",
+            f"timeout_s is {body.timeout_s}; at most {settings.max_timeout_s:g} s are given",
+        ),
+        (
+            len(body.logit_bias or {}) <= _MAX_BIASES,
+            "logit_bias",
+            f"logit_bias has {len(body.logit_bias or {})} tokens; at most {_MAX_BIASES} may be",
+        ),
+    ]
+    if isinstance(body, ChatRequest):
+        both = (body.max_tokens, body.max_completion_tokens)
+        same = None in both or both[0] == both[1]
+        said = "max_tokens and max_completion_tokens mean the same and differ; give one"
+        rules += [(same, "max_tokens", said)]
+        told = body.logprobs or not body.top_logprobs
+        rules += [(bool(told), "top_logprobs", "top_logprobs needs logprobs: true")]
+    else:
+        made = body.best_of in (None, count)
+        rules += [
+            (made, "best_of", f"best_of is {body.best_of}; it can only be what n is, {count}"),
+            (
+                not body.echo or body.logprobs is None,
+                "echo",
+                "echo and logprobs do not go together: there are none of the prompt",
+            ),
+        ]
+    for fine, param, message in rules:
+        if not fine:
+            raise ApiError(400, message, param)
+
+
+def _check_told(service: Service, body: Decoding, works: list[Work]) -> None:
+    """Refuse an answer that tells more than a server can hold for all its clients."""
+    method, vocab = works[0].method, service.models.vocab
+    budgets = [work.request.sampling.max_new_tokens for work in works]
+    logprobs = 0 if works[0].num_logprobs is None else sum(budgets) * (works[0].num_logprobs + 1)
+    nodes = sum(method.num_nodes(vocab, budget) * budget for budget in budgets) if body.trace else 0
+    for param, what, told in (("logprobs", "values", logprobs), ("trace", "nodes", nodes)):
+        if told > _MAX_TOLD:
+            raise ApiError(
+                400,
+                f"{param} of {len(works)} choices may come to {told} {what}; at most {_MAX_TOLD} "
+                f"are told: lower {_budget(body)[0]} or n, or send fewer prompts",
+                param,
+            )
+
+
+def _prompts(body: ChatRequest | CompletionRequest) -> list[Any]:
+    """The prompts, each a text, token ids or a chat."""
+    if isinstance(body, ChatRequest):
+        return [body.messages]
+    prompt: Any = body.prompt
+    return [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else prompt
+
+
+def _prompt_param(body: Decoding) -> str:
+    return "messages" if isinstance(body, ChatRequest) else "prompt"
+
+
+def _ids(service: Service, body: Decoding, prompt: str | list[int] | list[Message]) -> list[int]:
+    """The token ids of a prompt that is not too long."""
+    param, most = _prompt_param(body), service.settings.max_prompt_tokens
+    try:
+        ids = service.texts.ids(prompt)
+    except PromptError as error:
+        raise ApiError(400, str(error), param) from error
+    if most is not None and len(ids) > most:
+        raise ApiError(
+            400,
+            f"the prompt has {len(ids)} tokens; this server takes at most {most}: shorten it",
+            param,
+            "context_length_exceeded",
+        )
+    return ids
+
+
+def _echo(service: Service, body: Decoding, prompt: Any) -> str:
+    """What a choice begins with."""
+    if not isinstance(body, CompletionRequest) or not body.echo:
+        return ""
+    return prompt if isinstance(prompt, str) else service.texts.text(prompt)
+
+
+def _work(
+    service: Service, body: Decoding, method: Method, ids: list[int], seed: int, caller: Caller
+) -> Work:
+    """One choice."""
+    budget = _checked_budget(service, body, method, len(ids))
+    check_tree(method, method.num_nodes(service.models.vocab, budget), service.settings.max_nodes)
+    stops = [body.stop] if isinstance(body.stop, str) else list(body.stop or ())
+    if stops and service.texts.tokenizer is None:
+        raise ApiError(400, "stop needs a tokenizer, and this model has none", "stop")
+    logprobs = body.logprobs if isinstance(body, CompletionRequest) else _chat_logprobs(body)
+    return Work(
+        request=Request(ids, _sampling(service, body, stops, budget, seed)),
+        method=method,
+        stops=tuple(stops),
+        num_logprobs=logprobs,
+        traced=bool(body.trace),
+        timeout_s=body.timeout_s or service.settings.timeout_s,
+        client=caller.client,
+        request_id=caller.request_id,
+    )
+
+
+def _chat_logprobs(body: Decoding) -> int | None:
+    wanted = isinstance(body, ChatRequest) and body.logprobs
+    return getattr(body, "top_logprobs", None) or 0 if wanted else None
+
+
+def _budget(body: Decoding) -> tuple[str, int | None]:
+    """The client's name for the limit of new tokens, and the limit."""
+    own = getattr(body, "max_completion_tokens", None)
+    return ("max_completion_tokens", own) if own is not None else ("max_tokens", body.max_tokens)
+
+
+def _checked_budget(service: Service, body: Decoding, method: Method, num_prompt: int) -> int:
+    """How many tokens may be made: as many as were named, else what limit and context allow."""
+    (param, named), most = _budget(body), service.settings.max_new_tokens
+    if named is not None and named > most:
+        raise ApiError(400, f"{param} is {named}; this server makes at most {most} tokens", param)
+    context = service.context(method)
+    if context is None:
+        return most if named is None else named
+    room = context - num_prompt
+    if room < (named or 1):
+        wanted = f" and {param} is {named}" if named else ""
+        raise ApiError(
+            400,
+            f"the prompt has {num_prompt} tokens{wanted}; the models' context is {context} tokens "
+            f"for both: shorten the prompt{' or lower ' + param if named else ''}",
+            param if room > 0 else _prompt_param(body),
+            "context_length_exceeded",
+        )
+    return min(most, room) if named is None else named
+
+
+def _sampling(
+    service: Service, body: Decoding, stops: list[str], budget: int, seed: int
+) -> SamplingParams:
+    """The sampling parameters; a special token among the stops ends the text like an EOS."""
+    models, special = service.models, service.texts.special
+    chosen: dict[str, Any] = {name: getattr(body, name) for name in _SAME.split()}
+    ends = () if body.ignore_eos else models.eos_token_ids
+    own = [special[stop] for stop in stops if special.get(stop, models.vocab) < models.vocab]
+    chosen |= {"min_new_tokens": body.min_tokens, "max_new_tokens": budget, "seed": seed}
+    chosen |= {"eos_token_ids": (*ends, *own)}
+    for token in map(int, body.logit_bias or {}):
+        if token >= models.vocab:
+            message = f"token id {token} is not in the vocabulary of {models.vocab} tokens"
+            raise ApiError(400, f"logit_bias: {message}", "logit_bias")
+    chosen["logit_bias"] = {int(t): bias for t, bias in (body.logit_bias or {}).items()}
+    try:
+        return SamplingParams(**{n: value for n, value in chosen.items() if value is not None})
+    except ValueError as error:
+        raise refusal(error, _prompt_param(body), _budget(body)[0]) from error

@@ -1,0 +1,1 @@
+"""What stands in front of the routes: keys, hosts, limits of bodies."""

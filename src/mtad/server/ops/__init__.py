@@ -1,0 +1,1 @@
+"""Running a server: start and shutdown, logs, metrics, Ray."""

@@ -1,0 +1,199 @@
+"""Figures for Prometheus: counters, histograms and gauges, folded from what the scheduler tells.
+
+A request here is a text: a request for `n` choices counts `n` times. Names and formulas of drafting
+are those of `mtad.engine.stats`: S steps, D drafted, A accepted. Knows no HTTP and no model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from threading import Lock
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from mtad.engine.session import Block
+from mtad.server.ops.energy import EnergyLedger
+from mtad.server.ops.histogram import Histogram
+from mtad.server.scheduler.jobs import Clock, Job
+from mtad.server.scheduler.watch import Load, Outcome
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "spec_decode_num_drafts": ("Verification steps (S).", ("method",)),
+    "spec_decode_num_draft_tokens": ("Draft tokens verified (D).", ("method",)),
+    "spec_decode_num_accepted_tokens": ("Draft tokens accepted (A).", ("method",)),
+    "spec_decode_num_accepted_tokens_per_pos": (
+        "Steps that accepted the draft token at this position, the first being 0.",
+        ("method", "position"),
+    ),
+    "prompt_tokens": ("Tokens of the prompts that were admitted.", ()),
+    "generation_tokens": ("Tokens that were produced.", ("method",)),
+    "request_success": ("Texts that came to their end.", ("finished_reason",)),
+    "requests_failed": ("Texts that did not.", ("reason",)),
+    "http_responses": ("Answers by their status.", ("status",)),
+}
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
+_LONGER = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+_ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0, 256.0)
+_HISTOGRAMS: dict[str, tuple[str, tuple[float, ...]]] = {
+    "time_to_first_token_seconds": ("From arrival to the first token.", (*_SECONDS, *_LONGER)),
+    "time_per_output_token_seconds": (
+        "Mean time per token of a text after its first.",
+        (0.0001, 0.00025, 0.0005, *_SECONDS, 1.0, 2.5),
+    ),
+    "inter_token_latency_seconds": (
+        "Between two blocks of a text; a block is what one step adds.",
+        (*_SECONDS, 1.0, 2.5),
+    ),
+    "e2e_request_latency_seconds": ("From arrival to the end.", (*_SECONDS, *_LONGER)),
+    "request_queue_time_seconds": ("From arrival to admission.", (*_SECONDS, *_LONGER)),
+    "iteration_rows": ("Texts in an iteration's batch.", _ROWS),
+    "iteration_seconds": ("Length of an iteration.", (*_SECONDS, 1.0, 2.5)),
+}
+
+
+@dataclass
+class _Progress:
+    """What has come of a running text: the times of its first and last block, and its tokens."""
+
+    num_tokens: int = 0
+    first_at: float = 0.0
+    last_at: float = 0.0
+
+
+class Metrics:
+    """The server's figures; a `Watch` of the scheduler.
+
+    Args:
+        energy: where joules come from; None for nowhere.
+        clock: the scheduler's.
+
+    Attributes:
+        load: how busy the scheduler is now; set once there is one.
+        energy: as given.
+    """
+
+    def __init__(self, energy: EnergyLedger | None = None, clock: Clock = time.monotonic) -> None:
+        self.energy, self._clock = energy, clock
+        self.load: Callable[[], Load] | None = None
+        self._lock = Lock()
+        self._counts = {name: Counter[tuple[str, ...]]() for name in _COUNTERS}
+        self._histograms = {
+            name: Histogram(f"mtad:{name}", help_text, bounds)
+            for name, (help_text, bounds) in _HISTOGRAMS.items()
+        }
+        self._running: dict[int, _Progress] = {}
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def admitted(self, job: Job) -> None:
+        """Count the prompt and the wait."""
+        now = self._clock() if job.admitted_at is None else job.admitted_at
+        with self._lock:
+            self._counts["prompt_tokens"][()] += len(job.work.request.prompt_ids)
+            self._histograms["request_queue_time_seconds"].observe(now - job.arrived_at)
+
+    def iterated(self, blocks: list[tuple[Job, Block]], seconds: float) -> None:
+        """Count what one iteration drafted, accepted and produced."""
+        now = self._clock()
+        with self._lock:
+            self._histograms["iteration_rows"].observe(float(len(blocks)))
+            self._histograms["iteration_seconds"].observe(seconds)
+            for job, block in blocks:
+                if block.error is None:
+                    self._count(job, block)
+                    self._time(job, block, now)
+        if self.energy:
+            self.energy.count(sum(len(block.token_ids) for _, block in blocks))
+
+    def _count(self, job: Job, block: Block) -> None:
+        method = job.work.method.name
+        for name, count in (
+            ("spec_decode_num_drafts", 1),
+            ("spec_decode_num_draft_tokens", block.num_drafted),
+            ("spec_decode_num_accepted_tokens", block.num_accepted),
+            ("generation_tokens", len(block.token_ids)),
+        ):
+            self._counts[name][(method,)] += count
+        for position in range(block.num_accepted):
+            self._counts["spec_decode_num_accepted_tokens_per_pos"][(method, str(position))] += 1
+
+    def _time(self, job: Job, block: Block, now: float) -> None:
+        progress = self._running.get(job.id)
+        if progress is None:
+            progress = self._running[job.id] = _Progress(first_at=now)
+            self._histograms["time_to_first_token_seconds"].observe(now - job.arrived_at)
+        else:
+            self._histograms["inter_token_latency_seconds"].observe(now - progress.last_at)
+        progress.num_tokens += len(block.token_ids)
+        progress.last_at = now
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """Count how it ended, and how long it took."""
+        now = self._clock() if job.ended_at is None else job.ended_at
+        with self._lock:
+            progress = self._running.pop(job.id, None)
+            if outcome not in ("stop", "length"):
+                self._counts["requests_failed"][(outcome,)] += 1
+                return
+            self._counts["request_success"][(outcome,)] += 1
+            self._histograms["e2e_request_latency_seconds"].observe(now - job.arrived_at)
+            if progress and progress.num_tokens > 1:
+                per_token = (progress.last_at - progress.first_at) / (progress.num_tokens - 1)
+                self._histograms["time_per_output_token_seconds"].observe(per_token)
+
+    def answered(self, status: int) -> None:
+        """Count one HTTP response."""
+        with self._lock:
+            self._counts["http_responses"][(str(status),)] += 1
+
+    def render(self) -> bytes:
+        """What `/metrics` answers, in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Every figure as it is now; Prometheus' client calls it."""
+        with self._lock:
+            counters = [self._counter(name) for name in _COUNTERS]
+            histograms = [histogram.family() for histogram in self._histograms.values()]
+        yield from counters
+        yield from histograms
+        yield from self._gauges()
+        if self.energy and self.energy.is_metered:
+            yield _joules(self.energy.total_joules())
+
+    def _counter(self, name: str) -> Metric:
+        help_text, labels = _COUNTERS[name]
+        family = CounterMetricFamily(f"mtad:{name}", help_text, labels=labels)
+        counts = self._counts[name]
+        for values in counts if labels else [()]:
+            family.add_metric(values, counts[values])
+        return family
+
+    def _gauges(self) -> Iterator[Metric]:
+        if self.load is None:
+            return
+        load = self.load()
+        running = load.num_running + load.num_joining
+        usage = load.slots_reserved / load.slots_total if load.slots_total else 0.0
+        for name, help_text, value in (
+            ("num_requests_running", "Texts in a batch, or whose prompt is being read.", running),
+            ("num_requests_waiting", "Texts in the queue.", load.num_waiting),
+            ("num_batches", "Batches; one per method with its options.", load.num_batches),
+            ("kv_cache_usage_perc", "Share of the cache slots that are reserved, 1 is all.", usage),
+        ):
+            yield GaugeMetricFamily(f"mtad:{name}", help_text, value=value)
+
+
+def _joules(by_device: dict[str, float]) -> Metric:
+    family = CounterMetricFamily(
+        "mtad:energy_joules", "Joules of the machine, idle power included.", labels=["device"]
+    )
+    for device, joules in by_device.items():
+        family.add_metric([device], joules)
+    return family

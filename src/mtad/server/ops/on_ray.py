@@ -1,0 +1,228 @@
+"""The same server on the machines of a Ray cluster, with Ray Serve in front of its replicas.
+
+Ray Serve has the port, chooses a replica for every request, and starts and ends replicas; what a
+request means, who may ask and how much is decided by the application, in every replica alike.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any
+
+from mtad.bench.ray_cluster import ClusterError, connected, find_ray
+from mtad.errors import first_line
+from mtad.server.api.service import served_name
+from mtad.server.http.keys import Keys, find_keys
+from mtad.server.ops.replica import POST_S, Ingress, SharedBoard
+from mtad.server.ops.run import FLUSH_S, listen, say
+from mtad.server.settings import ServerSettings
+
+NAME = "mtad"
+"""Of the application on Ray Serve."""
+SPARE_REQUESTS = 64
+"""Requests that a replica takes beyond its queue: they are cheap, or are refused by it."""
+
+QUIET = {"log_level": "WARNING", "enable_access_log": False}
+"""Ray Serve's own logs; every request has its line from the application."""
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """How many replicas there are, and what each one gets.
+
+    Attributes:
+        replicas: how many; the least if there may be more.
+        max_replicas: None for no more than `replicas`.
+        target_requests: requests per replica that running and waiting ones are spread for; with
+            more, replicas are added. None for as many as a replica decodes at once.
+        num_cpus: processors, and threads, of a replica.
+        num_gpus: GPUs of a replica; None for one if the cluster has any and the models may use it.
+    """
+
+    replicas: int = 1
+    max_replicas: int | None = None
+    target_requests: float | None = None
+    num_cpus: float = 1.0
+    num_gpus: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse impossible numbers."""
+        if self.replicas < 1:
+            raise ValueError(f"replicas is {self.replicas}; it must be at least 1")
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(
+                f"max_replicas is {self.max_replicas}; it must be at least replicas, which is "
+                f"{self.replicas}"
+            )
+        if self.target_requests is not None and self.target_requests <= 0:
+            raise ValueError(f"target_requests is {self.target_requests}; it must be more than 0")
+        for name in ("num_cpus", "num_gpus"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"{name} is {value}; it must be at least 0")
+
+
+def serve_on_ray(settings: ServerSettings, fleet: Fleet, address: str | None = None) -> None:
+    """Serve on a Ray cluster until a signal comes.
+
+    Args:
+        settings: of the server; the first machine of the cluster listens.
+        fleet: how many replicas.
+        address: of the cluster, as for `connected`.
+
+    Raises:
+        ClusterError: Ray is missing, out of reach, or serves something else.
+        AddressError: the port is taken, or the host is none of this machine's.
+        ValueError, MtadError: the keys, or the models of a replica, are not as they must be.
+    """
+    keys = find_keys(settings, say)
+    with connected(address), deployed(settings, fleet, keys) as url:
+        print(f"mtad serves {served_name(settings)} on {url}", flush=True)
+        _wait_for_signal()
+
+
+def _wait_for_signal() -> None:
+    """Return when the first signal comes; the second one ends the process at once."""
+    asked = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            say("stopped at once")
+            os._exit(0)
+        say("shutting down; a second signal stops at once")
+        asked.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    asked.wait()
+
+
+@contextmanager
+def deployed(settings: ServerSettings, fleet: Fleet, keys: Keys | None = None) -> Iterator[str]:
+    """The address of a server on the cluster that Ray is connected to; ended afterwards.
+
+    At the end every request is answered, or fails in the server's own words, within `shutdown_s`.
+
+    Args:
+        settings: of the server.
+        fleet: how many replicas.
+        keys: that open it; none if None.
+
+    Raises:
+        ClusterError: something else is served on the cluster.
+    """
+    ray, serve = find_ray(), find_ray("ray.serve")
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    if serve.status().applications:
+        names = ", ".join(serve.status().applications)
+        raise ClusterError(
+            f"Ray Serve already serves {names} on this cluster; end it (serve shutdown), or give "
+            "another --ray-address"
+        )
+    settings = replace(settings, port=_free_port(settings))
+    place = ray.get_runtime_context().get_node_id()
+    board = ray.remote(SharedBoard).options(num_cpus=0, scheduling_strategy=_near(place)).remote()
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": settings.host, "port": settings.port},
+        logging_config=QUIET,
+    )
+    try:
+        replicas = serve.deployment(serve.ingress()(Ingress)).options(
+            **_options(ray, settings, fleet)
+        )
+        _run(serve, replicas.bind(settings, keys or Keys(), board))
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        yield f"http://{host}:{settings.port}"
+    finally:
+        _drain(ray, serve, board)
+        serve.shutdown()
+        ray.kill(board)
+
+
+def _run(serve: Any, application: Any) -> None:
+    """Wait until the replicas are ready.
+
+    Raises:
+        ClusterError: one could not be made.
+    """
+    try:
+        serve.run(application, name=NAME)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        reasons = [line for line in lines if _REASON.match(line)]
+        reason = reasons[-1] if reasons else first_line(error)
+        raise ClusterError(f"a replica could not be made: {reason}") from error
+
+
+_REASON = re.compile(r"[\w.]+(Error|Exception): ")
+"""The line of a traceback that says what it was about."""
+
+
+def _options(ray: Any, settings: ServerSettings, fleet: Fleet) -> dict[str, Any]:
+    """How many replicas there are, what they get, and how they are watched and ended."""
+    size: dict[str, Any] = {"num_replicas": fleet.replicas}
+    if fleet.max_replicas is not None:
+        target = fleet.target_requests or float(settings.max_rows)
+        size = {
+            "num_replicas": "auto",
+            "autoscaling_config": {
+                "min_replicas": fleet.replicas,
+                "max_replicas": fleet.max_replicas,
+                "target_ongoing_requests": target,
+            },
+        }
+    gpus = fleet.num_gpus
+    if gpus is None:
+        has_any = ray.cluster_resources().get("GPU", 0) >= 1
+        gpus = 1 if has_any and settings.device != "cpu" else 0
+    return {
+        **size,
+        "name": NAME,
+        "ray_actor_options": {"num_cpus": fleet.num_cpus, "num_gpus": gpus},
+        # what does not fit the queue is refused by the application, with its own words
+        "max_ongoing_requests": settings.max_rows + settings.max_queue + SPARE_REQUESTS,
+        "max_constructor_retry_count": 1,
+        "logging_config": QUIET,
+        "health_check_period_s": 5.0,
+        "health_check_timeout_s": 30.0,
+        "graceful_shutdown_wait_loop_s": 0.5,
+        "graceful_shutdown_timeout_s": settings.shutdown_s + FLUSH_S,
+    }
+
+
+def _drain(ray: Any, serve: Any, board: Any) -> None:
+    """Tell the replicas to finish, and wait until they have and are gone."""
+    try:
+        ray.get(board.close.remote())
+        time.sleep(1.5 * POST_S)  # every replica has asked by now
+    except ray.exceptions.RayError as error:
+        say(f"Warning: the replicas could not be told to finish: {first_line(error)}")
+    while NAME in serve.status().applications:
+        with suppress(TimeoutError):  # it waits for a minute at most
+            serve.delete(NAME)
+
+
+def _near(node: str) -> Any:
+    """On this machine, if it can be."""
+    strategies = find_ray("ray.util.scheduling_strategies")
+    return strategies.NodeAffinitySchedulingStrategy(node, soft=True)
+
+
+def _free_port(settings: ServerSettings) -> int:
+    """The port, a free one for 0.
+
+    Raises:
+        AddressError: it is taken.
+    """
+    with closing(listen(settings.host, settings.port)) as sock:
+        return int(sock.getsockname()[1])

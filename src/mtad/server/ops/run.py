@@ -1,0 +1,287 @@
+"""From settings to a running server: models, scheduler, application, sockets and signals.
+
+Knows no route and no command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import threading
+from dataclasses import dataclass
+from types import FrameType
+
+import torch
+import uvicorn
+from starlette.types import ASGIApp
+
+from mtad.api.pair import ModelPair, open_pair
+from mtad.engine.session import Block
+from mtad.errors import MtadError
+from mtad.measure.meter import Meter, find_meter
+from mtad.model.loading import Models
+from mtad.server.api.service import served_name
+from mtad.server.app import create_app
+from mtad.server.http.connection import connection_class
+from mtad.server.http.keys import Keys, find_keys
+from mtad.server.ops.energy import EnergyLedger
+from mtad.server.ops.logs import Journal, Log, RequestLog, TextOf, catch_records
+from mtad.server.ops.metrics import Metrics
+from mtad.server.scheduler.jobs import Job
+from mtad.server.scheduler.scheduler import Limits, Scheduler
+from mtad.server.scheduler.watch import Outcome, Watch
+from mtad.server.settings import ServerSettings
+from mtad.trace.format import TraceHeader
+from mtad.trace.writer import TraceWriter
+
+FLUSH_S = 5
+"""Seconds that answers have to reach their clients once every text has ended."""
+LAST_S = 2.0
+"""Seconds from the second signal to the end, whatever still runs."""
+KEEP_ALIVE_S = 30
+"""Seconds that a connection without a request stays open."""
+
+
+class AddressError(MtadError):
+    """The server cannot listen where it was told to."""
+
+
+@dataclass(frozen=True)
+class Watches:
+    """Several watches as one.
+
+    Attributes:
+        parts: told in this order.
+    """
+
+    parts: tuple[Watch, ...]
+
+    def admitted(self, job: Job) -> None:
+        """Tell all."""
+        for part in self.parts:
+            part.admitted(job)
+
+    def iterated(self, blocks: list[tuple[Job, Block]], seconds: float) -> None:
+        """Tell all."""
+        for part in self.parts:
+            part.iterated(blocks, seconds)
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """Tell all."""
+        for part in self.parts:
+            part.ended(job, outcome)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A pair behind its application; the scheduler is not started yet.
+
+    Attributes:
+        scheduler: owns the models.
+        app: with the log of requests around it.
+        metrics: the figures of `/metrics`.
+        energy: reads the meter.
+        writer: of the trace file, if one is wanted.
+    """
+
+    scheduler: Scheduler
+    app: ASGIApp
+    metrics: Metrics
+    energy: EnergyLedger
+    writer: TraceWriter | None
+
+    def start(self) -> None:
+        """Begin to take requests."""
+        self.energy.start()
+        self.scheduler.start()
+
+    def close(self, drain_s: float = 0.0) -> None:
+        """Take no more requests, and end the running ones within `drain_s` seconds."""
+        self.scheduler.close(drain_s)
+        self.energy.close()
+        if self.writer is not None:
+            self.writer.close()
+
+
+def load(settings: ServerSettings) -> ModelPair:
+    """The models that the settings name, the embedded pair if none.
+
+    Raises:
+        ValueError: the default method needs a draft and there is none.
+    """
+    method = settings.method
+    if method.drafter == "draft" and settings.target_model and not settings.draft_model:
+        raise ValueError(
+            f"{method.name} needs a draft model; give --draft-model, or a --method without one"
+        )
+    return open_pair(settings.target_model, settings.draft_model, **settings.placement)
+
+
+def assemble(
+    pair: ModelPair,
+    settings: ServerSettings,
+    meter: Meter | None = None,
+    keys: Keys | None = None,
+) -> Served:
+    """Scheduler and application of a pair; without a meter it looks for one.
+
+    Args:
+        pair: the models.
+        settings: limits and defaults.
+        meter: of energy.
+        keys: that open it; None for those that the settings and the environment name.
+
+    Raises:
+        ValueError: the default method's tree is larger than `max_nodes`.
+    """
+    _check_tree(pair.models, settings)
+    energy = EnergyLedger(meter or find_meter(_devices(pair.models)))
+    metrics, journal = Metrics(energy), Journal()
+    writer = None
+    if settings.trace is not None:
+        writer = TraceWriter(
+            settings.trace, TraceHeader.of(pair.models), prompts=settings.log_prompts
+        )
+    limits = Limits(settings.max_rows, settings.cache_slots, settings.max_queue)
+    scheduler = Scheduler(pair, limits, Watches((metrics, journal)), writer)
+    metrics.load = lambda: scheduler.load
+    app = create_app(scheduler, settings, metrics, keys)
+    text_of = _text_of(pair) if settings.log_prompts else None
+    logged = RequestLog(app, journal, Log(settings.log_format), metrics, text_of)
+    return Served(scheduler, logged, metrics, energy, writer)
+
+
+def _text_of(pair: ModelPair) -> TextOf:
+    """Tokens as text; as their ids where there is no tokenizer."""
+    tokenizer = pair.tokenizer
+    return str if tokenizer is None else lambda ids: str(tokenizer.decode(list(ids)))
+
+
+def _devices(models: Models) -> list[torch.device]:
+    return [model.device for model in (models.target, models.draft) if model is not None]
+
+
+def _check_tree(models: Models, settings: ServerSettings) -> None:
+    method = settings.method
+    nodes = method.num_nodes(models.vocab, settings.max_new_tokens)
+    if nodes > settings.max_nodes:
+        raise ValueError(
+            f"{method.name}, the default method, has a tree of {nodes} nodes; max_nodes is "
+            f"{settings.max_nodes}: allow more, or choose a smaller tree"
+        )
+
+
+def serve(settings: ServerSettings) -> None:
+    """Serve until a signal comes.
+
+    Raises:
+        AddressError: the port is taken, or the host is none of this machine's.
+        ValueError, MtadError: keys, models or the trace file are not as they must be.
+    """
+    keys = find_keys(settings, say)
+    with contextlib.closing(listen(settings.host, settings.port)) as sock:
+        catch_records(Log(settings.log_format), settings.log_prompts)
+        served = assemble(load(settings), settings, keys=keys)
+        served.start()
+        try:
+            _Server(_config(served.app, settings), served, settings, sock).run(sockets=[sock])
+        finally:
+            served.close()
+
+
+def _config(app: ASGIApp, settings: ServerSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=connection_class(settings.body_timeout_s),
+        loop="asyncio",  # the one that the tests run, not uvloop wherever that happens to be
+        ws="none",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=FLUSH_S,
+        # up to here the application answers, beyond it the connection does
+        h11_max_incomplete_event_size=max(65_536, 2 * settings.max_header_bytes),
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to the address; uvicorn makes it listen.
+
+    Raises:
+        AddressError: it cannot be bound.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise AddressError(_cannot(host, port, error)) from error
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        raise AddressError(_cannot(host, port, error)) from error
+    return sock
+
+
+def _cannot(host: str, port: int, error: OSError) -> str:
+    return (
+        f"cannot listen on {host}, port {port}: {error.strerror}; choose another --port (0 takes "
+        "a free one) or --host"
+    )
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that lets running texts end before it stops listening.
+
+    The first signal closes the scheduler: new requests get 503, the running ones end or fail within
+    `shutdown_s`. Then uvicorn closes. The second signal makes them fail now, and ends the process
+    soon even if an iteration goes on.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, served: Served, settings: ServerSettings, sock: socket.socket
+    ) -> None:
+        super().__init__(config)
+        self._served, self._settings, self._sock = served, settings, sock
+        self._num_signals = 0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        try:
+            await super().startup(sockets)
+        except OSError as error:  # another process began to listen while the models were loaded
+            raise AddressError(_cannot(self._settings.host, self._settings.port, error)) from error
+        if self.started:
+            host, port = self._sock.getsockname()[:2]
+            host = f"[{host}]" if ":" in host else host
+            print(f"mtad serves {served_name(self._settings)} on http://{host}:{port}", flush=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal came."""
+        self._num_signals += 1
+        if self._num_signals == 1:
+            say("shutting down; a second signal stops at once")
+        drain_s = self._settings.shutdown_s if self._num_signals == 1 else 0.0
+        threading.Thread(target=self._close, args=(drain_s,), daemon=True).start()
+        if self._num_signals > 1:
+            end = threading.Timer(LAST_S, os._exit, (0,))  # a forward cannot be interrupted
+            end.daemon = True
+            end.start()
+
+    def _close(self, drain_s: float) -> None:
+        try:
+            self._served.scheduler.close(drain_s)
+        finally:
+            self.should_exit = True
+
+
+def say(text: str) -> None:
+    """Tell the operator."""
+    print(text, file=sys.stderr, flush=True)

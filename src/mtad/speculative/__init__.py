@@ -1,0 +1,1 @@
+"""What a decoding method is, and the pieces that methods are made of."""

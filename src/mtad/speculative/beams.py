@@ -1,0 +1,211 @@
+"""How drafts are made with beams: the drafter's most likely texts, or draws without replacement.
+
+The drafter is fed one level at a time; shapes are static. Nothing here reads a tensor back to the
+host.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mtad.core.noise import Noise, sample_many
+from mtad.core.prefix import Prefix
+from mtad.core.tree import TokenTree
+from mtad.model.lm import LM
+from mtad.sampling.truncation import NEVER
+from mtad.sampling.warper import Warper
+from mtad.speculative.drafting import Laws, may_extend
+from mtad.speculative.method import require, require_count
+
+
+@dataclass(frozen=True)
+class Beams:
+    """The beams of one level, best first.
+
+    Attributes:
+        scores: (B, W) joint log-probability under the law drawn from; -inf for empty places.
+        finished: (B, W) beams that ended in an EOS or met the budget; they stay as they are.
+    """
+
+    scores: Float[Tensor, "rows width"]
+    finished: Bool[Tensor, "rows width"]
+
+
+Selection = Literal["search", "sample", "sample_with_replacement", "all"]
+Law = Literal["warped", "raw"]
+
+
+def require_beam_options(method: Any) -> None:
+    """Refuse impossible options of MTAD and MMTAD."""
+    selections = ("sample", "sample_with_replacement", "search")
+    require_count(method, "num_draft_tokens")
+    require_count(method, "beam_width")
+    require(method.accept_threshold >= 0, method, "accept_threshold", "a number >= 0")
+    require(method.ratio_on in ("warped", "raw"), method, "ratio_on", "'warped' or 'raw'")
+    require(method.endpoint in ("sample", "greedy"), method, "endpoint", "'sample' or 'greedy'")
+    require(method.beam in selections, method, "beam", f"one of {selections}")
+
+
+def beams(
+    lm: LM,
+    prefix: Prefix,
+    warp: Warper,
+    noise: Noise,
+    *,
+    width: int,
+    depth: int,
+    selection: Selection,
+    law: Law | Literal["searched"] = "warped",
+    ratio_on: Law = "warped",
+    reserved: int = 1,
+) -> tuple[TokenTree, Beams]:
+    """The tree of all beams and the final beams; node 0 of the last level ends the best one.
+
+    Candidates (beam, token) are pooled with the exact chain log-probability as their score; each
+    level keeps `width` of them, in descending order. A finished beam offers itself once, with no
+    change of score; the node it stays on is dead.
+
+    Args:
+        lm, prefix, warp, noise: as in `Method.draft`.
+        width: W; fewer are kept where the pool's support is smaller.
+        depth: number of levels.
+        selection: "search" keeps the best, "sample" draws without replacement from the pooled
+            law, "sample_with_replacement" draws independently and merges equals, "all" keeps
+            every candidate.
+        law: what beams are scored and drawn by; "searched" is "warped", but "raw" in rows of
+            temperature 0, whose warped law would leave a single candidate.
+        ratio_on: the law whose log-probabilities the tree keeps.
+        reserved: tokens of the budget kept for the endpoint.
+    """
+    tree = prefix.root()
+    start = torch.zeros_like(tree.node_logprobs)
+    state = Beams(start, ~may_extend(tree, prefix, reserved))
+    for level in range(depth):
+        logits = lm.forward_level(tree)
+        laws = _laws(law, logits, tree, warp)
+        kept = laws.values
+        if ratio_on == "raw":
+            kept = laws.pick(warp.ratio_law("raw", laws.dense(), logits, tree, tree.last_level))
+        pool = Pool.of(state, laws)
+        chosen = _choose(pool, width, selection, warp, noise, f"beam {level}")
+        tree, state = _advance(tree, prefix, state, pool, *chosen, kept, reserved)
+    return tree, state
+
+
+def beam_tree(method: Any, lm: LM, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+    """The tree of all beams with the options of MTAD and MMTAD."""
+    tree, _ = beams(
+        lm,
+        prefix,
+        warp,
+        noise,
+        width=method.beam_width,
+        depth=method.num_draft_tokens,
+        selection=method.beam,
+        ratio_on=method.ratio_on,
+    )
+    return tree
+
+
+def best_path(tree: TokenTree) -> Int[Tensor, "rows depth"]:
+    """The path of the best beam, which ends in the first node of the last level."""
+    first = tree.previous.new_full((tree.num_rows,), tree.last_level.start)
+    return tree.path_to(first)
+
+
+def _laws(law: str, logits: Tensor, tree: TokenTree, warp: Warper) -> Laws:
+    """The laws of the deepest level that `law` names."""
+    if law == "warped" or (law == "searched" and not warp.greedy):
+        return Laws.of(warp, logits, tree)
+    raw = warp.raw(logits, tree, tree.last_level)
+    if law == "searched":
+        raw = torch.where(warp.is_greedy, raw, warp(logits, tree, tree.last_level))
+    return Laws(raw, None, raw.shape[2])
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All (beam, candidate) pairs of a level, in ascending order of beam and token.
+
+    Attributes:
+        scores: (B, W·C) joint log-probabilities.
+        numbers: (B, W·C) beam · V + token.
+        num_candidates: C.
+        vocab: V.
+    """
+
+    scores: Float[Tensor, "rows pool"]
+    numbers: Int[Tensor, "rows pool"]
+    num_candidates: int
+    vocab: int
+
+    @classmethod
+    def of(cls, state: Beams, laws: Laws) -> Pool:
+        """The pool of the beams' candidates; a finished beam is its own token 0, at no cost."""
+        count, numbers = laws.values.shape[2], laws.numbers()
+        first = torch.arange(count, device=numbers.device) == 0
+        stay = torch.where(first, 0.0, NEVER)
+        step = torch.where(state.finished[:, :, None], stay, laws.values)
+        own = state.finished[:, :, None] & first
+        numbers = torch.where(own, numbers // laws.vocab * laws.vocab, numbers)
+        scores = (state.scores[:, :, None] + step).flatten(1)
+        return cls(scores, numbers.flatten(1), count, laws.vocab)
+
+
+def _choose(
+    pool: Pool, width: int, selection: Selection, warp: Warper, noise: Noise, tag: str
+) -> tuple[Int[Tensor, "rows width"], Float[Tensor, "rows width"]]:
+    """Places and scores of the chosen candidates, best first, lowest place among equals.
+
+    Which of equal candidates at the edge of the beam are kept is up to `topk`.
+    """
+    all_scores = pool.scores
+    count = all_scores.shape[1]
+    if selection == "all":
+        return torch.arange(count, device=all_scores.device).expand(len(all_scores), -1), all_scores
+    width = min(width, count)
+    if selection == "sample_with_replacement":
+        index = sample_many(all_scores.log_softmax(1), noise.uniform(tag, width)).sort(1).values
+        repeated = index[:, 1:] == index[:, :-1]
+        empty = torch.nn.functional.pad(repeated, (1, 0))
+        scores = all_scores.gather(1, index).masked_fill(empty, NEVER)
+    else:
+        index = _keys(pool, selection, warp, noise, tag).topk(width, dim=1).indices.sort(1).values
+        scores = all_scores.gather(1, index)
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    return index.gather(1, order), scores
+
+
+def _keys(pool: Pool, selection: Selection, warp: Warper, noise: Noise, tag: str) -> Tensor:
+    """What the best `width` are chosen by: Gumbel-perturbed scores draw without replacement."""
+    if selection == "search":
+        return pool.scores
+    perturbed = pool.scores + noise.gumbel_at(tag, pool.numbers)
+    return torch.where(warp.is_greedy[:, 0], pool.scores, perturbed) if warp.greedy else perturbed
+
+
+def _advance(
+    tree: TokenTree,
+    prefix: Prefix,
+    state: Beams,
+    pool: Pool,
+    chosen: Tensor,
+    scores: Tensor,
+    kept: Tensor,
+    reserved: int,
+) -> tuple[TokenTree, Beams]:
+    """The tree and the beams one level further down."""
+    beam, token = chosen // pool.num_candidates, pool.numbers.gather(1, chosen) % pool.vocab
+    stays = state.finished.gather(1, beam)
+    alive = (scores > NEVER) & ~stays
+    logprobs = kept.flatten(1).gather(1, chosen)
+    parents = tree.last_level.start + beam
+    unchanged = scores.masked_fill(scores > NEVER, 0.0)
+    tree = tree.grow(token, parents, alive, torch.where(alive, logprobs, unchanged))
+    extendable = may_extend(tree, prefix, reserved)
+    return tree, Beams(scores, stays | ~extendable)

@@ -1,0 +1,115 @@
+"""What a decoding method is: a frozen dataclass with two functions, `draft` and `verify`.
+
+The engine calls them in turn and never asks which method it runs. Knows no engine, no tokenizer.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mtad.core.noise import Noise
+from mtad.core.prefix import Prefix
+from mtad.core.tree import TokenTree
+from mtad.sampling.params import SamplingParams
+from mtad.sampling.warper import Warper
+
+if TYPE_CHECKING:
+    from mtad.model.lm import LM
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one iteration accepts, per row.
+
+    Attributes:
+        path: (B, D) indices of the accepted nodes from level 1 on; only the first `num_accepted`
+            count.
+        num_accepted: (B,) accepted draft tokens.
+        next_token: (B,) the token that follows them (bonus, correction or endpoint token).
+    """
+
+    path: Int[Tensor, "rows depth"]
+    num_accepted: Int[Tensor, " rows"]
+    next_token: Int[Tensor, " rows"]
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """A decoding method; its fields are its options.
+
+    Class attributes:
+        name: the name users type, that of its file.
+        lossless: whether the text follows the target's warped law exactly.
+        citation: where the method comes from.
+        drafter: which model drafts: "draft", "target", or "none" where no model is asked.
+    """
+
+    name: ClassVar[str]
+    lossless: ClassVar[bool]
+    citation: ClassVar[str]
+    drafter: ClassVar[Literal["draft", "target", "none"]] = "draft"
+
+    @abstractmethod
+    def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+        """The tokens to verify.
+
+        Args:
+            lm: the drafter with the prefix in its cache, None where `drafter` is "none". May be
+                fed level by level; is not to be committed.
+            prefix: the committed text.
+            warp: turns logits into the law to draw from.
+            noise: the only source of randomness.
+        """
+
+    @abstractmethod
+    def verify(
+        self,
+        tree: TokenTree,
+        target_logits: Float[Tensor, "rows nodes vocab"],
+        warp: Warper,
+        noise: Noise,
+    ) -> Verdict:
+        """What of the tree is accepted, and the token after it; a pure function."""
+
+    @abstractmethod
+    def num_nodes(self, vocab: int, max_new_tokens: int) -> int:
+        """Nodes of the largest tree, root included: how much room the caches keep for it."""
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether it is lossless with these options."""
+        return self.lossless
+
+    def check(self, params: SamplingParams) -> None:
+        """Raise `ValueError` naming the sampling settings that the method can't honour."""
+        return None
+
+    def _refuse(self, params: SamplingParams, names: set[str], why: str) -> None:
+        refused = sorted(names & params.active())
+        if refused:
+            given = ", ".join(f"{n}={getattr(params, n)!r}" for n in refused)
+            raise ValueError(f"{self.name} does not honour {given}: {why}")
+
+
+def require_count(method: Method, option: str) -> None:
+    """Raise `ValueError` unless the option is a positive integer."""
+    value = getattr(method, option)
+    require(isinstance(value, int) and value >= 1, method, option, "an integer >= 1")
+
+
+def require(ok: bool, method: Method, option: str, allowed: str) -> None:
+    """Raise `ValueError` unless `ok`, saying what was given and what is allowed."""
+    if not ok:
+        given = getattr(method, option)
+        raise ValueError(f"{method.name}: {option} is {given!r}; it must be {allowed}")
+
+
+def name_of(method: Method) -> Hashable:
+    """What equal methods have in common, options included."""
+    return type(method), repr(method)

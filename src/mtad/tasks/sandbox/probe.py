@@ -1,0 +1,106 @@
+"""Trying out which isolation works here, by running a program that tries to get out."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+from mtad.errors import IsolationError
+from mtad.tasks.sandbox.isolation import Isolation
+from mtad.tasks.sandbox.limits import Limits
+from mtad.tasks.sandbox.run import run_python
+
+_LIMITS = Limits(time_s=20.0)
+_ESCAPES = """
+import os, socket
+leaks = []
+try:
+    open({secret!r}).read()
+    leaks.append("reads files of others")
+except OSError:
+    pass
+try:
+    open({target!r}, "w").write("x")
+    leaks.append("writes outside of its folder")
+except OSError:
+    pass
+try:
+    socket.create_connection(("127.0.0.1", {port}), timeout=1)
+    leaks.append("reaches the network")
+except OSError:
+    pass
+if os.path.exists("/proc/self"):
+    leaks.append("sees processes")
+open("own", "w").write("x")
+print(";".join(leaks) or "isolated")
+"""
+_ADVICE = (
+    "install bubblewrap, let ordinary users make user namespaces, or run the container with "
+    "--security-opt seccomp=unconfined --cap-add SYS_ADMIN; to do with limits of time, memory and "
+    "processes alone, where a program can read your files and reach the network, pass "
+    "allow_weak_isolation"
+)
+
+
+def candidates() -> list[Isolation]:
+    """The ways to isolate, the strongest first.
+
+    Root is not offered bubblewrap, which would leave it root, for whom the limit of processes does
+    not hold.
+    """
+    is_root = os.name == "posix" and os.geteuid() == 0
+    strong = [Isolation("Linux namespaces", "namespaces", True, is_root)]
+    weak = [Isolation("resource limits only (weak)", "limits", False, False)]
+    if is_root:
+        named = "resource limits and another user (weak)"
+        return [*strong, Isolation(named, "limits", False, True), *weak]
+    return [Isolation("bubblewrap", "bubblewrap", True, False), *strong, *weak]
+
+
+def find_isolation(allow_weak: bool = False) -> Isolation:
+    """The strongest isolation that was seen to work here.
+
+    Args:
+        allow_weak: take limits of resources alone if there is nothing better.
+
+    Raises:
+        IsolationError: there is none; says what was tried and what to do.
+    """
+    problems = []
+    for isolation in candidates():
+        if not (isolation.is_strong or allow_weak):
+            continue
+        problem = probe(isolation)
+        if not problem:
+            return isolation
+        problems.append(f"{isolation.name}: {problem}")
+    raise IsolationError(f"nothing here isolates a program ({'; '.join(problems)}); {_ADVICE}")
+
+
+@functools.cache
+def probe(isolation: Isolation) -> str:
+    """Why the isolation does not work here, an empty text if it does."""
+    if os.name != "posix":
+        return "needs Linux or another Unix"
+    with tempfile.TemporaryDirectory(prefix="mtad-probe-") as folder:
+        secret, target = Path(folder) / "secret", Path(folder) / "written"
+        secret.write_text("secret", encoding="utf-8")
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            source = _ESCAPES.format(secret=str(secret), target=str(target), port=port)
+            return _leaks(source, isolation)
+
+
+def _leaks(source: str, isolation: Isolation) -> str:
+    """What the program got at, or why it could not be run."""
+    try:
+        outcome = run_python(source, _LIMITS, isolation)
+    except IsolationError as error:
+        return str(error).removeprefix(f"{isolation.name}: ")
+    if outcome.status != "finished":
+        return f"{outcome.status}: {outcome.reason} {outcome.stderr[-300:]}".strip()
+    found = outcome.stdout.strip()
+    return found if isolation.is_strong and found != "isolated" else ""

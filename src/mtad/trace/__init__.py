@@ -1,0 +1,1 @@
+"""Iterations written to a file, and judged again by other acceptance rules."""

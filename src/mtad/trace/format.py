@@ -1,0 +1,175 @@
+"""The file of a trace: its header, numbers packed into text, and its lines read back.
+
+Knows no method and does not judge what the lines say; `docs/traces.md` describes them.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtad.errors import DataError, first_line
+from mtad.model.loading import Models
+
+VERSION = 1
+"""Of the file's format."""
+
+
+@dataclass(frozen=True)
+class TraceHeader:
+    """What all texts of a file share.
+
+    Attributes:
+        target, draft: where the models came from; no draft is None.
+        vocab: number of token ids in use.
+        eos_token_ids: token ids that end a text unless a request says otherwise.
+    """
+
+    target: str
+    draft: str | None
+    vocab: int
+    eos_token_ids: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, models: Models) -> TraceHeader:
+        """The header for a pair's models."""
+        draft = None if models.draft is None else str(models.draft.name_or_path)
+        return cls(str(models.target.name_or_path), draft, models.vocab, models.eos_token_ids)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The first line of a file."""
+        return {"mtad_trace": VERSION, **asdict(self), "eos_token_ids": [*self.eos_token_ids]}
+
+
+def pack(values: Tensor) -> dict[str, Any]:
+    """Numbers of float32 as text, exactly.
+
+    The first bytes of all numbers come first, then the second ones, and so on: equal ones lie side
+    by side, and those that bfloat16 leaves at zero take no room.
+    """
+    array = values.detach().to("cpu", torch.float32).contiguous().numpy()
+    planes = np.ascontiguousarray(array.reshape(-1, 1).astype("<f4").view(np.uint8).T)
+    data = base64.b64encode(zlib.compress(planes.tobytes(), 1)).decode()
+    return {"shape": [*values.shape], "float32": data}
+
+
+def unpack(packed: Mapping[str, Any]) -> Tensor:
+    """The numbers that `pack` was given.
+
+    Raises:
+        ValueError: the text is damaged, or has more or fewer numbers than its shape.
+    """
+    shape = [int(size) for size in packed["shape"]]
+    size = 4 * math.prod(shape)
+    try:
+        unzip = zlib.decompressobj()
+        data = unzip.decompress(base64.b64decode(packed["float32"], validate=True), size + 1)
+    except zlib.error as error:
+        raise ValueError(f"packed numbers are damaged: {error}") from error
+    if len(data) != size or min(shape, default=0) < 0:
+        raise ValueError(f"packed numbers are not of shape {shape}")
+    planes = np.frombuffer(data, np.uint8).reshape(4, -1)
+    numbers = np.ascontiguousarray(planes.T).view("<f4").astype(np.float32)
+    return torch.from_numpy(numbers.reshape(shape))
+
+
+def read_header(path: Path) -> TraceHeader:
+    """The header of a trace.
+
+    Raises:
+        DataError: no such file, no trace, or one of another version.
+    """
+    with _opened(path) as stream:
+        first = stream.readline()
+    there = _parsed(first, f"{path}, line 1") if first.endswith(b"\n") else {}
+    version = there.get("mtad_trace")
+    if version is None:
+        raise DataError(f"{path} is not a trace; give a file that --trace wrote")
+    if version != VERSION:
+        raise DataError(
+            f"{path} is a trace of version {version!r}; this mtad reads version {VERSION}: read it "
+            "with the mtad that wrote it"
+        )
+    try:
+        return TraceHeader(
+            target=_text(there["target"]),
+            draft=None if there["draft"] is None else _text(there["draft"]),
+            vocab=_count(there["vocab"]),
+            eos_token_ids=tuple(map(_count, there["eos_token_ids"])),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(f"{path}, line 1", error) from error
+
+
+def read_lines(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """The lines after the header, and where each is; one that was cut off is left out.
+
+    Raises:
+        DataError: a line that is not a JSON object of a known type.
+    """
+    with _opened(path) as stream:
+        stream.readline()
+        for number, line in enumerate(stream, start=2):
+            if not line.endswith(b"\n"):
+                return  # see `is_cut`
+            place = f"{path}, line {number}"
+            row = _parsed(line, place)
+            if row.get("type") not in ("request", "iteration", "end"):
+                raise DataError(f"{place} is of unknown type {row.get('type')!r}; delete the line")
+            yield row, place
+
+
+def is_cut(path: Path) -> bool:
+    """Whether the last line lacks its end: the writer was killed, or its disk was full."""
+    with _opened(path) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        if not size:
+            return False
+        stream.seek(size - 1)
+        return stream.read(1) != b"\n"
+
+
+def damaged(place: str, error: Exception) -> DataError:
+    """The error about a line that does not say what it should."""
+    what = f"there is no {error}" if isinstance(error, KeyError) else first_line(error)
+    return DataError(f"{place} is damaged: {what}; mend or delete the line")
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _parsed(line: bytes, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise damaged(place, error) from error
+    if not isinstance(row, dict):
+        raise DataError(f"{place} is not a JSON object; mend or delete the line")
+    return row
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return value
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError(f"{value!r} is not a count")
+    return value

@@ -1,0 +1,141 @@
+"""One iteration of a trace, read back: the tree as it was judged, and what came of it.
+
+Knows no file and no rule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mtad import methods
+from mtad.api.options import method_from, option_types
+from mtad.core.tree import TokenTree
+from mtad.sampling.params import SamplingParams
+from mtad.sampling.truncation import NEVER
+from mtad.speculative.method import Method
+from mtad.trace.format import unpack
+
+_FLOATS = (float, float | None)
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """An iteration as it was recorded; one row.
+
+    Attributes:
+        number: which of its text, from 1 on.
+        position: output tokens before.
+        method: what drafted and judged.
+        tree: what was judged.
+        target_logprobs: (1, N) the target's, under `law`.
+        law: the law that log-probabilities are of, "warped" or "raw".
+        is_selected: whether more was drafted than was judged.
+        logits: (1, N, V) the target's, after biases and penalties; None if they were not kept.
+        width: number of candidates that truncation looked at.
+        tokens: the accepted tokens, and the one that follows them.
+    """
+
+    number: int
+    position: int
+    method: Method
+    tree: TokenTree
+    target_logprobs: Float[Tensor, "rows nodes"]
+    law: str
+    is_selected: bool
+    logits: Float[Tensor, "rows nodes vocab"] | None
+    width: int
+    tokens: tuple[int, ...]
+
+    @classmethod
+    def of(cls, line: Mapping[str, Any], vocab: int) -> Iteration:
+        """The iteration that an `iteration` line of a trace tells of.
+
+        Raises:
+            KeyError, TypeError, ValueError: the line does not fit together.
+        """
+        told, laws, record = line["tree"], line.get("laws"), line["record"]
+        drafts = [] if laws is None else [unpack(law)[None] for law in laws["draft"]]
+        tree = _tree(told, drafts, vocab)
+        logits = None if laws is None else unpack(laws["logits"])[None]
+        if logits is not None and logits.shape != (1, tree.num_nodes, vocab):
+            raise ValueError(f"the logits are of shape {[*logits.shape[1:]]}")
+        decision = line["decision"]
+        nodes = torch.tensor(decision["path"], dtype=torch.int64)
+        path = [int(token) for token in tree.tokens[0, nodes]]
+        if record["law"] not in ("warped", "raw"):
+            raise ValueError(f"there is no law {record['law']!r}")
+        return cls(
+            number=int(line["number"]),
+            position=int(record["position"]),
+            method=method_read(line["method"]),
+            tree=tree,
+            target_logprobs=_row(told["target_logprobs"], tree.num_nodes),
+            law=record["law"],
+            is_selected=bool(told["is_selected"]),
+            logits=logits,
+            width=vocab if laws is None else int(laws["width"]),
+            tokens=(*path, int(decision["next_token"])),
+        )
+
+
+def method_read(line: Mapping[str, Any]) -> Method:
+    """The method of a line.
+
+    Raises:
+        ValueError: there is none, or it has no such options.
+    """
+    kinds = option_types(methods.find(line["name"]))
+    infinite = {"inf": math.inf, "-inf": -math.inf}
+    options = {
+        name: infinite.get(value, value)
+        if isinstance(value, str) and kinds.get(name) in _FLOATS
+        else value
+        for name, value in line["options"].items()
+    }
+    return method_from(line["name"], options)
+
+
+def sampling_read(line: Mapping[str, Any]) -> SamplingParams:
+    """Those settings of a `request` line that act on logits after biases and penalties."""
+    names = ("temperature", "top_k", "top_p", "min_p", "seed")
+    return SamplingParams(**{name: line[name] for name in names})
+
+
+def _tree(told: Mapping[str, Any], drafts: Sequence[Tensor], vocab: int) -> TokenTree:
+    """The tree, level by level, each node below one of the level above it."""
+    widths = [int(width) for width in told["widths"]]
+    size = sum(widths)
+    columns = {name: told[name] for name in ("tokens", "parents", "alive", "draft_logprobs")}
+    if widths[:1] != [1] or min(widths) < 1 or {len(c) for c in columns.values()} != {size}:
+        raise ValueError("the tree's levels and nodes do not fit together")
+    tokens = torch.tensor([columns["tokens"]], dtype=torch.int64)
+    parents = torch.tensor([columns["parents"]], dtype=torch.int64)
+    alive = torch.tensor([columns["alive"]], dtype=torch.bool)
+    values = _row(columns["draft_logprobs"], size)
+    if not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab:
+        raise ValueError(f"a token is not in the vocabulary of {vocab} tokens")
+    if drafts and [law.shape[1:] for law in drafts] != [(w, vocab) for w in widths[:-1]]:
+        raise ValueError("the draft's laws do not fit the tree")
+    tree = TokenTree.root(tokens[:, 0], torch.tensor([int(told["previous"])]))
+    for depth, width in enumerate(widths[1:]):
+        level, above = slice(tree.num_nodes, tree.num_nodes + width), tree.last_level
+        below = parents[:, level]
+        if not above.start <= int(below.min()) <= int(below.max()) < above.stop:
+            raise ValueError("a node's parent is not on the level above it")
+        law = drafts[depth] if drafts else None
+        tree = tree.grow(tokens[:, level], below, alive[:, level], values[:, level], law)
+    return tree
+
+
+def _row(values: Sequence[float | None], size: int) -> Float[Tensor, "rows nodes"]:
+    """One row of numbers, in which None is minus infinity."""
+    if len(values) != size:
+        raise ValueError(f"{len(values)} numbers for {size} nodes")
+    return torch.tensor([[NEVER if value is None else float(value) for value in values]])

@@ -1,0 +1,255 @@
+"""The audit trail: every iteration as a line of a file, with what a rule needs to judge it again.
+
+A file is JSON lines. The first is a header; a `request` line comes before the `iteration` lines of
+that text, and an `end` line after them; texts that share a batch are interleaved. With `laws` an
+iteration keeps the target's logits after biases and penalties, whole and in float32, and the laws
+that the draft drew from. Temperature, truncation and random numbers are functions of these, of the
+request's settings and of its seed, so that a method's own `verify` gets the very numbers that it
+got. What is cut off by a kill is the last line alone. Knows no model and no HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from torch import Tensor
+
+from mtad import methods
+from mtad.api.options import jsonable
+from mtad.engine.request import Request
+from mtad.engine.session import Session
+from mtad.engine.step import Observation, Step
+from mtad.errors import DataError
+from mtad.jsonl import open_lines
+from mtad.speculative.method import Method
+from mtad.trace.format import TraceHeader as TraceHeader
+from mtad.trace.format import pack
+from mtad.trace.record import TextOf as TextOf
+from mtad.trace.record import TokenLogprobs as TokenLogprobs
+from mtad.trace.record import judged_law, row_of
+from mtad.trace.record import record_of as record_of
+from mtad.trace.record import token_logprobs as token_logprobs
+
+_LOG = logging.getLogger(__name__)
+
+
+class TraceWriter:
+    """A file of iterations that one program appends to, from any thread.
+
+    When the disk is full, or gone, that is logged once and nothing more is written: decoding must
+    not fail for its trace.
+
+    Args:
+        path: the file, made if it is not there; one that is there must have the same header.
+        header: its first line.
+        laws: whether to keep logits and laws, 4 bytes for each token of the vocabulary and each
+            node before compression. Without them only rules that compare the probabilities of
+            drafted tokens can be replayed.
+        prompts: whether to keep the prompts' token ids.
+
+    Attributes:
+        error: why writing stopped, if it did.
+
+    Raises:
+        DataError: the file is something else, or another program writes to it.
+    """
+
+    def __init__(
+        self, path: Path, header: TraceHeader, *, laws: bool = True, prompts: bool = False
+    ) -> None:
+        self.path, self.laws, self.prompts = path, laws, prompts
+        self.error: str | None = None
+        self._lock = threading.Lock()
+        self._numbers: dict[str, int] = {}
+        self._file = open_lines(path, "wait for it, or give another file", buffering=0)
+        try:
+            is_new = _is_new(self._file, path, header)
+        except BaseException:
+            self._file.close()
+            raise
+        if is_new:
+            self._write(header.as_dict())
+
+    def request(self, request: Request, method: Method, request_id: str = "") -> str:
+        """The key of a new text; its `request` line is written."""
+        key = os.urandom(8).hex()
+        line = {
+            "type": "request",
+            "key": key,
+            "id": request_id,
+            "method": method_line(method),
+            "sampling": _options(request.sampling),
+            "num_prompt_tokens": len(request.prompt_ids),
+        }
+        if self.prompts:
+            line["prompt_ids"] = [int(token) for token in request.prompt_ids]
+        with self._lock:
+            self._numbers[key] = 0
+        self._write(line)
+        return key
+
+    def iteration(
+        self, key: str, record: Mapping[str, Any], seen: Observation, row: int, method: Method
+    ) -> None:
+        """Write an iteration of the text `key`.
+
+        Args:
+            key: what `request` returned.
+            record: what `record_of` made of the iteration.
+            seen, row: the iteration, and the row of the text in it.
+            method: what drafted and judged.
+        """
+        if self.error:
+            return
+        one = row_of(seen, row)
+        with self._lock:
+            number = self._numbers[key] = self._numbers[key] + 1
+        line = {"type": "iteration", "key": key, "number": number, "method": method_line(method)}
+        line |= {"record": record, "decision": _decision(one), "tree": _tree(one, method)}
+        self._write(line | ({"laws": _laws(one)} if self.laws else {}))
+
+    def end(self, key: str, reason: str, error: str | None = None) -> None:
+        """Write how the text `key` ended: a finish reason, or another word for it."""
+        with self._lock:
+            number = self._numbers.pop(key)
+        line = {"type": "end", "key": key, "num_iterations": number, "reason": reason}
+        self._write(line | ({} if error is None else {"error": error}))
+
+    def close(self) -> None:
+        """Close the file and let others write to it."""
+        with self._lock:
+            self._file.close()
+
+    def __enter__(self) -> TraceWriter:
+        """The file, ready to be written to."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        """Append a line, whole."""
+        data = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        with self._lock:
+            if self.error:
+                return
+            try:
+                if self._file.write(data) != len(data):
+                    raise OSError("no space left")
+            except (OSError, ValueError) as error:  # ValueError: it is closed
+                self.error = str(error)
+                _LOG.error("the trace %s ends here, it cannot be written: %s", self.path, error)
+
+
+class SessionTrace:
+    """Writes the iterations of a session, which runs eagerly from now on.
+
+    Args:
+        writer: the file.
+        session: its method may change from one iteration to the next.
+        texts: names of the requests and the requests, in the session's order.
+        text_of: makes the text of a token.
+    """
+
+    def __init__(
+        self,
+        writer: TraceWriter,
+        session: Session,
+        texts: Sequence[tuple[str, Request]],
+        text_of: TextOf,
+    ) -> None:
+        self._writer, self._session, self._text_of = writer, session, text_of
+        self._keys = [writer.request(request, session.method, name) for name, request in texts]
+        for key, (_, request) in zip(self._keys, texts, strict=True):
+            if not request.sampling.max_new_tokens:  # it has no iteration
+                writer.end(key, "length")
+        self._seen: list[Observation] = []
+        session.observe = self._seen.append
+
+    def take(self, step: Step) -> None:
+        """Write what the last iteration did."""
+        (seen,), method = self._seen, self._session.method
+        self._seen.clear()
+        for row, block in enumerate(step.blocks):
+            key = self._keys[block.request]
+            record = record_of(seen, row, block, self._text_of, method)
+            self._writer.iteration(key, record, seen, row, method)
+            if block.finish_reason is not None:
+                self._writer.end(key, block.finish_reason)
+
+
+def method_line(method: Method) -> dict[str, Any]:
+    """A method as a trace keeps it: one from elsewhere goes by its module."""
+    name = method.name if method.name in methods.names() else type(method).__module__
+    return {"name": name, "options": _options(method)}
+
+
+def _options(value: Any) -> dict[str, Any]:
+    return {field.name: jsonable(getattr(value, field.name)) for field in fields(value)}
+
+
+def _decision(one: Observation) -> dict[str, Any]:
+    verdict = one.verdict
+    count = int(verdict.num_accepted)
+    path = verdict.path[0, :count].tolist()
+    return {"path": path, "num_accepted": count, "next_token": int(verdict.next_token)}
+
+
+def _tree(one: Observation, method: Method) -> dict[str, Any]:
+    """The tree that was judged; null is minus infinity here."""
+    tree, target = one.tree, one.tree.token_values(judged_law(one, method))
+    return {
+        "widths": [*tree.widths],
+        "tokens": tree.tokens[0].tolist(),
+        "parents": tree.parents[0].tolist(),
+        "alive": tree.alive[0].tolist(),
+        "draft_logprobs": _finite(tree.node_logprobs[0]),
+        "target_logprobs": _finite(target[0]),
+        "previous": int(tree.previous),
+        "is_selected": tree.whole is not None,
+    }
+
+
+def _finite(values: Tensor) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in values.tolist()]
+
+
+def _laws(one: Observation) -> dict[str, Any]:
+    """Logits after biases and penalties, how many candidates are truncated, the draft's laws."""
+    logits = one.warp.process(one.logits, one.tree, None)
+    laws = [pack(law[0]) for law in one.tree.laws]
+    return {"width": one.warp.width, "logits": pack(logits[0]), "draft": laws}
+
+
+def _is_new(stream: BinaryIO, path: Path, header: TraceHeader) -> bool:
+    """Whether the file is empty.
+
+    Raises:
+        DataError: it has another header.
+    """
+    stream.seek(0)
+    first = stream.readline()
+    if not first:
+        return True
+    try:
+        there = json.loads(first)
+    except ValueError:
+        there = None
+    if there != header.as_dict():
+        raise DataError(f"{path} is not a trace of these models; give another file")
+    return False

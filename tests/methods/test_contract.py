@@ -1,0 +1,472 @@
+"""What every method of the registry promises: budgets, endings, seeds, rows, accounts, options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from scipy.stats import chisquare
+from support.tiny import (
+    Text,
+    block_length,
+    complete,
+    counting_model,
+    label,
+    similar,
+    token_ids,
+    variants,
+)
+
+from mtad import methods
+from mtad.methods.autoregressive import Autoregressive
+from mtad.methods.beam_search import BeamSearch
+from mtad.methods.mcss import MCSS
+from mtad.methods.mmtad import MMTAD
+from mtad.methods.mtad import MTAD
+from mtad.methods.mtjd import MTJD, USED
+from mtad.methods.specinfer import SpecInfer
+from mtad.methods.spectr import SpecTr
+from mtad.methods.speculative_sampling import SpeculativeSampling
+from mtad.sampling.params import SamplingParams
+from mtad.speculative.method import Method
+from mtad.testing import markov_model, random_llama
+
+VOCAB = 13
+PROMPTS = [[3, 5, 7, 3, 5, 9, 11], [8], [1, 2, 3, 4, 5, 6, 1, 2]]
+EVERY_METHOD = pytest.mark.parametrize("method", variants(), ids=label)
+DRAFTING = [m for m in variants() if m.drafter == "draft"]
+
+
+@pytest.fixture(scope="module")
+def pair():
+    target = random_llama(vocab=VOCAB)
+    return target, similar(target)
+
+
+def honours(method: Method, params: SamplingParams) -> bool:
+    """Whether the method can keep these sampling settings."""
+    try:
+        method.check(params)
+    except ValueError:
+        return False
+    return True
+
+
+# ---------------------------------------------------------------- budgets
+
+
+@EVERY_METHOD
+def test_the_budget_is_met_exactly(pair, method):
+    gamma = block_length(method)
+    budgets = [1, 2, gamma, gamma + 1, gamma + 2, 3 * gamma + 1]
+    params = [SamplingParams(max_new_tokens=n, seed=n) for n in budgets]
+    texts = complete(*pair, method, [PROMPTS[0]] * len(budgets), params, VOCAB)
+    assert [len(text.token_ids) for text in texts] == budgets
+    assert {text.finish_reason for text in texts} == {"length"}
+    for text, prompt_budget in zip(texts, params, strict=True):
+        alone = complete(*pair, method, [PROMPTS[0]], prompt_budget, VOCAB)
+        assert alone[0].token_ids == text.token_ids
+
+
+@EVERY_METHOD
+def test_nothing_is_drafted_that_the_budget_cannot_take(pair, method):
+    budget = 2 * block_length(method) + 2
+    for text in complete(*pair, method, PROMPTS, SamplingParams(max_new_tokens=budget), VOCAB):
+        left = budget
+        for block in text.blocks:
+            endpoint = method.drafter != "target"
+            assert block.depth + endpoint <= left
+            left -= len(block.token_ids)
+
+
+@EVERY_METHOD
+def test_a_budget_of_nothing_gives_nothing(pair, method):
+    params = [SamplingParams(max_new_tokens=n) for n in (0, 3, 0)]
+    texts = complete(*pair, method, PROMPTS, params, VOCAB)
+    assert [len(text.token_ids) for text in texts] == [0, 3, 0]
+    assert complete(*pair, method, PROMPTS, params[0], VOCAB) == [Text(())] * 3
+
+
+# ---------------------------------------------------------------- endings
+
+CYCLE = 16
+"""The forced texts count 1, 2, 3 … after the prompt's last token, 0."""
+COUNTING_PROMPTS = [[0], [*range(CYCLE), 0]]
+
+
+def counting_draft(wrong: Callable[[int], bool]):
+    """A draft that counts like the target but skips a number after some tokens."""
+    table = [[0.0] * CYCLE for _ in range(CYCLE)]
+    for token, row in enumerate(table):
+        row[(token + 1 + wrong(token)) % CYCLE] = 1.0
+    return markov_model(table)
+
+
+DRAFTS = {
+    "agreeing": counting_draft(lambda token: False),
+    "disagreeing": counting_draft(lambda token: True),
+    "wrong_now_and_then": counting_draft(lambda token: token % 3 == 2),
+}
+
+
+MIXED = counting_model(CYCLE), DRAFTS["wrong_now_and_then"]
+
+
+@pytest.fixture(params=DRAFTS)
+def counting(request: pytest.FixtureRequest):
+    """A target whose text is forced, and a draft that knows it always, never or sometimes."""
+    return counting_model(CYCLE), DRAFTS[request.param]
+
+
+def certain(method: Method, **settings: Any) -> SamplingParams:
+    """Settings under which the forced text is certain.
+
+    The models' impossible tokens have a log-probability of -10,000, which a rule that compares a
+    candidate with its own kind takes for a possible one; at temperature 0 they are gone.
+    """
+    temperature = 0.0 if getattr(method, "rule", "star") == "own" else 1.0
+    return SamplingParams(temperature=temperature, **settings)
+
+
+@EVERY_METHOD
+def test_the_text_ends_at_eos_wherever_it_falls_in_a_block(counting, method):
+    places = range(1, 2 * block_length(method) + 4)
+    prompts, ends = zip(*product(COUNTING_PROMPTS, places), strict=True)
+    params = [certain(method, eos_token_ids=[end], max_new_tokens=40) for end in ends]
+    texts = complete(*counting, method, prompts, params, CYCLE)
+    assert [text.token_ids for text in texts] == [list(range(1, end + 1)) for end in ends]
+    assert {text.finish_reason for text in texts} == {"stop"}
+    for text in texts:
+        assert_adds_up(text, method)
+
+
+@pytest.mark.parametrize(
+    "method", [m for m in DRAFTING if getattr(m, "replacement", "") != "without"], ids=label
+)
+def test_nothing_is_drafted_after_eos(method):
+    """A draft that is sure of the text proposes no token beyond its end."""
+    pair = counting_model(CYCLE), DRAFTS["agreeing"]
+    params = [
+        SamplingParams(temperature=0.0, eos_token_ids=[end], max_new_tokens=40)
+        for end in range(1, 2 * block_length(method) + 4)
+    ]
+    for text in complete(*pair, method, [[0]] * len(params), params, CYCLE):
+        assert text.blocks[-1].depth <= len(text.blocks[-1].token_ids)
+
+
+@EVERY_METHOD
+def test_eos_at_the_end_of_the_prompt_does_not_end_the_text(method):
+    params = certain(method, eos_token_ids=[0, 6], max_new_tokens=40)
+    texts = token_ids(*MIXED, method, COUNTING_PROMPTS, params, CYCLE)
+    assert texts == [[1, 2, 3, 4, 5, 6]] * 2
+
+
+@EVERY_METHOD
+def test_the_first_of_several_eos_ids_ends_the_text(method):
+    eos = [[9, 5], [2], [12, 11, 10], []]
+    params = [certain(method, eos_token_ids=e, max_new_tokens=14) for e in eos]
+    texts = complete(*MIXED, method, [[0]] * len(eos), params, CYCLE)
+    expected = [list(range(1, last + 1)) for last in (5, 2, 10, 14)]
+    assert [text.token_ids for text in texts] == expected
+    assert [text.finish_reason for text in texts] == ["stop", "stop", "stop", "length"]
+
+
+class EndsWith:
+    """A stop condition over the last tokens, which may come from different blocks."""
+
+    def __init__(self, *ending: int) -> None:
+        self.ending, self.seen = list(ending), list[int]()
+
+    def __call__(self, token: int) -> bool:
+        self.seen.append(token)
+        return self.seen[-len(self.ending) :] == self.ending
+
+
+@EVERY_METHOD
+def test_stop_conditions_see_every_token_once_and_end_the_text(counting, method):
+    if method.name == "beam_search":
+        pytest.skip("the whole text is one block")
+    ends = range(2, 2 * block_length(method) + 4)
+    stops = [EndsWith(end - 1, end) for end in ends]
+    params = certain(method, max_new_tokens=40)
+    texts = complete(*counting, method, [[0]] * len(ends), params, CYCLE, stops)
+    for text, stop, end in zip(texts, stops, ends, strict=True):
+        assert text.token_ids == stop.seen == list(range(1, end + 1))
+        assert text.finish_reason == "stop"
+        assert_adds_up(text, method)
+
+
+# ---------------------------------------------------------------- accounting
+
+
+def assert_adds_up(text: Text, method: Method) -> None:
+    """Accepted tokens and endpoints make the text; nothing clipped counts as accepted."""
+    if method.drafter == "target":
+        assert all(b.num_accepted == b.num_drafted == b.depth == 0 for b in text.blocks)
+        return
+    for block in text.blocks:
+        assert block.num_accepted <= block.depth <= block.num_drafted
+        assert len(block.token_ids) - block.num_accepted in (0, 1)
+    for block in text.blocks[:-1]:
+        assert len(block.token_ids) == block.num_accepted + 1
+        assert block.finish_reason is None
+
+
+@EVERY_METHOD
+@pytest.mark.parametrize("eos", [[], [4, 9]])
+def test_accepted_tokens_and_endpoints_make_the_text(pair, method, eos):
+    params = [SamplingParams(max_new_tokens=n, eos_token_ids=eos) for n in (5, 12, 17)]
+    texts = complete(*pair, method, PROMPTS, params, VOCAB)
+    for text, p in zip(texts, params, strict=True):
+        assert_adds_up(text, method)
+        assert len(text.token_ids) == p.max_new_tokens or text.token_ids[-1] in eos
+        assert not set(text.token_ids[:-1]) & set(eos)
+
+
+@EVERY_METHOD
+def test_tokens_cut_off_by_a_stop_are_not_accepted(method):
+    target = counting_model(CYCLE)
+    params = SamplingParams(max_new_tokens=9)
+    texts = complete(target, target, method, [[0]], params, CYCLE, [lambda token: token == 1])
+    assert texts[0].token_ids == [1]
+    assert texts[0].blocks[0].num_accepted <= 1
+
+
+# ---------------------------------------------------------------- seeds and rows
+
+SETTINGS = [
+    SamplingParams(temperature=0.0, max_new_tokens=11),
+    SamplingParams(max_new_tokens=9),
+    SamplingParams(temperature=1.5, max_new_tokens=3),
+    SamplingParams(temperature=0.7, top_k=5, max_new_tokens=10),
+    SamplingParams(top_p=0.8, max_new_tokens=12, eos_token_ids=[2, 4, 6]),
+    SamplingParams(min_p=0.1, top_k=100, max_new_tokens=8),
+    SamplingParams(repetition_penalty=1.3, presence_penalty=0.4, max_new_tokens=10),
+    SamplingParams(frequency_penalty=0.3, logit_bias={3: 2.0}, max_new_tokens=6),
+    SamplingParams(suppress_tokens=[1, 2], min_new_tokens=5, eos_token_ids=[5], max_new_tokens=9),
+]
+
+
+@EVERY_METHOD
+def test_a_row_does_not_depend_on_its_neighbours(pair, method):
+    """Greedy and sampled rows, rows that leave early and rows with penalties, in one batch."""
+    params = [replace(p, seed=i) for i, p in enumerate(SETTINGS) if honours(method, p)]
+    prompts = [PROMPTS[i % 3] for i in range(len(params))]
+    together = complete(*pair, method, prompts, params, VOCAB)
+    for text, prompt, p in zip(together, prompts, params, strict=True):
+        assert complete(*pair, method, [prompt], p, VOCAB)[0].token_ids == text.token_ids
+    backwards = token_ids(*pair, method, prompts[::-1], params[::-1], VOCAB)
+    assert backwards[::-1] == [text.token_ids for text in together]
+
+
+@EVERY_METHOD
+def test_the_text_depends_on_the_seed_alone(pair, method):
+    params = [SamplingParams(max_new_tokens=12, seed=seed) for seed in (7, 8, -1, 2**64 - 5, 7)]
+    texts = token_ids(*pair, method, [PROMPTS[0]] * len(params), params, VOCAB)
+    assert texts == token_ids(*pair, method, [PROMPTS[0]] * len(params), params, VOCAB)
+    assert texts[0] == texts[-1]
+    deterministic = method.name == "beam_search" or getattr(method, "joint", None) == "argmax"
+    assert len(set(map(tuple, texts))) == (1 if deterministic else len(texts) - 1)
+
+
+@pytest.mark.parametrize(
+    "method", [Autoregressive(), SpeculativeSampling(3), MTAD(3, 2)], ids=label
+)
+def test_iterations_do_not_share_their_noise(method):
+    """On a target that forgets everything repeated draws would repeat the blocks."""
+    flat = markov_model([[1 / VOCAB] * VOCAB] * VOCAB)
+    params = [SamplingParams(max_new_tokens=36, seed=seed) for seed in range(3)]
+    for text in complete(flat, flat, method, [[0]] * 3, params, VOCAB):
+        blocks = {block.token_ids for block in text.blocks}
+        assert len(blocks) == (9 if block_length(method) == 3 else len(set(text.token_ids)))
+        assert len(set(text.token_ids)) > 5
+
+
+# ---------------------------------------------------------------- laws with few tokens
+
+SMALL = [[0.5, 0.3, 0.2], [0.2, 0.5, 0.3], [0.1, 0.1, 0.8]]
+WIDE = [
+    BeamSearch(num_beams=50),
+    MCSS(k_config=(5, 4)),
+    MCSS(k_config=(5, 4), replacement="naive"),
+    MMTAD(num_draft_tokens=3, beam_width=50),
+    MTAD(num_draft_tokens=3, beam_width=50),
+    MTAD(num_draft_tokens=3, beam_width=50, beam="sample_with_replacement"),
+    MTAD(num_draft_tokens=3, beam_width=50, beam="search"),
+    MTJD(num_block_tokens=3, beam_width=50),
+    SpecInfer(k_config=(5, 4)),
+    SpecTr(num_drafts=9, num_draft_tokens=2),
+]
+
+
+@pytest.mark.parametrize("method", WIDE, ids=label)
+def test_more_candidates_than_tokens(method):
+    target, draft = markov_model(SMALL), markov_model(SMALL[::-1])
+    settings = [SamplingParams(max_new_tokens=9), SamplingParams(max_new_tokens=9, top_k=2)]
+    settings += [SamplingParams(max_new_tokens=9, temperature=0.0)]
+    params = [p for p in settings if honours(method, p)]
+    texts = complete(target, draft, method, [[0]] * len(params), params, 3)
+    assert all(len(text.token_ids) == 9 for text in texts)
+    for text in texts:
+        assert_adds_up(text, method)
+
+
+@EVERY_METHOD
+def test_laws_of_a_single_token_are_greedy(pair, method):
+    if method.name in ("mtjd", "typical_acceptance") or getattr(method, "ratio_on", "") == "raw":
+        pytest.skip("searches, or judges by the law before truncation")
+    single = [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}, {"temperature": 1e-5}]
+    params = [SamplingParams(max_new_tokens=10, seed=3, **one) for one in single]
+    params = [p for p in params if honours(method, p)]
+    greedy = SamplingParams(temperature=0.0, max_new_tokens=10)
+    texts = token_ids(*pair, method, [PROMPTS[0]] * len(params), params, VOCAB)
+    assert texts == token_ids(*pair, method, [PROMPTS[0]], greedy, VOCAB) * len(params)
+
+
+@EVERY_METHOD
+def test_a_top_k_beyond_the_vocabulary_is_off(pair, method):
+    params = [SamplingParams(max_new_tokens=8, top_k=k) for k in (0, VOCAB, 1_000)]
+    if honours(method, params[1]):
+        texts = token_ids(*pair, method, [PROMPTS[0]] * 3, params, VOCAB)
+        assert texts[0] == texts[1] == texts[2]
+
+
+# ---------------------------------------------------------------- equal and disjoint laws
+
+ACCEPT_THEIR_EQUAL = [
+    method
+    for method in DRAFTING
+    if method.name in ("speculative_sampling", "block_verification", "spectr", "specinfer", "mtad")
+    or (method.name == "mcss" and getattr(method, "replacement", "") != "naive")
+]
+
+
+@pytest.mark.parametrize("method", ACCEPT_THEIR_EQUAL, ids=label)
+@pytest.mark.parametrize("sampling", [{}, {"top_k": 4, "temperature": 0.8}, {"temperature": 0.0}])
+def test_a_draft_equal_to_the_target_is_always_accepted(pair, method, sampling):
+    target, _ = pair
+    if getattr(method, "ratio_on", "warped") == "raw" and sampling:
+        pytest.skip("compares laws that are not the ones drawn from")
+    params = SamplingParams(max_new_tokens=14, **sampling)
+    for text in complete(target, target, method, PROMPTS, params, VOCAB):
+        left = 14
+        for block in text.blocks:
+            assert block.num_accepted == block.depth == min(block_length(method), left - 1)
+            left -= len(block.token_ids)
+
+
+@pytest.mark.parametrize("method", DRAFTING, ids=label)
+def test_disjoint_laws_accept_nothing_and_follow_the_target(method):
+    p = [[0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4]] * 4
+    q = [[0.0] * 4 + [0.1, 0.2, 0.3, 0.4]] * 8
+    num = 800
+    params = [SamplingParams(max_new_tokens=3, seed=i) for i in range(num)]
+    texts = complete(markov_model(p), markov_model(q), method, [[0]] * num, params, 8)
+    blocks = [block for text in texts for block in text.blocks]
+    assert sum(block.num_drafted for block in blocks) > 0
+    assert all(block.num_accepted == 0 for block in blocks)
+    counts = torch.zeros(4, 4)
+    for text in texts:
+        counts[text.token_ids[0], text.token_ids[1]] += 1
+    law = torch.tensor([[p[0][a] * p[a][b] for b in range(4)] for a in range(4)])
+    assert chisquare(counts.flatten(), law.flatten() / law.sum() * num).pvalue > 1e-4
+
+
+def test_the_star_rule_follows_the_best_beam_up_to_the_root():
+    """The best beam (1, 2) begins with the second likeliest token: 0 is judged by q(1) = 0.4.
+
+    At threshold 1 token 0 passes there, with p(0) = 0.5, but not against the first node of its
+    level, with q(0) = 0.6; at depth 2 nothing passes.
+    """
+    anything = [0.4, 0.3, 0.3, 0.0]
+    draft = [[0.35, 0.35, 0.3, 0.0], [0.05, 0.05, 0.9, 0.0], anything, [0.6, 0.4, 0.0, 0.0]]
+    target = [[0.34, 0.33, 0.33, 0.0], [0.9, 0.05, 0.05, 0.0], anything, [0.5, 0.3, 0.2, 0.0]]
+    method = MMTAD(num_draft_tokens=2, beam_width=3, accept_threshold=1.0, beam="search")
+    params = SamplingParams(max_new_tokens=3)
+    (text,) = complete(markov_model(target), markov_model(draft), method, [[3]], params, 4)
+    assert text.token_ids[0] == 0
+    assert text.blocks[0].num_accepted == 1
+
+
+# ---------------------------------------------------------------- options
+
+ANY_NUMBER = {"length_penalty"}
+
+
+def impossible(default: Any) -> list[Any]:
+    """Values that mean nothing for an option with this default."""
+    if isinstance(default, int):
+        return [0, -3, 2.5]
+    if isinstance(default, float) or default is None:
+        return [-0.5, float("nan")]
+    if isinstance(default, tuple):
+        return [(), (2, 0), (2, -1), (1.5,)]
+    return ["nonsense", ""]
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_every_method_refuses_impossible_options(method_class):
+    """The message has the option, the value given and what is allowed."""
+    for option in fields(method_class):
+        if option.name in ANY_NUMBER:
+            continue
+        for value in impossible(getattr(method_class(), option.name)):
+            with pytest.raises(ValueError) as caught:
+                method_class(**{option.name: value})
+            message = str(caught.value)
+            assert message.startswith(f"{method_class.name}: {option.name} is {value!r}")
+            assert "it must be" in message
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    ("name", "options", "allowed"),
+    [
+        ("mtad", {"accept_threshold": -1.0}, "a number >= 0"),
+        ("mtad", {"beam": "widest"}, "sample_with_replacement"),
+        ("mmtad", {"rule": "best"}, "'star', 'own' or 'max'"),
+        ("mcss", {"replacement": "maybe"}, "'naive'"),
+        ("mcss", {"k_config": ()}, "such as 4,2,2"),
+        ("mtjd", {"joint": "top"}, "top_k, top_p"),
+        ("bild", {"rollback_threshold": 0.0}, "> 0"),
+        ("typical_acceptance", {"posterior_alpha": 1.5}, "from 0 to 1"),
+    ],
+)
+def test_refusals_say_what_is_allowed(name, options, allowed):
+    with pytest.raises(ValueError, match=next(iter(options))) as caught:
+        methods.find(name)(**options)
+    assert allowed in str(caught.value)
+    assert repr(next(iter(options.values()))) in str(caught.value)
+
+
+def test_every_method_names_itself_and_its_source(method_class):
+    assert methods.find(method_class.name) is method_class
+    assert method_class.__module__ == f"mtad.methods.{method_class.name}"
+    assert method_class.citation
+    assert method_class() == method_class()
+    assert isinstance(method_class().is_lossless, bool)
+
+
+SHAPING = {"temperature": 0.7, "top_k": 5, "top_p": 0.9, "min_p": 0.1}
+
+
+@pytest.mark.parametrize("setting", SHAPING)
+@pytest.mark.parametrize("method", [BeamSearch(), *(MTJD(2, joint) for joint in USED)], ids=label)
+def test_joint_methods_refuse_by_name_what_they_cannot_honour(pair, method, setting):
+    params = SamplingParams(max_new_tokens=2, **{setting: SHAPING[setting]})
+    if isinstance(method, MTJD) and setting in USED[method.joint]:
+        assert len(token_ids(*pair, method, [[1]], params, VOCAB)[0]) == 2
+        return
+    with pytest.raises(ValueError) as caught:
+        complete(*pair, method, [[1], [2]], [SamplingParams(max_new_tokens=2), params], VOCAB)
+    assert f"{method.name} does not honour {setting}={SHAPING[setting]!r}" in str(caught.value)
+
+
+def test_joint_enumeration_refuses_what_is_too_much():
+    target = random_llama()
+    with pytest.raises(ValueError, match=r"61\^4 blocks.*use joint='beam'"):
+        complete(target, None, MTJD(4, "none"), [[1]], SamplingParams(), 61)

@@ -1,0 +1,50 @@
+"""Every architecture that is said to work: token trees, greedy decoding and long texts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from methods.test_greedy import generate
+from support.tiny import (
+    ARCHITECTURES,
+    PROMPTS,
+    path_logits,
+    prefilled,
+    random_tree,
+    similar,
+    tiny_model,
+    token_ids,
+)
+
+from mtad.methods.mmtad import MMTAD
+from mtad.methods.speculative_sampling import SpeculativeSampling
+from mtad.sampling.params import SamplingParams
+
+pytestmark = pytest.mark.parametrize("name", ARCHITECTURES)
+
+
+def test_tree_forward_equals_reading_every_path_alone(name):
+    model = tiny_model(name)
+    tree = random_tree(PROMPTS, (3, 4, 2), seed=1)
+    with torch.inference_mode():
+        got = prefilled(model, PROMPTS).forward(tree)
+    expected = path_logits(model, PROMPTS, tree)
+    assert expected.std() > 0.5, "the logits must be worth comparing"
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=0.0)
+
+
+@pytest.mark.parametrize("method", [SpeculativeSampling(3), MMTAD(3, 3)], ids=["chain", "tree"])
+def test_greedy_equals_generate(name, method):
+    target = tiny_model(name)
+    params = SamplingParams(temperature=0.0, max_new_tokens=16)
+    expected = [generate(target, prompt, 16) for prompt in PROMPTS]
+    assert token_ids(target, similar(target, 0.1), method, PROMPTS, params) == expected
+
+
+def test_the_last_position_of_the_context_can_be_used(name):
+    """Tree nodes that stick out of the context must neither fail nor disturb the others."""
+    target = tiny_model(name)
+    prompts = [[(7 * i) % 61 for i in range(target.config.max_position_embeddings - 6)], [3]]
+    params = SamplingParams(temperature=0.0, max_new_tokens=6)
+    expected = [generate(target, prompt, 6) for prompt in prompts]
+    assert token_ids(target, similar(target, 0.1), MMTAD(8, 3), prompts, params) == expected

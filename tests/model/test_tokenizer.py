@@ -1,0 +1,217 @@
+"""Prompts become ids, ids become text as they come, and stop strings cut it."""
+
+from __future__ import annotations
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+from support.saved_pair import EOS, tokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from mtad.errors import PromptError
+from mtad.model.tokenizer import TextStream, encode, prompt_list, special_tokens
+
+TEXTS = [
+    "the cat sat",
+    "süße Äpfel",
+    "猫がマットに座った",
+    "🙂 👍🏽 👨‍👩‍👧",
+    "tab\tand\nnewline\n",
+    "",
+    "\ufffd is a character too",
+    "  leading and trailing  ",
+]
+CHAT = [{"role": "user", "content": "hi"}]
+
+
+def pieces(ids: list[int], stops: tuple[str, ...] = ()) -> tuple[list[str], TextStream, int]:
+    """What is taken after every token, the stream, and how many tokens it wanted."""
+    stream, taken = TextStream(tokenizer(), stops), []
+    for count, token in enumerate(ids, 1):
+        stopped = stream.push(token)
+        taken.append(stream.take(last=stopped or count == len(ids)))
+        if stopped:
+            return taken, stream, count
+    return taken, stream, len(ids)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_pieces_are_the_text(text: str) -> None:
+    taken, stream, _ = pieces(tokenizer()(text).input_ids)
+    assert "".join(taken) == stream.text == text
+
+
+@pytest.mark.parametrize("text", [TEXTS[1], TEXTS[2], TEXTS[3]])
+def test_no_piece_holds_half_a_character(text: str) -> None:
+    byte_ids = [tokenizer().convert_tokens_to_ids(_byte_token(b)) for b in text.encode()]
+    taken, _, _ = pieces(byte_ids)
+    assert "".join(taken) == text
+    assert not any("\ufffd" in piece for piece in taken)
+    assert sum(map(bool, taken)) == len(text)
+
+
+def _byte_token(byte: int) -> str:
+    """The character that a byte-level BPE writes for a byte."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    if byte in printable:
+        return chr(byte)
+    return chr(256 + [b for b in range(256) if b not in printable].index(byte))
+
+
+def test_any_ids_give_the_text_of_all_of_them_at_once() -> None:
+    rng = random.Random(0)
+    for _ in range(50):
+        ids = [rng.randrange(len(tokenizer())) for _ in range(30)]
+        taken, stream, _ = pieces(ids)
+        assert "".join(taken) == stream.text
+        assert stream.text == tokenizer().decode(ids, skip_special_tokens=True)
+
+
+def test_an_incomplete_character_at_the_end_is_shown_at_last() -> None:
+    ids = [tokenizer().convert_tokens_to_ids(_byte_token(b)) for b in "🙂".encode()[:2]]
+    taken, stream, _ = pieces(ids)
+    assert taken[0] == ""
+    assert stream.text == "".join(taken) == "\ufffd"
+
+
+def test_eos_is_not_text() -> None:
+    ids = [*tokenizer()("cat").input_ids, tokenizer().eos_token_id]
+    assert pieces(ids)[1].text == "cat"
+
+
+@pytest.mark.parametrize(
+    ("text", "stops", "expected"),
+    [
+        ("the cat sat on", ("sat",), "the cat "),
+        ("the cat sat on", ("at s",), "the c"),
+        ("the cat sat on", ("on", "cat"), "the "),
+        ("the cat sat on", ("cat", "the cat"), ""),
+        ("the cat sat on", ("dog",), "the cat sat on"),
+        ("the cat sat on", ("sat on a",), "the cat sat on"),
+        ("der Bär aß", ("är",), "der B"),
+        ("猫が座", ("座",), "猫が"),
+        ("x = 🙂!", ("🙂",), "x = "),
+        ("aaab", ("aab",), "a"),
+        ("a\n\nb", ("\n\n",), "a"),
+        ("cat", ("",), "cat"),
+    ],
+)
+def test_stop_strings(text: str, stops: tuple[str, ...], expected: str) -> None:
+    taken, stream, _ = pieces(tokenizer()(text).input_ids, stops)
+    assert "".join(taken) == stream.text == expected
+    assert stream.stopped == (expected != text)
+
+
+def test_a_stop_string_stops_at_the_token_that_completes_it() -> None:
+    ids = tokenizer()("the cat sat on the mat").input_ids
+    _, _, used = pieces(ids, ("cat",))
+    decoded = [tokenizer().decode(ids[:n]) for n in range(len(ids) + 1)]
+    assert "cat" in decoded[used]
+    assert "cat" not in decoded[used - 1]
+
+
+def test_text_that_may_become_a_stop_string_is_held_back() -> None:
+    ids = [tokenizer().convert_tokens_to_ids(c) for c in "ENx"]
+    taken, _, _ = pieces(ids, ("END",))
+    assert taken == ["", "", "ENx"]
+
+
+def metaspace() -> PreTrainedTokenizerFast:
+    """Whole words and bytes, with the decoder of SentencePiece: the first space is dropped."""
+    words = ["<unk>", "▁hello", "▁world", "▁", "▁▁▁▁", "x", *(f"<0x{b:02X}>" for b in range(256))]
+    raw = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.Metaspace()
+    raw.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>")
+
+
+def after(prompt: list[str], new: list[str], stops: tuple[str, ...] = ()) -> tuple[str, bool]:
+    """The text of new pieces after those of a prompt, and whether a stop string cut it."""
+    words, taken = metaspace(), ""
+    stream = TextStream(words, stops, words.convert_tokens_to_ids(prompt))
+    for count, token in enumerate(words.convert_tokens_to_ids(new), 1):
+        stopped = stream.push(token)
+        taken += stream.take(last=stopped or count == len(new))
+        if stopped:
+            break
+    assert taken == stream.text
+    return taken, stream.stopped
+
+
+def test_the_space_of_the_first_piece_is_kept() -> None:
+    assert after(["▁hello"], ["▁world"]) == (" world", False)
+    assert after(["▁hello"] * 20, ["▁▁▁▁", "x"]) == ("    x", False)
+    assert after(["▁hello"], ["▁world", "x"], (" world",)) == ("", True)
+    assert after([], ["▁hello", "▁world"]) == ("hello world", False)
+
+
+def test_a_context_that_begins_in_a_character_spoils_nothing() -> None:
+    cat = [f"<0x{byte:02X}>" for byte in "猫".encode()]
+    assert after(cat * 3, cat) == ("猫", False)
+    assert after(["▁hello", *cat[:2]], [cat[2], "x"])[0].endswith("x")
+
+
+def test_spaces_before_punctuation_are_not_cleaned_up() -> None:
+    tidy = copy.deepcopy(tokenizer())
+    tidy.clean_up_tokenization_spaces = True
+    stream = TextStream(tidy)
+    for token in tidy("x , y . isn 't").input_ids:
+        stream.push(token)
+    assert stream.take(last=True) == "x , y . isn 't"
+
+
+def test_special_tokens() -> None:
+    assert special_tokens(tokenizer())[EOS] == tokenizer().eos_token_id
+    assert "the" not in special_tokens(tokenizer())
+
+
+def test_arrays_are_prompts() -> None:
+    assert prompt_list(torch.tensor([1, 2])) == [[1, 2]]
+    assert prompt_list(np.array([[1, 2], [3, 4]])) == [[1, 2], [3, 4]]
+    assert prompt_list([torch.tensor([1]), np.array([2, 3]), "a"]) == [[1], [2, 3], "a"]
+    assert prompt_list(list(np.array([1, 2]))) == [[1, 2]]
+    assert encode(None, np.array([3, 4])) == [3, 4]
+
+
+def test_one_prompt_or_many() -> None:
+    assert prompt_list("a") == ["a"]
+    assert prompt_list(["a", "b"]) == ["a", "b"]
+    assert prompt_list([1, 2]) == [[1, 2]]
+    assert prompt_list([[1, 2], "a", CHAT]) == [[1, 2], "a", CHAT]
+    assert prompt_list(CHAT) == [CHAT]
+    assert prompt_list([]) == []
+
+
+def test_encode() -> None:
+    assert encode(tokenizer(), "cat") == tokenizer()("cat").input_ids
+    assert encode(None, [3, 4]) == [3, 4]
+    chat = encode(tokenizer(), CHAT)
+    assert chat == tokenizer()("<user>hi<assistant>").input_ids
+    assert EOS not in tokenizer().decode(chat)
+
+
+def test_prompts_that_cannot_be_encoded() -> None:
+    with pytest.raises(PromptError, match="without a tokenizer"):
+        encode(None, "text")
+    with pytest.raises(PromptError, match=r"without a tokenizer \(no such file\)"):
+        encode(None, "text", "no such file")
+    with pytest.raises(PromptError, match="without a tokenizer"):
+        encode(None, CHAT)
+    other = copy.deepcopy(tokenizer())
+    other.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(PromptError, match="refuses these messages: roles must alternate"):
+        encode(other, CHAT)
+    other.chat_template = None
+    with pytest.raises(PromptError, match="no chat template"):
+        encode(other, CHAT)

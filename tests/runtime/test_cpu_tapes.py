@@ -1,0 +1,199 @@
+"""Whole texts from recorded iterations on the CPU, in one session and in those that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import ClassVar
+
+import pytest
+import torch
+from support.tiny import PROMPTS, VOCAB, label, similar, tiny_model, variants
+
+import mtad
+from mtad.core.tree import TokenTree
+from mtad.engine.session import Block, Request, Session
+from mtad.methods.mtad import MTAD
+from mtad.methods.speculative_sampling import SpeculativeSampling
+from mtad.runtime.cpu_tapes import Tapes
+from mtad.runtime.cuda_graphs import State
+from mtad.runtime.linear.packed import pack
+from mtad.sampling.params import SamplingParams
+from mtad.speculative.method import Method, name_of
+from mtad.testing import random_llama
+
+READS = {"bild"}
+RECORDED = [m for m in variants() if m.name not in READS | {"beam_search"}]
+MIXED = [
+    SamplingParams(temperature=0.0, max_new_tokens=26),
+    SamplingParams(
+        repetition_penalty=1.3,
+        presence_penalty=0.1,
+        logit_bias={3: 1.0},
+        min_new_tokens=4,
+        max_new_tokens=30,
+        eos_token_ids=[4, 5],
+        seed=7,
+    ),
+    SamplingParams(temperature=0.8, top_k=9, top_p=0.9, max_new_tokens=22, seed=1),
+]
+JOINT = [SamplingParams(max_new_tokens=n, seed=n, eos_token_ids=[4]) for n in (26, 30, 12)]
+
+
+def models() -> tuple:
+    target = tiny_model("llama")
+    return target, similar(target, 0.2)
+
+
+def blocks_of(pair: tuple, method: Method, requests: Sequence[Request], tapes=None) -> list[Block]:
+    with torch.inference_mode():
+        session = Session(*pair, method, requests, VOCAB, graphs=tapes)
+    return [block for step in session.run() for block in step.blocks]
+
+
+def requests_for(method: Method, seed: int = 0) -> list[Request]:
+    """Rows that leave one after the other, at budgets, EOS and a stop."""
+    settings = JOINT if method.drafter == "target" else MIXED
+    return [
+        Request(prompt, params, (lambda token: token == 9) if params is settings[1] else None)
+        for prompt, params in zip(PROMPTS, settings, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("method", RECORDED, ids=label)
+def test_texts_are_those_of_eager_iterations(method: Method) -> None:
+    pair, tapes = models(), Tapes(patience=1)
+    wanted = blocks_of(pair, method, requests_for(method))
+    assert blocks_of(pair, method, requests_for(method), tapes) == wanted
+    assert tapes.num_captured > 0
+    assert tapes.reason(name_of(method)) is None
+
+
+def test_tapes_outlive_their_session() -> None:
+    pair, tapes = models(), Tapes(patience=1)
+    played = []
+    for seed in range(4):
+        requests = [Request(PROMPTS[0], SamplingParams(max_new_tokens=20, seed=seed))]
+        wanted = blocks_of(pair, MTAD(), requests)
+        assert blocks_of(pair, MTAD(), requests, tapes) == wanted
+        played.append(tapes.num_captured)
+    assert played[0] == played[-1]
+
+
+def test_prompts_and_budgets_of_similar_length_share_a_tape() -> None:
+    pair, tapes = models(), Tapes(patience=1)
+    for length in (3, 9, 17):
+        budget = SamplingParams(max_new_tokens=12 + length, seed=1)
+        blocks_of(pair, SpeculativeSampling(), [Request([5] * length, budget)], tapes)
+    assert tapes.num_captured == 1
+
+
+def test_one_token_prompts_write_to_the_caches_of_their_own_session() -> None:
+    pair, tapes = models(), Tapes(patience=2)
+    for seed in range(12):
+        requests = [Request([7], SamplingParams(max_new_tokens=4, seed=seed))]
+        method = variants()[0]
+        assert blocks_of(pair, method, requests, tapes) == blocks_of(pair, method, requests)
+    assert tapes.num_captured > 0
+
+
+def test_a_tape_that_writes_to_other_buffers_is_not_believed() -> None:
+    holder = SimpleNamespace(place=torch.zeros(1))
+    own, tapes = torch.zeros(3), Tapes(patience=0)
+
+    def program(begin) -> torch.Tensor:
+        begin("all")
+        holder.place = holder.place + 1
+        hidden[0][:1] += holder.place
+        return holder.place * 2
+
+    with torch.inference_mode():
+        for number in range(4):
+            hidden = [own if number % 2 else torch.zeros(3)]
+            tapes.run("one", State([(holder, "place")], [own]), program, lambda phase: None, False)
+    assert tapes.num_captured == 0
+    assert "more than the recording shows" in str(tapes.reason("one"))
+
+
+def test_what_cannot_be_scripted_runs_eagerly() -> None:
+    holder, tapes = SimpleNamespace(place=torch.zeros(2)), Tapes(patience=0)
+    generator = torch.Generator().manual_seed(0)
+
+    def program(begin) -> torch.Tensor:
+        begin("all")
+        return torch.empty(2).uniform_(generator=generator)
+
+    with torch.inference_mode():
+        state = State([(holder, "place")])
+        drawn = [tapes.run("one", state, program, lambda phase: None, False) for _ in range(3)]
+    assert not torch.equal(drawn[1], drawn[2])
+    assert "can't be recorded" in str(tapes.reason("one"))
+
+
+def test_the_number_of_tapes_is_bounded() -> None:
+    pair, tapes = models(), Tapes(patience=0, limit=2)
+    for width in range(1, 6):
+        blocks_of(pair, MTAD(beam_width=width), [Request([3], MIXED[2])], tapes)
+    assert tapes.num_captured == 2
+
+
+def test_what_reads_a_tensor_runs_eagerly_and_says_so() -> None:
+    method = next(m for m in variants() if m.name == "bild")
+    pair, tapes = models(), Tapes(patience=1)
+    requests = [Request(PROMPTS[0], MIXED[2])]
+    assert blocks_of(pair, method, requests, tapes) == blocks_of(pair, method, requests)
+    assert tapes.num_captured == 0
+    assert "reads a tensor back to the host" in str(tapes.reason(name_of(method)))
+
+
+@dataclass(frozen=True)
+class Sly(SpeculativeSampling):
+    """Reads the prefix in a way that torch's dispatcher does not see."""
+
+    name: ClassVar[str] = "sly"
+
+    def draft(self, lm, prefix, warp, noise) -> TokenTree:
+        tree = super().draft(lm, prefix, warp, noise)
+        keep = prefix.lengths.tolist()[0] % 2 == 0
+        return replace(tree, alive=tree.alive & torch.tensor([True, True, keep]))
+
+
+def test_what_is_read_behind_the_recorders_back_is_found_out() -> None:
+    pair, tapes = models(), Tapes(patience=1)
+    requests = [Request(PROMPTS[0], SamplingParams(max_new_tokens=60, seed=4))]
+    method = Sly(num_draft_tokens=2)
+    assert blocks_of(pair, method, requests, tapes) == blocks_of(pair, method, requests)
+    assert "more than the recording shows" in str(tapes.reason(name_of(method)))
+    assert tapes.num_captured == 0
+
+
+def test_phases_are_told() -> None:
+    heard: list[str] = []
+    with torch.inference_mode():
+        requests = [Request([3, 4], SamplingParams(max_new_tokens=30, seed=2))]
+        graphs = Tapes(patience=0)
+        session = Session(*models(), MTAD(), requests, VOCAB, heard.append, graphs=graphs)
+    steps = len(list(session.run()))
+    assert heard == ["draft", "target", "verify", "commit", "end"] * steps
+
+
+def test_packed_models_play_the_same_text() -> None:
+    target = random_llama(vocab=VOCAB, hidden=256, num_layers=1).to(torch.bfloat16)
+    draft = random_llama(vocab=VOCAB, hidden=256, num_layers=1, seed=1).to(torch.bfloat16)
+    assert pack(target) > 0 and pack(draft) > 0
+    requests = [Request([3, 4, 5], SamplingParams(max_new_tokens=30, top_k=8, seed=2))]
+    tapes = Tapes(patience=1)
+    wanted = blocks_of((target, draft), MTAD(), requests)
+    assert blocks_of((target, draft), MTAD(), requests, tapes) == wanted
+    assert tapes.num_captured > 0
+
+
+def test_a_pair_keeps_its_tapes() -> None:
+    pair = mtad.load_pair("demo")
+    options = {"top_k": 10, "max_new_tokens": 96, "ignore_eos": True, "temperature": 1.0}
+    first = pair.generate(["def area(r):"] * 2, seed=[1, 2], max_batch_size=1, **options)
+    assert pair.graphs.num_captured > 0
+    pair.graphs = Tapes(patience=10**9)
+    again = pair.generate(["def area(r):"] * 2, seed=[1, 2], max_batch_size=1, **options)
+    assert [c.token_ids for c in first] == [c.token_ids for c in again]

@@ -1,0 +1,340 @@
+"""The figures of `/metrics`, and the joules: both against sums made by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from support.replay_meter import Replay
+
+import mtad
+from mtad.engine.session import Block, Request
+from mtad.errors import NonFiniteLogitsError
+from mtad.measure.energy import Reading
+from mtad.measure.meter import Meter
+from mtad.server.ops.energy import EnergyLedger
+from mtad.server.ops.histogram import Histogram
+from mtad.server.ops.metrics import Metrics
+from mtad.server.scheduler.jobs import Job, Work
+from mtad.server.scheduler.watch import Load
+
+DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana" / "mtad.json"
+
+
+class Clock:
+    """A time that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def job(clock: Clock, method: mtad.Method | None = None, prompt: int = 3, wait: float = 0.0) -> Job:
+    work = Work(Request([1] * prompt), method or mtad.MTAD())
+    made = Job(work, lambda update: None, arrived_at=clock.now)
+    made.admitted_at = clock.now + wait
+    return made
+
+
+def block(accepted: int, drafted: int = 4, end: str | None = None, tokens: int = 0) -> Block:
+    ids = tuple(range(tokens or accepted + 1))
+    return Block(0, ids, accepted, drafted, drafted, end)
+
+
+def figures(metrics: Metrics) -> dict[str, float]:
+    """Every sample by its name and labels, from the text that Prometheus reads."""
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families(metrics.render().decode()):
+        for sample in family.samples:
+            labels = ",".join(f"{k}={v}" for k, v in sorted(sample.labels.items()))
+            key = f"{sample.name}{{{labels}}}" if labels else sample.name
+            assert key not in found
+            found[key] = sample.value
+    return found
+
+
+def load(running: int = 0) -> Load:
+    return Load(4, 1, running, 2, 300, 1200, True, True)
+
+
+def test_counters_equal_a_fold_made_by_hand() -> None:
+    clock = Clock()
+    metrics = Metrics(clock=clock)
+    one, two, plain = job(clock), job(clock, prompt=5), job(clock, mtad.Autoregressive(), prompt=7)
+    for each in (one, two, plain):
+        metrics.admitted(each)
+    metrics.iterated([(one, block(2)), (two, block(0))], 0.01)
+    metrics.iterated([(plain, block(0, drafted=0))], 0.01)
+    metrics.iterated([(one, block(4, end="stop", tokens=4))], 0.01)
+    metrics.ended(one, "stop")
+    metrics.ended(two, "cancelled")
+    metrics.ended(plain, "length")
+    sick = Block(0, (), 0, 4, 4, "error", NonFiniteLogitsError("NaN"))
+    metrics.iterated([(job(clock), sick)], 0.01)
+    found = figures(metrics)
+    position = "mtad:spec_decode_num_accepted_tokens_per_pos_total{method=mtad,position=%d}"
+    assert [found[position % p] for p in range(4)] == [2, 2, 1, 1]
+    assert position % 4 not in found
+    wanted = {
+        "mtad:spec_decode_num_drafts_total{method=mtad}": 3,
+        "mtad:spec_decode_num_draft_tokens_total{method=mtad}": 12,
+        "mtad:spec_decode_num_accepted_tokens_total{method=mtad}": 6,
+        "mtad:spec_decode_num_drafts_total{method=autoregressive}": 1,
+        "mtad:spec_decode_num_draft_tokens_total{method=autoregressive}": 0,
+        "mtad:spec_decode_num_accepted_tokens_total{method=autoregressive}": 0,
+        "mtad:prompt_tokens_total": 15,
+        "mtad:generation_tokens_total{method=mtad}": 8,
+        "mtad:generation_tokens_total{method=autoregressive}": 1,
+        "mtad:request_success_total{finished_reason=stop}": 1,
+        "mtad:request_success_total{finished_reason=length}": 1,
+        "mtad:requests_failed_total{reason=cancelled}": 1,
+        "mtad:iteration_rows_sum": 5,
+        "mtad:iteration_rows_count": 4,
+        "mtad:iteration_rows_bucket{le=1.0}": 3,
+        "mtad:iteration_rows_bucket{le=2.0}": 4,
+        "mtad:iteration_rows_bucket{le=+Inf}": 4,
+    }
+    assert {name: found.get(name) for name in wanted} == wanted
+    assert found["mtad:iteration_seconds_sum"] == pytest.approx(0.04)
+
+
+def test_times_are_those_of_the_jobs() -> None:
+    clock = Clock()
+    metrics = Metrics(clock=clock)
+    text = job(clock, wait=0.25)
+    metrics.admitted(text)
+    for at, accepted in ((101.0, 1), (101.5, 3), (103.0, 0)):
+        clock.now = at
+        metrics.iterated([(text, block(accepted))], 0.5)
+    text.ended_at = 104.0
+    clock.now = 200.0
+    metrics.ended(text, "length")
+    found = figures(metrics)
+    assert found["mtad:request_queue_time_seconds_sum"] == 0.25
+    assert found["mtad:time_to_first_token_seconds_sum"] == 1.0
+    assert found["mtad:inter_token_latency_seconds_sum"] == 2.0
+    assert found["mtad:inter_token_latency_seconds_count"] == 2
+    assert found["mtad:time_per_output_token_seconds_sum"] == pytest.approx(2.0 / 6)
+    assert found["mtad:e2e_request_latency_seconds_sum"] == 4.0
+
+
+def test_a_text_of_one_token_has_no_time_per_token_and_a_failed_one_no_latency() -> None:
+    clock = Clock()
+    metrics = Metrics(clock=clock)
+    short, failed = job(clock), job(clock)
+    metrics.iterated([(short, block(0)), (failed, block(3))], 0.1)
+    metrics.ended(short, "stop")
+    metrics.ended(failed, "error")
+    found = figures(metrics)
+    assert found["mtad:time_per_output_token_seconds_count"] == 0
+    assert found["mtad:e2e_request_latency_seconds_count"] == 1
+    assert found["mtad:requests_failed_total{reason=error}"] == 1
+    assert not metrics._running, "jobs that ended are forgotten"
+
+
+def test_gauges_say_how_busy_the_scheduler_is_now() -> None:
+    metrics = Metrics()
+    assert "mtad:num_requests_running" not in figures(metrics)
+    metrics.load = lambda: load(running=6)
+    found = figures(metrics)
+    assert found["mtad:num_requests_running"] == 7
+    assert found["mtad:num_requests_waiting"] == 4
+    assert found["mtad:num_batches"] == 2
+    assert found["mtad:kv_cache_usage_perc"] == 0.25
+    metrics.load = lambda: Load(0, 0, 0, 0, 0, 0, True, True)
+    assert figures(metrics)["mtad:kv_cache_usage_perc"] == 0
+
+
+def test_answers_are_counted_by_status() -> None:
+    metrics = Metrics()
+    for status in (200, 429, 200):
+        metrics.answered(status)
+    found = figures(metrics)
+    assert found["mtad:http_responses_total{status=200}"] == 2
+    assert found["mtad:http_responses_total{status=429}"] == 1
+
+
+def test_several_threads_lose_no_count() -> None:
+    metrics, clock = Metrics(), Clock()
+    text = job(clock)
+
+    def work() -> None:
+        for _ in range(300):
+            metrics.iterated([(text, block(2))], 0.1)
+            metrics.render()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert figures(metrics)["mtad:spec_decode_num_drafts_total{method=mtad}"] == 1200
+
+
+def test_a_histograms_buckets_hold_their_upper_bound() -> None:
+    histogram = Histogram("x", "Some.", (1.0, 2.5))
+    for value in (0.5, 1.0, 1.1, 2.5, 7.0):
+        histogram.observe(value)
+    [family] = [histogram.family()]
+    assert {s.labels.get("le"): s.value for s in family.samples if s.name == "x_bucket"} == {
+        "1.0": 2,
+        "2.5": 4,
+        "+Inf": 5,
+    }
+
+
+def test_the_text_has_types_and_no_times_of_creation() -> None:
+    metrics = Metrics()
+    metrics.load = load
+    text = metrics.render().decode()
+    assert "# TYPE mtad:spec_decode_num_drafts_total counter" in text
+    assert "# TYPE mtad:time_to_first_token_seconds histogram" in text
+    assert "_created" not in text
+    names = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
+    assert all(f"# HELP {name} " in text for name in names)
+
+
+def metered(readings: list[Reading], clock: Clock, ranges: dict[str, int] | None = None) -> Meter:
+    """A meter that replays; the clock of the readings is the ledger's."""
+
+    def times() -> Iterator[Reading]:
+        for reading in readings:
+            yield Reading(clock.now, reading.microjoules, reading.problem)
+
+    return Meter(Replay(times(), "test (recorded)", 0.1, ranges or {}))
+
+
+def joules(*values: float) -> list[Reading]:
+    return [Reading(math.nan, {"cpu": int(value * 1e6)}) for value in values]
+
+
+def ledger(readings: list[Reading], clock: Clock, **options: dict[str, int]) -> EnergyLedger:
+    return EnergyLedger(metered(readings, clock, **options), 1.0, clock)
+
+
+def test_a_request_gets_the_share_of_its_tokens() -> None:
+    clock = Clock()
+    book = ledger(joules(50, 60, 75, 90), clock)  # at 100, 101, 102 and 103 s
+    for at, tokens in ((101.0, 30), (102.0, 10), (103.0, 20)):
+        clock.now = at
+        book.count(tokens)
+    assert book.joules_between(100.0, 103.0) == pytest.approx(40)
+    assert book.share(15, 100.0, 103.0) == (pytest.approx(40 * 15 / 60), None)
+    assert book.joules_between(101.0, 103.0) == pytest.approx(30)
+    assert book.joules_between(100.5, 102.0) == pytest.approx(5 + 15), "between two readings"
+    assert book.share(10, 101.5, 102.5) == (pytest.approx(15.0), None)
+    assert book.share(30, 101.0, 102.0) == (pytest.approx(15 * 30 / 40), None), "both ends count"
+
+
+def test_shares_add_up_to_all_that_was_used() -> None:
+    clock = Clock()
+    book = ledger(joules(0, 8, 20, 20), clock)
+    for at, tokens in ((101.0, 5), (102.0, 15)):
+        clock.now = at
+        book.count(tokens)
+    parts = [book.share(tokens, 100.0, 102.0)[0] for tokens in (5, 12, 3)]
+    assert sum(part or math.nan for part in parts) == pytest.approx(20)
+
+
+def test_without_a_meter_there_is_a_reason_and_no_number() -> None:
+    clock = Clock()
+    metrics = Metrics(EnergyLedger(Meter(None, "no counters here"), 1.0, clock), clock)
+    metrics.iterated([(job(clock), block(3))], 0.1)
+    assert metrics.energy is not None
+    assert metrics.energy.share(4, 0.0, 200.0) == (None, "no counters here")
+    assert "energy" not in metrics.render().decode()
+
+
+def test_windows_that_have_no_value() -> None:
+    clock = Clock()
+    book = ledger(joules(0, 10, 10, 5, 20), clock)
+    clock.now = 101.0
+    book.count(10)
+
+    def reason(since: float, until: float, tokens: int = 1) -> str:
+        value, why = book.share(tokens, since, until)
+        assert value is None and why
+        return why
+
+    assert "too short" in reason(100.0, 100.1)
+    assert "begins before" in reason(99.0, 101.0)
+    assert "the request has 11 of the 10 tokens" in reason(100.0, 101.0, 11)
+    assert "the request has 0 of the 10 tokens" in reason(100.0, 101.0, 0)
+    clock.now = 102.0
+    book.count(1)
+    assert "did not advance" in reason(101.0, 102.0)
+    clock.now = 103.0
+    book.count(1)
+    assert "went backwards" in reason(102.0, 103.0)
+    assert "could not be read at the end" in reason(102.5, 104.0)
+    clock.now = 104.0
+    book.count(1)
+    assert book.share(1, 103.0, 104.0) == (pytest.approx(15.0 / 2), None), "it goes on after that"
+    clock.now = 105.0
+    book.count(1)
+    assert "no more readings" in reason(104.0, 105.0)
+
+
+def test_the_end_of_a_window_is_read_when_it_is_asked_for() -> None:
+    clock = Clock()
+    book = ledger(joules(0, 7), clock)
+    clock.now = 100.5
+    book.count(4)  # within the period: nothing is read
+    assert book.share(4, 100.0, 100.5) == (pytest.approx(7.0), None)
+
+
+def test_counters_that_begin_anew_are_counted_on() -> None:
+    clock = Clock()
+    book = ledger(joules(90, 10), clock, ranges={"cpu": 1_000_000_000})
+    clock.now = 101.0
+    assert book.joules_between(100.0, 101.0) == pytest.approx(920.0)
+    assert book.total_joules() == {"cpu": pytest.approx(920.0)}
+
+
+def test_joules_of_the_machine_are_a_counter() -> None:
+    clock = Clock()
+    metrics = Metrics(ledger(joules(3, 5, 9), clock), clock)
+    clock.now = 101.0
+    metrics.iterated([(job(clock), block(3))], 0.1)
+    clock.now = 102.0
+    assert figures(metrics)["mtad:energy_joules_total{device=cpu}"] == 6
+
+
+def test_old_readings_are_dropped() -> None:
+    clock = Clock()
+    book = ledger([Reading(math.nan, {"cpu": i * 1_000_000}) for i in range(9000)], clock)
+    for _ in range(8500):
+        clock.now += 1.0
+        book.count(1)
+    assert 7200 <= len(book._marks) <= 8000 and len(book._times) <= 8000
+    assert book.share(100, clock.now - 100, clock.now) == (pytest.approx(100 * 100 / 101), None)
+
+
+def test_the_dashboard_uses_names_that_are_rendered() -> None:
+    clock = Clock()
+    metrics = Metrics(ledger(joules(3, 5, 9), clock), clock)
+    metrics.load = load
+    text = job(clock)
+    metrics.admitted(text)
+    metrics.iterated([(text, block(3))], 0.1)
+    metrics.ended(text, "stop")
+    rendered = {name.partition("{")[0] for name in figures(metrics)}
+    board = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    asked = set(
+        re.findall(r"mtad:\w+", json.dumps([panel["targets"] for panel in board["panels"]]))
+    )
+    assert asked <= rendered | {
+        "mtad:requests_failed_total",
+        "mtad:http_responses_total",
+    }, asked - rendered
+    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in rendered}
+    shown = {re.sub(r"_(bucket|sum|count)$", "", name) for name in asked}
+    assert families - shown == set(), "every figure is on the dashboard"

