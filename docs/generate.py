@@ -24,11 +24,11 @@ from typer import rich_utils
 from typer.testing import CliRunner
 
 from mtad import methods
-from mtad.api.options import type_name
 from mtad.bench.report import main_table
 from mtad.bench.results import read_results
 from mtad.cli import app
 from mtad.cli.methods import attribute_docs, contract, sheet
+from mtad.core.options import type_name
 from mtad.engine.stats import Stats
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
@@ -213,7 +213,7 @@ def statistics() -> Iterator[tuple[str, str]]:
 def reference_page() -> str:
     """docs/reference.md: sampling options and statistics."""
     return page(
-        notice("src/mtad/sampling.py and src/mtad/stats.py"),
+        notice("src/mtad/sampling/params.py and src/mtad/engine/stats.py"),
         "# Reference",
         "## Sampling options",
         "Keyword arguments of `generate` and `stream`; they apply to target and draft alike. "

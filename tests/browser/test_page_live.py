@@ -12,7 +12,7 @@ from mtad import demo, methods
 from mtad.api.pair import ModelPair
 
 pytestmark = pytest.mark.browser
-pytest_plugins = ["browsing"]
+pytest_plugins = ["support.browsing"]
 
 PROMPT = demo.heldout("sql")[0]["prompt"]
 QUESTION = demo.heldout("chat")[1]["messages"][0]["content"]

@@ -12,7 +12,7 @@ from support.steps import DONE, chat, race, run, sideways, visit
 from mtad import demo
 
 pytestmark = pytest.mark.browser
-pytest_plugins = ["browsing"]
+pytest_plugins = ["support.browsing"]
 
 
 def show(page: Page, mock: MockServer, records: list[Record]) -> None:

@@ -24,7 +24,7 @@ from support.mock_server import (
 from support.steps import DONE, chat, race, run, visit
 
 pytestmark = pytest.mark.browser
-pytest_plugins = ["browsing"]
+pytest_plugins = ["support.browsing"]
 
 NASTY = "<img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script>"
 

@@ -12,7 +12,8 @@ from support.command import MODELS, answer, cli, refused, without_loading
 
 import mtad
 import mtad.methods
-from mtad.api.options import MethodConfig, method_from, read_config
+from mtad.api.options import MethodConfig, read_config
+from mtad.methods import make
 from mtad.speculative.method import Method
 
 FILE = """
@@ -59,7 +60,7 @@ def written(folder: Path, text: str) -> Path:
     ],
 )
 def test_a_method_of_typed_values(name: str, options: dict[str, Any], method: Method) -> None:
-    made = method_from(name, options)
+    made = make(name, options)
     assert made == method
     kinds = {n: type(getattr(made, n)) for n in options}
     assert kinds == {n: type(getattr(method, n)) for n in options}, "lists and integers converted"
@@ -88,7 +89,7 @@ def test_a_method_of_typed_values(name: str, options: dict[str, Any], method: Me
 )
 def test_wrong_options(name: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError) as caught:
-        method_from(name, options)
+        make(name, options)
     assert words in str(caught.value)
 
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from support.replay_meter import Recording, Replay
 
-from mtad.bench import meter as meter_module
-from mtad.bench import rapl
 from mtad.errors import DataError
+from mtad.measure import meter as meter_module
+from mtad.measure import rapl
 from mtad.measure.energy import Energy, NoEnergy, Reading, total
 from mtad.measure.meter import Meter, Together, find_meter, idle_power_w
 from mtad.measure.nvml import gpu_facts

@@ -12,10 +12,10 @@ from support.toys import decode_all, prefix_of
 
 import mtad.engine.session
 from mtad.engine.session import Request
+from mtad.sampling import warper as sampling
 from mtad.sampling.params import SamplingParams
 from mtad.sampling.truncation import candidates, spread
 from mtad.sampling.warper import Warper
-from mtad.sampling.warper import warper as sampling
 from mtad.speculative.method import Method
 
 CPU = torch.device("cpu")

@@ -27,10 +27,10 @@ from support.serving import serving, wait_for
 import mtad
 from mtad.engine.session import Block
 from mtad.engine.session import Request as Text
-from mtad.server import run
 from mtad.server.http.connection import Connection
 from mtad.server.http.keys import Keys
 from mtad.server.http.middleware import protect
+from mtad.server.ops import run
 from mtad.server.ops.logs import Journal, Log, RequestLog, _Handler, catch_records
 from mtad.server.ops.metrics import Metrics
 from mtad.server.scheduler.jobs import Job, Work

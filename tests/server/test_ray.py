@@ -26,9 +26,9 @@ from mtad import methods
 from mtad.api.pair import ModelPair, load_pair
 from mtad.bench.ray_cluster import ClusterError
 from mtad.methods.mtad import MTAD
-from mtad.server import on_ray
-from mtad.server import replica as replica_module
 from mtad.server.http.keys import Keys
+from mtad.server.ops import on_ray
+from mtad.server.ops import replica as replica_module
 from mtad.server.ops.figures import Board, added, lasting
 from mtad.server.ops.on_ray import Fleet, deployed
 from mtad.server.ops.replica import Replica, SharedBoard, UnhealthyError, own_file

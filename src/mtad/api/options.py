@@ -5,22 +5,19 @@ Knows no model and no tokenizer.
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 import secrets
 import tomllib
-import types
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from mtad import methods
+from mtad.core.options import option_types, typed
+from mtad.core.prompt import Array
 from mtad.methods.mtad import MTAD
-from mtad.model.tokenizer import Array
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
 
@@ -35,8 +32,6 @@ _INSTEAD = {
     "num_beams": "method=mtad.BeamSearch(num_beams=…)",
 }
 """Names that other libraries use, and what to write here."""
-
-_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
 
 
 @dataclass(frozen=True)
@@ -105,7 +100,7 @@ def _config(table: dict[str, Any]) -> MethodConfig:
         if not isinstance(value, known[key]):
             form = 'a name, such as "mtad"' if key == "method" else f"a table, [{key}]"
             raise ValueError(f"{key} is {value!r}; it must be {form}")
-    method = method_from(table["method"], table.get("options", {}))
+    method = methods.make(table["method"], table.get("options", {}))
     return MethodConfig(method, _file_sampling(table.get("sampling", {})))
 
 
@@ -144,94 +139,6 @@ def method_of(given: Any) -> Method:
     return given
 
 
-def method_from(name: str, options: Mapping[str, Any]) -> Method:
-    """The method called `name` with these options, values of their types; lists become tuples.
-
-    Raises:
-        ValueError: unknown method or option, with the known ones, or a value of a wrong type.
-    """
-    cls = methods.find(name)
-    kinds = option_types(cls)
-    for option in options:
-        if option not in kinds:
-            raise ValueError(no_such_option(cls, option))
-    return cls(**{o: typed(v, kinds[o], f"{cls.name}: {o}") for o, v in options.items()})
-
-
-def no_such_option(cls: type[Method], name: str) -> str:
-    """What to say about an option that the method does not have."""
-    known = ", ".join(option_types(cls)) or "it has none"
-    return f"{cls.name} has no option {name!r}; its options: {known}"
-
-
-def option_types(cls: type[Any]) -> dict[str, Any]:
-    """The types of a dataclass's fields, by name."""
-    hints = typing.get_type_hints(cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
-
-
-def typed(value: Any, kind: Any, name: str) -> Any:
-    """The value as one of type `kind`: an integer is a number, a list is a tuple.
-
-    Raises:
-        ValueError: it is of another type; the message calls it `name`.
-    """
-    try:
-        return _typed(value, kind)
-    except TypeError:
-        raise ValueError(f"{name} is {value!r}; it must be {_form(kind)}") from None
-
-
-def _typed(value: Any, kind: Any) -> Any:
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        return _first_typed(value, inner)
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_typed(part, inner[0]) for part in value)
-    if origin is Literal:
-        fits = any(type(value) is type(choice) and value == choice for choice in inner)
-    elif kind is float:
-        fits = type(value) in (int, float) and not math.isnan(value)
-        value = float(value) if fits else value
-    elif kind in _NAMES:
-        fits = type(value) is kind
-    else:
-        fits = isinstance(value, origin or kind)
-    if not fits:
-        raise TypeError(kind)
-    return value
-
-
-def _first_typed(value: Any, kinds: Sequence[Any]) -> Any:
-    """The value by the first of the types that it fits."""
-    for kind in kinds:
-        try:
-            return _typed(value, kind)
-        except TypeError:
-            continue
-    raise TypeError(kinds)
-
-
-def type_name(kind: Any) -> str:
-    """What a value of this type looks like on the command line, for people."""
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        names = [type_name(k) for k in inner if k is not type(None)]
-        return " or ".join([*names, "none"] if type(None) in inner else names)
-    if origin is Literal:
-        return " or ".join(map(str, inner))
-    if origin is tuple:
-        return f"{_NAMES[inner[0]].split()[-1]}s with commas between them"
-    return _NAMES.get(kind, str(kind))
-
-
-def _form(kind: Any) -> str:
-    """What a value of this type looks like in a file or in Python, for people."""
-    if typing.get_origin(kind) is tuple:
-        return f"a list of {_NAMES[typing.get_args(kind)[0]].split()[-1]}s"
-    return type_name(kind)
-
-
 def sampling_params(options: dict[str, Any]) -> SamplingParams:
     """`SamplingParams` of these options.
 
@@ -259,23 +166,3 @@ def seeds_for(seed: Seed, count: int) -> list[int]:
     if len(given) != count:
         raise ValueError(f"{len(given)} seeds were given for {count} prompts; give one or {count}")
     return [int(s) if isinstance(s, Integral) else s for s in given]
-
-
-def jsonable(value: Any) -> Any:
-    """The same value for JSON, which has neither infinity nor NaN: they become text."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(k): jsonable(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [jsonable(v) for v in value]
-    return value
-
-
-def describe(method: Method) -> dict[str, Any]:
-    """Name, options and contract of a method, for JSON."""
-    return {
-        "name": method.name,
-        "options": jsonable(dataclasses.asdict(method)),
-        "lossless": method.is_lossless,
-    }

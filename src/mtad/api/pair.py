@@ -21,12 +21,13 @@ from mtad.api.completion import Completion as Completion
 from mtad.api.completion import Running
 from mtad.api.guard import Guard, laps, wants_guard
 from mtad.api.options import Seed, method_of, sampling_params, seeds_for
+from mtad.core.prompt import Prompt
 from mtad.engine.session import OnPhase, Request, Session, check_requests
 from mtad.errors import PromptError
 from mtad.model.lm import Model
 from mtad.model.loading import Models, Tokenizer, join, load_models, quiet
 from mtad.model.parallel import agreed
-from mtad.model.tokenizer import Prompt, encode, prompt_list, special_tokens
+from mtad.model.tokenizer import encode, prompt_list, special_tokens
 from mtad.runtime.cpu_tapes import Tapes
 from mtad.runtime.cuda_graphs import Graphs
 from mtad.sampling.params import SamplingParams

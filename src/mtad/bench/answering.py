@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mtad.api.options import describe
 from mtad.api.pair import Completion, ModelPair
 from mtad.bench.jobs import Job
 from mtad.bench.likelihood import negative_log_likelihoods
@@ -20,6 +19,7 @@ from mtad.bench.sample import Sample
 from mtad.measure.energy import Energy, NoEnergy, total
 from mtad.measure.meter import Meter
 from mtad.measure.phases import PhaseClock
+from mtad.methods import describe
 from mtad.model.tokenizer import encode
 from mtad.tasks import Item, Task
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from mtad.api.options import describe
 from mtad.api.pair import ModelPair
 from mtad.bench.files import ITEMS, read_json, write_json
 from mtad.bench.jobs import Job
@@ -16,6 +15,7 @@ from mtad.bench.plan import Recipe
 from mtad.bench.sample import Key, Sample
 from mtad.bench.split import DEV, TEST, split
 from mtad.errors import DataError
+from mtad.methods import describe
 from mtad.model.lm import context_of
 from mtad.model.tokenizer import encode
 from mtad.tasks import Item, Task

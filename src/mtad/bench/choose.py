@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtad.api.options import describe
 from mtad.bench.plan import Point, Recipe, Run
 from mtad.bench.sample import Key, Sample, Scored
 from mtad.errors import DataError
+from mtad.methods import describe
 
 
 def choose(

@@ -27,8 +27,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from mtad import tasks
-from mtad.api.options import method_from, option_types, sampling_params, typed
+from mtad.api.options import sampling_params
 from mtad.bench.plan import PairSpec, Plan, Point, Recipe, Run, TaskPlan, require
+from mtad.core.options import option_types, typed
+from mtad.methods import make
 from mtad.tasks import BUNDLED
 
 BUNDLED_NAME = "bundled"
@@ -217,7 +219,7 @@ def _points(name: str, row: Mapping[str, Any]) -> tuple[Point, ...]:
     return tuple(
         Point(
             label(name, chosen) if len(combinations) > 1 else name,
-            method_from(method, {**options, **chosen}),
+            make(method, {**options, **chosen}),
         )
         for chosen in combinations
     )

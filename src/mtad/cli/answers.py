@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from mtad.api.options import jsonable
 from mtad.api.pair import Completion
 from mtad.cli.prompts import Item
+from mtad.core.options import jsonable
 
 Record = dict[str, Any]
 _BEGINNING = b'{"index": '

@@ -15,16 +15,18 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from mtad.api.options import describe, jsonable
 from mtad.api.pair import Chunk, Completion, ModelPair, open_pair
 from mtad.cli import view
 from mtad.cli.blocks import BlockPainter
 from mtad.cli.options import make_method
 from mtad.cli.settings import Settings
+from mtad.core.options import jsonable
+from mtad.core.prompt import Message, Prompt
 from mtad.engine.stats import Stats
 from mtad.errors import PromptError
+from mtad.methods import describe
 from mtad.model.parallel import one_voice
-from mtad.model.tokenizer import Message, Prompt, encode
+from mtad.model.tokenizer import encode
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
 from mtad.trace.writer import TraceHeader, TraceWriter

@@ -11,15 +11,16 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mtad.api.options import describe, jsonable
 from mtad.api.pair import Completion, ModelPair
 from mtad.cli import view
 from mtad.cli.answers import AnswerFile, Record, record_of
 from mtad.cli.generate import load, new_seed, system_message
 from mtad.cli.prompts import Item, read_prompts
 from mtad.cli.settings import Settings
+from mtad.core.options import jsonable
 from mtad.engine.stats import Stats, total
 from mtad.errors import MtadError
+from mtad.methods import describe
 from mtad.speculative.method import Method
 
 

@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mtad import methods
-from mtad.api.options import jsonable, option_types, type_name
 from mtad.cli.options import find_method
+from mtad.core.options import jsonable, option_types, type_name
 from mtad.speculative.method import Method
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mtad import methods
-from mtad.api.options import MethodConfig, no_such_option, option_types, read_config, type_name
+from mtad.api.options import MethodConfig, read_config
 from mtad.cli.settings import Settings
+from mtad.core.options import option_types, type_name
+from mtad.methods import no_such_option
 from mtad.speculative.method import Method
 
 _SHORT = ("num_draft_tokens", "beam_width", "accept_threshold", "k_config")

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mtad.core.prompt import Message, Prompt
 from mtad.errors import PromptError
-from mtad.model.tokenizer import Message, Prompt
 
 EXPECTED = (
     'expected {"prompt": "…"}, {"messages": [{"role": …, "content": …}]}, {"turns": ["…"]} or "…"'

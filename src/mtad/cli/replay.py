@@ -14,11 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from mtad import methods
-from mtad.api.options import jsonable, no_such_option, option_types
 from mtad.bench.report.canvas import grid_lines, new_figure, style
 from mtad.cli.options import parse
 from mtad.cli.view import number
+from mtad.core.options import jsonable, option_types
 from mtad.errors import DataError
+from mtad.methods import no_such_option
 from mtad.trace.format import read_lines
 from mtad.trace.replay import Replay, RuleReplay, TextReplay, replay
 from mtad.trace.rules import Rule

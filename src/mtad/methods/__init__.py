@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import pkgutil
+from collections.abc import Mapping
+from typing import Any
 
+from mtad.core.options import jsonable, option_types, typed
 from mtad.speculative.method import Method
 
 
@@ -36,3 +40,32 @@ def find(name: str) -> type[Method]:
     if len(own) != 1:
         raise ValueError(f"{path} must define exactly one Method, it defines {len(own)}")
     return own[0]
+
+
+def make(name: str, options: Mapping[str, Any]) -> Method:
+    """The method called `name` with these options, values of their types; lists become tuples.
+
+    Raises:
+        ValueError: unknown method or option, with the known ones, or a value of a wrong type.
+    """
+    cls = find(name)
+    kinds = option_types(cls)
+    for option in options:
+        if option not in kinds:
+            raise ValueError(no_such_option(cls, option))
+    return cls(**{o: typed(v, kinds[o], f"{cls.name}: {o}") for o, v in options.items()})
+
+
+def no_such_option(cls: type[Method], name: str) -> str:
+    """What to say about an option that the method does not have."""
+    known = ", ".join(option_types(cls)) or "it has none"
+    return f"{cls.name} has no option {name!r}; its options: {known}"
+
+
+def describe(method: Method) -> dict[str, Any]:
+    """Name, options and contract of a method, for JSON."""
+    return {
+        "name": method.name,
+        "options": jsonable(dataclasses.asdict(method)),
+        "lossless": method.is_lossless,
+    }

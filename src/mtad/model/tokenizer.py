@@ -7,22 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any
 
+from mtad.core.prompt import Array, Prompt
 from mtad.errors import PromptError
-
-
-@runtime_checkable
-class Array(Protocol):
-    """A tensor or array, or one of its numbers."""
-
-    def tolist(self) -> Any:
-        """The same as lists and plain numbers."""
-
-
-Message: TypeAlias = Mapping[str, Any]
-Prompt: TypeAlias = str | Sequence[Message] | Sequence[int] | Array
-"""A string, a chat (messages with `role` and `content`), or token ids (an array of them too)."""
 
 NUM_CONTEXT = 8
 """Prompt tokens that are decoded along, because a tokenizer may treat a first token otherwise."""

@@ -14,7 +14,8 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from mtad import methods
-from mtad.api.options import from_toml, method_from, option_types, typed
+from mtad.api.options import from_toml
+from mtad.core.options import option_types, typed
 from mtad.methods.mtad import MTAD
 from mtad.model.loading import DTYPES
 from mtad.speculative.method import Method
@@ -249,4 +250,4 @@ def _method(values: Mapping[str, Any]) -> Method:
     name = options.pop("name", None)
     if not isinstance(name, str):
         raise ValueError(f'[method] name is {name!r}; it must be a name, such as name = "mtad"')
-    return method_from(name, options)
+    return methods.make(name, options)

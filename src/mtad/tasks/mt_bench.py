@@ -11,8 +11,8 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any, ClassVar, Final
 
+from mtad.core.prompt import Prompt
 from mtad.errors import JudgeError
-from mtad.model.tokenizer import Prompt
 from mtad.tasks import fastchat
 from mtad.tasks.judge import DEFAULT_KEY_ENV, EndpointJudge, Grade, Judge, ReferenceJudge, Turn
 from mtad.tasks.task import BUNDLED, Exported, Item, Score, Task, file_name

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from mtad.model.tokenizer import Message, Prompt
+from mtad.core.prompt import Message, Prompt
 
 
 def file_name(run: str) -> str:

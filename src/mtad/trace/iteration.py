@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtad import methods
-from mtad.api.options import method_from, option_types
+from mtad.core.options import option_types
 from mtad.core.tree import TokenTree
 from mtad.sampling.params import SamplingParams
 from mtad.sampling.truncation import NEVER
@@ -99,7 +99,7 @@ def method_read(line: Mapping[str, Any]) -> Method:
         else value
         for name, value in line["options"].items()
     }
-    return method_from(line["name"], options)
+    return methods.make(line["name"], options)
 
 
 def sampling_read(line: Mapping[str, Any]) -> SamplingParams:

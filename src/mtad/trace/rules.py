@@ -17,9 +17,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtad import methods
-from mtad.api.options import method_from, no_such_option, option_types
 from mtad.core.noise import Noise
+from mtad.core.options import option_types
 from mtad.core.tree import TokenTree
+from mtad.methods import no_such_option
 from mtad.methods.autoregressive import Autoregressive
 from mtad.sampling.params import SamplingParams
 from mtad.sampling.truncation import NEVER
@@ -55,7 +56,7 @@ class Rule:
                 "the acceptance rule, such as accept_threshold"
             )
         if self.name is not None:
-            method_from(self.name, self.options)
+            methods.make(self.name, self.options)
 
     @property
     def label(self) -> str:
@@ -77,7 +78,7 @@ class Rule:
                 if option not in option_types(type(own)):
                     raise ValueError(no_such_option(type(own), option))
             return dataclasses.replace(own, **self.options)
-        return _fitted(method_from(self.name, self.options), seen)
+        return _fitted(methods.make(self.name, self.options), seen)
 
 
 def _fitted(method: Method, seen: Iteration) -> Method:

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 from torch import Tensor
 
 from mtad import methods
-from mtad.api.options import jsonable
+from mtad.core.options import jsonable
 from mtad.engine.request import Request
 from mtad.engine.session import Session
 from mtad.engine.step import Observation, Step

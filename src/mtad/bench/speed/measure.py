@@ -19,9 +19,9 @@ from mtad.bench.speed.plan import BATCHES, CONTEXTS, Experiment, Point, SpeedPla
 from mtad.bench.speed.prompts import encoded, heldout_prompts
 from mtad.bench.speed.rows import LIMITS, PLAN, ROWS, Measured, Row
 from mtad.bench.speed.runs import Decoder, Ours, Sampling
+from mtad.core.prompt import Prompt
 from mtad.errors import DataError, MtadError
 from mtad.measure.meter import Meter, find_meter, idle_power_w
-from mtad.model.tokenizer import Prompt
 from mtad.runtime.cpu_tapes import Tapes
 
 NUM_TAPES = 256

@@ -7,7 +7,8 @@ from itertools import cycle, islice
 
 from mtad import demo
 from mtad.api.pair import ModelPair
-from mtad.model.tokenizer import Prompt, encode
+from mtad.core.prompt import Prompt
+from mtad.model.tokenizer import encode
 
 TEST_SETS = ("sql", "python", "chat")
 

@@ -11,7 +11,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from mtad.api.options import describe
 from mtad.api.pair import Completion, ModelPair
 from mtad.bench.speed.marks import ForwardClock, marked_forwards
 from mtad.bench.speed.models import Loaded, models_of
@@ -19,6 +18,7 @@ from mtad.bench.speed.observe import MemoryWatch, repeated_energy
 from mtad.bench.speed.rows import Measured, Observed
 from mtad.errors import MtadError
 from mtad.measure.meter import Meter
+from mtad.methods import describe
 from mtad.runtime.cpu_tapes import TRIALS, Tapes
 from mtad.runtime.cuda_graphs import Graphs
 from mtad.speculative.method import Method, name_of

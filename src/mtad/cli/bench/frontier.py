@@ -164,9 +164,9 @@ class Flags:
 
 def _fixed(methods: tuple[str, ...], texts: list[str]) -> dict[str, dict[str, Any]]:
     """The options of each method; every text must fit one of them."""
-    from mtad.api.options import option_types
     from mtad.bench.frontier import dial_of
     from mtad.cli.options import find_method, parse
+    from mtad.core.options import option_types
 
     for method in methods:
         dial_of(method)

@@ -13,7 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from mtad.bench.speed.plan import Methods, SpeedPlan
-    from mtad.model.tokenizer import Prompt
+    from mtad.core.prompt import Prompt
 
 NUM_PROMPTS = {"demo": 24, "1b": 6, "8b": 12}
 """So many that the default comparison takes some minutes: 1b less than ten on two cores."""

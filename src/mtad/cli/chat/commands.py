@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mtad import methods
-from mtad.api.options import describe, option_types
 from mtad.cli import view
 from mtad.cli.chat.conversation import STOPPED, Conversation
 from mtad.cli.chat.talk import Talk, is_terminal
 from mtad.cli.options import parse
 from mtad.cli.settings import SAMPLING_FLAGS
+from mtad.core.options import option_types
 from mtad.engine.stats import total
+from mtad.methods import describe
 from mtad.sampling.params import SamplingParams
 
 THRESHOLD = "accept_threshold"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mtad.model.tokenizer import Message
+from mtad.core.prompt import Message
 
 ROLES = ("system", "user", "assistant")
 STOPPED = "stopped"

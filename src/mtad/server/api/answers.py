@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mtad import __version__
-from mtad.api.options import jsonable
+from mtad.core.options import jsonable
 from mtad.engine.stats import total
 from mtad.server.api.forms import ChatForm, Form, Part, Result, TextForm
 from mtad.server.api.methods_info import rule_of

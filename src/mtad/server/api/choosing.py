@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from mtad.api.options import method_from
+from mtad.methods import make
 from mtad.server.api.errors import ApiError
 from mtad.server.api.schema import Decoding, MethodChoice
 from mtad.speculative.method import Method
@@ -36,7 +36,7 @@ def chosen_method(body: Decoding, known: Mapping[str, type[Method]], default: Me
     for option, value in options.items():
         _check_size(option, value, where)
     try:
-        return method_from(_path(cls), base | options)
+        return make(_path(cls), base | options)
     except (ValueError, TypeError, OverflowError) as error:
         raise ApiError(400, str(error), where) from None
 

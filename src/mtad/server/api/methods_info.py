@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 from mtad import methods
-from mtad.api.options import jsonable, option_types
+from mtad.core.options import jsonable, option_types
 from mtad.server.api.replies import Reply
 from mtad.speculative.method import Method
 
