@@ -14,8 +14,7 @@ import itertools
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
-from functools import cache
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -37,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DRAFTERS = {"draft": "the draft model", "target": "the target itself", "none": "no model"}
 HELP_WIDTH = 112
 BENCHMARKS = ROOT / "benchmarks"
+METHOD_PAGES = "docs/methods"
 RESULTS = BENCHMARKS / "results" / "2026-11-21-cpu-2-cores"
 
 
@@ -231,14 +231,13 @@ def reference_page() -> str:
 # --- results ----------------------------------------------------------------------------------
 
 
-@cache
 def results_table(folder: Path) -> str:
     """The overview of a results folder, from its rows."""
     return main_table(read_results(folder))
 
 
-def results_page() -> str:
-    """docs/results.md: what the recipes gave on the embedded pair."""
+def results_page(embedded: str) -> str:
+    """docs/results.md: what the recipes gave on the embedded pair, with its main table."""
     parts = []
     for folder in sorted((RESULTS / "ablations").iterdir()):
         recipe = BENCHMARKS / "recipes" / "ablations" / f"{folder.name}.toml"
@@ -248,12 +247,13 @@ def results_page() -> str:
     return page(
         notice(where),
         "# Results on the embedded pair",
-        f"Rows, conditions, further tables and plots: [{where}](../{where}). What they say: "
-        "[Choose a method](choose-a-method.md).\nBrackets are 95 % intervals over items; how they "
-        "are made: [Benchmarks](benchmarks.md#what-the-report-says).",
+        f"Rows and conditions: [{where}](../{where}); `mtad bench report` makes further tables and "
+        "plots of a folder there. What they say:\n[Choose a method](choose-a-method.md). Brackets "
+        "are 95 % intervals over items; how they are made: "
+        "[Benchmarks](benchmarks.md#what-the-report-says).",
         "## The paper's comparison",
-        "`benchmarks/recipes/embedded.toml`. Options were chosen on other items; see the report.",
-        results_table(RESULTS / "embedded"),
+        "`benchmarks/recipes/embedded.toml`. Options were chosen on other items, in `chosen.json`.",
+        embedded,
         "## Every method at its fastest",
         "`benchmarks/recipes/embedded_speed.toml`. Options were chosen by tokens/s alone, on other "
         "items.",
@@ -268,6 +268,21 @@ def results_page() -> str:
 # --- files -----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Part:
+    """A generated text of the documentation.
+
+    Attributes:
+        path: the file, from the root of the repository.
+        text: what it should hold.
+        marker: names the comments that the text stands between; "" if it is the whole file.
+    """
+
+    path: str
+    text: str
+    marker: str = ""
+
+
 def between(whole: str, marker: str, text: str) -> str:
     """The whole with `text` between the comments `marker:begin` and `marker:end`."""
     begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
@@ -275,61 +290,62 @@ def between(whole: str, marker: str, text: str) -> str:
     return f"{before}{begin}\n\n{text}\n\n{end}{rest.split(end)[1]}"
 
 
-def readme_text(path: Path) -> str:
-    """README.md with its two tables."""
-    with_methods = between(
-        path.read_text(encoding="utf-8"), "methods", method_table("docs/methods/")
-    )
-    return between(with_methods, "results", results_table(RESULTS / "embedded"))
+def from_program() -> list[Part]:
+    """The parts that the program's own texts make."""
+    example = (ROOT / "examples" / "custom_method.py").read_text(encoding="utf-8").strip()
+    return [
+        *(Part(f"{METHOD_PAGES}/{cls.name}.md", method_page(cls)) for cls in all_methods()),
+        Part(f"{METHOD_PAGES}/index.md", method_index()),
+        Part("docs/cli.md", cli_page()),
+        Part("docs/reference.md", reference_page()),
+        Part("docs/add-a-method.md", f"```python\n{example}\n```", "example"),
+        Part("README.md", method_table("docs/methods/"), "methods"),
+    ]
 
 
-def files() -> dict[Path, str]:
-    """Every generated file and the text it should hold."""
-    docs, readme = ROOT / "docs", ROOT / "README.md"
-    guide, example = docs / "add-a-method.md", ROOT / "examples" / "custom_method.py"
-    code = f"```python\n{example.read_text(encoding='utf-8').strip()}\n```"
-    pages = {docs / "methods" / f"{cls.name}.md": method_page(cls) for cls in all_methods()}
-    return pages | {
-        docs / "methods" / "index.md": method_index(),
-        docs / "cli.md": cli_page(),
-        docs / "reference.md": reference_page(),
-        guide: between(guide.read_text(encoding="utf-8"), "example", code),
-        docs / "results.md": results_page(),
-        readme: readme_text(readme),
-    }
+def from_results() -> list[Part]:
+    """The parts that the rows of `RESULTS` make; this reads all of them."""
+    embedded = results_table(RESULTS / "embedded")
+    return [Part("docs/results.md", results_page(embedded)), Part("README.md", embedded, "results")]
 
 
-def stale() -> dict[Path, str | None]:
+def stale(parts: Iterable[Part], root: Path = ROOT) -> dict[Path, str | None]:
     """Files that do not hold what they should, with what that is; None for those to delete."""
-    wanted: dict[Path, str | None] = dict(files())
-    gone = [p for p in (ROOT / "docs" / "methods").glob("*.md") if p not in wanted]
-    found = {p: p.read_text(encoding="utf-8") if p.exists() else None for p in [*wanted, *gone]}
-    return {path: wanted.get(path) for path, text in found.items() if wanted.get(path) != text}
+    there = {p: p.read_text(encoding="utf-8") for p in (root / METHOD_PAGES).glob("*.md")}
+    wanted: dict[Path, str | None] = dict.fromkeys(there)
+    for part in parts:
+        path = root / part.path
+        if path not in there and path.exists():
+            there[path] = path.read_text(encoding="utf-8")
+        before = wanted.get(path) or there.get(path, "")
+        wanted[path] = between(before, part.marker, part.text) if part.marker else part.text
+    return {path: text for path, text in wanted.items() if text is None or there.get(path) != text}
 
 
-def check() -> int:
+def check(parts: Iterable[Part], root: Path = ROOT) -> int:
     """Name what is stale; the exit status."""
-    wrong = stale()
+    wrong = stale(parts, root)
     for path in wrong:
-        print(f"stale: {path.relative_to(ROOT)}")
+        print(f"stale: {path.relative_to(root)}")
     if wrong:
         print("run: .venv/bin/python docs/generate.py")
     return 1 if wrong else 0
 
 
-def write() -> int:
+def write(parts: Iterable[Part], root: Path = ROOT) -> int:
     """Write what is stale; the exit status."""
-    for path, text in stale().items():
+    for path, text in stale(parts, root).items():
         if text is None:
             path.unlink()
         else:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        print(f"{'deleted' if text is None else 'written'}: {path.relative_to(ROOT)}")
+        print(f"{'deleted' if text is None else 'written'}: {path.relative_to(root)}")
     return 0
 
 
 if __name__ == "__main__":
     if sys.argv[1:] not in ([], ["--check"]):
         sys.exit(f"usage: python {sys.argv[0]} [--check]")
-    sys.exit(check() if sys.argv[1:] else write())
+    run = check if sys.argv[1:] else write
+    sys.exit(run([*from_program(), *from_results()]))

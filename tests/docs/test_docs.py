@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
-import shutil
 import sys
 import types
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -218,41 +218,64 @@ def test_the_file_map_names_what_exists() -> None:
 
 @cache
 def generator() -> types.ModuleType:
-    """docs/generate.py; what it read of the results stays in it."""
+    """docs/generate.py."""
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
+    sys.modules["generate"] = module  # its dataclass looks for itself there
     spec.loader.exec_module(module)
     return module
 
 
+def stale_in(root: Path, parts: list[Any], capsys: pytest.CaptureFixture[str]) -> set[str]:
+    """What `docs/generate.py --check` names; its exit status says whether it names anything."""
+    capsys.readouterr()
+    status = generator().check(parts, root)
+    names = set(re.findall(r"^stale: (.*)$", capsys.readouterr().out, re.MULTILINE))
+    assert status == bool(names)
+    return names
+
+
+def test_what_the_program_says_of_itself_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
+    assert stale_in(ROOT, generator().from_program(), capsys) == set()
+
+
 @pytest.mark.slow
-def test_generated_parts_are_up_to_date() -> None:
-    assert [named(path) for path in generator().stale()] == []
+def test_the_tables_of_results_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
+    parts = generator().from_results()
+    assert stale_in(ROOT, [*generator().from_program(), *parts], capsys) == set()
 
 
 def test_stale_parts_are_found_and_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("docs", "examples"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    shutil.copy(ROOT / "README.md", tmp_path)
-    generate = generator()
-    monkeypatch.setattr(generate, "ROOT", tmp_path)
-    assert generate.check() == 0
+    generate, readme = generator(), tmp_path / "README.md"
+    (tmp_path / "docs").mkdir()
+    around = "top\n<!-- one:begin -->{}<!-- one:end -->\n<!-- two:begin --><!-- two:end -->\nend\n"
+    readme.write_text(around.format("old"), encoding="utf-8")
+    parts = [
+        generate.Part("docs/methods/mtad.md", "a method\n"),
+        generate.Part("docs/cli.md", "the commands\n"),
+        generate.Part("README.md", "first", "one"),
+        generate.Part("README.md", "second", "two"),
+    ]
+    every = {part.path for part in parts}
+    assert stale_in(tmp_path, parts, capsys) == every
+    assert generate.write(parts, tmp_path) == 0
+    assert stale_in(tmp_path, parts, capsys) == set()
+    text = readme.read_text(encoding="utf-8")
+    assert text.split() == around.format(" first ").replace("><", "> second <").split()
 
     (tmp_path / "docs" / "methods" / "mtad.md").unlink()
     (tmp_path / "docs" / "methods" / "gone.md").write_text("old", encoding="utf-8")
     with (tmp_path / "docs" / "cli.md").open("a", encoding="utf-8") as page:
         page.write("more")
-    capsys.readouterr()
-    assert generate.check() == 1
-    named_stale = set(re.findall(r"^stale: (.*)$", capsys.readouterr().out, re.MULTILINE))
-    assert named_stale == {"docs/methods/mtad.md", "docs/methods/gone.md", "docs/cli.md"}
-
-    assert generate.write() == 0
-    assert generate.check() == 0
+    readme.write_text(text.replace("second", "third"), encoding="utf-8")
+    assert stale_in(tmp_path, parts, capsys) == every | {"docs/methods/gone.md"}
+    assert generate.write(parts, tmp_path) == 0
+    assert stale_in(tmp_path, parts, capsys) == set()
     assert not (tmp_path / "docs" / "methods" / "gone.md").exists()
+    assert readme.read_text(encoding="utf-8") == text
 
 
 def test_every_option_has_a_meaning() -> None:
