@@ -25,11 +25,11 @@ from mtad.core.tree import TokenTree
 from mtad.model.lm import LM
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import (
-    chain_laws,
+    chain_logprobs,
     chain_path,
     endpoint,
     prefix_length,
-    speculative_endpoint_law,
+    speculative_endpoint_logprobs,
 )
 from mtad.speculative.drafting import sampled_tree
 from mtad.speculative.method import Method, Verdict, require
@@ -74,12 +74,12 @@ class LenientSampling(Method):
         noise: Noise,
     ) -> Verdict:
         """The longest prefix of accepted tokens, then the residual or the bonus token."""
-        p, scaled_q = warp(target_logits, tree), chain_laws(tree) + math.log(self.lenience)
+        p, scaled_q = warp(target_logits, tree), chain_logprobs(tree) + math.log(self.lenience)
         alive = tree.alive[:, 1:]
         log_ratio = (tree.token_values(p) - tree.node_logprobs)[:, 1:] - math.log(self.lenience)
         u = noise.uniform("accept", self.num_draft_tokens)
         length = prefix_length(alive & (u.log() <= log_ratio))
-        law = speculative_endpoint_law(p, scaled_q, alive, length)
+        law = speculative_endpoint_logprobs(p, scaled_q, alive, length)
         return Verdict(chain_path(tree), length, endpoint(law, noise))
 
     def num_nodes(self, vocab: int, max_new_tokens: int) -> int:

@@ -332,9 +332,9 @@ def mtjd_blocks(toy: MarkovPair, joint: str, depth: int, texts: list[Text]) -> l
         lm.prefill(texts)
         noise = Noise(torch.arange(len(texts)), prefix.num_new)
         tree, state = beams(
-            lm, prefix, warp, noise, width=1, depth=depth, selection="all", law="raw"
+            lm, prefix, warp, noise, width=1, depth=depth, selection="all", scored_by="raw"
         )
-        law = method.block_law(state.scores, warp).exp()
+        law = method.block_logprobs(state.scores, warp).exp()
     leaves = tree.ancestors[0, tree.last_level, 1:]
     names = [tuple(tree.tokens[0, 1:][line].tolist()) for line in leaves]
     return [{name: w for name, w in zip(names, row, strict=True) if w > 0} for row in law.tolist()]

@@ -257,7 +257,7 @@ def test_laws_of_a_tree_are_those_it_was_drawn_from() -> None:
     laws = random_laws(5, 6)
     lm, prefix, warp, noise = bound(laws, temperature=0.7, top_k=3)
     tree = sampled_tree(lm, prefix, warp, noise, (2, 2, 1))
-    recorded = torch.cat(tree.laws, dim=1)
+    recorded = torch.cat(tree.draft_logprobs, dim=1)
     assert recorded.exp().sum(-1).allclose(torch.tensor(1.0), atol=1e-5)
     for row in range(4):
         for node in range(1, tree.num_nodes):

@@ -72,22 +72,24 @@ class Noise:
         return -torch.log(-torch.log(self.uniform_at(tag, index))).float()
 
 
-def sample(law: Float[Tensor, "*lead vocab"], u: Float[Tensor, "*lead"]) -> Int[Tensor, "*lead"]:
-    """One token per log-law by inversion of its distribution function at `u`."""
-    return sample_many(law, u[..., None]).squeeze(-1)
+def sample(
+    logprobs: Float[Tensor, "*lead vocab"], u: Float[Tensor, "*lead"]
+) -> Int[Tensor, "*lead"]:
+    """One token per row of log-probabilities, by inversion of its distribution function at `u`."""
+    return sample_many(logprobs, u[..., None]).squeeze(-1)
 
 
 def sample_many(
-    law: Float[Tensor, "*lead vocab"], u: Float[Tensor, "*lead draws"]
+    logprobs: Float[Tensor, "*lead vocab"], u: Float[Tensor, "*lead draws"]
 ) -> Int[Tensor, "*lead draws"]:
-    """Independent draws from each log-law by inversion; never a token of probability 0."""
-    mass = law.double().exp().cumsum(-1)
+    """Independent draws from each row of log-probabilities; never a token of probability 0."""
+    mass = logprobs.double().exp().cumsum(-1)
     index = torch.searchsorted(mass, u * mass[..., -1:], right=True)
-    return index.clamp(max=law.shape[-1] - 1)
+    return index.clamp(max=logprobs.shape[-1] - 1)
 
 
 def normalize(weights: Float[Tensor, "*lead vocab"]) -> Float[Tensor, "*lead vocab"]:
-    """Log-law proportional to non-negative `weights`, whose sum must be positive."""
+    """Log-probabilities proportional to non-negative `weights`, whose sum must be positive."""
     return (weights / weights.sum(-1, keepdim=True)).log()
 
 

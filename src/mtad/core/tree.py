@@ -24,11 +24,12 @@ class TokenTree:
         alive: (B, N) false for nodes that do not exist in this row: below an EOS, beyond the
             budget, outside the draft's support. Dead nodes are never accepted.
         ancestors: (B, N, N) true at [b, i, j] where j is i or an ancestor of i.
-        node_logprobs: (B, N) log q(node | its path) under the law it was drawn from, 0 at the root
-            and at dead nodes; -inf at places of a beam level that hold no beam.
+        node_logprobs: (B, N) log q(node | its path) under what it was drawn from, 0 at the root and
+            at dead nodes; -inf at places of a beam level that hold no beam.
         widths: number of nodes of each level; static.
-        laws: for each expanded level d, the draft's log-law after its nodes, (B, widths[d], V).
-            Empty for drafts that have no law (prompt lookup) or whose rule needs none (beams).
+        draft_logprobs: for each expanded level d, the draft's log-probabilities after its nodes,
+            (B, widths[d], V). Empty for drafts without any (prompt lookup) and for rules that need
+            none (beams).
         previous: (B,) the token before the root (the root itself where there is none).
         draft_slots: (B, N) where each node lies in the drafter's cache, counted from the root;
             None where that is the node's own index.
@@ -42,7 +43,7 @@ class TokenTree:
     ancestors: Bool[Tensor, "rows nodes nodes"]
     node_logprobs: Float[Tensor, "rows nodes"]
     widths: tuple[int, ...]
-    laws: tuple[Float[Tensor, "rows _ vocab"], ...]
+    draft_logprobs: tuple[Float[Tensor, "rows _ vocab"], ...]
     previous: Int[Tensor, " rows"]
     draft_slots: Int[Tensor, "rows nodes"] | None = None
     whole: TokenTree | None = None
@@ -59,7 +60,7 @@ class TokenTree:
             ancestors=alive[:, :, None],
             node_logprobs=torch.zeros_like(column, dtype=torch.float32),
             widths=(1,),
-            laws=(),
+            draft_logprobs=(),
             previous=previous,
         )
 
@@ -116,9 +117,9 @@ class TokenTree:
         parents: Int[Tensor, "rows width"],
         alive: Bool[Tensor, "rows width"],
         node_logprobs: Float[Tensor, "rows width"],
-        law: Float[Tensor, "rows _ vocab"] | None = None,
+        logprobs: Float[Tensor, "rows _ vocab"] | None = None,
     ) -> TokenTree:
-        """The tree with one more level; `law` is the draft's law after the level above it."""
+        """The tree with one more level; `logprobs` is the draft's after the level above it."""
         width = tokens.shape[1]
         above = self.ancestors.gather(1, parents[:, :, None].expand(-1, -1, self.num_nodes))
         own = torch.eye(width, dtype=torch.bool, device=tokens.device)
@@ -132,7 +133,9 @@ class TokenTree:
             ancestors=torch.cat([kept, below], dim=1),
             node_logprobs=torch.cat([self.node_logprobs, node_logprobs], dim=1),
             widths=(*self.widths, width),
-            laws=self.laws if law is None else (*self.laws, law),
+            draft_logprobs=self.draft_logprobs
+            if logprobs is None
+            else (*self.draft_logprobs, logprobs),
         )
 
     def accumulate(self, values: Float[Tensor, "rows nodes"]) -> Float[Tensor, "rows nodes"]:
@@ -150,11 +153,12 @@ class TokenTree:
         """The log-probability of each node's whole path under the draft."""
         return self.accumulate(self.node_logprobs)
 
-    def token_values(self, laws: Float[Tensor, "rows nodes vocab"]) -> Float[Tensor, "rows nodes"]:
-        """What `laws` (one per node) says of each node's token at its parent; 0 at the root."""
-        places = self.parents[:, 1:] * laws.shape[2] + self.tokens[:, 1:]
-        values = laws.flatten(1).gather(1, places)
-        return torch.nn.functional.pad(values, (1, 0))
+    def token_values(
+        self, values: Float[Tensor, "rows nodes vocab"]
+    ) -> Float[Tensor, "rows nodes"]:
+        """What `values` (per node) has for each node's token at its parent; 0 at the root."""
+        places = self.parents[:, 1:] * values.shape[2] + self.tokens[:, 1:]
+        return torch.nn.functional.pad(values.flatten(1).gather(1, places), (1, 0))
 
     def path_to(self, nodes: Int[Tensor, " rows"]) -> Int[Tensor, "rows depth"]:
         """Node indices from level 1 down to `nodes`, 0 below them."""
@@ -178,7 +182,7 @@ class TokenTree:
             ancestors=lower.expand(self.num_rows, -1, -1),
             node_logprobs=self.node_logprobs.gather(1, nodes),
             widths=(1,) * length,
-            laws=(),
+            draft_logprobs=(),
             draft_slots=nodes,
             whole=self,
         )

@@ -42,7 +42,7 @@ class Autoregressive(Method):
         warp: Warper,
         noise: Noise,
     ) -> Verdict:
-        """One token from the target's law."""
+        """One token from the target."""
         token = endpoint(warp(target_logits, tree)[:, 0], noise)
         return Verdict(chain_path(tree), token.new_zeros(token.shape), token)
 

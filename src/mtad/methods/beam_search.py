@@ -3,7 +3,8 @@
 With p = target, the W prefixes of largest Σ log p are kept at every length; an EOS ends a beam. At
 the end the beam of largest Σ log p / length^λ is the text. Deterministic: one joint block that
 covers the whole output, so it streams nothing before the end, and its tree holds W nodes per
-token. Temperature 0 and 1 both mean the model's own law. Not a sampler, hence not lossless.
+token. Temperature 0 and 1 both mean the model's own distribution. Not a sampler, hence not
+lossless.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class BeamSearch(Method):
     def check(self, params: SamplingParams) -> None:
         """Refuse what a search can't honour."""
         names = {"top_k", "top_p", "min_p"} | ({"temperature"} if params.temperature else set())
-        self._refuse(params, names, "it searches the model's own law")
+        self._refuse(params, names, "it searches the model's own distribution")
 
     def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """The best beam, from here to the end of the text."""
@@ -65,7 +66,7 @@ class BeamSearch(Method):
             width=self.num_beams,
             depth=prefix.horizon,
             selection="search",
-            law="raw",
+            scored_by="raw",
             reserved=0,
         )
         lines = tree.ancestors[:, tree.last_level, 1:] & tree.alive[:, None, 1:]

@@ -6,9 +6,9 @@ With p = target, q = draft, both without temperature and truncation for the two 
     rollback:  at the first j with -log p(d_j) > α_RB and argmax p != d_j, drop d_j and the rest
     endpoint:  the target's own next token after what is left
 
-Tokens are drawn from the warped laws, which is greedy decoding at temperature 0, the setting of
-the paper. The run starts with the target. A draft token that the target's warp removes is still
-judged by the raw law. Lossy.
+Tokens are drawn with temperature and truncation; temperature 0 is greedy decoding, the setting of
+the paper. The run starts with the target. A draft token that the target's truncation removes is
+still judged by p without it. Lossy.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ class BiLD(Method):
                 break
             logits = lm.forward_level(tree)
             sure = warp.raw(logits, tree, tree.last_level).amax(-1).exp() >= self.fallback_threshold
-            law = warp(logits, tree, tree.last_level)
-            token = sample(law, noise.uniform(f"draft {depth}", 1))
+            logprobs = warp(logits, tree, tree.last_level)
+            token = sample(logprobs, noise.uniform(f"draft {depth}", 1))
             running = running & sure
             tree = tree.grow(
                 token,
                 torch.full_like(token, depth),
                 running,
-                torch.where(running, law.gather(2, token[:, :, None])[:, :, 0], 0.0),
+                torch.where(running, logprobs.gather(2, token[:, :, None])[:, :, 0], 0.0),
             )
         return tree
 
@@ -83,7 +83,7 @@ class BiLD(Method):
         warp: Warper,
         noise: Noise,
     ) -> Verdict:
-        """Everything before the first offending token, then a token from the target's law."""
+        """Everything before the first offending token, then a token from the target."""
         raw, p = warp.raw(target_logits, tree), warp(target_logits, tree)
         loss = -tree.token_values(raw)
         best = p.argmax(-1).gather(1, tree.parents.clamp(min=0))

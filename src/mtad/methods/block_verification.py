@@ -27,7 +27,7 @@ from mtad.model.lm import LM
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import (
     at_node,
-    chain_laws,
+    chain_logprobs,
     chain_path,
     endpoint,
     last_true,
@@ -69,7 +69,7 @@ class BlockVerification(Method):
         noise: Noise,
     ) -> Verdict:
         """The longest block whose test passes, then the residual or the bonus token."""
-        p, q = warp(target_logits, tree), chain_laws(tree).exp()
+        p, q = warp(target_logits, tree), chain_logprobs(tree).exp()
         log_w = self._log_weights(tree, p)
         excess = (p[:, :-1] + log_w[:, :-1, None]).exp() - q
         left = excess.clamp(min=0).sum(-1)
@@ -101,8 +101,10 @@ class BlockVerification(Method):
         bonus = at_node(p, length)
         scaled = bonus + value_at(log_w, length)[:, None]
         taken = at_node(q, length.clamp(max=q.shape[1] - 1))
-        law = torch.where(value_at(alive, length)[:, None], residual_weights(scaled, taken), bonus)
-        return Verdict(chain_path(tree), length, endpoint(law, noise))
+        logprobs = torch.where(
+            value_at(alive, length)[:, None], residual_weights(scaled, taken), bonus
+        )
+        return Verdict(chain_path(tree), length, endpoint(logprobs, noise))
 
     def num_nodes(self, vocab: int, max_new_tokens: int) -> int:
         """The chain and the root."""

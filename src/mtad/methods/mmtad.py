@@ -28,7 +28,7 @@ from mtad.core.tree import TokenTree
 from mtad.model.lm import LM
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import endpoint_after, first_deepest, joint_logprobs, value_at
-from mtad.speculative.beams import Law, beam_tree, best_path, require_beam_options
+from mtad.speculative.beams import RatioOn, beam_tree, best_path, require_beam_options
 from mtad.speculative.method import Method, Verdict, require
 
 
@@ -40,7 +40,8 @@ class MMTAD(Method):
         num_draft_tokens: γ, depth of the tree.
         beam_width: W, nodes per level.
         accept_threshold: τ >= 0, as in MTAD.
-        ratio_on: the laws in the ratio: "warped", or "raw" without temperature and truncation.
+        ratio_on: what the ratio is formed of: "warped" probabilities, or "raw" ones without
+            temperature and truncation.
         endpoint: "sample" or "greedy", as in MTAD.
         beam: "sample", "sample_with_replacement" or "search", as in MTAD.
         rule: "star", "own" or "max".
@@ -49,7 +50,7 @@ class MMTAD(Method):
     num_draft_tokens: int = 4
     beam_width: int = 4
     accept_threshold: float = 0.5
-    ratio_on: Law = "warped"
+    ratio_on: RatioOn = "warped"
     endpoint: Literal["sample", "greedy"] = "sample"
     beam: Literal["sample", "sample_with_replacement", "search"] = "sample"
     rule: Literal["star", "own", "max"] = "star"
@@ -77,7 +78,7 @@ class MMTAD(Method):
     ) -> Verdict:
         """The deepest passing node, then a token of the target."""
         p = warp(target_logits, tree)
-        judge = warp.ratio_law(self.ratio_on, p, target_logits, tree)
+        judge = warp.ratio_logprobs(self.ratio_on, p, target_logits, tree)
         joint_p = joint_logprobs(tree, judge)
         bar = math.log(self.accept_threshold) if self.accept_threshold > 0 else -math.inf
         log_ratio = joint_p - self._denominator(tree)

@@ -32,7 +32,7 @@ from mtad.speculative.acceptance import (
     last_true,
     prefix_length,
 )
-from mtad.speculative.beams import Law, beam_tree, best_path, require_beam_options
+from mtad.speculative.beams import RatioOn, beam_tree, best_path, require_beam_options
 from mtad.speculative.method import Method, Verdict, require
 
 
@@ -45,7 +45,8 @@ class MTAD(Method):
         beam_width: W, beams of the draft.
         accept_threshold: τ >= 0; 0 accepts whatever the target can say, 1 what it likes at
             least as much as the draft does, infinity nothing.
-        ratio_on: the laws in the ratio: "warped", or "raw" without temperature and truncation.
+        ratio_on: what the ratio is formed of: "warped" probabilities, or "raw" ones without
+            temperature and truncation.
         endpoint: "sample" draws the token after the block, "greedy" takes the most likely one.
         beam: "sample" draws beams without replacement, "sample_with_replacement" as the authors'
             code does (equal beams are merged), "search" keeps the best.
@@ -56,7 +57,7 @@ class MTAD(Method):
     num_draft_tokens: int = 4
     beam_width: int = 4
     accept_threshold: float = 0.5
-    ratio_on: Law = "warped"
+    ratio_on: RatioOn = "warped"
     endpoint: Literal["sample", "greedy"] = "sample"
     beam: Literal["sample", "sample_with_replacement", "search"] = "sample"
     prefix: Literal["longest", "first_failure"] = "longest"
@@ -86,7 +87,7 @@ class MTAD(Method):
     ) -> Verdict:
         """The longest prefix whose joint ratio reaches τ, then a token of the target."""
         p = warp(target_logits, tree)
-        judge = warp.ratio_law(self.ratio_on, p, target_logits, tree)
+        judge = warp.ratio_logprobs(self.ratio_on, p, target_logits, tree)
         joint_p = joint_logprobs(tree, judge)
         log_ratio = joint_p - tree.joint_logprobs
         bar = math.log(self.accept_threshold) if self.accept_threshold > 0 else -math.inf

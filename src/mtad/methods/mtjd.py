@@ -2,7 +2,7 @@
 
 Each step emits a block of γ tokens chosen by p(block | prefix) = Π_j p(x_j | prefix, x_<j), with
 p = target; no draft. `joint` says where the sampling settings act, for drawing a block from the
-plain joint law is the same as drawing token by token:
+plain joint distribution is the same as drawing token by token:
 
     "none":        block ~ p(block)                             (equals plain sampling)
     "temperature": block ~ norm(p(block)^(1/T))
@@ -10,11 +10,12 @@ plain joint law is the same as drawing token by token:
     "top_p":       block ~ the most likely blocks until their mass passes P, renormalised
     "argmax":      the most likely block (MJGD)
     "beam":        W beams on the target: beam search at temperature 0, otherwise beam sampling
-                   from the warped laws with one final draw in proportion to the beams' weights
+                   with temperature and truncation, and one final draw in proportion to the
+                   beams' weights
 
 All but "beam" enumerate all V^γ blocks and are for small vocabularies. Temperature 0 makes every
 variant the most likely block. Blocks shorten to the remaining budget; EOS ends a block. Lossless
-only towards its own joint law, not towards token-level sampling.
+only towards its own joint distribution, not towards token-level sampling.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ USED = {
     "argmax": set(),
     "beam": {"temperature", "top_k", "top_p", "min_p"},
 }
-"""Which sampling settings each variant applies to the joint law."""
+"""Which sampling settings each variant applies to the joint distribution."""
 
 
 @dataclass(frozen=True)
@@ -95,26 +96,26 @@ class MTJD(Method):
             width=self.beam_width,
             depth=min(self.num_block_tokens, prefix.horizon),
             selection="all" if enumerate_all else "sample",
-            law="raw" if enumerate_all else "searched",
+            scored_by="raw" if enumerate_all else "searched",
             reserved=0,
         )
-        law = self.block_law(state.scores, warp)
-        leaf = tree.last_level.start + sample(law, noise.uniform("block"))
+        logprobs = self.block_logprobs(state.scores, warp)
+        leaf = tree.last_level.start + sample(logprobs, noise.uniform("block"))
         return tree.select(tree.path_to(leaf))
 
-    def block_law(
+    def block_logprobs(
         self, scores: Float[Tensor, "rows blocks"], warp: Warper
     ) -> Float[Tensor, "rows blocks"]:
-        """The log-law of the block, from the joint log-probabilities of all candidates."""
+        """Log-probabilities of the block, from the joint ones of all candidates."""
         width, best = scores.shape[1], first_argmax(scores)
         one_hot = torch.where(torch.arange(width, device=best.device) == best[:, None], 0.0, NEVER)
         if self.joint == "argmax":
             return one_hot
         if self.joint == "beam":
-            law = scores.log_softmax(1)
+            logprobs = scores.log_softmax(1)
         else:
-            law = warp.truncate(scores[:, None])[:, 0]
-        return torch.where(warp.is_greedy[:, 0], one_hot, law)
+            logprobs = warp.truncate(scores[:, None])[:, 0]
+        return torch.where(warp.is_greedy[:, 0], one_hot, logprobs)
 
     def verify(
         self,

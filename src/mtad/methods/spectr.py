@@ -69,13 +69,13 @@ class SpecTr(Method):
         noise: Noise,
     ) -> Verdict:
         """A walk down the chains that agree with what was accepted."""
-        laws = warp(target_logits, tree)
+        logprobs = warp(target_logits, tree)
         node = torch.zeros_like(tree.previous)
         active = torch.ones_like(tree.tokens[:, 1 : 1 + self.num_drafts], dtype=torch.bool)
-        going, path, end = active[:, 0], [], laws[:, 0]
+        going, path, end = active[:, 0], [], logprobs[:, 0]
         for depth, level in enumerate(tree.levels[1:]):
-            p, first = at_node(laws, node), active.int().argmax(1)
-            q = at_node(tree.laws[depth], first if depth else torch.zeros_like(first))
+            p, first = at_node(logprobs, node), active.int().argmax(1)
+            q = at_node(tree.draft_logprobs[depth], first if depth else torch.zeros_like(first))
             active = active & tree.alive[:, level]
             rho = division_factor(p, q, active.sum(1))
             hits = self._hits(tree, level, p, q, rho, active, noise)
@@ -88,7 +88,7 @@ class SpecTr(Method):
             active = active & hit[:, None] & (tokens == value_at(tokens, chain)[:, None])
             going = hit
             path.append((node, hit))
-        end = torch.where(going[:, None], at_node(laws, node), end)
+        end = torch.where(going[:, None], at_node(logprobs, node), end)
         accepted = torch.stack([hit for _, hit in path], dim=1).sum(1)
         return Verdict(torch.stack([n for n, _ in path], dim=1), accepted, endpoint(end, noise))
 
@@ -116,7 +116,7 @@ class SpecTr(Method):
 def division_factor(
     p: Float[Tensor, "rows vocab"], q: Float[Tensor, "rows vocab"], k: Tensor
 ) -> Float[Tensor, " rows"]:
-    """The smallest valid ρ in [1, k] for log-laws p and q, by bisection from above."""
+    """The smallest valid ρ in [1, k] for log-probabilities p and q, by bisection from above."""
     p, q = p.exp().double(), q.exp().double()
     k = k.clamp(min=1).double()
     low, high = torch.ones_like(k), k

@@ -1,6 +1,6 @@
 """Speculative sampling: a sampled chain of draft tokens, each kept with probability min(1, p/q).
 
-The draft samples d_1 … d_γ from its own law; the target scores them in one forward. With
+The draft samples d_1 … d_γ from itself; the target scores them in one forward. With
 p = target, q = draft and U_j uniform, at position j:
 
     accept d_j  iff  log U_j <= log p_j(d_j) - log q_j(d_j);  stop at the first rejection
@@ -29,11 +29,11 @@ from mtad.model.lm import LM
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import (
     at_node,
-    chain_laws,
+    chain_logprobs,
     chain_path,
     endpoint,
     prefix_length,
-    speculative_endpoint_law,
+    speculative_endpoint_logprobs,
 )
 from mtad.speculative.drafting import sampled_tree
 from mtad.speculative.method import Method, Verdict, require, require_count
@@ -81,13 +81,13 @@ class SpeculativeSampling(Method):
         noise: Noise,
     ) -> Verdict:
         """The longest prefix of accepted tokens, then the residual or the bonus token."""
-        p, q = warp(target_logits, tree), chain_laws(tree)
+        p, q = warp(target_logits, tree), chain_logprobs(tree)
         log_ratio = (tree.token_values(p) - tree.node_logprobs)[:, 1:]
         accepted = tree.alive[:, 1:] & (self._bar(noise) <= log_ratio)
         length = prefix_length(accepted)
-        law = speculative_endpoint_law(p, q, tree.alive[:, 1:], length)
-        law = law if self.is_lossless else at_node(p, length)
-        return Verdict(chain_path(tree), length, endpoint(law, noise))
+        logprobs = speculative_endpoint_logprobs(p, q, tree.alive[:, 1:], length)
+        logprobs = logprobs if self.is_lossless else at_node(p, length)
+        return Verdict(chain_path(tree), length, endpoint(logprobs, noise))
 
     def _bar(self, noise: Noise) -> Float[Tensor, "rows depth"]:
         u = noise.uniform("accept", self.num_draft_tokens)

@@ -5,9 +5,9 @@ c the context, a draft token x is accepted iff
 
     p(x|c) > min(ε, δ · exp(-H(p(.|c))))
 
-and the chain ends at the first token that fails; the endpoint token is drawn from the target's
-law. ε (`posterior_threshold`) caps what a confident context may ask for, δ (`posterior_alpha`)
-lowers the bar in flat ones. The draft's law plays no part. Lossy; exact at temperature 0.
+and the chain ends at the first token that fails; the endpoint token is drawn from the
+target. ε (`posterior_threshold`) caps what a confident context may ask for, δ (`posterior_alpha`)
+lowers the bar in flat ones. The draft's probabilities play no part. Lossy; exact at temperature 0.
 """
 
 from __future__ import annotations
@@ -65,17 +65,17 @@ class TypicalAcceptance(Method):
         warp: Warper,
         noise: Noise,
     ) -> Verdict:
-        """The longest prefix of typical tokens, then a token from the target's law."""
+        """The longest prefix of typical tokens, then a token from the target."""
         tempered = warp.tempered(target_logits, tree)
         bar = self._bar(tempered).gather(1, tree.parents.clamp(min=0))
         typical = tree.token_values(tempered).exp() > bar
         length = prefix_length((typical & tree.alive)[:, 1:])
-        law = at_node(warp(target_logits, tree), length)
-        return Verdict(chain_path(tree), length, endpoint(law, noise))
+        logprobs = at_node(warp(target_logits, tree), length)
+        return Verdict(chain_path(tree), length, endpoint(logprobs, noise))
 
-    def _bar(self, law: Float[Tensor, "rows nodes vocab"]) -> Float[Tensor, "rows nodes"]:
+    def _bar(self, logprobs: Float[Tensor, "rows nodes vocab"]) -> Float[Tensor, "rows nodes"]:
         """min(ε, δ exp(-H)), with 0 log 0 = 0."""
-        negative_entropy: Tensor = torch.special.xlogy(law.exp(), law.exp()).sum(-1)
+        negative_entropy: Tensor = torch.special.xlogy(logprobs.exp(), logprobs.exp()).sum(-1)
         bar = self.posterior_alpha * negative_entropy.exp()
         return bar.clamp(max=self.posterior_threshold)
 

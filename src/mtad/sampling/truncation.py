@@ -19,10 +19,10 @@ def candidates(scores: Float[Tensor, "*lead vocab"], width: int) -> Int[Tensor, 
 
 
 def spread(
-    law: Float[Tensor, "*lead candidates"], ids: Int[Tensor, "*lead candidates"], vocab: int
+    logprobs: Float[Tensor, "*lead candidates"], ids: Int[Tensor, "*lead candidates"], vocab: int
 ) -> Float[Tensor, "*lead vocab"]:
-    """The law of some candidates as one over the vocabulary, -inf elsewhere."""
-    return law.new_full((*law.shape[:-1], vocab), NEVER).scatter(-1, ids, law)
+    """Log-probabilities of some candidates over the whole vocabulary, -inf elsewhere."""
+    return logprobs.new_full((*logprobs.shape[:-1], vocab), NEVER).scatter(-1, ids, logprobs)
 
 
 def keep_top_k(logits: Float[Tensor, "*lead vocab"], k: Tensor, largest: int) -> Tensor:

@@ -1,6 +1,6 @@
-"""From logits to log-laws: the warper of a batch.
+"""From logits to log-probabilities: the warper of a batch.
 
-Laws are float32 and in log space whatever the model's dtype. The order is the one of the authors'
+Log-probabilities are float32 whatever the model's dtype. The order is the one of the authors'
 code and of transformers: biases and penalties, temperature, top-k, top-p, min-p. Knows no model
 and no method.
 """
@@ -26,7 +26,7 @@ TIES = 16
 
 @dataclass(frozen=True)
 class Warper:
-    """Per-row rules that turn logits into log-laws.
+    """Per-row rules that turn logits into log-probabilities.
 
     Attributes:
         temperature, top_k, top_p, min_p, repetition, frequency, presence, min_new: (B,) each.
@@ -107,14 +107,14 @@ class Warper:
     def __call__(
         self, logits: Float[Tensor, "rows nodes vocab"], tree: TokenTree, nodes: slice | None = None
     ) -> Float[Tensor, "rows nodes vocab"]:
-        """Log-laws after `nodes` of the tree (all by default), -inf for removed tokens."""
-        law, ids = self.compact(logits, tree, nodes)
-        return law if ids is None else spread(law, ids, logits.shape[-1])
+        """Log-probabilities after `nodes` of the tree (all by default), -inf for removed tokens."""
+        logprobs, ids = self.compact(logits, tree, nodes)
+        return logprobs if ids is None else spread(logprobs, ids, logits.shape[-1])
 
     def compact(
         self, logits: Float[Tensor, "rows nodes vocab"], tree: TokenTree, nodes: slice | None = None
     ) -> tuple[Float[Tensor, "rows nodes width"], Int[Tensor, "rows nodes width"] | None]:
-        """The same log-laws on candidates alone, and their ids, ascending.
+        """The same on candidates alone, and their ids, ascending.
 
         No ids where the candidates are the whole vocabulary. Ties with the k-th that find no room
         among `width` candidates, see `TIES`, are dropped.
@@ -128,10 +128,10 @@ class Warper:
     def raw(
         self, logits: Float[Tensor, "rows nodes vocab"], tree: TokenTree, nodes: slice | None = None
     ) -> Float[Tensor, "rows nodes vocab"]:
-        """Log-laws with penalties and biases but neither temperature nor truncation."""
+        """Log-probabilities with penalties and biases but neither temperature nor truncation."""
         return self.process(logits, tree, nodes).log_softmax(-1)
 
-    def ratio_law(
+    def ratio_logprobs(
         self,
         ratio_on: str,
         warped: Float[Tensor, "rows nodes vocab"],
@@ -139,7 +139,7 @@ class Warper:
         tree: TokenTree,
         nodes: slice | None = None,
     ) -> Float[Tensor, "rows nodes vocab"]:
-        """The log-law that a likelihood ratio is formed on: `warped`, or "raw" unless greedy."""
+        """What a likelihood ratio is formed on: `warped`, or "raw" unless greedy."""
         if ratio_on == "warped":
             return warped
         raw = self.raw(logits, tree, nodes)
@@ -148,7 +148,7 @@ class Warper:
     def tempered(
         self, logits: Float[Tensor, "rows nodes vocab"], tree: TokenTree
     ) -> Float[Tensor, "rows nodes vocab"]:
-        """Log-laws with temperature but without truncation; one-hot in greedy rows."""
+        """Log-probabilities with temperature but without truncation; one-hot in greedy rows."""
         logits = self.process(logits, tree, None)
         return self._one_hot_if_greedy((logits / self._divisor()).log_softmax(-1), logits)
 
@@ -168,12 +168,12 @@ class Warper:
     def _divisor(self) -> Tensor:
         return torch.where(self.temperature == 0, 1.0, self.temperature)[:, None, None]
 
-    def _one_hot_if_greedy(self, law: Tensor, scores: Tensor) -> Tensor:
+    def _one_hot_if_greedy(self, logprobs: Tensor, scores: Tensor) -> Tensor:
         if not self.greedy:
-            return law
+            return logprobs
         best = scores.argmax(-1, keepdim=True)
-        one_hot = torch.full_like(law, NEVER).scatter(-1, best, 0.0)
-        return torch.where(self.is_greedy, one_hot, law)
+        one_hot = torch.full_like(logprobs, NEVER).scatter(-1, best, 0.0)
+        return torch.where(self.is_greedy, one_hot, logprobs)
 
     def process(self, logits: Tensor, tree: TokenTree, nodes: slice | None) -> Tensor:
         """Logits after biases, penalties and the ban on early EOS, each judged along the path."""

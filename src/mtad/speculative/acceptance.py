@@ -1,4 +1,4 @@
-"""Pieces of acceptance rules: residual laws, longest prefixes, walks down a tree.
+"""Pieces of acceptance rules: residual distributions, longest prefixes, walks down a tree.
 
 p = target, q = draft. Nothing here knows a model or reads a tensor back to the host.
 """
@@ -21,24 +21,24 @@ EMPTY = 1e-12
 def residual(
     p: Float[Tensor, "*lead vocab"], q: Float[Tensor, "*lead vocab"]
 ) -> Float[Tensor, "*lead vocab"]:
-    """Log of norm(max(p - q, 0)) for log-laws p and q; p itself where p and q are equal."""
+    """Log of norm(max(p - q, 0)), p and q given as logs; p itself where p and q are equal."""
     return residual_weights(p, q.exp())
 
 
 def residual_weights(
     p: Float[Tensor, "*lead vocab"], taken: Float[Tensor, "*lead vocab"]
 ) -> Float[Tensor, "*lead vocab"]:
-    """Log of norm(max(p - taken, 0)) for a log-law p and the mass already `taken` from it."""
+    """Log of norm(max(p - taken, 0)) for log-probabilities p and the mass `taken` from them."""
     left = (p.exp() - taken).clamp(min=0)
     total = left.sum(-1, keepdim=True)
     return torch.where(total > EMPTY, (left / total.clamp(min=EMPTY)).log(), p)
 
 
 def at_node(
-    laws: Float[Tensor, "rows nodes vocab"], nodes: Int[Tensor, " rows"]
+    logprobs: Float[Tensor, "rows nodes vocab"], nodes: Int[Tensor, " rows"]
 ) -> Float[Tensor, "rows vocab"]:
-    """Each row's law at its node."""
-    return laws.gather(1, nodes[:, None, None].expand(-1, 1, laws.shape[2])).squeeze(1)
+    """Each row's log-probabilities at its node."""
+    return logprobs.gather(1, nodes[:, None, None].expand(-1, 1, logprobs.shape[2])).squeeze(1)
 
 
 def value_at(
@@ -65,23 +65,23 @@ def chain_path(tree: TokenTree) -> Int[Tensor, "rows depth"]:
     return order.expand(tree.num_rows, -1)
 
 
-def chain_laws(tree: TokenTree) -> Float[Tensor, "rows depth vocab"]:
-    """The draft's log-law at each position of a chain."""
-    return torch.cat(tree.laws, dim=1)
+def chain_logprobs(tree: TokenTree) -> Float[Tensor, "rows depth vocab"]:
+    """The draft's log-probabilities at each position of a chain."""
+    return torch.cat(tree.draft_logprobs, dim=1)
 
 
-def endpoint(law: Float[Tensor, "rows vocab"], noise: Noise) -> Int[Tensor, " rows"]:
-    """The token after the accepted path, drawn from `law`."""
-    return sample(law, noise.uniform("endpoint"))
+def endpoint(logprobs: Float[Tensor, "rows vocab"], noise: Noise) -> Int[Tensor, " rows"]:
+    """The token after the accepted path, drawn from `logprobs`."""
+    return sample(logprobs, noise.uniform("endpoint"))
 
 
-def speculative_endpoint_law(
+def speculative_endpoint_logprobs(
     p: Float[Tensor, "rows nodes vocab"],
     q: Float[Tensor, "rows depth vocab"],
     alive: Bool[Tensor, "rows depth"],
     num_accepted: Int[Tensor, " rows"],
 ) -> Float[Tensor, "rows vocab"]:
-    """The residual law at the rejected position of a chain, p after a fully accepted one.
+    """The residual at the rejected position of a chain, p after a fully accepted one, as logs.
 
     A position whose node is dead was never drafted, so nothing was rejected there.
     """
@@ -92,15 +92,15 @@ def speculative_endpoint_law(
 
 
 def accept_matches(
-    tree: TokenTree, law: Float[Tensor, "rows nodes vocab"], noise: Noise
+    tree: TokenTree, logprobs: Float[Tensor, "rows nodes vocab"], noise: Noise
 ) -> Verdict:
-    """Draw a token from the target's law at every node and follow the children that equal it.
+    """Draw a token from the target at every node and follow the children that equal it.
 
     Lossless for any tree that does not depend on the draws: the first token that no child equals
-    has the law of the target given the path. Of equal siblings the first counts: every node has its
-    own draw, and to follow the luckiest of them would favour the draft's tokens.
+    has the target's distribution given the path. Of equal siblings the first counts: every node has
+    its own draw, and to follow the luckiest of them would favour the draft's tokens.
     """
-    drawn = sample(law, noise.uniform("match", tree.num_nodes))
+    drawn = sample(logprobs, noise.uniform("match", tree.num_nodes))
     wanted = drawn.gather(1, tree.parents.clamp(min=0))
     matches = (tree.tokens == wanted) & tree.alive & ~repeats_sibling(tree)
     return accept_deepest(tree, path_is_true(tree, matches), drawn)
@@ -147,16 +147,16 @@ def endpoint_after(
     mode: str,
     noise: Noise,
 ) -> Int[Tensor, " rows"]:
-    """The endpoint token after `nodes`: drawn from the target's law, or its most likely token."""
-    law = at_node(p, nodes)
-    return law.argmax(-1) if mode == "greedy" else endpoint(law, noise)
+    """The endpoint token after `nodes`: drawn from the target, or its most likely token."""
+    logprobs = at_node(p, nodes)
+    return logprobs.argmax(-1) if mode == "greedy" else endpoint(logprobs, noise)
 
 
 def joint_logprobs(
-    tree: TokenTree, law: Float[Tensor, "rows nodes vocab"]
+    tree: TokenTree, logprobs: Float[Tensor, "rows nodes vocab"]
 ) -> Float[Tensor, "rows nodes"]:
-    """The log-probability of every node's whole path under `law`; dead nodes add nothing."""
-    return tree.accumulate(torch.where(tree.alive, tree.token_values(law), 0.0))
+    """The log-probability of every node's whole path under `logprobs`; dead nodes add nothing."""
+    return tree.accumulate(torch.where(tree.alive, tree.token_values(logprobs), 0.0))
 
 
 def first_deepest(
@@ -177,7 +177,7 @@ def first_deepest(
 
 def walk(
     tree: TokenTree,
-    laws: Float[Tensor, "rows nodes vocab"],
+    logprobs: Float[Tensor, "rows nodes vocab"],
     noise: Noise,
     shrink_q: bool,
 ) -> Verdict:
@@ -185,16 +185,16 @@ def walk(
 
     Args:
         tree: all nodes of a level have as many children, next to each other in draw order.
-        laws: the target's log-law after every node.
+        logprobs: the target's log-probabilities after every node.
         noise: randomness.
         shrink_q: siblings were drawn without replacement: after a rejection the token leaves q.
     """
     node, place = torch.zeros_like(tree.previous), torch.zeros_like(tree.previous)
     going = torch.ones_like(tree.alive[:, 0])
-    path, hits, end = [], [], laws[:, 0]
+    path, hits, end = [], [], logprobs[:, 0]
     for depth, level in enumerate(tree.levels[1:]):
         k = tree.widths[depth + 1] // tree.widths[depth]
-        p, q = at_node(laws, node), at_node(tree.laws[depth], place)
+        p, q = at_node(logprobs, node), at_node(tree.draft_logprobs[depth], place)
         u = noise.uniform(f"accept {depth}", k)
         children = place[:, None] * k + torch.arange(k, device=place.device)
         tokens = tree.tokens[:, level].gather(1, children)
@@ -207,7 +207,7 @@ def walk(
         going = hit
         path.append(node)
         hits.append(hit)
-    end = torch.where(going[:, None], at_node(laws, node), end)
+    end = torch.where(going[:, None], at_node(logprobs, node), end)
     accepted = torch.stack(hits, dim=1).sum(1)
     return Verdict(torch.stack(path, dim=1), accepted, endpoint(end, noise))
 
@@ -220,7 +220,7 @@ def try_children(
     u: Float[Tensor, "rows k"],
     shrink_q: bool,
 ) -> tuple[Int[Tensor, " rows"], Float[Tensor, "rows vocab"]]:
-    """The place of the first accepted child (k where none is), and the law left after rejections.
+    """The place of the first accepted child (k where none is), and p after the rejections.
 
     Each child x is accepted with probability min(1, p(x)/q(x)); a rejected one takes q out of p.
     Where nothing is left of q the child counts as given, q being one-hot at it.

@@ -19,7 +19,7 @@ from mtad.core.tree import TokenTree
 from mtad.model.lm import LM
 from mtad.sampling.truncation import NEVER
 from mtad.sampling.warper import Warper
-from mtad.speculative.drafting import Laws, may_extend
+from mtad.speculative.drafting import LevelLogprobs, may_extend
 from mtad.speculative.method import require, require_count
 
 
@@ -28,7 +28,7 @@ class Beams:
     """The beams of one level, best first.
 
     Attributes:
-        scores: (B, W) joint log-probability under the law drawn from; -inf for empty places.
+        scores: (B, W) joint log-probability under what it was drawn from; -inf for empty places.
         finished: (B, W) beams that ended in an EOS or met the budget; they stay as they are.
     """
 
@@ -37,7 +37,8 @@ class Beams:
 
 
 Selection = Literal["search", "sample", "sample_with_replacement", "all"]
-Law = Literal["warped", "raw"]
+RatioOn = Literal["warped", "raw"]
+"""Log-probabilities with, or without, temperature and truncation."""
 
 
 def require_beam_options(method: Any) -> None:
@@ -60,8 +61,8 @@ def beams(
     width: int,
     depth: int,
     selection: Selection,
-    law: Law | Literal["searched"] = "warped",
-    ratio_on: Law = "warped",
+    scored_by: RatioOn | Literal["searched"] = "warped",
+    ratio_on: RatioOn = "warped",
     reserved: int = 1,
 ) -> tuple[TokenTree, Beams]:
     """The tree of all beams and the final beams; node 0 of the last level ends the best one.
@@ -74,25 +75,26 @@ def beams(
         lm, prefix, warp, noise: as in `Method.draft`.
         width: W; fewer are kept where the pool's support is smaller.
         depth: number of levels.
-        selection: "search" keeps the best, "sample" draws without replacement from the pooled
-            law, "sample_with_replacement" draws independently and merges equals, "all" keeps
+        selection: "search" keeps the best, "sample" draws without replacement from the pool,
+            "sample_with_replacement" draws independently and merges equals, "all" keeps
             every candidate.
-        law: what beams are scored and drawn by; "searched" is "warped", but "raw" in rows of
-            temperature 0, whose warped law would leave a single candidate.
-        ratio_on: the law whose log-probabilities the tree keeps.
+        scored_by: what beams are scored and drawn by; "searched" is "warped", but "raw" in rows of
+            temperature 0, whose warped one would leave a single candidate.
+        ratio_on: which log-probabilities the tree keeps.
         reserved: tokens of the budget kept for the endpoint.
     """
     tree = prefix.root()
     start = torch.zeros_like(tree.node_logprobs)
     state = Beams(start, ~may_extend(tree, prefix, reserved))
-    for level in range(depth):
+    for step in range(depth):
         logits = lm.forward_level(tree)
-        laws = _laws(law, logits, tree, warp)
-        kept = laws.values
+        level = _scored(scored_by, logits, tree, warp)
+        kept = level.values
         if ratio_on == "raw":
-            kept = laws.pick(warp.ratio_law("raw", laws.dense(), logits, tree, tree.last_level))
-        pool = Pool.of(state, laws)
-        chosen = _choose(pool, width, selection, warp, noise, f"beam {level}")
+            raw = warp.ratio_logprobs("raw", level.dense(), logits, tree, tree.last_level)
+            kept = level.pick(raw)
+        pool = Pool.of(state, level)
+        chosen = _choose(pool, width, selection, warp, noise, f"beam {step}")
         tree, state = _advance(tree, prefix, state, pool, *chosen, kept, reserved)
     return tree, state
 
@@ -118,14 +120,14 @@ def best_path(tree: TokenTree) -> Int[Tensor, "rows depth"]:
     return tree.path_to(first)
 
 
-def _laws(law: str, logits: Tensor, tree: TokenTree, warp: Warper) -> Laws:
-    """The laws of the deepest level that `law` names."""
-    if law == "warped" or (law == "searched" and not warp.greedy):
-        return Laws.of(warp, logits, tree)
+def _scored(scored_by: str, logits: Tensor, tree: TokenTree, warp: Warper) -> LevelLogprobs:
+    """The log-probabilities of the deepest level that `scored_by` names."""
+    if scored_by == "warped" or (scored_by == "searched" and not warp.greedy):
+        return LevelLogprobs.of(warp, logits, tree)
     raw = warp.raw(logits, tree, tree.last_level)
-    if law == "searched":
+    if scored_by == "searched":
         raw = torch.where(warp.is_greedy, raw, warp(logits, tree, tree.last_level))
-    return Laws(raw, None, raw.shape[2])
+    return LevelLogprobs(raw, None, raw.shape[2])
 
 
 @dataclass(frozen=True)
@@ -145,16 +147,16 @@ class Pool:
     vocab: int
 
     @classmethod
-    def of(cls, state: Beams, laws: Laws) -> Pool:
+    def of(cls, state: Beams, level: LevelLogprobs) -> Pool:
         """The pool of the beams' candidates; a finished beam is its own token 0, at no cost."""
-        count, numbers = laws.values.shape[2], laws.numbers()
+        count, numbers = level.values.shape[2], level.numbers()
         first = torch.arange(count, device=numbers.device) == 0
         stay = torch.where(first, 0.0, NEVER)
-        step = torch.where(state.finished[:, :, None], stay, laws.values)
+        step = torch.where(state.finished[:, :, None], stay, level.values)
         own = state.finished[:, :, None] & first
-        numbers = torch.where(own, numbers // laws.vocab * laws.vocab, numbers)
+        numbers = torch.where(own, numbers // level.vocab * level.vocab, numbers)
         scores = (state.scores[:, :, None] + step).flatten(1)
-        return cls(scores, numbers.flatten(1), count, laws.vocab)
+        return cls(scores, numbers.flatten(1), count, level.vocab)
 
 
 def _choose(

@@ -34,11 +34,11 @@ def may_extend(tree: TokenTree, prefix: Prefix, reserved: int = 1) -> Bool[Tenso
 
 
 @dataclass(frozen=True)
-class Laws:
-    """The laws of a level's nodes, over the whole vocabulary or over a few candidates.
+class LevelLogprobs:
+    """Log-probabilities after a level's nodes, over the whole vocabulary or over a few candidates.
 
     Attributes:
-        values: (B, n, C) log-laws.
+        values: (B, n, C) log-probabilities.
         ids: (B, n, C) the candidates' token ids, ascending; None where they are the vocabulary.
         vocab: V.
     """
@@ -48,16 +48,16 @@ class Laws:
     vocab: int
 
     @classmethod
-    def of(cls, warp: Warper, logits: Tensor, tree: TokenTree) -> Laws:
-        """The warped laws of the deepest level."""
+    def of(cls, warp: Warper, logits: Tensor, tree: TokenTree) -> LevelLogprobs:
+        """The warped ones of the deepest level."""
         return cls(*warp.compact(logits, tree, tree.last_level), logits.shape[2])
 
     def dense(self) -> Float[Tensor, "rows width vocab"]:
-        """The laws over the vocabulary."""
+        """Values over the vocabulary, -inf where there is no candidate."""
         return self.values if self.ids is None else spread(self.values, self.ids, self.vocab)
 
     def pick(self, dense: Float[Tensor, "rows width vocab"]) -> Tensor:
-        """What `dense` says of the candidates, (B, n, C)."""
+        """The candidates' entries of `dense`, (B, n, C)."""
         return dense if self.ids is None else dense.gather(2, self.ids)
 
     def tokens(self, place: Int[Tensor, "rows width k"]) -> Int[Tensor, "rows width k"]:
@@ -81,46 +81,54 @@ def sampled_tree(
     k_config: Sequence[int],
     replacement: bool = True,
 ) -> TokenTree:
-    """A tree in which every node of level d has `k_config[d]` children drawn from its law.
+    """A tree in which every node of level d has `k_config[d]` children drawn from the draft.
 
     Args:
         lm, prefix, warp, noise: as in `Method.draft`.
         k_config: children per node, level by level; (1, 1, 1) is a chain of three tokens.
         replacement: whether siblings are independent draws or drawn without replacement, in
-            draw order. Without replacement, children beyond the law's support are dead, and at
+            draw order. Without replacement, children beyond the draft's support are dead, and at
             temperature 0 the children are the most likely tokens.
     """
     tree = prefix.root()
     for depth, width in enumerate(k_config):
         logits = lm.forward_level(tree)
-        laws = Laws.of(warp, logits, tree)
+        level = LevelLogprobs.of(warp, logits, tree)
         if warp.greedy and not replacement:
-            laws = Laws(laws.dense(), None, logits.shape[2])  # any token may be a child
+            dense = level.dense()  # any token may be a child
+            level = LevelLogprobs(dense, None, logits.shape[2])
         draw = f"draft {depth}"
         if replacement:
-            place = sample_many(laws.values, noise.uniform(draw, laws.values.shape[1], width))
+            place = sample_many(level.values, noise.uniform(draw, level.values.shape[1], width))
         else:
-            place = _distinct(laws, warp, logits, tree, noise, draw, width)
-        tree = _add_children(tree, prefix, laws, place, warp)
+            place = _distinct(level, warp, logits, tree, noise, draw, width)
+        tree = _add_children(tree, prefix, level, place, warp)
     return tree
 
 
 def _distinct(
-    laws: Laws, warp: Warper, logits: Tensor, tree: TokenTree, noise: Noise, tag: str, width: int
+    level: LevelLogprobs,
+    warp: Warper,
+    logits: Tensor,
+    tree: TokenTree,
+    noise: Noise,
+    tag: str,
+    width: int,
 ) -> Tensor:
     """Places of `width` candidates of each node, drawn without replacement, in draw order."""
-    scores = laws.values + noise.gumbel_at(tag, laws.numbers().flatten(1)).view(laws.values.shape)
+    gumbel = noise.gumbel_at(tag, level.numbers().flatten(1))
+    scores = level.values + gumbel.view(level.values.shape)
     if warp.greedy:
         scores = torch.where(warp.is_greedy, warp.raw(logits, tree, tree.last_level), scores)
     return scores.topk(min(width, scores.shape[2]), dim=2).indices
 
 
 def _add_children(
-    tree: TokenTree, prefix: Prefix, laws: Laws, place: Tensor, warp: Warper
+    tree: TokenTree, prefix: Prefix, level: LevelLogprobs, place: Tensor, warp: Warper
 ) -> TokenTree:
     """The tree with the candidates at `place` (B, width, k) below the nodes of its last level."""
-    logprobs, tokens = laws.values.gather(2, place), laws.tokens(place)
-    drawn = logprobs > NEVER
+    values, tokens = level.values.gather(2, place), level.tokens(place)
+    drawn = values > NEVER
     if warp.greedy:
         drawn = drawn | warp.is_greedy
     alive = may_extend(tree, prefix)[:, :, None] & drawn
@@ -130,8 +138,8 @@ def _add_children(
         tokens.flatten(1),
         parents.expand(tree.num_rows, -1),
         alive.flatten(1),
-        torch.where(alive & (logprobs > NEVER), logprobs, 0.0).flatten(1),
-        laws.dense(),
+        torch.where(alive & (values > NEVER), values, 0.0).flatten(1),
+        level.dense(),
     )
 
 

@@ -45,7 +45,7 @@ class Method(ABC):
 
     Class attributes:
         name: the name users type, that of its file.
-        lossless: whether the text follows the target's warped law exactly.
+        lossless: whether the text follows the target's warped distribution exactly.
         citation: where the method comes from.
         drafter: which model drafts: "draft", "target", or "none" where no model is asked.
     """
@@ -63,7 +63,7 @@ class Method(ABC):
             lm: the drafter with the prefix in its cache, None where `drafter` is "none". May be
                 fed level by level; is not to be committed.
             prefix: the committed text.
-            warp: turns logits into the law to draw from.
+            warp: turns logits into the log-probabilities to draw from.
             noise: the only source of randomness.
         """
 

@@ -122,10 +122,10 @@ def row_of(seen: Observation, row: int) -> Observation:
 
 
 def _tree_row(tree: TokenTree, index: Tensor) -> TokenTree:
-    laws = tuple(law[index] for law in tree.laws)
+    laws = tuple(law[index] for law in tree.draft_logprobs)
     whole = None if tree.whole is None else _tree_row(tree.whole, index)
-    bare = select_rows(replace(tree, laws=(), whole=None), index)
-    return replace(bare, laws=laws, whole=whole)
+    bare = select_rows(replace(tree, draft_logprobs=(), whole=None), index)
+    return replace(bare, draft_logprobs=laws, whole=whole)
 
 
 def _is_raw(method: Method) -> bool:
@@ -133,11 +133,11 @@ def _is_raw(method: Method) -> bool:
     return getattr(method, "ratio_on", "warped") == "raw"
 
 
-def judged_law(one: Observation, method: Method) -> Float[Tensor, "rows nodes vocab"]:
+def judged_logprobs(one: Observation, method: Method) -> Float[Tensor, "rows nodes vocab"]:
     """The target's log-laws that the method's ratio is formed on."""
     warped = one.warp(one.logits, one.tree)
     ratio_on = "raw" if _is_raw(method) else "warped"
-    return one.warp.ratio_law(ratio_on, warped, one.logits, one.tree)
+    return one.warp.ratio_logprobs(ratio_on, warped, one.logits, one.tree)
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class _Told:
         """What is to be told, in one read."""
         tree, verdict = one.tree, one.verdict
         whole = tree if tree.whole is None else tree.whole
-        law = judged_law(one, method)
+        law = judged_logprobs(one, method)
         last = value_at(torch.nn.functional.pad(verdict.path, (1, 0)), verdict.num_accepted)
         order = torch.arange(tree.num_nodes, device=law.device)[None]
         slots = order if tree.draft_slots is None else tree.draft_slots
@@ -233,9 +233,11 @@ def _draft_logprobs(tree: TokenTree, method: Method) -> Float[Tensor, "rows node
     values = tree.node_logprobs
     if method.drafter == "none":
         return torch.full_like(values, math.nan)
-    if tree.laws:  # they know the tokens that were drafted at a probability of 0
+    if tree.draft_logprobs:  # they know the tokens that were drafted at a probability of 0
         rows = [values[:, :1]]
-        for law, above, below in zip(tree.laws, tree.levels, tree.levels[1:], strict=False):
+        for law, above, below in zip(
+            tree.draft_logprobs, tree.levels, tree.levels[1:], strict=False
+        ):
             places = (tree.parents[:, below] - above.start) * law.shape[2] + tree.tokens[:, below]
             rows.append(law.flatten(1).gather(1, places))
         values = torch.cat(rows, dim=1)

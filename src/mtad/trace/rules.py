@@ -200,7 +200,7 @@ def _draft_obstacle(method: Method, needs: _Needs, seen: Iteration) -> str | Non
     own, tree = seen.method, seen.tree
     if needs.draft != "nothing" and own.drafter == "none":
         return f"{method.name} compares with the draft's law, and drafts of {own.name} have none"
-    if needs.draft == "laws" and not tree.laws:
+    if needs.draft == "laws" and not tree.draft_logprobs:
         return f"{method.name} needs the laws that the draft drew from, and the trace has none"
     if needs.draft == "values" and seen.law == "raw" and not hasattr(method, "ratio_on"):
         return f"{method.name} compares warped laws, and the draft's log-probabilities are raw"
@@ -247,9 +247,11 @@ def judge(method: Method, seen: Iteration, sampling: SamplingParams) -> Outcome:
         path = best_path(tree)
         nodes = torch.nn.functional.pad(path, (1, 0))
         tree, logits = tree.select(path), logits[:, nodes[0]]
-    if method.name == "speculative_sampling" and not tree.laws:
+    if method.name == "speculative_sampling" and not tree.draft_logprobs:
         blank = [logits.new_full((1, w, logits.shape[2]), NEVER) for w in tree.widths[:-1]]
-        tree = dataclasses.replace(tree, laws=tuple(blank))  # a threshold reads none of it
+        tree = dataclasses.replace(
+            tree, draft_logprobs=tuple(blank)
+        )  # a threshold reads none of it
     seed = (sampling.seed + 2**63) % 2**64 - 2**63
     noise = Noise(torch.tensor([seed]), torch.tensor([seen.position]))
     verdict = method.verify(tree, logits, warp, noise)
@@ -287,7 +289,7 @@ class _AsGiven(Warper):
         """The law as it is."""
         return logits if nodes is None else logits[:, nodes]
 
-    def ratio_law(
+    def ratio_logprobs(
         self,
         ratio_on: str,
         warped: Float[Tensor, "rows nodes vocab"],

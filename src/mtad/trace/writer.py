@@ -35,7 +35,7 @@ from mtad.trace.format import TraceHeader as TraceHeader
 from mtad.trace.format import pack
 from mtad.trace.record import TextOf as TextOf
 from mtad.trace.record import TokenLogprobs as TokenLogprobs
-from mtad.trace.record import judged_law, row_of
+from mtad.trace.record import judged_logprobs, row_of
 from mtad.trace.record import record_of as record_of
 from mtad.trace.record import token_logprobs as token_logprobs
 
@@ -212,7 +212,7 @@ def _decision(one: Observation) -> dict[str, Any]:
 
 def _tree(one: Observation, method: Method) -> dict[str, Any]:
     """The tree that was judged; null is minus infinity here."""
-    tree, target = one.tree, one.tree.token_values(judged_law(one, method))
+    tree, target = one.tree, one.tree.token_values(judged_logprobs(one, method))
     return {
         "widths": [*tree.widths],
         "tokens": tree.tokens[0].tolist(),
@@ -232,7 +232,7 @@ def _finite(values: Tensor) -> list[float | None]:
 def _laws(one: Observation) -> dict[str, Any]:
     """Logits after biases and penalties, how many candidates are truncated, the draft's laws."""
     logits = one.warp.process(one.logits, one.tree, None)
-    laws = [pack(law[0]) for law in one.tree.laws]
+    laws = [pack(law[0]) for law in one.tree.draft_logprobs]
     return {"width": one.warp.width, "logits": pack(logits[0]), "draft": laws}
 
 
