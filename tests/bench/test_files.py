@@ -1,17 +1,14 @@
-"""Rows on disk: whole or not there, whatever kills the writer."""
+"""The files of a results folder."""
 
 from __future__ import annotations
 
 import json
-import lzma
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mtad.bench.files import Rows, read_json, read_rows, read_samples, read_scores, write_json
+from mtad.bench.files import open_rows, read_json, read_samples, read_scores, write_json
 from mtad.bench.sample import Sample, Scored
 from mtad.errors import DataError
 
@@ -48,7 +45,7 @@ def sample(**changes: Any) -> Sample:
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     rows = [sample(item=str(i), answers=["é\u2028\n"]) for i in range(3)]
-    with Rows(tmp_path / "samples.jsonl") as out:
+    with open_rows(tmp_path / "samples.jsonl") as out:
         out.append(row.as_dict() for row in rows)
     assert read_samples(tmp_path) == rows
 
@@ -61,31 +58,9 @@ def test_a_half_written_last_line_is_left_out_and_then_overwritten(
     lines = [json.dumps(sample(item=str(i)).as_dict()) + "\n" for i in range(3)]
     path.write_text(lines[0] + lines[1] + lines[2][:cut])
     assert [s.item for s in read_samples(tmp_path)] == ["0", "1"]
-    with Rows(path) as out:
+    with open_rows(path) as out:
         out.append([sample(item="9").as_dict()])
     assert [s.item for s in read_samples(tmp_path)] == ["0", "1", "9"]
-
-
-def test_a_file_that_is_nothing_but_a_half_line_becomes_empty(tmp_path: Path) -> None:
-    (tmp_path / "samples.jsonl").write_text("x" * 200_000)
-    with Rows(tmp_path / "samples.jsonl"):
-        pass
-    assert read_samples(tmp_path) == []
-
-
-def test_a_half_line_longer_than_a_block_is_cut_at_the_right_place(tmp_path: Path) -> None:
-    path = tmp_path / "samples.jsonl"
-    whole = json.dumps(sample().as_dict()) + "\n"
-    path.write_text(whole + "x" * 200_000)
-    with Rows(path):
-        pass
-    assert path.read_text() == whole
-
-
-def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
-    (tmp_path / "samples.jsonl").write_text('{"a": 1}\n{"a": \n{"a": 3}\n')
-    with pytest.raises(DataError, match=r"samples\.jsonl, line 2 is damaged"):
-        list(read_rows(tmp_path / "samples.jsonl"))
 
 
 @pytest.mark.parametrize(
@@ -114,35 +89,11 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
         read_samples(tmp_path)
 
 
-def test_packed_rows_are_read_and_not_appended_to(tmp_path: Path) -> None:
-    text = json.dumps(sample().as_dict()) + "\n"
-    (tmp_path / "samples.jsonl.xz").write_bytes(lzma.compress(text.encode()))
-    assert read_samples(tmp_path) == [sample()]
-    with pytest.raises(DataError, match="xz -d"):
-        Rows(tmp_path / "samples.jsonl")
-    (tmp_path / "samples.jsonl").write_text(text)
-    with pytest.raises(DataError, match="delete the one that is stale"):
-        read_samples(tmp_path)
-
-
-def test_a_packed_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
-    packed = lzma.compress((json.dumps(sample().as_dict()) + "\n").encode() * 50)
-    (tmp_path / "samples.jsonl.xz").write_bytes(packed[:-30])
-    with pytest.raises(DataError, match="damaged or cut off"):
-        read_samples(tmp_path)
-
-
-def test_two_writers_of_one_file_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "samples.jsonl"
-    code = f"from mtad.bench.files import Rows; from pathlib import Path; Rows(Path({str(path)!r}))"
-    with Rows(path):
-        second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert second.returncode != 0
-    assert "another program is writing" in second.stderr
-
-
 def test_infinite_numbers_never_reach_a_file(tmp_path: Path) -> None:
-    with Rows(tmp_path / "samples.jsonl") as out, pytest.raises(ValueError, match="JSON compliant"):
+    with (
+        open_rows(tmp_path / "samples.jsonl") as out,
+        pytest.raises(ValueError, match="JSON compliant"),
+    ):
         out.append([sample(nll=float("inf")).as_dict()])
     assert (tmp_path / "samples.jsonl").read_text() == ""
 

@@ -416,6 +416,8 @@ class Full:
         self.written += taken
         return len(taken)
 
+    def truncate(self, size: int) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -424,8 +426,8 @@ def test_a_full_disk_is_reported_once_and_nothing_fails(
     tmp_path: Path, says_so: bool, caplog: pytest.LogCaptureFixture, pair
 ) -> None:
     writer, disk = TraceWriter(tmp_path / "t.jsonl", HEADER), Full(2500, says_so)
-    writer._file.close()
-    writer._file = disk
+    writer._lines._stream.close()
+    writer._lines._stream = disk
     seen = watch(pair, make("mtad"), [Request(PROMPTS[0])], VOCAB)[0]
     with caplog.at_level(logging.ERROR):
         key = writer.request(Request(PROMPTS[0]), make("mtad"))

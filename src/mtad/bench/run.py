@@ -32,7 +32,7 @@ from mtad.bench.files import (
     CONDITIONS,
     RECIPE,
     SAMPLES,
-    Rows,
+    open_rows,
     read_conditions,
     read_json,
     read_samples,
@@ -46,6 +46,7 @@ from mtad.bench.sample import Key, Sample
 from mtad.bench.score import score_folder
 from mtad.bench.split import DEV, TEST
 from mtad.errors import DataError
+from mtad.jsonl import JsonLines
 from mtad.measure.meter import Meter, find_meter, idle_power_w
 from mtad.model.loading import quiet
 from mtad.tasks import Item
@@ -100,7 +101,7 @@ def run(
     check_scoring(recipe)
     with (crew or alone)(recipe) as decoder:
         decoder.check(items)
-        with Rows(folder / SAMPLES) as rows:
+        with open_rows(folder / SAMPLES) as rows:
             ledger = _Ledger()
             ledger.add(read_samples(folder))
             check_items(recipe, folder, items, ledger.done)
@@ -200,7 +201,7 @@ def note_conditions(
         DataError: the folder has rows of another pair.
     """
     if here["id"] not in require_pair(folder, here["model_fingerprint"]):
-        with Rows(folder / CONDITIONS) as rows:
+        with open_rows(folder / CONDITIONS) as rows:
             rows.append([{**here, "idle_power_w": idle()}])
 
 
@@ -227,7 +228,7 @@ def _stage(
     items: Mapping[str, Sequence[Item]],
     chosen: Mapping[str, Mapping[str, Point]],
     decoder: Decoder,
-    rows: Rows,
+    rows: JsonLines,
     ledger: _Ledger,
     tell: Tell,
 ) -> None:

@@ -13,7 +13,7 @@ from mtad.bench.conditions import num_cpus
 from mtad.bench.files import (
     SCORES,
     SCORING,
-    Rows,
+    open_rows,
     read_json,
     read_samples,
     read_scores,
@@ -23,6 +23,7 @@ from mtad.bench.plan import Recipe
 from mtad.bench.recipe import without_permissions
 from mtad.bench.sample import Sample, Scored
 from mtad.errors import DataError
+from mtad.jsonl import JsonLines
 from mtad.tasks import Item, Task
 from mtad.tasks.perplexity import repeated_4grams
 
@@ -59,7 +60,7 @@ def score_folder(
         tasks[name].check()
     if not todo and not is_stale:
         return 0
-    with Rows(folder / SCORES) as rows:
+    with open_rows(folder / SCORES) as rows:
         if is_stale:
             rows.replace(row.as_dict() for row in kept)
         write_json(folder / SCORING, {name: scoring_options(task) for name, task in tasks.items()})
@@ -82,7 +83,7 @@ def _batches(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
 
 
 def _score_batch(
-    task: Task, items: Mapping[str, Item], batch: Sequence[Sample], rows: Rows
+    task: Task, items: Mapping[str, Item], batch: Sequence[Sample], rows: JsonLines
 ) -> None:
     """Score a batch; what was scored before an error or Ctrl-C is kept."""
     pool = ThreadPoolExecutor(_NUM_WAITING if task.is_waiting else num_cpus())

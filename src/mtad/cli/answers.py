@@ -13,11 +13,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from mtad.api.pair import Completion
 from mtad.cli.prompts import Item
 from mtad.core.options import jsonable
+from mtad.errors import DataError
+from mtad.jsonl import JsonLines, cut_off_end, read_lines
 
 Record = dict[str, Any]
 _BEGINNING = b'{"index": '
@@ -35,10 +37,10 @@ class AnswerFile:
     """
 
     def __init__(self, path: Path | None, overwrite: bool = False) -> None:
-        self.path, self._mode = path, "w" if overwrite else "a"
+        self.path, self._overwrite = path, overwrite
         self.records: list[Record] = []
-        self._whole = 0
-        self._file: IO[str] = sys.stdout
+        self._lines: JsonLines | None = None
+        self._stdout = sys.stdout  # a progress bar stands in for it later
         if path is not None and path.exists() and not overwrite:
             self._read(path)
 
@@ -63,10 +65,7 @@ class AnswerFile:
 
     def __enter__(self) -> AnswerFile:
         if self.path is not None:
-            if self._mode == "a" and self.path.exists():
-                with self.path.open("r+b") as file:
-                    file.truncate(self._whole)
-            self._file = self.path.open(self._mode, encoding="utf-8")
+            self._lines = JsonLines(self.path, overwrite=self._overwrite)
         return self
 
     def __exit__(
@@ -75,33 +74,39 @@ class AnswerFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self.path is not None:
-            self._file.close()
+        if self._lines is not None:
+            self._lines.close()
 
     def write(self, record: Record) -> None:
         """Append one answer."""
-        line = json.dumps(jsonable(record), ensure_ascii=False, allow_nan=False)
-        self._file.write(line + "\n")
-        self._file.flush()
+        plain = jsonable(record)
+        if self._lines is not None:
+            self._lines.append([plain])
+        else:
+            print(
+                json.dumps(plain, ensure_ascii=False, allow_nan=False),
+                file=self._stdout,
+                flush=True,
+            )
 
     def _read(self, path: Path) -> None:
-        *lines, rest = path.read_bytes().split(b"\n")
-        for number, line in enumerate(lines, 1):
-            self.records.append(self._record(line, number))
-        shorter = min(len(rest), len(_BEGINNING))
-        if rest[:shorter] != _BEGINNING[:shorter]:
-            raise self._error(f"its line {len(lines) + 1} is not an answer")
-        self._whole = sum(len(line) + 1 for line in lines)
-
-    def _record(self, line: bytes, number: int) -> Record:
         try:
-            record: Record = json.loads(line)
-            known = {type(record["index"]), type(record["prompt_sha256"]), type(record["run"])}
-        except (ValueError, KeyError, TypeError):
-            known = set()
-        if known != {int, str, dict}:
-            raise self._error(f"its line {number} is not an answer")
-        return record
+            for row, _ in read_lines(path):
+                self.records.append(self._checked(row))
+        except DataError as error:
+            raise self._not_an_answer() from error
+        rest = cut_off_end(path)[: len(_BEGINNING)]
+        if rest != _BEGINNING[: len(rest)]:
+            raise self._not_an_answer()
+
+    def _checked(self, row: Record) -> Record:
+        wanted = {"index": int, "prompt_sha256": str, "run": dict}
+        if any(type(row.get(name)) is not kind for name, kind in wanted.items()):
+            raise self._not_an_answer()
+        return row
+
+    def _not_an_answer(self) -> ValueError:
+        return self._error(f"its line {len(self.records) + 1} is not an answer")
 
     def _error(self, reason: str) -> ValueError:
         return ValueError(

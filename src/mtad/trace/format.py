@@ -6,20 +6,21 @@ Knows no method and does not judge what the lines say; `docs/traces.md` describe
 from __future__ import annotations
 
 import base64
-import json
+import itertools
 import math
-import os
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mtad.errors import DataError, first_line
+from mtad.errors import DataError
+from mtad.jsonl import damaged
+from mtad.jsonl import read_lines as json_lines
 from mtad.model.loading import Models
 
 VERSION = 1
@@ -90,9 +91,7 @@ def read_header(path: Path) -> TraceHeader:
     Raises:
         DataError: no such file, no trace, or one of another version.
     """
-    with _opened(path) as stream:
-        first = stream.readline()
-    there = _parsed(first, f"{path}, line 1") if first.endswith(b"\n") else {}
+    there, place = next(json_lines(path), ({}, ""))
     version = there.get("mtad_trace")
     if version is None:
         raise DataError(f"{path} is not a trace; give a file that --trace wrote")
@@ -109,7 +108,7 @@ def read_header(path: Path) -> TraceHeader:
             eos_token_ids=tuple(map(_count, there["eos_token_ids"])),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise damaged(f"{path}, line 1", error) from error
+        raise damaged(place, error) from error
 
 
 def read_lines(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
@@ -118,49 +117,10 @@ def read_lines(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
     Raises:
         DataError: a line that is not a JSON object of a known type.
     """
-    with _opened(path) as stream:
-        stream.readline()
-        for number, line in enumerate(stream, start=2):
-            if not line.endswith(b"\n"):
-                return  # see `is_cut`
-            place = f"{path}, line {number}"
-            row = _parsed(line, place)
-            if row.get("type") not in ("request", "iteration", "end"):
-                raise DataError(f"{place} is of unknown type {row.get('type')!r}; delete the line")
-            yield row, place
-
-
-def is_cut(path: Path) -> bool:
-    """Whether the last line lacks its end: the writer was killed, or its disk was full."""
-    with _opened(path) as stream:
-        size = stream.seek(0, os.SEEK_END)
-        if not size:
-            return False
-        stream.seek(size - 1)
-        return stream.read(1) != b"\n"
-
-
-def damaged(place: str, error: Exception) -> DataError:
-    """The error about a line that does not say what it should."""
-    what = f"there is no {error}" if isinstance(error, KeyError) else first_line(error)
-    return DataError(f"{place} is damaged: {what}; mend or delete the line")
-
-
-def _opened(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _parsed(line: bytes, place: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise damaged(place, error) from error
-    if not isinstance(row, dict):
-        raise DataError(f"{place} is not a JSON object; mend or delete the line")
-    return row
+    for row, place in itertools.islice(json_lines(path), 1, None):
+        if row.get("type") not in ("request", "iteration", "end"):
+            raise DataError(f"{place} is of unknown type {row.get('type')!r}; delete the line")
+        yield row, place
 
 
 def _text(value: Any) -> str:

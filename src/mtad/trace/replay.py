@@ -18,8 +18,9 @@ import torch
 from mtad.engine.stats import Stats, total
 from mtad.engine.step import Block
 from mtad.errors import DataError
+from mtad.jsonl import cut_off_end, damaged
 from mtad.sampling.params import SamplingParams
-from mtad.trace.format import TraceHeader, damaged, is_cut, read_header, read_lines
+from mtad.trace.format import TraceHeader, read_header, read_lines
 from mtad.trace.iteration import Iteration, sampling_read
 from mtad.trace.rules import Outcome, Rule, able_rules, judge, obstacle, recorded
 
@@ -180,7 +181,7 @@ def replay(path: Path, rules: Sequence[Rule]) -> Replay:
         raise DataError(f"{path} holds no text yet")
     for one in fold.rules:
         fold.finish(one)
-    return Replay(fold.header, is_cut(path), fold.rules)
+    return Replay(fold.header, bool(cut_off_end(path)), fold.rules)
 
 
 @dataclass

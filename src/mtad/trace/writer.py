@@ -10,7 +10,6 @@ got. What is cut off by a kill is the last line alone. Knows no model and no HTT
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -19,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 from torch import Tensor
 
@@ -29,7 +28,7 @@ from mtad.engine.request import Request
 from mtad.engine.session import Session
 from mtad.engine.step import Observation, Step
 from mtad.errors import DataError
-from mtad.jsonl import open_lines
+from mtad.jsonl import JsonLines, read_lines
 from mtad.speculative.method import Method
 from mtad.trace.format import TraceHeader as TraceHeader
 from mtad.trace.format import pack
@@ -70,11 +69,11 @@ class TraceWriter:
         self.error: str | None = None
         self._lock = threading.Lock()
         self._numbers: dict[str, int] = {}
-        self._file = open_lines(path, "wait for it, or give another file", buffering=0)
+        self._lines = JsonLines(path, advice="wait for it, or give another file")
         try:
-            is_new = _is_new(self._file, path, header)
+            is_new = _is_new(path, header)
         except BaseException:
-            self._file.close()
+            self._lines.close()
             raise
         if is_new:
             self._write(header.as_dict())
@@ -126,8 +125,7 @@ class TraceWriter:
 
     def close(self) -> None:
         """Close the file and let others write to it."""
-        with self._lock:
-            self._file.close()
+        self._lines.close()
 
     def __enter__(self) -> TraceWriter:
         """The file, ready to be written to."""
@@ -143,14 +141,12 @@ class TraceWriter:
         self.close()
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        """Append a line, whole."""
-        data = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        """Append a line, unless an earlier one failed."""
         with self._lock:
             if self.error:
                 return
             try:
-                if self._file.write(data) != len(data):
-                    raise OSError("no space left")
+                self._lines.append([line])
             except (OSError, ValueError) as error:  # ValueError: it is closed
                 self.error = str(error)
                 _LOG.error("the trace %s ends here, it cannot be written: %s", self.path, error)
@@ -236,20 +232,16 @@ def _laws(one: Observation) -> dict[str, Any]:
     return {"width": one.warp.width, "logits": pack(logits[0]), "draft": laws}
 
 
-def _is_new(stream: BinaryIO, path: Path, header: TraceHeader) -> bool:
+def _is_new(path: Path, header: TraceHeader) -> bool:
     """Whether the file is empty.
 
     Raises:
         DataError: it has another header.
     """
-    stream.seek(0)
-    first = stream.readline()
-    if not first:
-        return True
     try:
-        there = json.loads(first)
-    except ValueError:
-        there = None
-    if there != header.as_dict():
+        there = next((row for row, _ in read_lines(path)), None)
+    except DataError:
+        there = {}
+    if there not in (None, header.as_dict()):
         raise DataError(f"{path} is not a trace of these models; give another file")
-    return False
+    return there is None

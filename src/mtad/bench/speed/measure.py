@@ -10,7 +10,7 @@ import torch
 
 from mtad.api.pair import ModelPair
 from mtad.bench.conditions import conditions
-from mtad.bench.files import CONDITIONS, Rows, read_json, write_json
+from mtad.bench.files import CONDITIONS, open_rows, read_json, write_json
 from mtad.bench.plan import PairSpec
 from mtad.bench.speed.baseline import Transformers
 from mtad.bench.speed.cost import PairCost
@@ -21,6 +21,7 @@ from mtad.bench.speed.rows import LIMITS, PLAN, ROWS, Measured, Row
 from mtad.bench.speed.runs import Decoder, Ours, Sampling
 from mtad.core.prompt import Prompt
 from mtad.errors import DataError, MtadError
+from mtad.jsonl import JsonLines
 from mtad.measure.meter import Meter, find_meter, idle_power_w
 from mtad.runtime.cpu_tapes import Tapes
 
@@ -69,7 +70,7 @@ def measure(
     main = shelf.take(plan.pair)
     todo = experiments(plan, encoded(main.pair, asked), main.context)
     write_json(folder / PLAN, plan.as_dict())
-    with Rows(folder / ROWS) as rows:
+    with open_rows(folder / ROWS) as rows:
         loop = _Loop(shelf, rows, tell, sum(e.num_turns for e in todo))
         for experiment in todo:
             loop.run(experiment)
@@ -136,7 +137,7 @@ class _Shelf:
             "idle_power_w": idle_power_w(meter, IDLE_S) or "unavailable",
         }
         here = conditions(loaded.plain, spec, facts)
-        with Rows(self.folder / CONDITIONS) as rows:
+        with open_rows(self.folder / CONDITIONS) as rows:
             rows.append([here])
         self.meters[loaded.name], self.ids[loaded.name] = meter, here["id"]
 
@@ -151,7 +152,7 @@ class _Loop:
     """
 
     shelf: _Shelf
-    rows: Rows
+    rows: JsonLines
     tell: Tell
     total: int
     done: int = 0

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from mtad.bench.files import read_rows
 from mtad.bench.speed.cost import Forwards
 from mtad.errors import DataError
+from mtad.jsonl import read_lines
 from mtad.measure.energy import Energy
 
 ROWS, LIMITS, PLAN = "speed.jsonl", "limits.json", "plan.json"
@@ -137,7 +137,7 @@ def read_speed_rows(folder: Path) -> list[Row]:
         DataError: there are none, or one is damaged.
     """
     found = []
-    for row, place in read_rows(folder / ROWS):
+    for row, place in read_lines(folder / ROWS):
         try:
             found.append(Row.of(row))
         except (TypeError, KeyError) as error:
