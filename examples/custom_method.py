@@ -32,6 +32,7 @@ from mtad.speculative.acceptance import (
     speculative_endpoint_logprobs,
 )
 from mtad.speculative.drafting import sampled_tree
+from mtad.speculative.facts import Dial, Reads
 from mtad.speculative.method import Method, Verdict, require
 
 
@@ -50,6 +51,9 @@ class LenientSampling(Method):
     name: ClassVar[str] = "lenient_sampling"
     lossless: ClassVar[bool] = False
     citation: ClassVar[str] = "Leviathan et al. 2023, arXiv 2211.17192, appendix"
+    drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens",)
+    dial: ClassVar[Dial | None] = Dial("lenience", (0.2, 0.4, 0.6, 0.8))
+    reads: ClassVar[Reads | None] = Reads("chain", draft="distributions")
 
     def __post_init__(self) -> None:
         """Refuse impossible options."""
@@ -77,7 +81,7 @@ class LenientSampling(Method):
         p, scaled_q = warp(target_logits, tree), chain_logprobs(tree) + math.log(self.lenience)
         alive = tree.alive[:, 1:]
         log_ratio = (tree.token_values(p) - tree.node_logprobs)[:, 1:] - math.log(self.lenience)
-        u = noise.uniform("accept", self.num_draft_tokens)
+        u = noise.uniform("accept", tree.depth)
         length = prefix_length(alive & (u.log() <= log_ratio))
         law = speculative_endpoint_logprobs(p, scaled_q, alive, length)
         return Verdict(chain_path(tree), length, endpoint(law, noise))

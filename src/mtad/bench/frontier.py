@@ -17,30 +17,13 @@ from mtad.bench.recipe import BUNDLED_NAME, label, parse
 from mtad.bench.split import TEST
 from mtad.bench.statistics import MIN_ITEMS
 from mtad.errors import DataError
+from mtad.methods import find, names
+from mtad.speculative.facts import Dial
 
 REFERENCE: Final = "autoregressive"
 LOSSLESS: Final = "speculative_sampling, lossless"
 PROMPTS_TASK: Final = "perplexity"
 _GREEDY: Final = {"temperature": 0.0}
-_SHARES: Final = tuple(n / 10 for n in range(11))
-
-
-@dataclass(frozen=True)
-class Dial:
-    """The option that trades quality for speed, and the values to try unless others are given."""
-
-    option: str
-    values: tuple[float, ...]
-
-
-DIALS: Final[Mapping[str, Dial]] = {
-    "mtad": Dial("accept_threshold", _SHARES),
-    "mmtad": Dial("accept_threshold", _SHARES),
-    "speculative_sampling": Dial("accept_threshold", _SHARES),
-    "typical_acceptance": Dial("posterior_threshold", (0.0, 0.01, 0.03, 0.09, 0.2, 0.4, 0.7, 1.0)),
-    "bild": Dial("rollback_threshold", (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0)),
-}
-"""The methods with a threshold."""
 
 
 def dial_of(method: str) -> Dial:
@@ -49,11 +32,13 @@ def dial_of(method: str) -> Dial:
     Raises:
         ValueError: it has none; the message lists those that have one.
     """
-    if method not in DIALS:
+    dial = find(method).dial
+    if dial is None:
+        known = ", ".join(name for name in names() if find(name).dial is not None)
         raise ValueError(
-            f"method {method!r} has no threshold to move; those that have one: {', '.join(DIALS)}"
+            f"method {method!r} has no threshold to move; those that have one: {known}"
         )
-    return DIALS[method]
+    return dial
 
 
 @dataclass(frozen=True)

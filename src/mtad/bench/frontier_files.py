@@ -10,7 +10,6 @@ from typing import Final
 
 from mtad.api.options import MethodConfig
 from mtad.bench.files import write_text
-from mtad.bench.frontier import DIALS
 from mtad.bench.frontier_choice import (
     Setting,
     better_greedy,
@@ -255,7 +254,8 @@ class Frontier:
         Raises:
             MtadError: matplotlib is not installed.
         """
-        options = {method: dial.option for method, dial in DIALS.items()}
+        swept = (run.points[0].method for run in self.recipe.runs)
+        options = {m.name: m.dial.option for m in swept if m.dial is not None}
         points = frontier_points(self.summary, options)
         plot = frontier_plot([p for p in points if p.run in {s.run for s in self.settings}])
         files: dict[str, bytes] = {"frontier.svg": plot.svg, "frontier.png": plot.png}

@@ -19,6 +19,7 @@ from mtad.core.tree import TokenTree
 from mtad.model.lm import LM
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import chain_path, endpoint
+from mtad.speculative.facts import Reads
 from mtad.speculative.method import Method, Verdict
 
 
@@ -30,6 +31,8 @@ class Autoregressive(Method):
     lossless: ClassVar[bool] = True
     citation: ClassVar[str] = "ancestral sampling"
     drafter: ClassVar[Literal["draft", "target", "none"]] = "none"
+    drafting: ClassVar[tuple[str, ...]] = ()
+    reads: ClassVar[Reads | None] = Reads("any", target="values")
 
     def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """The root alone."""

@@ -43,6 +43,7 @@ class BeamSearch(Method):
     lossless: ClassVar[bool] = False
     citation: ClassVar[str] = "Lowerre 1976; Wu et al. 2016, arXiv 1609.08144"
     drafter: ClassVar[Literal["draft", "target", "none"]] = "target"
+    drafting: ClassVar[tuple[str, ...]] = ("num_beams", "length_penalty")
 
     def __post_init__(self) -> None:
         """Refuse impossible options."""

@@ -27,6 +27,7 @@ from mtad.model.lm import LM
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import at_node, chain_path, endpoint, prefix_length
 from mtad.speculative.drafting import may_extend
+from mtad.speculative.facts import Dial, Reads
 from mtad.speculative.method import Method, Verdict, require, require_count
 
 
@@ -47,6 +48,9 @@ class BiLD(Method):
     name: ClassVar[str] = "bild"
     lossless: ClassVar[bool] = False
     citation: ClassVar[str] = "Kim et al. 2023, arXiv 2302.07863"
+    drafting: ClassVar[tuple[str, ...]] = ("fallback_threshold", "num_draft_tokens")
+    dial: ClassVar[Dial | None] = Dial("rollback_threshold", (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0))
+    reads: ClassVar[Reads | None] = Reads("chain")
 
     def __post_init__(self) -> None:
         """Refuse impossible options."""

@@ -35,6 +35,7 @@ from mtad.speculative.acceptance import (
     value_at,
 )
 from mtad.speculative.drafting import sampled_tree
+from mtad.speculative.facts import Reads
 from mtad.speculative.method import Method, Verdict, require_count
 
 
@@ -51,6 +52,8 @@ class BlockVerification(Method):
     name: ClassVar[str] = "block_verification"
     lossless: ClassVar[bool] = True
     citation: ClassVar[str] = "Sun et al., ICLR 2025, arXiv 2403.10444"
+    drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens",)
+    reads: ClassVar[Reads | None] = Reads("chain", draft="distributions")
 
     def __post_init__(self) -> None:
         """Refuse impossible options."""
@@ -77,7 +80,7 @@ class BlockVerification(Method):
         partial = torch.where(room > 0, left / room.clamp(min=1e-30), 1.0)
         alive = torch.nn.functional.pad(tree.alive[:, 1:], (0, 1))
         h = torch.where(alive, torch.nn.functional.pad(partial, (0, 1)), log_w.exp())[:, 1:]
-        passes = (noise.uniform("accept", self.num_draft_tokens) <= h) & alive[:, :-1]
+        passes = (noise.uniform("accept", tree.depth) <= h) & alive[:, :-1]
         return self._verdict(tree, p, q, log_w, alive, last_true(passes), noise)
 
     def _log_weights(self, tree: TokenTree, p: Tensor) -> Float[Tensor, "rows nodes"]:

@@ -28,6 +28,7 @@ from mtad.model.lm import LM
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import accept_matches, walk
 from mtad.speculative.drafting import num_tree_nodes, require_k_config, sampled_tree
+from mtad.speculative.facts import Reads
 from mtad.speculative.method import Method, Verdict, require
 
 
@@ -46,12 +47,19 @@ class MCSS(Method):
     name: ClassVar[str] = "mcss"
     lossless: ClassVar[bool] = True
     citation: ClassVar[str] = "Yang et al. 2024, arXiv 2401.06706"
+    drafting: ClassVar[tuple[str, ...]] = ("k_config",)
+    reads: ClassVar[Reads | None] = Reads("any", draft="distributions")
 
     def __post_init__(self) -> None:
         """Refuse impossible options."""
         require_k_config(self)
         known = ("without", "with", "naive")
         require(self.replacement in known, self, "replacement", f"one of {known}")
+
+    @property
+    def needs(self) -> Reads | None:
+        """The naive rule reads nothing of the draft but its tokens."""
+        return Reads("any") if self.replacement == "naive" else self.reads
 
     def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """A tree of candidates in draw order."""

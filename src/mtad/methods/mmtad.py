@@ -29,6 +29,7 @@ from mtad.model.lm import LM
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import endpoint_after, first_deepest, joint_logprobs, value_at
 from mtad.speculative.beams import RatioOn, beam_tree, best_path, require_beam_options
+from mtad.speculative.facts import SHARES, Dial, Reads
 from mtad.speculative.method import Method, Verdict, require
 
 
@@ -58,6 +59,9 @@ class MMTAD(Method):
     name: ClassVar[str] = "mmtad"
     lossless: ClassVar[bool] = False
     citation: ClassVar[str] = "Qin et al., ICLR 2025, arXiv 2407.09722, multi-candidate variant"
+    drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens", "beam_width", "beam", "ratio_on")
+    dial: ClassVar[Dial | None] = Dial("accept_threshold", SHARES)
+    reads: ClassVar[Reads | None] = Reads("beams", draft="values", target="values")
 
     def __post_init__(self) -> None:
         """Refuse impossible options."""

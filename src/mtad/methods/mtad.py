@@ -33,6 +33,7 @@ from mtad.speculative.acceptance import (
     prefix_length,
 )
 from mtad.speculative.beams import RatioOn, beam_tree, best_path, require_beam_options
+from mtad.speculative.facts import SHARES, Dial, Reads
 from mtad.speculative.method import Method, Verdict, require
 
 
@@ -65,6 +66,9 @@ class MTAD(Method):
     name: ClassVar[str] = "mtad"
     lossless: ClassVar[bool] = False
     citation: ClassVar[str] = "Qin et al., ICLR 2025, arXiv 2407.09722, Algorithm 1"
+    drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens", "beam_width", "beam", "ratio_on")
+    dial: ClassVar[Dial | None] = Dial("accept_threshold", SHARES)
+    reads: ClassVar[Reads | None] = Reads("beam", draft="values", target="values")
 
     def __post_init__(self) -> None:
         """Refuse impossible options."""

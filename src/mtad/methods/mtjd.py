@@ -70,6 +70,7 @@ class MTJD(Method):
     lossless: ClassVar[bool] = False
     citation: ClassVar[str] = "Qin et al., ICLR 2025, arXiv 2407.09722, section 3"
     drafter: ClassVar[Literal["draft", "target", "none"]] = "target"
+    drafting: ClassVar[tuple[str, ...]] = ("num_block_tokens", "joint", "beam_width")
 
     def __post_init__(self) -> None:
         """Refuse impossible options."""

@@ -26,6 +26,7 @@ from mtad.model.lm import LM
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import accept_matches
 from mtad.speculative.drafting import may_extend
+from mtad.speculative.facts import Reads
 from mtad.speculative.method import Method, Verdict, require_count
 
 
@@ -45,6 +46,8 @@ class PromptLookup(Method):
     lossless: ClassVar[bool] = True
     citation: ClassVar[str] = "Saxena 2023, github.com/apoorvumang/prompt-lookup-decoding"
     drafter: ClassVar[Literal["draft", "target", "none"]] = "none"
+    drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens", "max_matching_ngram_size")
+    reads: ClassVar[Reads | None] = Reads("any")
 
     def __post_init__(self) -> None:
         """Refuse impossible options."""

@@ -25,6 +25,7 @@ from mtad.model.lm import LM
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import walk
 from mtad.speculative.drafting import num_tree_nodes, require_k_config, sampled_tree
+from mtad.speculative.facts import Reads
 from mtad.speculative.method import Method, Verdict
 
 
@@ -41,6 +42,8 @@ class SpecInfer(Method):
     name: ClassVar[str] = "specinfer"
     lossless: ClassVar[bool] = True
     citation: ClassVar[str] = "Miao et al. 2024, arXiv 2305.09781"
+    drafting: ClassVar[tuple[str, ...]] = ("k_config",)
+    reads: ClassVar[Reads | None] = Reads("any", draft="distributions")
 
     def __post_init__(self) -> None:
         """Refuse impossible options."""

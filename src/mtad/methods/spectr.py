@@ -28,6 +28,7 @@ from mtad.model.lm import LM
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import at_node, endpoint, residual_weights, value_at
 from mtad.speculative.drafting import sampled_tree
+from mtad.speculative.facts import Reads
 from mtad.speculative.method import Method, Verdict, require_count
 
 BISECTIONS = 40
@@ -49,6 +50,8 @@ class SpecTr(Method):
     name: ClassVar[str] = "spectr"
     lossless: ClassVar[bool] = True
     citation: ClassVar[str] = "Sun et al. 2023, arXiv 2310.15141"
+    drafting: ClassVar[tuple[str, ...]] = ("num_drafts", "num_draft_tokens")
+    reads: ClassVar[Reads | None] = Reads("chains", draft="distributions")
 
     def __post_init__(self) -> None:
         """Refuse impossible options."""
@@ -71,7 +74,7 @@ class SpecTr(Method):
         """A walk down the chains that agree with what was accepted."""
         logprobs = warp(target_logits, tree)
         node = torch.zeros_like(tree.previous)
-        active = torch.ones_like(tree.tokens[:, 1 : 1 + self.num_drafts], dtype=torch.bool)
+        active = torch.ones_like(tree.tokens[:, 1 : 1 + tree.widths[1]], dtype=torch.bool)
         going, path, end = active[:, 0], [], logprobs[:, 0]
         for depth, level in enumerate(tree.levels[1:]):
             p, first = at_node(logprobs, node), active.int().argmax(1)
@@ -105,7 +108,7 @@ class SpecTr(Method):
         """Which active chains pass their own test at this level."""
         tokens = tree.tokens[:, level]
         log_ratio = p.gather(1, tokens) - q.gather(1, tokens) - rho.log()[:, None]
-        u = noise.uniform(f"accept {level.start}", self.num_drafts)
+        u = noise.uniform(f"accept {level.start}", level.stop - level.start)
         return active & (u.log() <= log_ratio)
 
     def num_nodes(self, vocab: int, max_new_tokens: int) -> int:

@@ -36,6 +36,7 @@ from mtad.speculative.acceptance import (
     speculative_endpoint_logprobs,
 )
 from mtad.speculative.drafting import sampled_tree
+from mtad.speculative.facts import SHARES, Dial, Reads
 from mtad.speculative.method import Method, Verdict, require, require_count
 
 
@@ -56,6 +57,9 @@ class SpeculativeSampling(Method):
     citation: ClassVar[str] = (
         "Leviathan et al. 2023, arXiv 2211.17192; Chen et al. 2023, arXiv 2302.01318"
     )
+    drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens",)
+    dial: ClassVar[Dial | None] = Dial("accept_threshold", SHARES)
+    reads: ClassVar[Reads | None] = Reads("chain", draft="distributions")
 
     def __post_init__(self) -> None:
         """Refuse impossible options."""
@@ -67,6 +71,11 @@ class SpeculativeSampling(Method):
     def is_lossless(self) -> bool:
         """Only with the exact rule."""
         return self.accept_threshold is None
+
+    @property
+    def needs(self) -> Reads | None:
+        """A threshold compares the two values of each drafted token."""
+        return self.reads if self.is_lossless else Reads("chain", draft="values", target="values")
 
     def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """A chain sampled from the draft."""
@@ -81,16 +90,20 @@ class SpeculativeSampling(Method):
         noise: Noise,
     ) -> Verdict:
         """The longest prefix of accepted tokens, then the residual or the bonus token."""
-        p, q = warp(target_logits, tree), chain_logprobs(tree)
+        p = warp(target_logits, tree)
         log_ratio = (tree.token_values(p) - tree.node_logprobs)[:, 1:]
-        accepted = tree.alive[:, 1:] & (self._bar(noise) <= log_ratio)
+        accepted = tree.alive[:, 1:] & (self._bar(tree.depth, noise) <= log_ratio)
         length = prefix_length(accepted)
-        logprobs = speculative_endpoint_logprobs(p, q, tree.alive[:, 1:], length)
-        logprobs = logprobs if self.is_lossless else at_node(p, length)
+        if self.is_lossless:
+            logprobs = speculative_endpoint_logprobs(
+                p, chain_logprobs(tree), tree.alive[:, 1:], length
+            )
+        else:
+            logprobs = at_node(p, length)
         return Verdict(chain_path(tree), length, endpoint(logprobs, noise))
 
-    def _bar(self, noise: Noise) -> Float[Tensor, "rows depth"]:
-        u = noise.uniform("accept", self.num_draft_tokens)
+    def _bar(self, depth: int, noise: Noise) -> Float[Tensor, "rows depth"]:
+        u = noise.uniform("accept", depth)
         if self.accept_threshold is None:
             return u.log()
         bar = math.log(self.accept_threshold) if self.accept_threshold > 0 else -math.inf

@@ -26,6 +26,7 @@ from mtad.model.lm import LM
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import at_node, chain_path, endpoint, prefix_length
 from mtad.speculative.drafting import sampled_tree
+from mtad.speculative.facts import Dial, Reads
 from mtad.speculative.method import Method, Verdict, require, require_count
 
 
@@ -46,6 +47,11 @@ class TypicalAcceptance(Method):
     name: ClassVar[str] = "typical_acceptance"
     lossless: ClassVar[bool] = False
     citation: ClassVar[str] = "Cai et al. 2024 (Medusa), arXiv 2401.10774"
+    drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens",)
+    dial: ClassVar[Dial | None] = Dial(
+        "posterior_threshold", (0.0, 0.01, 0.03, 0.09, 0.2, 0.4, 0.7, 1.0)
+    )
+    reads: ClassVar[Reads | None] = Reads("chain")
 
     def __post_init__(self) -> None:
         """Refuse impossible options."""

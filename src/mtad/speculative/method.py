@@ -18,6 +18,7 @@ from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.sampling.params import SamplingParams
 from mtad.sampling.warper import Warper
+from mtad.speculative.facts import Dial, Reads, check_facts
 
 if TYPE_CHECKING:
     from mtad.model.lm import LM
@@ -43,17 +44,32 @@ class Verdict:
 class Method(ABC):
     """A decoding method; its fields are its options.
 
-    Class attributes:
+    Class attributes, its facts; a class with a wrong or missing one cannot be made:
         name: the name users type, that of its file.
         lossless: whether the text follows the target's warped distribution exactly.
         citation: where the method comes from.
-        drafter: which model drafts: "draft", "target", or "none" where no model is asked.
+        drafter: which model drafts: "draft", "target" for a method that makes the block itself and
+            accepts all of it, or "none" where no model is asked.
+        drafting: the options that say what is drafted; the others are of the acceptance rule.
+        dial: the option that trades quality for speed, None if there is none.
+        reads: what the rule reads; None if that is not known, so that only the method's own drafts
+            can be judged by it.
     """
 
     name: ClassVar[str]
     lossless: ClassVar[bool]
     citation: ClassVar[str]
     drafter: ClassVar[Literal["draft", "target", "none"]] = "draft"
+    drafting: ClassVar[tuple[str, ...]]
+    dial: ClassVar[Dial | None] = None
+    reads: ClassVar[Reads | None] = None
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        """Check the facts of a class that can be used."""
+        super().__init_subclass__(**kwargs)
+        steps = (cls.draft, cls.verify, cls.num_nodes)
+        if not any(getattr(step, "__isabstractmethod__", False) for step in steps):
+            check_facts(cls)
 
     @abstractmethod
     def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
@@ -85,6 +101,21 @@ class Method(ABC):
     def is_lossless(self) -> bool:
         """Whether it is lossless with these options."""
         return self.lossless
+
+    @property
+    def needs(self) -> Reads | None:
+        """What the rule reads with these options."""
+        return self.reads
+
+    @property
+    def ratio_on(self) -> Literal["warped", "raw"]:
+        """Which probabilities are compared: "raw" is before temperature and truncation."""
+        return "warped"
+
+    @property
+    def endpoint(self) -> Literal["sample", "greedy"]:
+        """How the token after the accepted path is taken from the target."""
+        return "sample"
 
     def check(self, params: SamplingParams) -> None:
         """Raise `ValueError` naming the sampling settings that the method can't honour."""

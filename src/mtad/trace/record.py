@@ -96,7 +96,7 @@ def record_of(
     return {
         "position": told.position,
         "method": method.name,
-        "law": "raw" if _is_raw(method) else "warped",
+        "law": method.ratio_on,
         "root": {"token": root, "text": text_of(root)},
         "nodes": told.nodes({*path}, text_of),
         "tokens": tokens,
@@ -128,16 +128,10 @@ def _tree_row(tree: TokenTree, index: Tensor) -> TokenTree:
     return replace(bare, draft_logprobs=laws, whole=whole)
 
 
-def _is_raw(method: Method) -> bool:
-    """Whether the method forms its ratio on laws without temperature and truncation."""
-    return getattr(method, "ratio_on", "warped") == "raw"
-
-
 def judged_logprobs(one: Observation, method: Method) -> Float[Tensor, "rows nodes vocab"]:
     """The target's log-laws that the method's ratio is formed on."""
     warped = one.warp(one.logits, one.tree)
-    ratio_on = "raw" if _is_raw(method) else "warped"
-    return one.warp.ratio_logprobs(ratio_on, warped, one.logits, one.tree)
+    return one.warp.ratio_logprobs(method.ratio_on, warped, one.logits, one.tree)
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,9 @@ the decision from the method's own `verify`. Knows no model and no file.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 from jaxtyping import Float
@@ -26,14 +25,9 @@ from mtad.sampling.params import SamplingParams
 from mtad.sampling.truncation import NEVER
 from mtad.sampling.warper import Warper
 from mtad.speculative.beams import best_path
+from mtad.speculative.facts import Reads
 from mtad.speculative.method import Method
 from mtad.trace.iteration import Iteration
-
-DRAFTING = frozenset(
-    "num_draft_tokens beam_width beam ratio_on num_drafts k_config fallback_threshold "
-    "max_matching_ngram_size num_block_tokens joint num_beams length_penalty".split()
-)
-"""Options that say what is drafted, which a trace has decided already."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +44,8 @@ class Rule:
 
     def __post_init__(self) -> None:
         """Refuse options that the trace has decided already, and impossible ones."""
-        for option in sorted(DRAFTING & {*self.options}):
-            raise ValueError(
-                f"{option} says what is drafted, which the trace has decided; give an option of "
-                "the acceptance rule, such as accept_threshold"
-            )
         if self.name is not None:
+            _require_judging(methods.find(self.name), self.options)
             methods.make(self.name, self.options)
 
     @property
@@ -74,26 +64,25 @@ class Rule:
         if seen.tree.depth == 0 and own.drafter == "none":
             return own  # a plain step, whatever the text's method
         if self.name is None or type(own) is methods.find(self.name):
-            for option in self.options:
-                if option not in option_types(type(own)):
-                    raise ValueError(no_such_option(type(own), option))
+            _require_judging(type(own), self.options)
             return dataclasses.replace(own, **self.options)
-        return _fitted(methods.make(self.name, self.options), seen)
+        other = methods.make(self.name, self.options)
+        if seen.tree.depth == 0 and other.endpoint == "sample":
+            return Autoregressive()
+        fits: dict[str, Any] = {"ratio_on": seen.law} if "ratio_on" in other.drafting else {}
+        return dataclasses.replace(other, **fits)
 
 
-def _fitted(method: Method, seen: Iteration) -> Method:
-    """The method with the drafting options that the tree looks like."""
-    widths = seen.tree.widths
-    if len(widths) == 1:
-        return method if hasattr(method, "endpoint") else Autoregressive()
-    shape = {
-        "num_draft_tokens": seen.tree.depth,
-        "num_drafts": widths[1],
-        "k_config": tuple(b // a for a, b in itertools.pairwise(widths)),
-        "ratio_on": seen.law,
-    }
-    known = option_types(type(method))
-    return dataclasses.replace(method, **{n: v for n, v in shape.items() if n in known})
+def _require_judging(cls: type[Method], options: Collection[str]) -> None:
+    """Raise `ValueError` for options that the method lacks, or that say what is drafted."""
+    for option in options:
+        if option not in option_types(cls):
+            raise ValueError(no_such_option(cls, option))
+        if option in cls.drafting:
+            raise ValueError(
+                f"{option} says what is drafted, which the trace has decided; give an option of "
+                "the acceptance rule, such as accept_threshold"
+            )
 
 
 @dataclass(frozen=True)
@@ -115,50 +104,9 @@ class Outcome:
     knows_endpoint: bool
 
 
-@dataclass(frozen=True)
-class _Needs:
-    """What a rule reads of an iteration.
-
-    Attributes:
-        shape: of the tree: any, a chain, or one chain or several that part at the root.
-        draft: nothing, the log-probabilities of the drafted tokens, or the laws they came from.
-        target: the log-probabilities of the drafted tokens, or all logits.
-    """
-
-    shape: Literal["any", "chain", "chains"]
-    draft: Literal["nothing", "values", "laws"]
-    target: Literal["values", "logits"]
-
-
-_NEEDS = {
-    "autoregressive": _Needs("any", "nothing", "values"),
-    "bild": _Needs("chain", "nothing", "logits"),
-    "block_verification": _Needs("chain", "laws", "logits"),
-    "mcss": _Needs("any", "laws", "logits"),
-    "mmtad": _Needs("any", "values", "values"),
-    "mtad": _Needs("chain", "values", "values"),
-    "prompt_lookup": _Needs("any", "nothing", "logits"),
-    "specinfer": _Needs("any", "laws", "logits"),
-    "spectr": _Needs("chains", "laws", "logits"),
-    "speculative_sampling": _Needs("chain", "laws", "logits"),
-    "typical_acceptance": _Needs("chain", "nothing", "logits"),
-}
-"""By method; the rules of others can judge their own iterations only."""
-
-
-def _needs_of(method: Method) -> _Needs | None:
-    """What a method reads, with these options."""
-    needs = _NEEDS.get(method.name)
-    if method.name == "speculative_sampling" and not method.is_lossless:
-        return _Needs("chain", "values", "values")
-    if method.name == "mcss" and getattr(method, "replacement", None) == "naive":
-        return _Needs("any", "nothing", "logits")
-    return needs
-
-
 def obstacle(method: Method, seen: Iteration) -> str | None:
     """Why the method cannot judge the iteration, None if it can."""
-    own, needs = seen.method, _needs_of(method)
+    own, needs = seen.method, method.needs
     if "target" in (own.drafter, method.drafter):
         same = type(own) is type(method)
         return None if same else "where the target makes a block itself, nothing is accepted"
@@ -183,43 +131,55 @@ def able_rules(seen: Collection[Iteration]) -> list[str]:
 
 def _named() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Every rule there is: methods, and options that make another rule of one."""
-    for name in methods.names():
-        yield name, name, {}
-    yield from (
-        (
-            "speculative_sampling -o accept_threshold=…",
-            "speculative_sampling",
-            {"accept_threshold": 1.0},
-        ),
-        ("mcss -o replacement=naive", "mcss", {"replacement": "naive"}),
-    )
+    found = {name: methods.find(name) for name in methods.names()}
+    yield from ((name, name, {}) for name in found)
+    for name, cls in found.items():
+        for option, value, shown in _choices(cls):
+            if cls(**{option: value}).needs != cls().needs:
+                yield f"{name} -o {option}={shown}", name, {option: value}
 
 
-def _draft_obstacle(method: Method, needs: _Needs, seen: Iteration) -> str | None:
+def _choices(cls: type[Method]) -> Iterator[tuple[str, Any, str]]:
+    """Values of options of the acceptance rule to try: names, values, and what stands for them."""
+    if cls.dial is not None:
+        yield cls.dial.option, cls.dial.values[-1], "…"
+    for option, kind in option_types(cls).items():
+        if option not in cls.drafting and get_origin(kind) is Literal:
+            yield from ((option, value, str(value)) for value in get_args(kind))
+
+
+def _draft_obstacle(method: Method, needs: Reads, seen: Iteration) -> str | None:
     """What is missing of another method's draft."""
     own, tree = seen.method, seen.tree
     if needs.draft != "nothing" and own.drafter == "none":
         return f"{method.name} compares with the draft's law, and drafts of {own.name} have none"
-    if needs.draft == "laws" and not tree.draft_logprobs:
+    if needs.draft == "distributions" and not tree.draft_logprobs:
         return f"{method.name} needs the laws that the draft drew from, and the trace has none"
-    if needs.draft == "values" and seen.law == "raw" and not hasattr(method, "ratio_on"):
-        return f"{method.name} compares warped laws, and the draft's log-probabilities are raw"
-    if method.name == "mmtad" and seen.is_selected:
+    if needs.draft == "values" and seen.law != method.ratio_on:
+        return f"{method.name} compares {method.ratio_on} laws, and the draft's are {seen.law}"
+    return _shape_obstacle(method, needs, seen)
+
+
+def _shape_obstacle(method: Method, needs: Reads, seen: Iteration) -> str | None:
+    """Why the method cannot verify a tree of this shape."""
+    own, tree = seen.method, seen.tree
+    if needs.tree == "beams" and seen.is_selected:
         return f"{method.name} judges all beams, and {own.name} sent one of them to the target"
-    if method.name == "mmtad" and not (tree.is_chain or _has_beams(seen)):
-        return f"{method.name} judges beams, and {own.name} drafts a tree of draws"
-    if needs.shape == "chains" and len({*tree.widths[1:]}) > 1:
-        return f"{method.name} judges chains, and the trace has a tree"
-    if needs.shape == "chain" and not (
-        tree.is_chain or (method.name == "mtad" and _has_beams(seen))
-    ):
-        return f"{method.name} judges a chain, and the trace has a tree"
-    return None
-
-
-def _has_beams(seen: Iteration) -> bool:
-    """Whether the tree holds all beams, the best one's end being the last level's first node."""
-    return seen.method.name == "mmtad"
+    if needs.tree == "any" or tree.is_chain:
+        return None
+    has_beams = own.needs is not None and own.needs.tree == "beams"
+    if needs.tree == "beams":
+        return (
+            None
+            if has_beams
+            else f"{method.name} judges beams, and {own.name} drafts a tree of draws"
+        )
+    if needs.tree == "chains":
+        is_even = len({*tree.widths[1:]}) == 1
+        return None if is_even else f"{method.name} judges chains, and the trace has a tree"
+    if needs.tree == "beam" and has_beams:
+        return None
+    return f"{method.name} judges a chain, and the trace has a tree"
 
 
 def recorded(seen: Iteration) -> Outcome:
@@ -243,15 +203,10 @@ def judge(method: Method, seen: Iteration, sampling: SamplingParams) -> Outcome:
         warp = _AsGiven(**{f.name: getattr(warp, f.name) for f in dataclasses.fields(warp)})
     else:
         logits, warp = seen.logits, dataclasses.replace(warp, width=min(vocab, seen.width))
-    if method.name == "mtad" and not tree.is_chain:
+    if not tree.is_chain and method.needs is not None and method.needs.tree == "beam":
         path = best_path(tree)
         nodes = torch.nn.functional.pad(path, (1, 0))
         tree, logits = tree.select(path), logits[:, nodes[0]]
-    if method.name == "speculative_sampling" and not tree.draft_logprobs:
-        blank = [logits.new_full((1, w, logits.shape[2]), NEVER) for w in tree.widths[:-1]]
-        tree = dataclasses.replace(
-            tree, draft_logprobs=tuple(blank)
-        )  # a threshold reads none of it
     seed = (sampling.seed + 2**63) % 2**64 - 2**63
     noise = Noise(torch.tensor([seed]), torch.tensor([seen.position]))
     verdict = method.verify(tree, logits, warp, noise)
