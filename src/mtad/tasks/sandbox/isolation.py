@@ -1,26 +1,32 @@
-"""The ways to isolate a program, and the command that starts each."""
+"""The ways to isolate a program, and the commands that each takes."""
 
 from __future__ import annotations
 
-import functools
 import os
-import sys
-import sysconfig
-from collections.abc import Iterator
+import random
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from mtad.tasks.sandbox.calls import call_filter
+from mtad.tasks.sandbox import files
 from mtad.tasks.sandbox.limits import Limits
+from mtad.tasks.sandbox.seccomp import call_filter
 
 _HERE = Path(__file__).parent
 # -P and -S: no folder of the program's choice and no installed package is imported from
-_FLAGS = ["-s", "-P", "-S"]
-_NIX = "/nix/store"
-_SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", _NIX, "/etc/ld.so.cache")
-_PACKAGES = ("site-packages", "dist-packages")
-_DEVICES = ("/dev/null", "/dev/urandom")
+_FLAGS = ("-s", "-P", "-S")
+_NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child")
+_NOBODY = "65534"
+_BUBBLEWRAP = (
+    *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"),
+    *("--disable-userns", "--uid", _NOBODY, "--gid", _NOBODY, "--cap-drop", "ALL"),
+    *("--die-with-parent", "--as-pid-1", "--new-session"),
+)
+# ids that systemd hands out for a moment too; a container has them as well
+_FIRST_UID, _LAST_UID = 61184, 65519
+# processes and threads around a program that count as the program's where they have its user
+_NUM_AROUND = {"unshare": 3, "bubblewrap": 2, "limits": 0}
 
 
 @dataclass(frozen=True)
@@ -29,41 +35,67 @@ class Isolation:
 
     Attributes:
         name: for results.
-        mode: what `boot.py` does: "namespaces", "bubblewrap" or "limits".
+        mode: "unshare" (of util-linux), "bubblewrap", or "limits" of resources alone.
         is_strong: no network, no files but the interpreter's, no process but its own.
         other_user: the program runs as a user who owns nothing; needs root.
     """
 
     name: str
-    mode: str
+    mode: Literal["unshare", "bubblewrap", "limits"]
     is_strong: bool
     other_user: bool
 
-    def command(self, bubblewrap: str | None, limits: Limits) -> list[str]:
+    def command(self, limits: Limits) -> list[str]:
         """The command that reads a job from its standard input."""
-        boot = (_HERE / "boot.py").read_text(encoding="utf-8")
-        python = [interpreter(), *_FLAGS, "-c", boot]
-        if self.mode != "bubblewrap":
-            return python
-        return [bubblewrap or "bwrap", *_bubblewrap_options(limits), *python]
+        boot = _python("boot.py")
+        if self.mode == "bubblewrap":
+            return ["bwrap", *_BUBBLEWRAP, *files.bubblewrap_options(limits.file_bytes), *boot]
+        if self.mode == "unshare":
+            root = () if self.other_user else ("--map-root-user",)
+            return ["unshare", *root, *_NAMESPACES, "--", *boot]
+        return boot
 
-    def job(self, source: str, limits: Limits, folder: str, status_fd: int) -> dict[str, Any]:
-        """The job for `boot.py`."""
+    def job(self, source: str, limits: Limits, folder: str) -> dict[str, Any]:
+        """The job for `boot.py`, with the files that it takes made in the folder."""
+        user = random.SystemRandom().randint(_FIRST_UID, _LAST_UID) if self.other_user else None
+        mounts = ""
+        if self.mode == "unshare":
+            mounts = files.build_root(Path(folder), limits.file_bytes)
+        elif user:
+            os.chown(folder, user, user)
         return {
-            **vars(limits),
             "source": source,
-            "mode": self.mode,
             "is_weak": not self.is_strong,
-            "other_user": self.other_user,
-            "folder": folder,
-            "status_fd": status_fd,
-            "readonly": [*readable(), *_DEVICES],
-            "hidden": hidden(),
-            "call_filter": call_filter().hex(),
-            "python": interpreter(),
-            "flags": _FLAGS,
-            "runner": (_HERE / "runner.py").read_text(encoding="utf-8"),
+            "mounts": mounts,
+            "command": [*self._entry(folder, user), *_python("runner.py")],
             "env": environment(folder if self.mode == "limits" else "/tmp"),
+            "limits": self._limits(limits),
+            "call_filter": call_filter().hex(),
+        }
+
+    def _entry(self, folder: str, user: int | None) -> list[str]:
+        """The command that starts a program's interpreter as the right user in the right root.
+
+        The kernel makes no user namespace for a process whose root is not that of its mount
+        namespace, so that a program can't get the rights to mount what it likes.
+        """
+        unshare = shutil.which("unshare") or "unshare"
+        root = [f"--root={folder}/root", "--wd=/tmp"] if self.mode == "unshare" else []
+        if user:
+            return [unshare, *root, f"--setgid={user}", f"--setuid={user}", "--"]
+        nobody = ["--user", f"--map-user={_NOBODY}", f"--map-group={_NOBODY}"]
+        return [unshare, *nobody, *root, "--"] if root else []
+
+    def _limits(self, limits: Limits) -> dict[str, int]:
+        """The limits of resources, by their names in the module `resource`."""
+        num_around = 0 if self.other_user else _NUM_AROUND[self.mode]
+        return {
+            "RLIMIT_CPU": int(limits.time_s) + 2,
+            "RLIMIT_FSIZE": limits.file_bytes,
+            "RLIMIT_CORE": 0,
+            "RLIMIT_NOFILE": 64,
+            "RLIMIT_NPROC": limits.processes + num_around,
+            "RLIMIT_AS": limits.memory_bytes,
         }
 
 
@@ -79,67 +111,6 @@ def environment(folder: str) -> dict[str, str]:
     }
 
 
-def interpreter() -> str:
-    """The interpreter below the virtual environment, which needs no file of the environment."""
-    base: str = getattr(sys, "_base_executable", "") or sys.executable
-    return os.path.realpath(base)
-
-
-def readable() -> list[str]:
-    """The files and folders that an interpreter needs, those of the system first."""
-    python = interpreter()
-    # those of the interpreter below: a virtual environment has packages alone in their place
-    bases = {"installed_base": sys.base_prefix, "base": sys.base_prefix}
-    bases |= {"installed_platbase": sys.base_exec_prefix, "platbase": sys.base_exec_prefix}
-    found = [sysconfig.get_path(name, vars=bases) for name in ("stdlib", "platstdlib")]
-    libraries = [os.path.realpath(path) for path in found]
-    shared = sysconfig.get_config_var("LIBDIR") or ""
-    wanted = [*_SYSTEM, os.path.realpath(shared) if shared else "", *libraries, python]
-    kept: list[str] = []
-    for path in wanted:
-        if path and os.path.exists(path) and not any(_is_below(path, k) for k in kept):
-            kept.append(path)
-    return kept
-
-
-def hidden() -> list[str]:
-    """The folders of installed packages in what is readable; a program sees them empty.
-
-    They may hold the answers of a benchmark, and a program is to find the same packages everywhere.
-    """
-    return _packages(tuple(path for path in readable() if not os.path.islink(path)))
-
-
-@functools.cache
-def _packages(shown: tuple[str, ...]) -> list[str]:
-    """The folders with the names that installers use, at or below those that are shown."""
-    found: set[str] = set()
-    for top in shown:
-        # looking through it would take minutes, and each of its packages has a folder of its own
-        for folder, below, _ in os.walk(top) if top != _NIX else ():
-            at = [name for name in below if name in _PACKAGES]
-            found.update(os.path.realpath(os.path.join(folder, name)) for name in at)
-            below[:] = [name for name in below if name not in _PACKAGES]
-    return sorted(place for place in found if any(_is_below(place, path) for path in shown))
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(f"{folder}/")
-
-
-def _bubblewrap_options(limits: Limits) -> Iterator[str]:
-    """The options that give a program what `boot.build_root` gives it."""
-    yield from ("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc")
-    yield from ("--unshare-uts", "--disable-userns", "--uid", "65534", "--gid", "65534")
-    yield from ("--die-with-parent", "--as-pid-1", "--new-session", "--cap-drop", "ALL")
-    for path in readable():
-        if os.path.islink(path):
-            yield from ("--symlink", os.readlink(path), path)
-        else:
-            yield from ("--ro-bind", path, path)
-    for path in hidden():
-        yield from ("--tmpfs", path, "--remount-ro", path)
-    for path in _DEVICES:
-        yield from ("--dev-bind", path, path)
-    yield from ("--size", str(limits.file_bytes), "--tmpfs", "/tmp")
-    yield from ("--remount-ro", "/", "--chdir", "/tmp")
+def _python(script: str) -> list[str]:
+    """The command that runs a script of this folder, whether or not the program sees its file."""
+    return [files.interpreter(), *_FLAGS, "-c", (_HERE / script).read_text(encoding="utf-8")]

@@ -1,4 +1,4 @@
-"""Trying out which isolation works here, by running a program that tries to get out."""
+"""Finds the isolation that works here by running a program that tries to get out."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ open("own", "w").write("x")
 print(";".join(leaks) or "isolated")
 """
 _ADVICE = (
-    "install bubblewrap, let ordinary users make user namespaces, or run the container with "
-    "--security-opt seccomp=unconfined --cap-add SYS_ADMIN; to do with limits of time, memory and "
-    "processes alone, where a program can read your files and reach the network, pass "
-    "allow_weak_isolation"
+    "install bubblewrap (for root: util-linux), let ordinary users make user namespaces, or run "
+    "the container with --security-opt seccomp=unconfined --cap-add SYS_ADMIN; to do with limits "
+    "of time, memory and processes alone, where a program can read your files and reach the "
+    "network, pass allow_weak_isolation"
 )
 
 
@@ -52,7 +52,7 @@ def candidates() -> list[Isolation]:
     not hold.
     """
     is_root = os.name == "posix" and os.geteuid() == 0
-    strong = [Isolation("Linux namespaces", "namespaces", True, is_root)]
+    strong = [Isolation("Linux namespaces", "unshare", True, is_root)]
     weak = [Isolation("resource limits only (weak)", "limits", False, False)]
     if is_root:
         named = "resource limits and another user (weak)"

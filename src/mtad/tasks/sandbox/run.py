@@ -5,20 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import selectors
-import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from typing import Any
+from typing import Literal
 
 from mtad.errors import IsolationError
 from mtad.tasks.sandbox.isolation import Isolation, environment
 from mtad.tasks.sandbox.limits import Limits, Outcome, Status
 
 _TAIL = 4096
-# for a busy machine to start an interpreter, and for the clock inside to strike first
+_EARLY = "left before its end"
+# for a busy machine to start an interpreter, and to end what a program left behind
 _PATIENCE_S = 20.0
 
 
@@ -31,33 +32,40 @@ def run_python(source: str, limits: Limits, isolation: Isolation) -> Outcome:
         IsolationError: the isolation could not be set up.
     """
     with tempfile.TemporaryDirectory(prefix="mtad-", ignore_cleanup_errors=True) as folder:
-        watched = _Watched(isolation, limits, folder)
+        run = _Run(isolation, limits, folder)
         try:
-            watched.send(source)
-            status = watched.watch(time.monotonic() + limits.time_s + _PATIENCE_S)
+            run.send(source)
+            run.watch()
         finally:
-            watched.end()
-    return _outcome(status, watched, isolation)
+            run.end()
+    return run.outcome()
 
 
-class _Watched:
-    """A started program and what it has written so far."""
+class _Run:
+    """A started program and what it has written so far.
+
+    Standard output and error are open until all processes of the program have ended, as the
+    process around them holds both.
+    """
 
     def __init__(self, isolation: Isolation, limits: Limits, folder: str) -> None:
         self.isolation, self.limits, self.folder = isolation, limits, folder
-        self.status, self.num_bytes = b"", 0
-        self.is_flooding, self.is_over = False, False
-        self.tails = {"stdout": b"", "stderr": b""}
+        self.token = secrets.token_hex(16)
+        self.tails = {"stdout": b"", "stderr": b"", "status": b""}
+        self.num_bytes = dict.fromkeys(self.tails, 0)
+        self.why: Literal["", "time", "output"] = ""  # what it was killed for
+        self.has_started = False
+        self.deadline = time.monotonic() + _PATIENCE_S
         self.status_read, self.status_write = os.pipe()
         pipe = subprocess.PIPE
         try:
             self.process = subprocess.Popen(
-                isolation.command(shutil.which("bwrap"), limits),
+                isolation.command(limits),
                 stdin=pipe,
                 stdout=pipe,
                 stderr=pipe,
                 pass_fds=(self.status_write,),
-                env=environment(folder),
+                env=environment(folder) | {"PATH": os.environ.get("PATH", os.defpath)},
                 cwd=folder,
                 start_new_session=True,
             )
@@ -68,109 +76,101 @@ class _Watched:
             os.close(self.status_write)
 
     def send(self, source: str) -> None:
-        """Hand the job over; the program finds nothing more to read."""
+        """Hand the job over; the end of standard input ends the program."""
         assert self.process.stdin is not None
-        job = self.isolation.job(source, self.limits, self.folder, self.status_write)
+        job = self.isolation.job(source, self.limits, self.folder)
+        job |= {"token": self.token, "status_fd": self.status_write}
         # where the isolation does not start, its words on standard error say why
-        with contextlib.suppress(BrokenPipeError), self.process.stdin as stdin:
-            stdin.write(json.dumps(job).encode())
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(job).encode() + b"\n")
+            self.process.stdin.flush()
 
-    def watch(self, until: float) -> dict[str, Any] | None:
-        """The line on the program's end, None if there is none to come."""
+    def watch(self) -> None:
+        """Read all that is written until the program and what it started have ended."""
+        assert self.process.stdout is not None and self.process.stderr is not None
+        pipes = (self.process.stdout.fileno(), self.process.stderr.fileno(), self.status_read)
         with selectors.DefaultSelector() as selector:
-            streams = [self.process.stdout, self.process.stderr]
-            for stream, name in zip(streams, self.tails, strict=True):
-                assert stream is not None
-                os.set_blocking(stream.fileno(), False)
-                selector.register(stream.fileno(), selectors.EVENT_READ, name)
-            selector.register(self.status_read, selectors.EVENT_READ, "status")
-            while time.monotonic() < until and not self.is_flooding:
-                # what the program wrote before its end is read before the end is
-                ready = selector.select(until - time.monotonic())
-                for key, _ in sorted(ready, key=lambda found: str(found[0].data), reverse=True):
-                    if not self._take(key.fd, key.data):
+            for fd, name in zip(pipes, self.tails, strict=True):
+                selector.register(fd, selectors.EVENT_READ, name)
+            while selector.get_map():
+                left = self.deadline - time.monotonic()
+                if left <= 0 and not self._expire():
+                    return
+                for key, _ in selector.select(max(left, 0.0)):
+                    data = os.read(key.fd, 1 << 16)
+                    self._take(key.data, data)
+                    if not data:
                         selector.unregister(key.fd)
-                self.is_over = self.status_read not in selector.get_map()
-                if self.is_over or self.status.endswith(b"\n"):
-                    break
-        return json.loads(self.status) if self.status.endswith(b"\n") else None
 
-    def _take(self, fd: int, name: str) -> bool:
-        """Read what is there; whether there may be more."""
-        with contextlib.suppress(BlockingIOError):
-            data = os.read(fd, 1 << 16)
-            if name == "status":
-                self.status += data
-            else:
-                self.num_bytes += len(data)
-                self.tails[name] = (self.tails[name] + data)[-_TAIL:]
-                self.is_flooding = self.num_bytes > self.limits.output_bytes
-            return bool(data)
-        return True
+    def _take(self, name: str, data: bytes) -> None:
+        """Keep the end of what was written; begin to count time, or end the program."""
+        self.num_bytes[name] += len(data)
+        self.tails[name] = (self.tails[name] + data)[-_TAIL:]
+        reports = self._reports()
+        if "exit" in reports:
+            self.deadline = time.monotonic() + _PATIENCE_S
+        elif "started" in reports and not self.has_started:
+            self.deadline = time.monotonic() + self.limits.time_s
+        self.has_started |= "started" in reports
+        num_output = self.num_bytes["stdout"] + self.num_bytes["stderr"]
+        is_flood = num_output > self.limits.output_bytes or self.num_bytes["status"] > _TAIL
+        if is_flood and not self.why:
+            self._stop("output")
+
+    def _expire(self) -> bool:
+        """End the program if its time is over; False if it should have ended before."""
+        is_time_over = self.has_started and not self.why and "exit" not in self._reports()
+        if is_time_over:
+            self._stop("time")
+        return is_time_over
+
+    def _stop(self, why: Literal["time", "output"]) -> None:
+        """Have the program killed."""
+        assert self.process.stdin is not None
+        self.why, self.deadline = why, time.monotonic() + _PATIENCE_S
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+
+    def _reports(self) -> dict[str, str]:
+        """What followed each word behind our token."""
+        lines = self.tails["status"].decode(errors="replace").split("\n")[:-1]
+        words = [line.split(" ", 2) for line in lines if line.startswith(f"{self.token} ")]
+        return {word: " ".join(rest) for _, word, *rest in words}
 
     def end(self) -> None:
-        """Kill what is left, read the rest of the output and give everything back."""
-        if not (self.is_over or self.status.endswith(b"\n")):
-            self.process.terminate()
-        # asked to, it ends when all that the program left behind has ended
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(_PATIENCE_S)
+        """Kill what is left and give everything back."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        for stream, name in zip(
-            (self.process.stdout, self.process.stderr), self.tails, strict=True
-        ):
-            assert stream is not None
-            while not self.is_flooding and self._more(stream.fileno(), name):
-                pass
-            stream.close()
+        with contextlib.suppress(BrokenPipeError), self.process:
+            pass  # closes the pipes and waits
         os.close(self.status_read)
 
-    def _more(self, fd: int, name: str) -> bool:
-        """Whether something was there to be read."""
-        before = self.num_bytes
-        os.set_blocking(fd, False)
-        self._take(fd, name)
-        return self.num_bytes > before
+    def outcome(self) -> Outcome:
+        """What became of the program.
 
-    def text(self, name: str) -> str:
-        """The end of what the program wrote to a stream."""
-        return self.tails[name].decode("utf-8", errors="replace")
+        Raises:
+            IsolationError: it never started.
+        """
+        texts = {name: tail.decode(errors="replace") for name, tail in self.tails.items()}
+        if not self.has_started:
+            problem = texts["stderr"].strip() or f"it did not start within {_PATIENCE_S:g} s"
+            raise IsolationError(f"{self.isolation.name}: {problem}")
+        reports = self._reports()
+        code = int(reports["exit"]) if "exit" in reports and self.why != "time" else None
+        status, reason = self._judge(code, reports.get("ended", ""))
+        return Outcome(status, reason, code, texts["stdout"], texts["stderr"], self.isolation.name)
 
-
-def _outcome(status: dict[str, Any] | None, watched: _Watched, isolation: Isolation) -> Outcome:
-    """The outcome for the line that `boot.py` wrote."""
-    if status and "problem" in status:
-        raise IsolationError(f"{isolation.name}: {status['problem']}")
-    if status is None and not watched.is_flooding and watched.num_bytes and _never_began(watched):
-        raise IsolationError(f"{isolation.name}: {watched.text('stderr').strip()}")
-    ending, reason = _judge(status, watched)
-    code = status["exit_code"] if status else None
-    return Outcome(
-        ending, reason, code, watched.text("stdout"), watched.text("stderr"), isolation.name
-    )
-
-
-def _never_began(watched: _Watched) -> bool:
-    """Whether the command ended by itself with an error before there was a program."""
-    return watched.process.returncode > 0
-
-
-def _judge(status: dict[str, Any] | None, watched: _Watched) -> tuple[Status, str]:
-    """The status and the reason of an outcome."""
-    if watched.is_flooding:
-        return "killed", f"wrote more than {watched.limits.output_bytes} bytes"
-    if status is None:
-        return "killed", "ended with its surroundings"
-    code = status["exit_code"]
-    if status["is_timed_out"] or code == -signal.SIGXCPU:
-        return "timed out", f"{watched.limits.time_s:g} s"
-    if code < 0:
-        return "killed", _signal_name(-code)
-    if status["report"] == "finished":
-        return "finished", ""
-    return "failed", status["report"] or "left before its end"
+    def _judge(self, code: int | None, ended: str) -> tuple[Status, str]:
+        """The status and its reason, from the exit code and what the program's runner reported."""
+        if self.why == "output":
+            return "killed", f"wrote more than {self.limits.output_bytes} bytes"
+        if self.why == "time" or code == -signal.SIGXCPU:
+            return "timed out", f"{self.limits.time_s:g} s"
+        if code is None:
+            return "killed", "ended with its surroundings"
+        if code < 0:
+            return "killed", _signal_name(-code)
+        return ("finished", "") if ended == "finished" else ("failed", ended or _EARLY)
 
 
 def _signal_name(number: int) -> str:

@@ -1,8 +1,8 @@
-"""The first lines in a program's process: run program.py, then say on a pipe how it ended.
+"""The first lines in a program's process: run the program and report how it ended.
 
-Only a program that reaches its last line is reported as finished; one that leaves by `sys.exit` or
-`os._exit` is not. The report starts with a token that came through another pipe, which a program
-would have to go looking for.
+Standard input has the token, the descriptor for reports and the source. Each report begins with the
+token, which a program would have to go looking for. Only a program that reaches its last line is
+reported as finished; one that leaves by `sys.exit` or `os._exit` is not.
 
 Runs as a script of its own interpreter, so it knows the standard library only.
 """
@@ -12,17 +12,19 @@ import os
 import sys
 import types
 
-TOKEN_FD, REPORT_FD = 3, 4
-
 
 def run() -> None:
     """Run the program, report, and leave without waiting for its threads."""
-    token, process = os.read(TOKEN_FD, 64), os.getpid()
-    os.close(TOKEN_FD)
+    header, _, source = sys.stdin.buffer.read().partition(b"\n")
+    token, fd = header.split()
+    process = os.getpid()
+    with open("program.py", "wb") as file:
+        file.write(source)
+    os.write(int(fd), b"\n%b started\n" % token)
     verdict = execute()
     # a child that the program forked gets here as well
     if os.getpid() == process:
-        os.write(REPORT_FD, token + b" " + verdict.encode(errors="replace")[:100])
+        os.write(int(fd), b"\n%b ended %b\n" % (token, verdict.encode(errors="replace")[:100]))
     leave(int(verdict != "finished"))
 
 

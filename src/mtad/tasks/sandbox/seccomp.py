@@ -1,6 +1,7 @@
-"""The system calls that a program may not make, as a filter for the kernel (seccomp).
+"""A filter for the kernel (seccomp): system calls that a program may not make.
 
-They give memory that is not in the address space, where no limit of a process would count it.
+They give memory outside the address space, where no limit of a process counts it. util-linux loads
+no such filters before its release 2.39, so `boot.py` loads this one.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ _X32: Final = 1 << 30
 
 
 def call_filter() -> bytes:
-    """The filter, empty where this system's numbers are not known.
+    """The filter as an array of `struct sock_filter`, empty where the call numbers are not known.
 
-    The second numbering of the same processor (32 bits, x32) is refused as a whole.
+    It refuses the other numberings of the same processor (32 bits, x32) as a whole.
     """
     is_known = sys.platform == "linux" and os.uname().machine in _NUMBERS
     if not is_known or not sys.maxsize >> 32:
