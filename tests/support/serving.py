@@ -21,7 +21,6 @@ from mtad.api.pair import ModelPair
 from mtad.sampling.params import SamplingParams
 from mtad.server.api.service import Decodes
 from mtad.server.app import create_app
-from mtad.server.http.connection import connection_class
 from mtad.server.ops.metrics import Metrics
 from mtad.server.scheduler.jobs import Done, Failed, Job, Listener, Piece, Update, Work
 from mtad.server.scheduler.watch import Load
@@ -143,7 +142,7 @@ def serving(app: Any, scheduler: Decodes, settings: ServerSettings) -> Iterator[
     sock.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
         app,
-        http=connection_class(settings.body_timeout_s),
+        http="h11",
         log_config=None,
         lifespan="off",
         loop="asyncio",

@@ -24,7 +24,7 @@ def server_of(flags: ServeFlags) -> Callable[[ServerSettings], None]:
         if getattr(flags, name) is not None:
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"{flag} is {getattr(flags, name)!r}; it needs --ray")
-    from mtad.server.ops.run import serve
+    from mtad.server.run import serve
 
     return serve
 

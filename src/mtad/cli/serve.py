@@ -132,7 +132,7 @@ class ServeFlags:
     max_body_bytes: Annotated[int, _limits(help="Of one request.")] = 1_000_000
     max_header_bytes: Annotated[int, _limits(help="Of address and headers together.")] = 16_384
     body_timeout_s: Annotated[
-        float, _limits(metavar="SECONDS", help="For the headers, and then for the body.")
+        float, _limits(metavar="SECONDS", help="For the body of a request to arrive.")
     ] = 10.0
     timeout_s: Annotated[
         float, _limits(metavar="SECONDS", help="Of a request that names no time.")

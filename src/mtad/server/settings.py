@@ -40,7 +40,7 @@ class ServerSettings:
         trace: a file that gets every iteration of every request.
         allow_trace: whether a request may ask for its own trace.
         max_body_bytes, max_header_bytes: of one request.
-        body_timeout_s: seconds in which the headers, and then the body, have to arrive.
+        body_timeout_s: seconds in which the body of a request has to arrive.
         max_prompt_tokens: None for as many as the models can read.
         max_n: choices of one request.
         max_new_tokens: of one choice; also the budget of a request that names none.

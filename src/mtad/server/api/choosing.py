@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtad.methods import make
-from mtad.server.api.errors import ApiError
 from mtad.server.api.schema import Decoding, MethodChoice
+from mtad.server.http.errors import ApiError
 from mtad.speculative.method import Method
 
 _LONGEST_LIST = 64

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -20,13 +19,10 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from mtad.errors import CacheMemoryError, ContextLengthError, MtadError, first_line
-from mtad.server.api.replies import ErrorDetail, ErrorReply
+from mtad.server.http.errors import ApiError, body_too_large
 from mtad.server.scheduler.jobs import ClosingError, DeadlineError, ModelFailedError, QueueFullError
 
 _log = logging.getLogger("mtad.server")
-_LONGEST = 600
-"""Characters of a message; what a client sent may be long."""
-_LONGEST_PARAM = 100
 _LOOKED_AT = 100
 """Of the errors of a body, which may be as many as its bytes allow."""
 _NAMES = {
@@ -41,56 +37,12 @@ _SETTINGS = (
 ).split()
 
 
-class ApiError(Exception):
-    """An error that a client is told.
-
-    Args:
-        status: of HTTP.
-        message: what was given, what is allowed, what to do.
-        param: the parameter at fault.
-        code: for programs.
-        kind: OpenAI's type of the error; by the status if None.
-        headers: of the answer.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        param: str | None = None,
-        code: str | None = None,
-        *,
-        kind: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status, self.param, self.code = status, param, code
-        self.kind = kind or ("invalid_request_error" if status < 500 else "server_error")
-        self.headers = dict(headers or {})
-
-    @property
-    def body(self) -> str:
-        """The answer's JSON."""
-        message = str(self)
-        if len(message) > _LONGEST:
-            message = f"{message[: _LONGEST - 1]}…"
-        param = self.param and self.param[:_LONGEST_PARAM]
-        detail = ErrorDetail(message=message, type=self.kind, param=param, code=self.code)
-        return ErrorReply(error=detail).as_json()
-
-    def response(self) -> Response:
-        """The answer."""
-        body = self.body.encode(errors="replace")
-        return Response(body, self.status, self.headers, "application/json")
-
-
 def answer_errors(app: FastAPI) -> None:
     """Make every error of the application one of `ApiError`."""
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(ClientDisconnect, _left)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _unreadable)
-    app.add_exception_handler(Exception, _unexpected)
 
 
 async def _api_error(request: Request, error: Exception) -> Response:
@@ -104,23 +56,25 @@ async def _left(request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    path, method = request.url.path, request.method
-    known = {
-        404: (f"there is no {path}; GET /openapi.json lists what there is", "not_found"),
-        405: (f"{path} does not take {method}", "method_not_allowed"),
-    }
-    message, code = known.get(error.status_code, (str(error.detail), None))
-    if error.detail != HTTPStatus(error.status_code).phrase:
-        message = str(error.detail)  # a route said it, not the router
-    return ApiError(error.status_code, message, None, code, headers=error.headers).response()
+    path, status = request.url.path, error.status_code
+    if status == 413:  # of starlette's middleware
+        return body_too_large(request.scope["starlette.max_body_size"]).response()
+    message = str(error.detail)
+    if message == HTTPStatus(status).phrase:  # of the router
+        hints = {
+            404: f"there is no {path}; GET /openapi.json lists the routes",
+            405: f"{path} does not take {request.method}",
+        }
+        message = hints.get(status, message)
+    code = _HTTP_CODES.get(status)
+    return ApiError(status, message, None, code, headers=error.headers).response()
+
+
+_HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 408: "body_too_slow"}
 
 
 async def _unreadable(request: Request, error: Exception) -> Response:
     return ApiError(400, first_line(error)).response()
-
-
-async def _unexpected(request: Request, error: Exception) -> Response:
-    return of(error).response()
 
 
 def of(error: Exception) -> ApiError:

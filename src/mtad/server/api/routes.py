@@ -20,7 +20,7 @@ from mtad import __version__
 from mtad.errors import MtadError, PromptError
 from mtad.server.api.answers import Answer
 from mtad.server.api.calls import Call
-from mtad.server.api.errors import ApiError, invalid, of, refusal
+from mtad.server.api.errors import invalid, of, refusal
 from mtad.server.api.methods_info import MethodList, method_list
 from mtad.server.api.openapi import documented
 from mtad.server.api.replies import (
@@ -41,6 +41,7 @@ from mtad.server.api.schema import (
 from mtad.server.api.service import Service
 from mtad.server.api.streaming import EventStream
 from mtad.server.api.translate import Caller, Order, check_model, order
+from mtad.server.http.errors import ApiError
 
 Body = TypeVar("Body", bound=BaseModel)
 T = TypeVar("T")

@@ -13,9 +13,10 @@ from mtad.engine.request import Request
 from mtad.errors import PromptError
 from mtad.sampling.params import SamplingParams
 from mtad.server.api.choosing import check_tree, chosen_method
-from mtad.server.api.errors import ApiError, refusal
+from mtad.server.api.errors import refusal
 from mtad.server.api.schema import ChatRequest, CompletionRequest, Decoding, Message
 from mtad.server.api.service import Service
+from mtad.server.http.errors import ApiError
 from mtad.server.scheduler.jobs import Work
 from mtad.speculative.method import Method
 

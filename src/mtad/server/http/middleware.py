@@ -1,6 +1,5 @@
-"""What stands between the network and the routes: identity, limits, keys.
+"""What stands between the network and the routes: request ids, limits, hosts, origins, keys.
 
-All of it is plain ASGI, so that streams pass through untouched and a client that leaves is noticed.
 Knows no route but those that are open to all.
 """
 
@@ -8,33 +7,36 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections import Counter
 from collections.abc import MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mtad.server.http.bodies import BodyGuard
+from mtad.server.http.errors import ApiError, body_too_large
+from mtad.server.http.guards import BodyDeadline, ConcurrencyGuard, KeyGuard, OriginGuard
 from mtad.server.http.keys import Keys
-from mtad.server.http.origins import OriginGuard
-from mtad.server.http.refusal import Refusal, header
-from mtad.server.page import SAFE
 from mtad.server.settings import ServerSettings
 
-OPEN_PATHS = ("/", "/version", "/health", "/favicon.ico")
-OPEN_FOLDERS = ("/health/", "/page/")
-"""What needs no key: the page, which has a field for one, and what tells that the server is up."""
-
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_SAFETY = (
-    *((name.lower().encode(), value.encode()) for name, value in SAFE.items()),
-    (b"cross-origin-opener-policy", b"same-origin"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"x-frame-options", b"DENY"),
-)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+SAFE_HEADERS = {
+    # whatever a model writes: the browser runs and fetches only what came with the page
+    "Content-Security-Policy": (
+        "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "object-src 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+}
+"""Headers of every response that keep browsers careful."""
 
 
 def protect(app: FastAPI, settings: ServerSettings, keys: Keys) -> None:
@@ -48,7 +50,8 @@ def protect(app: FastAPI, settings: ServerSettings, keys: Keys) -> None:
         settings: limits, and where the server listens.
         keys: that open it.
     """
-    app.add_middleware(BodyGuard, settings.max_body_bytes, settings.body_timeout_s)
+    app.add_middleware(BodyDeadline, settings.body_timeout_s)
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
     app.add_middleware(ConcurrencyGuard, settings.max_concurrent_per_key)
     app.add_middleware(KeyGuard, keys)
     if settings.cors_origins:
@@ -59,24 +62,40 @@ def protect(app: FastAPI, settings: ServerSettings, keys: Keys) -> None:
             allow_headers=["*"],
             expose_headers=["X-Request-Id", "Retry-After"],
         )
-    app.add_middleware(OriginGuard, settings)
-    app.add_middleware(HeaderGuard, settings.max_header_bytes)
+    app.add_middleware(OriginGuard, settings.cors_origins)
+    hosts = _hosts(settings)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+    app.add_middleware(HeaderLimit, settings.max_header_bytes)
+    app.add_middleware(ErrorShape, settings.max_body_bytes)
     app.add_middleware(Identity)
 
 
+def _hosts(settings: ServerSettings) -> list[str]:
+    """The host names that a request may give: this machine's own where only it can connect.
+
+    Otherwise a web page whose name is bound to 127.0.0.1 could use the server (DNS rebinding).
+    """
+    if not settings.is_local and not settings.allowed_hosts:
+        return ["*"]
+    names = (*settings.allowed_hosts, settings.host)
+    literal = [f"[{name}]" if ":" in name and name[0] != "[" else name for name in names]
+    return [*literal, "localhost", "127.0.0.1", "[::1]"]
+
+
 def state_of(scope: Scope) -> MutableMapping[str, Any]:
-    """What is known about a request, for those further in."""
+    """What is known about a request, for the layers further in."""
     state: MutableMapping[str, Any] = scope.setdefault("state", {})
     return state
 
 
 def request_id_of(scope: Scope) -> str:
-    """The client's id of a request if it is a sane one, else one of our own."""
-    if "request_id" not in state_of(scope):
-        given = header(scope, b"x-request-id")
-        is_sane = len(given) == 1 and _REQUEST_ID.fullmatch(given[0])
-        state_of(scope)["request_id"] = given[0].decode() if is_sane else new_request_id()
-    return str(state_of(scope)["request_id"])
+    """The client's id of a request if it is a valid one, else a new one."""
+    state = state_of(scope)
+    if "request_id" not in state:
+        given = Headers(scope=scope).getlist("x-request-id")
+        is_valid = len(given) == 1 and _REQUEST_ID.fullmatch(given[0])
+        state["request_id"] = given[0] if is_valid else new_request_id()
+    return str(state["request_id"])
 
 
 def new_request_id() -> str:
@@ -86,54 +105,98 @@ def new_request_id() -> str:
 
 @dataclass(frozen=True)
 class Identity:
-    """Gives every answer the request's id and the headers that keep browsers careful.
+    """Gives every response the request's id and the safe headers; the outermost layer.
 
     Attributes:
-        app: what comes after.
+        app: the next ASGI application.
     """
 
     app: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on; answer 500 if nothing else answered."""
+        """Pass the request on; answer 500 if it failed before its response began."""
         if scope["type"] == "websocket":
             return await send({"type": "websocket.close", "code": 1008})
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        extra = ((b"x-request-id", request_id_of(scope).encode()), *_SAFETY)
-        begun = False
+        extra = {"X-Request-Id": request_id_of(scope), **SAFE_HEADERS}
+        has_begun = False
 
         async def send_more(message: Message) -> None:
-            nonlocal begun
+            nonlocal has_begun
             if message["type"] == "http.response.start":
-                begun = True
-                names = {name for name, _ in message.get("headers", ())}
-                more = [(name, value) for name, value in extra if name not in names]
-                message = {**message, "headers": [*message.get("headers", ()), *more]}
+                has_begun = True
+                headers = MutableHeaders(scope=message)
+                for name, value in extra.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         try:
             await self.app(scope, receive, send_more)
         except Exception:
-            if not begun:
-                await _FAILED.answer(send_more)
+            if not has_begun:
+                await _failed().response()(scope, receive, send_more)
             raise  # for the log
 
 
-_FAILED = Refusal(
-    500,
-    "internal_error",
-    "the server failed; its log has the reason under this request's id",
-    "server_error",
-)
+def _failed() -> ApiError:
+    message = "the server failed; its log has the reason under this request's id"
+    return ApiError(500, message, code="internal_error")
 
 
 @dataclass(frozen=True)
-class HeaderGuard:
-    """Refuses requests whose address and headers are too long with 431.
+class ErrorShape:
+    """Gives the errors of starlette's middleware, which are plain text, OpenAI's shape.
 
     Attributes:
-        app: what comes after.
+        app: the next ASGI application.
+        max_body_bytes: for the message.
+    """
+
+    app: ASGIApp
+    max_body_bytes: int
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; replace a plain error by its shape."""
+        start: Message | None = None
+
+        async def send_shaped(message: Message) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start" and _is_plain_error(message):
+                start = message
+            elif start is None:
+                await send(message)
+            elif message["type"] == "http.response.body":
+                error = self._error(start["status"], bytes(message.get("body", b"")))
+                await error.response()(scope, receive, send)
+
+        await self.app(scope, receive, send_shaped)
+
+    def _error(self, status: int, text: bytes) -> ApiError:
+        if text == b"Invalid host header":
+            return ApiError(
+                403,
+                "the Host header names no host of this server; the operator can add one with "
+                "--allowed-host",
+                code="unknown_host",
+                kind="permission_error",
+            )
+        if status == 413:
+            return body_too_large(self.max_body_bytes)
+        return ApiError(status, text.decode(errors="replace"))
+
+
+def _is_plain_error(start: Message) -> bool:
+    kind = Headers(scope=start).get("content-type", "")
+    return int(start["status"]) >= 400 and kind.startswith("text/plain")
+
+
+@dataclass(frozen=True)
+class HeaderLimit:
+    """Answers 431 to requests whose address and headers are too long.
+
+    Attributes:
+        app: the next ASGI application.
         max_bytes: of the address and all headers together.
     """
 
@@ -141,101 +204,14 @@ class HeaderGuard:
     max_bytes: int
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let it pass, or answer."""
+        """Pass the request on, or refuse it."""
         if scope["type"] == "http" and _head_bytes(scope) > self.max_bytes:
-            refusal = Refusal(
-                431,
-                "headers_too_large",
-                f"address and headers are longer than {self.max_bytes} bytes; shorten them",
-                headers=((b"connection", b"close"),),
-            )
-            return await refusal.answer(send)
+            message = f"address and headers are longer than {self.max_bytes} bytes; shorten them"
+            error = ApiError(431, message, code="headers_too_large")
+            return await error.response()(scope, receive, send)
         await self.app(scope, receive, send)
 
 
 def _head_bytes(scope: Scope) -> int:
     address = len(scope.get("raw_path") or b"") + len(scope["query_string"])
     return address + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
-
-
-@dataclass(frozen=True)
-class KeyGuard:
-    """Refuses requests without a key with 401, where there are keys.
-
-    Attributes:
-        app: what comes after.
-        keys: those that are let in.
-    """
-
-    app: ASGIApp
-    keys: Keys
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let it pass with the owner's name in its state, or answer."""
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        owner = self.keys.owner(_token(scope)) if self.keys else None
-        if self.keys and owner is None and not _is_open(scope):
-            return await _NO_KEY.answer(send)
-        state_of(scope)["client"] = owner
-        await self.app(scope, receive, send)
-
-
-_NO_KEY = Refusal(
-    401,
-    "invalid_api_key",
-    "there is no API key, or a wrong one; send a header Authorization: Bearer KEY",
-    headers=((b"www-authenticate", b'Bearer realm="mtad"'),),
-)
-
-
-def _token(scope: Scope) -> bytes:
-    """The key that was sent; empty, which is no key, if there is none or more than one."""
-    given = header(scope, b"authorization")
-    scheme, _, token = given[0].strip().partition(b" ") if len(given) == 1 else (b"", b"", b"")
-    return token.strip() if scheme.lower() == b"bearer" else b""
-
-
-def _is_open(scope: Scope) -> bool:
-    path: str = scope["path"]
-    is_known = path in OPEN_PATHS or (path.startswith(OPEN_FOLDERS) and ".." not in path)
-    return is_known and scope["method"] in ("GET", "HEAD", "OPTIONS")
-
-
-@dataclass(frozen=True)
-class ConcurrencyGuard:
-    """Refuses a client's requests with 429 while too many of its own are at work.
-
-    Without keys all clients count as one.
-
-    Attributes:
-        app: what comes after.
-        limit: None for none.
-    """
-
-    app: ASGIApp
-    limit: int | None
-    running: Counter[str | None] = field(default_factory=Counter)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Count it and let it pass, or answer."""
-        if self.limit is None or scope["type"] != "http" or scope["method"] != "POST":
-            return await self.app(scope, receive, send)
-        client = state_of(scope).get("client")
-        if self.running[client] >= self.limit:
-            return await self._refusal.answer(send)
-        self.running[client] += 1
-        try:
-            await self.app(scope, receive, send)
-        finally:
-            self.running[client] -= 1
-
-    @property
-    def _refusal(self) -> Refusal:
-        return Refusal(
-            429,
-            "too_many_concurrent_requests",
-            f"{self.limit} requests of this key are at work, which is the limit; wait for one",
-            "rate_limit_error",
-            headers=((b"retry-after", b"1"),),
-        )

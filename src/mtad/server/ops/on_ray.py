@@ -23,7 +23,7 @@ from mtad.errors import first_line
 from mtad.server.api.service import served_name
 from mtad.server.http.keys import Keys, find_keys
 from mtad.server.ops.replica import POST_S, Ingress, SharedBoard
-from mtad.server.ops.run import FLUSH_S, listen, say
+from mtad.server.run import FLUSH_S, listen, say
 from mtad.server.settings import ServerSettings
 
 NAME = "mtad"

@@ -21,7 +21,7 @@ from mtad.measure.meter import Meter
 from mtad.server.http.keys import Keys
 from mtad.server.ops.figures import Board
 from mtad.server.ops.logs import Log, catch_records
-from mtad.server.ops.run import assemble, load
+from mtad.server.run import assemble, load
 from mtad.server.settings import ServerSettings
 
 POST_S = 1.0

@@ -12,7 +12,7 @@ from typing import Final
 
 from fastapi import FastAPI, HTTPException, Request, Response
 
-__all__ = ["SAFE", "mount"]
+__all__ = ["mount"]
 
 _FOLDER: Final = Path(__file__).parent
 _TYPES: Final = {
@@ -21,16 +21,6 @@ _TYPES: Final = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-SAFE: Final = {
-    # whatever a model writes: the browser runs and fetches only what came with the page
-    "Content-Security-Policy": (
-        "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-        "object-src 'none'"
-    ),
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
-"""Headers that keep a browser careful, with the page and with every other answer."""
 
 
 def mount(app: FastAPI) -> None:
@@ -52,7 +42,6 @@ def mount(app: FastAPI) -> None:
 def _answer(request: Request, path: Path) -> Response:
     content = path.read_bytes()
     headers = {
-        **SAFE,
         "Cache-Control": "no-cache",
         "ETag": f'"{hashlib.sha256(content).hexdigest()[:16]}"',
     }

@@ -24,7 +24,6 @@ from mtad.measure.meter import Meter, find_meter
 from mtad.model.loading import Models
 from mtad.server.api.service import served_name
 from mtad.server.app import create_app
-from mtad.server.http.connection import connection_class
 from mtad.server.http.keys import Keys, find_keys
 from mtad.server.ops.energy import EnergyLedger
 from mtad.server.ops.logs import Journal, Log, RequestLog, TextOf, catch_records
@@ -194,7 +193,7 @@ def serve(settings: ServerSettings) -> None:
 def _config(app: ASGIApp, settings: ServerSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=connection_class(settings.body_timeout_s),
+        http="h11",  # its limit on the head is settable
         loop="asyncio",  # the one that the tests run, not uvloop wherever that happens to be
         ws="none",
         log_config=None,

@@ -1,0 +1,175 @@
+"""The log: one line per request, errors without what was asked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from typing import Any
+
+import pytest
+from support.site import KEYS, SECRET, Site, error, listening, site
+
+import mtad
+from mtad.engine.session import Block
+from mtad.engine.session import Request as Text
+from mtad.server.ops.logs import Journal, Log, RequestLog, _Handler, catch_records
+from mtad.server.scheduler.jobs import Job, Work
+
+
+@pytest.fixture
+def plain() -> Site:
+    return site()
+
+
+@pytest.fixture
+def locked() -> Site:
+    return site(KEYS)
+
+
+def test_a_line_per_request(locked: Site) -> None:
+    headers = {"Authorization": "Bearer right-key-1", "X-Request-Id": "mine"}
+    locked.ask("POST", "/v1/echo", headers=headers, content=SECRET)
+    locked.ask("GET", f"/{SECRET}?{SECRET}", headers={"Authorization": "Bearer right-key-1"})
+    locked.ask("GET", "/v1/models", headers={"Authorization": f"Bearer {SECRET}"})
+    first, second, third = map(json.loads, locked.lines)
+    assert first["request_id"] == "mine" and first["client"] == "ann"
+    assert (first["http"], first["route"], first["status"]) == ("POST", "/v1/echo", 200)
+    assert first["total_s"] >= 0 and first["time"].endswith("+00:00")
+    assert (second["route"], second["status"]) == ("unknown", 404)
+    assert (third["status"], third["client"]) == (401, None)
+    text = "".join(locked.lines)
+    assert SECRET not in text and "right-key-1" not in text
+
+
+def test_errors_are_logged_without_what_was_asked() -> None:
+    lines: list[str] = []
+    before = {
+        name: logging.getLogger(name) for name in ("mtad", "uvicorn", "asyncio", "concurrent")
+    }
+    kept = {name: (logger.handlers, logger.propagate) for name, logger in before.items()}
+    catch_records(Log("json", lines.append))
+    try:
+        with listening(site()) as place:
+            answer = place.ask("POST", "/v1/fail", content=SECRET)
+    finally:
+        for name, (handlers, propagate) in kept.items():
+            before[name].handlers, before[name].propagate = handlers, propagate
+    assert error(answer, 500)["code"] == "internal_error"
+    assert SECRET not in answer.text and SECRET not in "".join(lines)
+    found = [json.loads(line) for line in lines]
+    [record] = [line for line in found if line.get("error") == "RuntimeError"]
+    assert record["level"] == "error" and any("fail" in place for place in record["at"])
+
+
+def test_what_an_unfetched_error_says_is_not_logged() -> None:
+    lines: list[str] = []
+    record = logging.LogRecord(
+        "asyncio", logging.ERROR, "", 0, f"never fetched\nfuture: {SECRET}", None, None
+    )
+    _Handler(Log("json", lines.append), with_messages=False).emit(record)
+    _Handler(Log("json", lines.append), with_messages=True).emit(record)
+    first, second = lines
+    assert json.loads(first)["message"] == "never fetched"
+    assert SECRET not in first and SECRET in second
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_no_line_can_steer_a_terminal(form: Any) -> None:
+    lines: list[str] = []
+    name = "ä 猫\x9b31m\u202e\u2028\x1b[0m\ud800\U000e0001"
+    Log(form, lines.append).line({"user": name})
+    assert lines[0].isprintable() and "ä 猫" in lines[0]
+    if form == "json":
+        assert json.loads(lines[0])["user"] == name
+
+
+def test_a_verb_of_no_known_kind_is_not_repeated(plain: Site) -> None:
+    assert plain.ask(SECRET.upper(), "/version").status_code == 405
+    assert json.loads(plain.lines[0])["http"] == "unknown"
+
+
+def told(journal: Journal, request_id: str, clock: float) -> None:
+    """What a scheduler would tell about a request with two choices."""
+    works = [
+        Work(Text([7, 8, 9]), mtad.MTAD(), request_id=request_id, client="ann") for _ in range(2)
+    ]
+    jobs = [Job(work, lambda update: None, arrived_at=clock) for work in works]
+    for job in jobs:
+        job.admitted_at, job.first_token_at = clock + 0.5, clock + 0.75
+        journal.admitted(job)
+    journal.iterated([(job, Block(0, (1, 2, 3), 2, 4, 4, None)) for job in jobs], 0.1)
+    journal.iterated([(jobs[0], Block(0, (4,), 1, 4, 4, "stop"))], 0.1)
+    journal.ended(jobs[1], "cancelled")
+
+
+def logged(journal: Journal, with_text: bool = False, form: Any = "json") -> list[str]:
+    """The log of one request of which a scheduler told."""
+    lines: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        told(journal, scope["state"]["request_id"], time.monotonic())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def send(message: Any) -> None:
+        pass
+
+    text_of = (lambda ids: f"text of {list(ids)}") if with_text else None
+    log = RequestLog(app, journal, Log(form, lines.append), None, text_of)
+    scope = {"type": "http", "method": "POST", "path": "/x", "headers": [], "query_string": b""}
+    asyncio.run(log(scope, send, send))
+    return lines
+
+
+def test_the_line_has_what_the_scheduler_told() -> None:
+    journal = Journal()
+    [line] = logged(journal)
+    record = json.loads(line)
+    wanted = {
+        "method": "mtad",
+        "prompt_tokens": 3,
+        "output_tokens": 7,
+        "queue_s": 0.5,
+        "ttft_s": 0.75,
+        "finish_reasons": ["stop", "cancelled"],
+        "mean_acceptance_length": round(1 + 5 / 3, 3),
+    }
+    assert {name: record[name] for name in wanted} == wanted
+    assert "prompts" not in record and "outputs" not in record
+    assert not journal._open, "it is forgotten"
+
+
+def test_prompts_and_outputs_are_logged_if_asked_for() -> None:
+    [line] = logged(Journal(), with_text=True)
+    record = json.loads(line)
+    assert record["prompts"] == ["text of [7, 8, 9]"] * 2
+    assert record["outputs"] == ["text of [1, 2, 3, 4]", "text of [1, 2, 3]"]
+
+
+def test_lines_for_people() -> None:
+    [line] = logged(Journal(), form="text")
+    assert 'http="POST"' in line and "status=200" in line and "output_tokens=7" in line
+
+
+def test_a_job_of_no_request_at_work_is_not_noted() -> None:
+    journal = Journal()
+    told(journal, "gone", 0.0)
+    assert not journal._open
+
+
+def test_two_requests_of_one_id_at_a_time_are_told_apart(plain: Site) -> None:
+    same = {"X-Request-Id": "twin"}
+
+    async def asked() -> list[str]:
+        async with plain.client() as client:
+            first = asyncio.create_task(client.post("/v1/wait", headers=same))
+            await asyncio.sleep(0)  # it is in progress
+            second = await client.get("/version", headers=same)
+            plain.gate.is_open = True
+            return [answer.headers["x-request-id"] for answer in (await first, second)]
+
+    first, second = asyncio.run(asked())
+    assert first == "twin"
+    assert second.startswith("req-")

@@ -1,0 +1,238 @@
+"""`mtad serve` as a program: signals, addresses, refusals, and the files of deploy/."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from support.command import MAIN, refused
+from support.serving import demo, serving, wait_for
+from support.site import SECRET, error
+
+from mtad.measure.meter import Meter
+from mtad.server import run
+from mtad.server.http.keys import Keys
+from mtad.server.settings import ServerSettings
+
+
+class Program:
+    """`mtad serve` as its own process."""
+
+    def __init__(self, *flags: str, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [*MAIN, "serve", "--port", "0", *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        )
+        self.client = httpx.Client(trust_env=False, timeout=60)
+
+    def begin(self) -> None:
+        """Wait until it serves."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("mtad serves demo on http://127.0.0.1:"), line
+        self.client.base_url = line.split()[-1]
+
+    def ask(self, **body: Any) -> httpx.Response:
+        return self.client.post("/v1/completions", json={"model": "demo", **body})
+
+    @contextlib.contextmanager
+    def stream(self, **body: Any) -> Iterator[Iterator[dict[str, Any]]]:
+        """The events of an answer that has begun."""
+        asked = {"model": "demo", "prompt": "SELECT", "stream": True, **body}
+        with self.client.stream("POST", "/v1/completions", json=asked) as answer:
+            events = self._events(answer)
+            next(events)
+            yield events
+
+    @staticmethod
+    def _events(answer: httpx.Response) -> Iterator[dict[str, Any]]:
+        for line in answer.iter_lines():
+            if line.startswith("data: "):
+                word = line.removeprefix("data: ")
+                yield {"done": True} if word == "[DONE]" else json.loads(word)
+
+    def end(self) -> str:
+        """What it wrote to stderr until it ended, as it should, with 0."""
+        self.client.close()
+        _, errors = self.process.communicate(timeout=60)
+        assert self.process.returncode == 0, errors
+        assert "Traceback" not in errors
+        return errors
+
+
+@contextlib.contextmanager
+def program(*flags: str, **environment: str) -> Iterator[Program]:
+    found = Program(*flags, **environment)
+    try:
+        found.begin()
+        yield found
+    finally:
+        found.client.close()
+        found.process.kill()
+        found.process.communicate()
+
+
+def test_the_program_runs_the_loop_that_these_tests_run() -> None:
+    assert run._config(FastAPI(), ServerSettings()).loop == "asyncio"
+
+
+LONG = {"max_tokens": 200, "ignore_eos": True, "seed": 1}
+
+
+def test_a_signal_lets_running_requests_end_and_takes_no_others() -> None:
+    with program("--max-header-bytes", "4000", MTAD_API_KEYS="ann:right-key-1") as server:
+        assert server.client.get("/health/ready").status_code == 200
+        assert server.ask(prompt=SECRET).status_code == 401
+        server.client.headers["Authorization"] = "Bearer right-key-1"
+        answer = server.ask(prompt=SECRET, max_tokens=4, ignore_eos=True, user="me")
+        assert answer.status_code == 200 and "server" not in answer.headers
+        assert server.ask(prompt=SECRET, temperature=SECRET).status_code == 400
+        long_head = {"X": "x" * 5000}
+        assert server.client.get("/health", headers=long_head).status_code == 431
+        with server.stream(**LONG) as events:
+            server.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: server.client.get("/health/ready").status_code == 503)
+            late = server.ask(prompt="x")
+            assert error(late, 503)["type"] == "server_error"
+            told = list(events)
+        assert told[-1] == {"done": True}
+        assert told[-2]["choices"][0]["finish_reason"] == "length"
+        errors = server.end()
+    assert SECRET not in errors and "right-key" not in errors
+    lines = [json.loads(line) for line in errors.splitlines() if line.startswith("{")]
+    [first] = [line for line in lines if line.get("output_tokens") == 4]
+    assert (first["client"], first["user"], first["status"]) == ("ann", "me", 200)
+    assert (first["finish_reasons"], first["method"]) == (["length"], "mtad")
+    asked = [line for line in lines if line["http"] == "POST"]
+    assert [line["status"] for line in asked] == [401, 200, 400, 503, 200]
+    assert [line["route"] for line in asked] == ["unknown"] + ["/v1/completions"] * 4
+
+
+@contextlib.contextmanager
+def signalled(
+    **settings: Any,
+) -> Iterator[tuple[run._Server, run.Served, Iterator[dict[str, Any]]]]:
+    """A server in this process for signals, and the events of a text that it has begun."""
+    chosen = ServerSettings(dtype="float32", log_format="text", **settings)
+    served = run.assemble(demo(), chosen, Meter(None, "not metered here"), Keys())
+    served.start()
+    body = {"model": "demo", "prompt": "SELECT", "stream": True, **LONG}
+    with (
+        socket.socket() as sock,
+        serving(served.app, served.scheduler, chosen) as listening,
+        listening.client() as client,
+        client.stream("POST", "/v1/completions", json=body) as answer,
+    ):
+        events = Program._events(answer)
+        next(events)
+        yield run._Server(run._config(served.app, chosen), served, chosen, sock), served, events
+    served.close()
+
+
+def test_the_time_to_end_is_limited(capsys: pytest.CaptureFixture[str]) -> None:
+    with signalled(shutdown_s=0.05) as (server, _, events):
+        server.handle_exit(signal.SIGINT, None)
+        *_, last = events
+        assert last["error"]["type"] == "server_error"
+        wait_for(lambda: server.should_exit)
+    assert 'finish_reasons=["closing"]' in capsys.readouterr().err
+
+
+def test_a_second_signal_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[Any] = []
+    timer = SimpleNamespace(start=lambda: ends.append("started"))
+    with signalled(shutdown_s=600.0) as (server, served, events):
+        server.handle_exit(signal.SIGINT, None)
+        wait_for(lambda: not served.scheduler.load.is_ready)
+        assert not server.should_exit and not ends
+        monkeypatch.setattr(run.threading, "Timer", lambda *given: ends.append(given) or timer)
+        server.handle_exit(signal.SIGINT, None)
+        monkeypatch.undo()
+        *_, last = events
+        assert last["error"]["type"] == "server_error"
+        wait_for(lambda: server.should_exit)
+    assert ends == [(run.LAST_S, os._exit, (0,)), "started"], "even within an iteration"
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        message = refused("serve", "--port", port, code=1)
+    assert f"cannot listen on 127.0.0.1, port {port}: Address already in use" in message
+    assert "choose another --port" in message
+    assert "Warning" not in message
+
+
+def test_a_host_that_is_none() -> None:
+    assert "cannot listen on 192.0.2.1, port 0" in refused(
+        "serve", "--host", "192.0.2.1", "--port", "0", code=1
+    )
+
+
+def test_a_server_for_all_without_keys_is_warned_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("right-key-1\n")
+    keys.chmod(0o644)
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        words = ("serve", "--host", "0.0.0.0", "--port", str(taken.getsockname()[1]))
+        assert "Warning: everyone who can reach 0.0.0.0 may use this server" in refused(
+            *words, code=1
+        )
+        message = refused(*words, "--api-key-file", str(keys), code=1)
+        assert "everyone" not in message
+        assert f"Warning: the key file {keys} can be read by others" in message
+        monkeypatch.setenv("MTAD_API_KEYS", "right-key-2")
+        assert "everyone" not in refused(*words, code=1)
+
+
+def test_a_default_method_that_cannot_be_served() -> None:
+    words = ("serve", "--port", "0", "--method", "mtad")
+    message = refused(*words, "--target-model", "nowhere")
+    assert "mtad needs a draft model; give --draft-model" in message
+    message = refused(*words, "-o", "num_draft_tokens=9", "-o", "beam_width=9", "--max-nodes", "20")
+    assert "mtad, the default method, has a tree of 82 nodes; max_nodes is 20" in message
+
+
+@pytest.mark.parametrize("name", ["mtad.service"])
+def test_the_unit_is_one(name: str, tmp_path: Path) -> None:
+    tool = shutil.which("systemd-analyze")
+    if tool is None:
+        pytest.skip("systemd-analyze is not installed")
+    text = (Path(__file__).parents[2] / "deploy" / name).read_text()
+    unit = tmp_path / name
+    unit.write_text(text.replace("/opt/mtad/bin/mtad", "/bin/true"))
+    done = subprocess.run([tool, "verify", str(unit)], capture_output=True, text=True, check=False)
+    complaints = [line for line in done.stderr.splitlines() if name in line]
+    assert not complaints, done.stderr
+
+
+def test_the_proxys_configuration_is_valid(tmp_path: Path) -> None:
+    tool = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if tool is None:
+        pytest.skip("nginx is not installed")
+    text = (Path(__file__).parents[2] / "deploy" / "nginx.conf").read_text()
+    # a certificate is what the operator has
+    lines = [line for line in text.splitlines() if "ssl_certificate" not in line]
+    site = "\n".join(lines).replace(" ssl;", ";")
+    main = tmp_path / "nginx.conf"
+    main.write_text(f"pid {tmp_path}/pid;\nevents {{}}\nhttp {{\n{site}\n}}\n")
+    words = [tool, "-t", "-q", "-e", str(tmp_path / "log"), "-c", str(main)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
