@@ -49,7 +49,7 @@ from mtad.bench.report.metrics import (
     WALL_SPEED,
 )
 from mtad.bench.report.plots import plots
-from mtad.bench.report.receipts import coverage_table, phase_table, position_table, warnings
+from mtad.bench.report.provenance import coverage_table, phase_table, position_table, warnings
 from mtad.bench.report.table import Table, number
 from mtad.bench.report.write import report_tables
 from mtad.bench.sample import Sample, Scored

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any, TypeAlias
+
+from mtad.engine.stats import Stats, total
 
 SCHEMA_VERSION = 1
 
@@ -77,6 +80,11 @@ class Sample:
         """New tokens of all turns."""
         return sum(map(len, self.token_ids))
 
+    @cached_property
+    def total_stats(self) -> Stats:
+        """The counts and seconds of all turns together."""
+        return total(map(Stats.of, self.stats))
+
     def as_dict(self) -> dict[str, Any]:
         """The row for JSON; what was measured is rounded to seven places."""
         row = asdict(self)
@@ -137,10 +145,11 @@ def _require_fields(cls: type[Sample | Scored], row: Mapping[str, Any]) -> None:
     version = row.get("schema_version")
     if version != SCHEMA_VERSION:
         raise ValueError(f"schema version {version!r}; this mtad reads {SCHEMA_VERSION}")
-    if wrong := {f.name for f in fields(cls)} ^ set(row):
+    if wrong := _NAMES[cls] ^ row.keys():
         raise ValueError(f"fields missing or unknown: {', '.join(sorted(wrong))}")
 
 
+_NAMES = {cls: frozenset(field.name for field in fields(cls)) for cls in (Sample, Scored)}
 _MEASURED = ("stats", "nll", "prefill_s", "decode_s", "wall_s", "energy", "phases_s", "phases_j")
 
 

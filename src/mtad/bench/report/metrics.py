@@ -1,16 +1,17 @@
-"""The figures of a report: what is summed, over what it is divided, and what it is called."""
+"""The metrics of a report: what is summed, what it is divided by, and what it is called."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 
 from mtad.bench.report.results import Row
 from mtad.bench.sample import Sample
 from mtad.bench.statistics import Resampled
+from mtad.engine.stats import Stats
 
 Parts: TypeAlias = tuple[float, float] | None
 """What a row adds to numerator and denominator; None for a row that takes no part."""
@@ -18,29 +19,29 @@ Parts: TypeAlias = tuple[float, float] | None
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure: a ratio of two sums over rows.
+    """A ratio of two sums over rows.
 
     Attributes:
         name: in files.
         title: in tables.
-        unit: "" for plain numbers.
         formula: for the list of definitions.
         parts: what a row adds.
         better: which direction is good, "" for neither.
+        unit: "" for plain numbers.
         compare: how two runs are set against each other.
         digits: decimals in tables.
         is_item_mean: seeds are averaged within the item first, so that all items weigh the same.
-        is_log: the figure is the exponential of the ratio.
+        is_log: the metric is the exponential of the ratio.
         needs_drafts: has no meaning for runs that never verify a draft token.
         needs_meter: "unavailable" instead of a dash where no row has it.
     """
 
     name: str
     title: str
-    unit: str
     formula: str
     parts: Callable[[Row], Parts]
     better: Literal["higher", "lower", ""] = ""
+    unit: str = ""
     compare: Literal["difference", "ratio"] = "ratio"
     digits: int = 2
     is_item_mean: bool = False
@@ -49,13 +50,8 @@ class Metric:
     needs_meter: bool = False
 
     def finish(self, ratio: Resampled) -> Resampled:
-        """The figure from the ratio."""
+        """The metric from the ratio."""
         return ratio.map(np.exp) if self.is_log else ratio
-
-
-def count(sample: Sample, name: str) -> int:
-    """The sum of one of `Stats`' counts over the turns."""
-    return sum(int(turn[name]) for turn in sample.stats)
 
 
 def joules(sample: Sample) -> float | None:
@@ -83,59 +79,64 @@ def _repetition(row: Row) -> Parts:
     return float(row.scored.num_repeated_4grams), float(row.scored.num_4grams)
 
 
-def _counts(numerator: Iterable[str], denominator: str) -> Callable[[Row], Parts]:
-    names = tuple(numerator)
-    return lambda row: (
-        float(sum(count(row.sample, name) for name in names)),
-        float(count(row.sample, denominator)),
-    )
-
-
-def _speed(seconds: Callable[[Sample], float]) -> Callable[[Row], Parts]:
-    def parts(row: Row) -> Parts:
-        if not row.sample.is_timed:
-            return None
-        return float(row.sample.num_output_tokens), float(seconds(row.sample))
-
-    return parts
-
-
 def _speed_of_request(row: Row) -> Parts:
     if not row.sample.is_timed or not row.sample.decode_s:
         return None
     return row.sample.num_output_tokens / row.sample.decode_s, 1.0
 
 
-def _energy(denominator: Callable[[Sample], int]) -> Callable[[Row], Parts]:
+def _acceptance(
+    name: str, formula: str, parts: Callable[[Stats], tuple[int, int]], **others: Any
+) -> Metric:
+    """A ratio of counts that only runs with drafts have."""
+    title = name.replace("_", " ")
+    return Metric(
+        name, title, formula, lambda row: parts(row.sample.total_stats), needs_drafts=True, **others
+    )
+
+
+def _speed(name: str, title: str, formula: str, seconds: Callable[[Sample], float]) -> Metric:
+    """Output tokens over seconds of timed rows."""
+
+    def parts(row: Row) -> Parts:
+        sample = row.sample
+        return (sample.num_output_tokens, seconds(sample)) if sample.is_timed else None
+
+    return Metric(name, title, formula, parts, "higher", unit="tokens/s", digits=1)
+
+
+def _energy(name: str, title: str, formula: str, per: Callable[[Sample], int]) -> Metric:
+    """Joules over a count of timed rows with a meter."""
+
     def parts(row: Row) -> Parts:
         energy = joules(row.sample)
-        return None if energy is None else (energy, float(denominator(row.sample)))
+        return None if energy is None else (energy, per(row.sample))
 
-    return parts
-
-
-def _length(row: Row) -> Parts:
-    return float(row.sample.num_output_tokens), 1.0
-
-
-def _cut_off(row: Row) -> Parts:
-    return float("length" in row.sample.finish_reasons), 1.0
+    return Metric(name, title, formula, parts, "lower", unit="J", needs_meter=True)
 
 
 QUALITY = Metric(
     "quality",
     "quality",
-    "",
     "mean over items of the mean over seeds of the score",
     _quality,
     "higher",
-    "difference",
+    compare="difference",
     is_item_mean=True,
+)
+MEAN_QUALITY = Metric(
+    "mean_quality",
+    "mean quality",
+    "mean over tasks of 100 × (score − worst) / (best − worst)",
+    lambda row: None,  # no sum over rows: `Summary` makes it from the tasks' qualities
+    "higher",
+    unit="0 to 100",
+    compare="difference",
+    digits=1,
 )
 PERPLEXITY = Metric(
     "perplexity",
     "perplexity",
-    "",
     "exp(Σ −log p / Σ tokens), p of the raw target, tokens up to EOS",
     _perplexity,
     "lower",
@@ -145,115 +146,90 @@ PERPLEXITY = Metric(
 REPETITION = Metric(
     "repetition_rate",
     "repetition rate",
-    "",
     "4-grams that occurred before in the same turn / 4-grams",
     _repetition,
     "lower",
-    "difference",
+    compare="difference",
     digits=3,
 )
-ACCEPTANCE_LENGTH = Metric(
+ACCEPTANCE_LENGTH = _acceptance(
     "mean_acceptance_length",
-    "mean acceptance length",
-    "tokens",
     "1 + A/S, also called block efficiency",
-    _counts(("num_spec_steps", "num_accepted_draft_tokens"), "num_spec_steps"),
-    "higher",
-    needs_drafts=True,
+    lambda s: (s.num_spec_steps + s.num_accepted_draft_tokens, s.num_spec_steps),
+    better="higher",
+    unit="tokens",
 )
-ACCEPTANCE_RATE = Metric(
-    "draft_acceptance_rate",
-    "draft acceptance rate",
-    "",
-    "A/D",
-    _counts(("num_accepted_draft_tokens",), "num_draft_tokens"),
-    needs_drafts=True,
+ACCEPTANCE_RATE = _acceptance(
+    "draft_acceptance_rate", "A/D", lambda s: (s.num_accepted_draft_tokens, s.num_draft_tokens)
 )
-PATH_RATE = Metric(
+PATH_RATE = _acceptance(
     "path_acceptance_rate",
-    "path acceptance rate",
-    "",
     "A over the longest paths that could have been accepted",
-    _counts(("num_accepted_draft_tokens",), "num_spec_tokens"),
-    needs_drafts=True,
+    lambda s: (s.num_accepted_draft_tokens, s.num_spec_tokens),
 )
-SPEED = Metric(
+SPEED = _speed(
     "output_tokens_per_second",
     "tokens/s, decode only",
-    "tokens/s",
     "Σ output tokens / Σ decode_s over timed rows",
-    _speed(lambda sample: sample.decode_s),
-    "higher",
-    digits=1,
+    lambda sample: sample.decode_s,
 )
-END_TO_END_SPEED = Metric(
+END_TO_END_SPEED = _speed(
     "end_to_end_tokens_per_second",
     "tokens/s, end to end",
-    "tokens/s",
     "Σ output tokens / Σ (prefill_s + decode_s) over timed rows",
-    _speed(lambda sample: sample.prefill_s + sample.decode_s),
-    "higher",
-    digits=1,
+    lambda sample: sample.prefill_s + sample.decode_s,
 )
-WALL_SPEED = Metric(
+WALL_SPEED = _speed(
     "wall_tokens_per_second",
     "tokens/s, wall clock",
-    "tokens/s",
     "Σ output tokens / Σ wall_s over timed rows; wall_s is prompt to text, tokenizer included",
-    _speed(lambda sample: sample.wall_s),
-    "higher",
-    digits=1,
+    lambda sample: sample.wall_s,
 )
 REQUEST_SPEED = Metric(
     "request_mean_tokens_per_second",
     "tokens/s, decode only, mean of requests",
-    "tokens/s",
     "mean over items of the mean over timed rows of output tokens / decode_s",
     _speed_of_request,
     "higher",
+    unit="tokens/s",
     digits=1,
     is_item_mean=True,
 )
-ENERGY = Metric(
+ENERGY = _energy(
     "energy_per_token_joules",
     "J/token",
-    "J",
     "Σ joules / Σ output tokens over timed rows with a meter; gross, idle power included",
-    _energy(lambda sample: sample.num_output_tokens),
-    "lower",
-    needs_meter=True,
+    lambda sample: sample.num_output_tokens,
 )
-REQUEST_ENERGY = Metric(
+REQUEST_ENERGY = _energy(
     "energy_per_request_joules",
     "J/request",
-    "J",
     "Σ joules / timed rows with a meter",
-    _energy(lambda sample: 1),
-    "lower",
-    needs_meter=True,
+    lambda sample: 1,
 )
-ACCEPTED_ENERGY = Metric(
+ACCEPTED_ENERGY = _energy(
     "energy_per_accepted_draft_token_joules",
     "J per accepted draft token",
-    "J",
     "Σ joules / Σ A over timed rows with a meter",
-    _energy(lambda sample: count(sample, "num_accepted_draft_tokens")),
-    "lower",
-    needs_meter=True,
+    lambda sample: sample.total_stats.num_accepted_draft_tokens,
 )
 LENGTH = Metric(
-    "output_tokens", "output tokens", "tokens", "Σ output tokens / rows", _length, digits=1
+    "output_tokens",
+    "output tokens",
+    "Σ output tokens / rows",
+    lambda row: (row.sample.num_output_tokens, 1.0),
+    unit="tokens",
+    digits=1,
 )
 CUT_OFF = Metric(
     "share_cut_off",
     "share cut off",
-    "",
     "rows of which a turn ended at the token budget / rows",
-    _cut_off,
+    lambda row: (float("length" in row.sample.finish_reasons), 1.0),
     compare="difference",
 )
 
-METRICS = (
+METRICS: Final = (
     QUALITY,
     PERPLEXITY,
     REPETITION,

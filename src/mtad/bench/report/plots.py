@@ -16,7 +16,7 @@ from mtad.bench.report.canvas import (
 )
 from mtad.bench.report.lines import lines_by, varied_options
 from mtad.bench.report.metrics import ENERGY, QUALITY, SPEED
-from mtad.bench.report.receipts import positions
+from mtad.bench.report.provenance import positions
 from mtad.bench.report.summary import Summary
 from mtad.bench.report.table import scaled
 from mtad.bench.statistics import Estimate
@@ -26,7 +26,7 @@ _PER_PANEL = 8
 
 
 def plots(summary: Summary) -> list[Plot]:
-    """The pictures that the results have figures for."""
+    """The pictures that the results have data for."""
     drawn = [
         quality_plot(summary),
         trade_plot(summary),

@@ -1,7 +1,7 @@
-"""Every figure and every comparison of a report, from sums over items.
+"""Every metric and every comparison of a report, from sums over items.
 
 For each run there is a numerator, a denominator and whether it takes part, by item and metric. All
-figures come from these arrays and one matrix of resamples that all runs share.
+values come from these arrays and one matrix of resamples that all runs share.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from mtad.bench.report.metrics import METRICS, QUALITY, Metric, count
+from mtad.bench.report.metrics import MEAN_QUALITY, METRICS, QUALITY, Metric
 from mtad.bench.report.results import Results, Row
 from mtad.bench.statistics import (
     Comparison,
@@ -47,7 +47,7 @@ class _Sums:
 
 
 class Summary:
-    """The figures of `results`.
+    """The metrics of `results`.
 
     Args:
         results: the rows.
@@ -76,16 +76,18 @@ class Summary:
         }
 
     def estimate(self, run: str, metric: Metric, task: str | None = None) -> Estimate:
-        """A figure of one task, or of all tasks' sums together.
+        """A metric of one task, or of all tasks' sums together.
 
-        For `QUALITY` over all tasks see `mean_quality`: scores of different scales have no sum.
+        Scores of different scales have no sum: over all tasks there is `MEAN_QUALITY`.
         """
+        if metric is MEAN_QUALITY:
+            return self.mean_quality(run)
         estimate = self.resampled(run, metric, task).estimate()
         scale = self.results.tasks[task].scale if task and metric is QUALITY else None
         return _widened(estimate, *_reach(estimate, scale)) if scale else estimate
 
     def resampled(self, run: str, metric: Metric, task: str | None = None) -> Resampled:
-        """The figure behind `estimate`, for differences and means."""
+        """The value behind `estimate`, for differences and means."""
         return self._figure(run, metric, [task] if task else self.tasks, None)
 
     def mean_quality(self, run: str) -> Estimate:
@@ -102,6 +104,8 @@ class Summary:
         self, run: str, reference: str, metric: Metric, task: str | None = None
     ) -> Comparison:
         """The difference or ratio of two runs on the items that both have."""
+        if metric is MEAN_QUALITY:
+            return self.compare_mean_quality(run, reference)
         tasks = [task] if task else self.tasks
         one, other = (
             self._figure(first, metric, tasks, second)
@@ -127,6 +131,8 @@ class Summary:
 
     def most_items(self, metric: Metric, task: str | None = None) -> int:
         """Items that take part in the metric, of the run that has most of them."""
+        if metric is MEAN_QUALITY:
+            return sum(self.most_items(QUALITY, task) for task in self.results.scored_tasks)
         return max(self._num_measured(run, metric, task) for run in self.runs)
 
     def _num_measured(self, run: str, metric: Metric, task: str | None) -> int:
@@ -174,7 +180,7 @@ def _sums(rows: Sequence[Row], items: Sequence[str], weights: Floats) -> _Sums:
     place = {item: index for index, item in enumerate(items)}
     num, den = np.zeros((2, len(items), len(METRICS)))
     is_in = np.zeros((len(items), len(METRICS)), dtype=np.bool_)
-    never_drafts = not any(count(row.sample, "num_draft_tokens") for row in rows)
+    never_drafts = not any(row.sample.total_stats.num_draft_tokens for row in rows)
     for row in rows:
         at = place[row.sample.item]
         for column, metric in enumerate(METRICS):

@@ -1,4 +1,4 @@
-"""A table as a value, and how figures are written in its cells. Knows no file format."""
+"""A table as a value, and how numbers are written in its cells. Knows no file format."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNAVAILABLE: Final = "unavailable"
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under headers.
+    """Rows of text under headers; every format of a report is made of these.
 
     Attributes:
         title: of the section.
@@ -95,12 +95,20 @@ def _interval(estimate: Estimate, digits: int, factor: float, sign: str) -> str:
     return f" [{low}, {high}]"
 
 
+def all_digits(estimate: Estimate, factor: float, is_known: bool = True) -> list[str]:
+    """The value and the ends of its interval for a CSV file."""
+    if not is_known or estimate.value is None:
+        return [NONE if is_known else UNAVAILABLE, "", ""]
+    ends = (estimate.value, estimate.low, estimate.high)
+    return ["" if end is None else f"{end * factor:.6g}" for end in ends]
+
+
 def scaled(metric: Metric, task: TaskInfo | None) -> tuple[float, str, int]:
     """By what a metric is multiplied to be shown, its unit then, and the decimals.
 
     Args:
-        metric: the figure.
-        task: whose scores it shows, if it is `QUALITY`.
+        metric: what is shown.
+        task: whose scores, if it is `QUALITY`.
     """
     if metric is QUALITY and task is not None:
         return (100.0, "%", 1) if task.is_percent else (1.0, task.unit, 2)

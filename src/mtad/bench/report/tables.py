@@ -1,4 +1,4 @@
-"""The tables with the figures: one row per run, the paper's layout, and the details."""
+"""The tables of metrics: one row per run, the paper's layout, the details, and all digits."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from mtad.bench.report.metrics import (
     END_TO_END_SPEED,
     ENERGY,
     LENGTH,
+    MEAN_QUALITY,
+    METRICS,
     PATH_RATE,
     PERPLEXITY,
     QUALITY,
@@ -24,12 +26,12 @@ from mtad.bench.report.metrics import (
     Metric,
 )
 from mtad.bench.report.summary import Summary
-from mtad.bench.report.table import NONE, UNAVAILABLE, Table, change, figure, scaled
+from mtad.bench.report.table import NONE, UNAVAILABLE, Table, all_digits, change, figure, scaled
 from mtad.bench.statistics import Estimate
 
 
 def cell(summary: Summary, run: str, metric: Metric, task: str | None = None) -> str:
-    """A figure with its interval; "unavailable" without a meter, a dash without a denominator."""
+    """A metric with its interval; "unavailable" without a meter, a dash without a denominator."""
     if metric.needs_meter and not summary.is_measured(run, metric, task):
         return UNAVAILABLE
     factor, _, digits = scaled(metric, summary.results.tasks[task] if task else None)
@@ -40,10 +42,11 @@ def main_table(summary: Summary) -> Table:
     """One row per run: quality by task, perplexity, acceptance, relative speed, energy."""
     reference = summary.results.reference_run
     tasks = summary.results.scored_tasks
+    mean = [MEAN_QUALITY] if len(tasks) > 1 else []
     headers = [
         "run",
         *(quality_header(summary, task) for task in tasks),
-        *(["mean quality, 0 to 100"] if len(tasks) > 1 else []),
+        *(f"{m.title}, {m.unit}" for m in mean),
         *(m.title for m in (PERPLEXITY, ACCEPTANCE_LENGTH, ACCEPTANCE_RATE)),
         "tokens/s, relative",
         ENERGY.title,
@@ -52,8 +55,10 @@ def main_table(summary: Summary) -> Table:
         [
             run,
             *(cell(summary, run, QUALITY, task) + _missing(summary, run, task) for task in tasks),
-            *([figure(summary.mean_quality(run), 1)] if len(tasks) > 1 else []),
-            *(cell(summary, run, m) for m in (PERPLEXITY, ACCEPTANCE_LENGTH, ACCEPTANCE_RATE)),
+            *(
+                cell(summary, run, m)
+                for m in (*mean, PERPLEXITY, ACCEPTANCE_LENGTH, ACCEPTANCE_RATE)
+            ),
             _relative_speed(summary, run),
             cell(summary, run, ENERGY),
         ]
@@ -136,3 +141,29 @@ def _details(summary: Summary, title: str, metrics: Sequence[Metric]) -> Table:
     ]
     headers = ["run", "task", *(metric.title for metric in metrics)]
     return Table(title, headers, rows, num_labels=2, slug=title.lower())
+
+
+def metrics_csv(summary: Summary) -> Table:
+    """One row per run, task and metric; the task "all" is all tasks together."""
+    tasks = [*summary.tasks, None]
+    known = [(task, m) for task in tasks for m in METRICS if _has(summary, m, task)]
+    rows = [
+        _csv_row(summary, run, metric, task)
+        for run in summary.runs
+        for task, metric in [*known, (None, MEAN_QUALITY)]
+    ]
+    return Table("Metrics", "run task metric value low high unit n".split(), rows)
+
+
+def _has(summary: Summary, metric: Metric, task: str | None) -> bool:
+    """Whether the metric means something there: only tasks with scores have a quality."""
+    is_scored = task is not None and summary.results.tasks[task].scale is not None
+    return metric is not QUALITY or is_scored
+
+
+def _csv_row(summary: Summary, run: str, metric: Metric, task: str | None) -> list[str]:
+    factor, unit, _ = scaled(metric, summary.results.tasks[task] if task else None)
+    is_known = not metric.needs_meter or summary.is_measured(run, metric, task)
+    estimate = summary.estimate(run, metric, task)
+    ends = all_digits(estimate, factor, is_known)
+    return [run, task or "all", metric.name, *ends, unit, str(estimate.num_items)]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
+from collections.abc import Sequence
 from pathlib import Path
 
-from mtad.bench.report.delimited import comparisons_csv, figures_csv
-from mtad.bench.report.differences import difference_tables
+from mtad.bench.report.canvas import Plot
+from mtad.bench.report.differences import difference_tables, differences_csv
 from mtad.bench.report.html import page
 from mtad.bench.report.latex import latex
 from mtad.bench.report.markdown import escaped, grid, markdown
 from mtad.bench.report.plots import plots
-from mtad.bench.report.receipts import (
+from mtad.bench.report.provenance import (
     chosen_table,
     condition_tables,
     coverage_table,
@@ -25,7 +27,7 @@ from mtad.bench.report.receipts import (
 from mtad.bench.report.results import Results
 from mtad.bench.report.summary import Summary
 from mtad.bench.report.table import Table
-from mtad.bench.report.tables import details_tables, main_table, paper_table
+from mtad.bench.report.tables import details_tables, main_table, metrics_csv, paper_table
 
 
 def main_markdown(results: Results) -> str:
@@ -43,20 +45,18 @@ def write_report(results: Results, folder: Path, *, title: str = "Benchmark") ->
 
     Raises:
         DataError: see `Results.rows`.
-        MtadError: matplotlib is not installed.
+        MtadError: matplotlib or jinja2 is not installed.
     """
     summary = Summary(results)
     tables = report_tables(summary)
     drawn = plots(summary)
     remarks = warnings(summary)
-    svgs = {plot.caption: plot.svg for plot in drawn}
-    names = {plot.caption: f"{plot.name}.svg" for plot in drawn}
     texts = {
-        "report.md": _markdown(title, remarks, tables, names),
-        "table.csv": figures_csv(summary),
-        "differences.csv": comparisons_csv(summary),
+        "report.md": _markdown(title, remarks, tables, drawn),
+        "table.csv": csv_text(metrics_csv(summary)),
+        "differences.csv": csv_text(differences_csv(summary)),
         "table.tex": "\n".join(latex(table) for table in tables[:2]),
-        "report.html": page(title, remarks, tables, svgs, tables[0].slug),
+        "report.html": page(title, remarks, tables, drawn),
     }
     files = {name: text.encode() for name, text in texts.items()}
     files |= {f"{plot.name}.svg": plot.svg for plot in drawn}
@@ -87,11 +87,18 @@ def report_tables(summary: Summary) -> list[Table]:
     return [table for table in tables if table.rows or table.slug.startswith("conditions")]
 
 
+def csv_text(table: Table) -> str:
+    """The table as CSV."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([table.headers, *table.rows])
+    return stream.getvalue()
+
+
 def _markdown(
-    title: str, remarks: Sequence[str], tables: Sequence[Table], pictures: Mapping[str, str]
+    title: str, remarks: Sequence[str], tables: Sequence[Table], drawn: Sequence[Plot]
 ) -> str:
     parts = [f"# {escaped(title)}\n", *(f"- {escaped(remark)}" for remark in remarks), ""]
     parts += [markdown(tables[0])]
-    parts += [f"![{escaped(caption)}]({name})\n" for caption, name in pictures.items()]
+    parts += [f"![{escaped(plot.caption)}]({plot.name}.svg)\n" for plot in drawn]
     parts += [markdown(table) for table in tables[1:]]
     return "\n".join(parts)

@@ -1,4 +1,4 @@
-"""What the figures rest on: rows, items, settings, machines, definitions. Nothing is left out."""
+"""What the numbers rest on: rows, items, settings, machines, definitions."""
 
 from __future__ import annotations
 
@@ -6,23 +6,19 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mtad.bench.report.metrics import METRICS, joules
+from mtad.bench.report.metrics import MEAN_QUALITY, METRICS, joules
 from mtad.bench.report.results import Results, Row
 from mtad.bench.report.summary import Summary
 from mtad.bench.report.table import NONE, Table, number
 from mtad.bench.statistics import MIN_ITEMS, NUM_RESAMPLES
-from mtad.engine.stats import Stats, total
-
-
-def stats_of(rows: Iterable[Row]) -> Stats:
-    """The counts of the rows together."""
-    turns = [turn for row in rows for turn in row.sample.stats]
-    return total(Stats.of(turn) for turn in turns)
+from mtad.engine.stats import total
 
 
 def positions(results: Results) -> dict[str, list[float]]:
     """The share of steps that accept each position, by run; runs that never draft are left out."""
-    stats = {run: stats_of(rows) for run, rows in results.by_run.items()}
+    stats = {
+        run: total(row.sample.total_stats for row in rows) for run, rows in results.by_run.items()
+    }
     return {
         run: each.acceptance_rate_per_position
         for run, each in stats.items()
@@ -209,12 +205,9 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str
 
 
 def definition_table() -> Table:
-    """What every figure is, as a formula."""
-    rows = [[metric.title, metric.unit or NONE, metric.formula] for metric in METRICS]
-    rows += [
-        ["mean quality", "0 to 100", "mean over tasks of 100 × (score − worst) / (best − worst)"],
-        ["tokens/s, relative", NONE, "tokens/s of the run / tokens/s of the reference"],
-    ]
+    """The formula of every metric."""
+    rows = [[m.title, m.unit or NONE, m.formula] for m in (*METRICS, MEAN_QUALITY)]
+    rows += [["tokens/s, relative", NONE, "tokens/s of the run / tokens/s of the reference"]]
     note = (
         "S: verification steps, D: drafted, A: accepted draft tokens. Σ runs over all seeds of all "
         f"items. Intervals: 95 %, percentiles of {NUM_RESAMPLES} resamples of items with all of "
@@ -228,7 +221,7 @@ def definition_table() -> Table:
 
 
 def warnings(summary: Summary) -> list[str]:
-    """What makes figures less comparable than they look, one sentence each."""
+    """What makes numbers less comparable than they look, one sentence each."""
     results, found = summary.results, []
     timed = {run: [r.sample for r in rows if r.sample.is_timed] for run, rows in _rows(summary)}
     if len({sample.batch_size for samples in timed.values() for sample in samples}) > 1:
