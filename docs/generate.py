@@ -14,9 +14,9 @@ import itertools
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import typer
 from typer import rich_utils
@@ -26,8 +26,8 @@ from mtad import methods
 from mtad.bench.report import main_table
 from mtad.bench.results import read_results
 from mtad.cli import app
-from mtad.cli.methods import attribute_docs, contract, sheet
-from mtad.core.options import type_name
+from mtad.cli.methods import contract, sheet
+from mtad.core.schema import attribute_docs, options_of
 from mtad.engine.stats import Stats
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
@@ -85,7 +85,7 @@ def sentence(text: str) -> str:
 
 def all_methods() -> list[type[Method]]:
     """The registered methods by name."""
-    return [methods.find(name) for name in methods.names()]
+    return [methods.find(name) for name in methods.own_names()]
 
 
 def method_table(folder: str) -> str:
@@ -185,18 +185,11 @@ def commands(words: list[str], command: Any) -> Iterator[list[str]]:
 
 def sampling_table() -> str:
     """One row per field of `SamplingParams`."""
-    meanings, hints = attribute_docs(SamplingParams.__doc__ or ""), get_type_hints(SamplingParams)
     named = {"logit_bias": "numbers by token id", "suppress_tokens": "token ids"}
     named["eos_token_ids"] = "token ids"
-    neutral = SamplingParams()
     rows = (
-        (
-            f"`{f.name}`",
-            named.get(f.name) or type_name(hints[f.name]),
-            f"`{getattr(neutral, f.name)}`",
-            sentence(meanings[f.name]),
-        )
-        for f in fields(SamplingParams)
+        (f"`{o.name}`", named.get(o.name) or o.form, f"`{o.default}`", sentence(o.help))
+        for o in options_of(SamplingParams).values()
     )
     return table("option | value | default | meaning", rows)
 

@@ -12,7 +12,7 @@
      ├── IsolationError               model-written code may not, or cannot safely, be run here
      └── JudgeError                   the judge of the answers cannot be reached
 
-Options with impossible values raise `ValueError`.
+Options with impossible values raise `OptionError`, a `ValueError` with the option's name.
 """
 
 
@@ -58,6 +58,18 @@ class IsolationError(MtadError):
 
 class JudgeError(MtadError):
     """The judge of the answers cannot be reached or used."""
+
+
+class OptionError(ValueError):
+    """An option or a sampling setting is unknown, or has a value that it can't have.
+
+    Attributes:
+        name: of the option at fault; None where there is not one alone.
+    """
+
+    def __init__(self, message: str, name: str | None = None) -> None:
+        super().__init__(message)
+        self.name = name
 
 
 def first_line(error: Exception) -> str:

@@ -16,7 +16,7 @@ from support.saved_pair import pair, tokenizer
 
 import mtad
 import mtad.methods
-from mtad.cli.methods import attribute_docs
+from mtad.core.schema import attribute_docs
 
 
 @pytest.fixture

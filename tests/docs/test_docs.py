@@ -21,7 +21,7 @@ from support.serving import real_server
 from typer.testing import CliRunner
 
 from mtad.cli import app
-from mtad.cli.methods import attribute_docs
+from mtad.core.schema import attribute_docs
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [

@@ -428,8 +428,8 @@ def test_every_method_refuses_impossible_options(method_class):
     [
         ("mtad", {"accept_threshold": -1.0}, "a number >= 0"),
         ("mtad", {"beam": "widest"}, "sample_with_replacement"),
-        ("mmtad", {"rule": "best"}, "'star', 'own' or 'max'"),
-        ("mcss", {"replacement": "maybe"}, "'naive'"),
+        ("mmtad", {"rule": "best"}, "star, own or max"),
+        ("mcss", {"replacement": "maybe"}, "without, with or naive"),
         ("mcss", {"k_config": ()}, "such as 4,2,2"),
         ("mtjd", {"joint": "top"}, "top_k, top_p"),
         ("bild", {"rollback_threshold": 0.0}, "> 0"),

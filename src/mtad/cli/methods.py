@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import json
-import re
 import sys
-import textwrap
 from typing import Any
 
 from rich.console import Console
@@ -16,7 +13,8 @@ from rich.text import Text
 
 from mtad import methods
 from mtad.cli.options import find_method
-from mtad.core.options import jsonable, option_types, type_name
+from mtad.core.options import jsonable
+from mtad.core.schema import options_of
 from mtad.speculative.method import Method
 
 
@@ -34,15 +32,14 @@ def show(name: str | None, as_json: bool) -> None:
 
 def sheet(cls: type[Method]) -> dict[str, Any]:
     """Everything there is to know about a method, for JSON."""
-    described, kinds = attribute_docs(cls.__doc__ or ""), option_types(cls)
     options = [
         {
-            "name": field.name,
-            "type": type_name(kinds[field.name]),
-            "default": jsonable(_default(field)),
-            "description": described.get(field.name, ""),
+            "name": option.name,
+            "type": option.form,
+            "default": jsonable(option.default),
+            "description": option.help,
         }
-        for field in dataclasses.fields(cls)
+        for option in options_of(cls).values()
     ]
     return {
         "name": cls.name,
@@ -62,21 +59,6 @@ def contract(cls: type[Method]) -> str:
     return "lossless, but see its options" if depends else "lossless"
 
 
-def attribute_docs(docstring: str) -> dict[str, str]:
-    """The descriptions of a docstring's Attributes section, by name."""
-    section = re.search(r"^Attributes:\n((?:[ ]+.*\n?|\n)+)", inspect.cleandoc(docstring), re.M)
-    found: dict[str, str] = {}
-    names: list[str] = []
-    for line in textwrap.dedent(section[1]).splitlines() if section else ():
-        head = re.match(r"(\w+(?:, \w+)*):\s*(.*)", line)
-        if head:
-            names = head[1].split(", ")
-            found |= dict.fromkeys(names, head[2])
-        else:
-            found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
-    return found
-
-
 def _console() -> Console:
     """Wide where the output goes to a file, so that no cell is cut."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
@@ -85,7 +67,7 @@ def _console() -> Console:
 def _table(found: list[type[Method]]) -> Table:
     table = Table("method", "text follows the target's law", "drafter", "options", "citation")
     for cls in found:
-        options = ", ".join(f"{f.name}={_text(_default(f))}" for f in dataclasses.fields(cls))
+        options = ", ".join(f"{o.name}={_text(o.default)}" for o in options_of(cls).values())
         cells = (cls.name, contract(cls), cls.drafter, options or "–", cls.citation)
         table.add_row(*map(Text, cells))
     return table
@@ -97,17 +79,10 @@ def _show_one(cls: type[Method]) -> None:
     console.print(Text.assemble((facts["name"], "bold"), head))
     console.print(Text(facts["rule"]), soft_wrap=True)
     table = Table("option", "value", "default", "meaning")
-    for field, option in zip(dataclasses.fields(cls), facts["options"], strict=True):
-        row = (option["name"], option["type"], _text(_default(field)), option["description"])
-        table.add_row(*map(Text, row))
+    for option in options_of(cls).values():
+        table.add_row(*map(Text, (option.name, option.form, _text(option.default), option.help)))
     if facts["options"]:
         console.print(Text(), table)
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return None if field.default is dataclasses.MISSING else field.default
 
 
 def _text(value: Any) -> str:

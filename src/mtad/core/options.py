@@ -1,4 +1,9 @@
-"""The fields of a dataclass as options: their types, and values checked against them."""
+"""Values checked against an annotation: typed ones (Python, TOML, JSON) and texts (flags).
+
+A range is written with `annotated_types`, such as `Annotated[int, Ge(1)]`, which pydantic reads
+too. pydantic does not do this part: its strict mode takes no list for a tuple and no infinity
+without NaN, and it costs a tenth of a second of every start. Knows no dataclass with options.
+"""
 
 from __future__ import annotations
 
@@ -6,78 +11,252 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Annotated, Any, Literal, TypeAlias
+
+from annotated_types import BaseMetadata, Ge, Gt, Le, Lt, MinLen
+
+from mtad.errors import OptionError
+
+Count: TypeAlias = Annotated[int, Ge(1)]
+Finite: TypeAlias = Annotated[float, Gt(-math.inf), Lt(math.inf)]
 
 _NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
+_TRUTH = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
+    ("false", "no", "off", "0"), False
+)
+_SIGNS: dict[type[BaseMetadata], str] = {Ge: ">=", Gt: ">", Le: "<=", Lt: "<"}
+
+
+@dataclass(frozen=True)
+class Doc:
+    """What people read about a field, beside its range in the annotation.
+
+    Attributes:
+        help: what it means; empty where the docstring says it.
+        allowed: its range in words; empty for general ones.
+    """
+
+    help: str = ""
+    allowed: str = ""
 
 
 def option_types(cls: type[Any]) -> dict[str, Any]:
-    """The types of a dataclass's fields, by name."""
+    """The types of a dataclass's fields, by name, without ranges."""
     hints = typing.get_type_hints(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
-def typed(value: Any, kind: Any, name: str) -> Any:
+def doc_of(kind: Any) -> Doc:
+    """What an annotation says for people."""
+    return next((note for note in notes(kind) if isinstance(note, Doc)), Doc())
+
+
+def notes(kind: Any) -> tuple[Any, ...]:
+    """What an annotation says beside the type."""
+    return kind.__metadata__ if typing.get_origin(kind) is Annotated else ()
+
+
+def plain(kind: Any) -> Any:
+    """The type without what is said beside it."""
+    return typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+
+
+# --- typed values
+
+
+def typed(value: Any, kind: Any, name: str, prefix: str = "") -> Any:
     """The value as one of type `kind`: an integer is a number, a list is a tuple.
 
     Raises:
-        ValueError: it is of another type; the message calls it `name`.
+        OptionError: it is of another type; the message calls it `name`, after `prefix`.
     """
     try:
         return _typed(value, kind)
     except TypeError:
-        raise ValueError(f"{name} is {value!r}; it must be {_form(kind)}") from None
+        message = f"{prefix}{name} is {value!r}; it must be {_form(kind)}"
+        raise OptionError(message, name) from None
 
 
-def _typed(value: Any, kind: Any) -> Any:
+def checked(value: Any, kind: Any, name: str, prefix: str = "") -> None:
+    """Refuse a value of another type or out of the range of `kind`.
+
+    Raises:
+        OptionError: with the value and what is allowed.
+    """
+    try:
+        _typed(value, kind, ranged=True)
+    except TypeError:
+        message = f"{prefix}{name} is {value!r}; it must be {allowed(kind)}"
+        raise OptionError(message, name) from None
+
+
+def _typed(value: Any, kind: Any, ranged: bool = False) -> Any:
+    kind, marks = plain(kind), notes(kind)
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        return _first_typed(value, inner)
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_typed(part, inner[0]) for part in value)
-    if origin is Literal:
-        fits = any(type(value) is type(choice) and value == choice for choice in inner)
-    elif kind is float:
-        fits = type(value) in (int, float) and not math.isnan(value)
-        value = float(value) if fits else value
-    elif kind in _NAMES:
-        fits = type(value) is kind
+        value = _first_typed(value, inner, ranged)
+    elif origin is tuple and isinstance(value, list | tuple):
+        value = tuple(_typed(part, inner[0], ranged) for part in value)
     else:
-        fits = isinstance(value, origin or kind)
+        value = _single(value, kind)
+    if ranged and not all(_meets(value, mark) for mark in marks):
+        raise TypeError(kind)
+    return value
+
+
+def _single(value: Any, kind: Any) -> Any:
+    """The value as one of a type that is not made of others."""
+    origin, choices = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        fits = any(type(value) is type(choice) and value == choice for choice in choices)
+    elif kind is float or kind is int:
+        number = isinstance(value, Integral if kind is int else Real)
+        fits = number and not isinstance(value, bool) and value == value  # not NaN
+        value = _number(value, kind) if fits else value
+    else:
+        fits = type(value) is kind if kind in _NAMES else isinstance(value, origin or kind)
     if not fits:
         raise TypeError(kind)
     return value
 
 
-def _first_typed(value: Any, kinds: Sequence[Any]) -> Any:
+def _number(value: Any, kind: type[int] | type[float]) -> int | float:
+    try:
+        return kind(value)
+    except OverflowError:
+        raise TypeError(kind) from None
+
+
+def _first_typed(value: Any, kinds: Sequence[Any], ranged: bool) -> Any:
     """The value by the first of the types that it fits."""
     for kind in kinds:
         try:
-            return _typed(value, kind)
+            return _typed(value, kind, ranged)
         except TypeError:
             continue
     raise TypeError(kinds)
 
 
-def type_name(kind: Any) -> str:
-    """What a value of this type looks like on the command line, for people."""
+def _meets(value: Any, mark: Any) -> bool:
+    """Whether a value is in a range."""
+    match mark:
+        case Ge(ge=bound):
+            return bool(value >= bound)
+        case Gt(gt=bound):
+            return bool(value > bound)
+        case Le(le=bound):
+            return bool(value <= bound)
+        case Lt(lt=bound):
+            return bool(value < bound)
+        case MinLen(min_length=least):
+            return len(value) >= least
+        case BaseMetadata():
+            raise NotImplementedError(f"{mark!r} is no range; use Ge, Gt, Le, Lt or MinLen")
+    return True
+
+
+# --- texts
+
+
+def parse(text: str, kind: Any, name: str) -> Any:
+    """The value of type `kind` that `text` means.
+
+    Raises:
+        OptionError: it is not of that type.
+    """
+    try:
+        return _parsed(text, kind)
+    except (ValueError, KeyError):
+        raise OptionError(f"{name} is {text!r}; it must be {type_name(kind)}", name) from None
+
+
+def _parsed(text: str, kind: Any) -> Any:
+    kind = plain(kind)
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        names = [type_name(k) for k in inner if k is not type(None)]
-        return " or ".join([*names, "none"] if type(None) in inner else names)
+        return _first_parsed(text, inner)
     if origin is Literal:
-        return " or ".join(map(str, inner))
+        return {str(choice): choice for choice in inner}[text]
     if origin is tuple:
-        return f"{_NAMES[inner[0]].split()[-1]}s with commas between them"
-    return _NAMES.get(kind, str(kind))
+        return tuple(_parsed(part.strip(), inner[0]) for part in text.split(","))
+    if kind is bool or kind is types.NoneType:
+        return ({"none": None} if kind is types.NoneType else _TRUTH)[text.lower()]
+    value = kind(text)
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError(text)
+    return value
+
+
+def _first_parsed(text: str, kinds: Sequence[Any]) -> Any:
+    """The value by the first of the types that the text fits; "none" is no text."""
+    for kind in sorted(kinds, key=lambda kind: kind is not types.NoneType):
+        try:
+            return _parsed(text, kind)
+        except (ValueError, KeyError):
+            continue
+    raise ValueError(text)
+
+
+# --- words
+
+
+def type_name(kind: Any) -> str:
+    """What a value of this type looks like on the command line, for people."""
+    kind = plain(kind)
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _or(map(type_name, inner))
+    if origin is Literal:
+        return _or(map(str, inner))
+    if origin is tuple:
+        return f"{_plural(inner[0])} with commas between them"
+    return "none" if kind is types.NoneType else _NAMES.get(kind, str(kind))
 
 
 def _form(kind: Any) -> str:
     """What a value of this type looks like in a file or in Python, for people."""
-    if typing.get_origin(kind) is tuple:
-        return f"a list of {_NAMES[typing.get_args(kind)[0]].split()[-1]}s"
+    if typing.get_origin(plain(kind)) is tuple:
+        return f"a list of {_plural(typing.get_args(plain(kind))[0])}"
     return type_name(kind)
+
+
+def _plural(kind: Any) -> str:
+    return f"{_NAMES[plain(kind)].split()[-1]}s"
+
+
+def _or(words: Iterable[str]) -> str:
+    """The words as a list: "a, b or c"."""
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def allowed(kind: Any) -> str:
+    """What values of this type there may be, for people."""
+    if words := doc_of(kind).allowed:
+        return words
+    inner = plain(kind)
+    if typing.get_origin(inner) in (typing.Union, types.UnionType):
+        return _or(map(allowed, typing.get_args(inner)))
+    return _ranged(_form(inner), [mark for mark in notes(kind) if type(mark) in _SIGNS])
+
+
+def _ranged(noun: str, marks: Sequence[Any]) -> str:
+    """A noun with its range: "a number >= 0", "an integer from 1 to 9", "a number in (0, 1]"."""
+    bounds = [(_SIGNS[type(mark)], dataclasses.astuple(mark)[0]) for mark in marks]
+    finite = [(sign, bound) for sign, bound in bounds if math.isfinite(bound)]
+    if len(finite) < len(bounds):
+        noun = noun.replace("a number", "a finite number")
+    low = next((b for b in finite if b[0] in (">=", ">")), None)
+    high = next((b for b in finite if b[0] in ("<=", "<")), None)
+    if low is None or high is None:
+        return " ".join([noun, *(f"{sign} {bound}" for sign, bound in finite)])
+    if (low[0], high[0]) == (">=", "<="):
+        return f"{noun} from {low[1]} to {high[1]}"
+    left, right = "[" if low[0] == ">=" else "(", "]" if high[0] == "<=" else ")"
+    return f"{noun} in {left}{low[1]}, {high[1]}{right}"
 
 
 def jsonable(value: Any) -> Any:

@@ -1,35 +1,81 @@
-"""The registry of methods: one file per method, the file's name is the method's name."""
+"""The registry of methods: one file per method, the file's name is the method's name.
+
+Methods of other packages come through the entry point group `mtad.methods`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
 import pkgutil
+import warnings
 from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 from typing import Any
 
-from mtad.core.options import jsonable, option_types, typed
+from mtad.core.options import jsonable
+from mtad.core.schema import options_of
+from mtad.errors import OptionError
 from mtad.speculative.method import Method
+
+GROUP = "mtad.methods"
+"""Entry points of other packages: `name = "package.module"` or `name = "package.module:Class"`."""
+
+
+def own_names() -> list[str]:
+    """Names of the methods that come with mtad."""
+    return [module.name for module in pkgutil.iter_modules(__path__)]
 
 
 def names() -> list[str]:
-    """Names of the methods that come with mtad."""
-    return [module.name for module in pkgutil.iter_modules(__path__)]
+    """Names of all methods that are installed, those of mtad first."""
+    return [*own_names(), *_installed()]
+
+
+@cache
+def _installed() -> Mapping[str, EntryPoint]:
+    """The methods of other packages by name."""
+    found = {point.name: point for point in sorted(entry_points(group=GROUP))}
+    for name in found.keys() & set(own_names()):
+        taken = found.pop(name)
+        warnings.warn(
+            f"{taken.value} is called like a method of mtad, {name}, and is left out; rename it",
+            stacklevel=2,
+        )
+    return found
 
 
 def find(name: str) -> type[Method]:
     """The method class called `name`, or the one in the module `package.module`.
 
     Raises:
-        ValueError: no such method; the message lists the known ones.
+        OptionError: no such method, with the known ones, or one that cannot be imported.
     """
-    path = name if "." in name else f"{__name__}.{name}"
     if "." not in name and name not in names():
-        raise ValueError(f"there is no method {name!r}; known methods: {', '.join(names())}")
+        raise OptionError(f"there is no method {name!r}; known methods: {', '.join(names())}")
+    point = _installed().get(name)
     try:
-        module = importlib.import_module(path)
+        if point is None:
+            return _only_method(importlib.import_module(_module_of(name)))
+        found = point.load()
     except ImportError as error:
-        raise ValueError(f"method module {name!r} cannot be imported: {error}") from error
+        raise OptionError(f"method module {name!r} cannot be imported: {error}") from error
+    cls = _only_method(found) if isinstance(found, ModuleType) else found
+    if not (isinstance(cls, type) and issubclass(cls, Method) and cls.name == name):
+        raise OptionError(
+            f"the entry point {name!r} is {point.value}; it must be a Method with name = {name!r}"
+        )
+    return cls
+
+
+def _module_of(name: str) -> str:
+    return name if "." in name else f"{__name__}.{name}"
+
+
+def _only_method(module: ModuleType) -> type[Method]:
+    """The method that a module defines."""
     own = [
         value
         for value in vars(module).values()
@@ -38,27 +84,44 @@ def find(name: str) -> type[Method]:
         and value.__module__ == module.__name__
     ]
     if len(own) != 1:
-        raise ValueError(f"{path} must define exactly one Method, it defines {len(own)}")
+        raise OptionError(
+            f"{module.__name__} must define exactly one Method, it defines {len(own)}"
+        )
     return own[0]
+
+
+def name_for(cls: type[Method]) -> str:
+    """What `find` finds a class by: its name, or its module where the name is not registered."""
+    known = cls.name in names() and find(cls.name) is cls
+    return cls.name if known else cls.__module__
 
 
 def make(name: str, options: Mapping[str, Any]) -> Method:
     """The method called `name` with these options, values of their types; lists become tuples.
 
     Raises:
-        ValueError: unknown method or option, with the known ones, or a value of a wrong type.
+        OptionError: unknown method or option, with the known ones, or a wrong value.
     """
-    cls = find(name)
-    kinds = option_types(cls)
+    return make_of(find(name), options)
+
+
+def make_of(cls: type[Method], options: Mapping[str, Any]) -> Method:
+    """A method of this class with these options, as `make` reads them."""
+    known = options_of(cls)
     for option in options:
-        if option not in kinds:
-            raise ValueError(no_such_option(cls, option))
-    return cls(**{o: typed(v, kinds[o], f"{cls.name}: {o}") for o, v in options.items()})
+        require_option(cls, option)
+    return cls(**{o: known[o].typed(value, f"{cls.name}: ") for o, value in options.items()})
+
+
+def require_option(cls: type[Method], name: str, prefix: str = "") -> None:
+    """Raise `OptionError` with the known options unless the method has this one."""
+    if name not in options_of(cls):
+        raise OptionError(prefix + no_such_option(cls, name), name)
 
 
 def no_such_option(cls: type[Method], name: str) -> str:
     """What to say about an option that the method does not have."""
-    known = ", ".join(option_types(cls)) or "it has none"
+    known = ", ".join(options_of(cls)) or "it has none"
     return f"{cls.name} has no option {name!r}; its options: {known}"
 
 

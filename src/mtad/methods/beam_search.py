@@ -9,7 +9,6 @@ lossless.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -17,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtad.core.noise import Noise, first_argmax
+from mtad.core.options import Count, Finite
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.model.lm import LM
@@ -24,7 +24,7 @@ from mtad.sampling.params import SamplingParams
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import accept_all
 from mtad.speculative.beams import beams
-from mtad.speculative.method import Method, Verdict, require, require_count
+from mtad.speculative.method import Method, Verdict
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,14 @@ class BeamSearch(Method):
         length_penalty: λ, 0 for the plain sum.
     """
 
-    num_beams: int = 4
-    length_penalty: float = 0.0
+    num_beams: Count = 4
+    length_penalty: Finite = 0.0
 
     name: ClassVar[str] = "beam_search"
     lossless: ClassVar[bool] = False
     citation: ClassVar[str] = "Lowerre 1976; Wu et al. 2016, arXiv 1609.08144"
     drafter: ClassVar[Literal["draft", "target", "none"]] = "target"
     drafting: ClassVar[tuple[str, ...]] = ("num_beams", "length_penalty")
-
-    def __post_init__(self) -> None:
-        """Refuse impossible options."""
-        require_count(self, "num_beams")
-        finite = math.isfinite(self.length_penalty)
-        require(finite, self, "length_penalty", "a finite number (0 is off)")
 
     def check(self, params: SamplingParams) -> None:
         """Refuse what a search can't honour."""

@@ -14,13 +14,15 @@ still judged by p without it. Lossy.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge, Gt
 from jaxtyping import Float
 from torch import Tensor
 
 from mtad.core.noise import Noise, sample
+from mtad.core.options import Count
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.model.lm import LM
@@ -28,7 +30,7 @@ from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import at_node, chain_path, endpoint, prefix_length
 from mtad.speculative.drafting import may_extend
 from mtad.speculative.facts import Dial, Reads
-from mtad.speculative.method import Method, Verdict, require, require_count
+from mtad.speculative.method import Method, Verdict
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,9 @@ class BiLD(Method):
         num_draft_tokens: γ_max, most draft tokens per iteration.
     """
 
-    fallback_threshold: float = 0.6
-    rollback_threshold: float = 5.0
-    num_draft_tokens: int = 10
+    fallback_threshold: Annotated[float, Ge(0)] = 0.6
+    rollback_threshold: Annotated[float, Gt(0)] = 5.0
+    num_draft_tokens: Count = 10
 
     name: ClassVar[str] = "bild"
     lossless: ClassVar[bool] = False
@@ -51,12 +53,6 @@ class BiLD(Method):
     drafting: ClassVar[tuple[str, ...]] = ("fallback_threshold", "num_draft_tokens")
     dial: ClassVar[Dial | None] = Dial("rollback_threshold", (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0))
     reads: ClassVar[Reads | None] = Reads("chain")
-
-    def __post_init__(self) -> None:
-        """Refuse impossible options."""
-        require_count(self, "num_draft_tokens")
-        require(self.fallback_threshold >= 0, self, "fallback_threshold", "a number >= 0")
-        require(self.rollback_threshold > 0, self, "rollback_threshold", "a number > 0 (nats)")
 
     def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """A chain that ends where the draft is unsure; one flag is read per draft step."""

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtad.core.noise import Noise
+from mtad.core.options import Count
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.model.lm import LM
@@ -36,7 +37,7 @@ from mtad.speculative.acceptance import (
 )
 from mtad.speculative.drafting import sampled_tree
 from mtad.speculative.facts import Reads
-from mtad.speculative.method import Method, Verdict, require_count
+from mtad.speculative.method import Method, Verdict
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,13 @@ class BlockVerification(Method):
         num_draft_tokens: γ, draft tokens per iteration.
     """
 
-    num_draft_tokens: int = 4
+    num_draft_tokens: Count = 4
 
     name: ClassVar[str] = "block_verification"
     lossless: ClassVar[bool] = True
     citation: ClassVar[str] = "Sun et al., ICLR 2025, arXiv 2403.10444"
     drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens",)
     reads: ClassVar[Reads | None] = Reads("chain", draft="distributions")
-
-    def __post_init__(self) -> None:
-        """Refuse impossible options."""
-        require_count(self, "num_draft_tokens")
 
     def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """A chain sampled from the draft."""

@@ -27,9 +27,9 @@ from mtad.core.tree import TokenTree
 from mtad.model.lm import LM
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import accept_matches, walk
-from mtad.speculative.drafting import num_tree_nodes, require_k_config, sampled_tree
+from mtad.speculative.drafting import TreeShape, num_tree_nodes, sampled_tree
 from mtad.speculative.facts import Reads
-from mtad.speculative.method import Method, Verdict, require
+from mtad.speculative.method import Method, Verdict
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class MCSS(Method):
         replacement: "without", "with" or "naive".
     """
 
-    k_config: tuple[int, ...] = (4, 2, 2)
+    k_config: TreeShape = (4, 2, 2)
     replacement: Literal["without", "with", "naive"] = "without"
 
     name: ClassVar[str] = "mcss"
@@ -49,12 +49,6 @@ class MCSS(Method):
     citation: ClassVar[str] = "Yang et al. 2024, arXiv 2401.06706"
     drafting: ClassVar[tuple[str, ...]] = ("k_config",)
     reads: ClassVar[Reads | None] = Reads("any", draft="distributions")
-
-    def __post_init__(self) -> None:
-        """Refuse impossible options."""
-        require_k_config(self)
-        known = ("without", "with", "naive")
-        require(self.replacement in known, self, "replacement", f"one of {known}")
 
     @property
     def needs(self) -> Reads | None:

@@ -16,21 +16,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor
 
 from mtad.core.noise import Noise
+from mtad.core.options import Count
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.model.lm import LM
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import endpoint_after, first_deepest, joint_logprobs, value_at
-from mtad.speculative.beams import RatioOn, beam_tree, best_path, require_beam_options
+from mtad.speculative.beams import RatioOn, beam_tree, best_path
 from mtad.speculative.facts import SHARES, Dial, Reads
-from mtad.speculative.method import Method, Verdict, require
+from mtad.speculative.method import Method, Verdict
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,9 @@ class MMTAD(Method):
         rule: "star", "own" or "max".
     """
 
-    num_draft_tokens: int = 4
-    beam_width: int = 4
-    accept_threshold: float = 0.5
+    num_draft_tokens: Count = 4
+    beam_width: Count = 4
+    accept_threshold: Annotated[float, Ge(0)] = 0.5
     ratio_on: RatioOn = "warped"
     endpoint: Literal["sample", "greedy"] = "sample"
     beam: Literal["sample", "sample_with_replacement", "search"] = "sample"
@@ -62,11 +64,6 @@ class MMTAD(Method):
     drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens", "beam_width", "beam", "ratio_on")
     dial: ClassVar[Dial | None] = Dial("accept_threshold", SHARES)
     reads: ClassVar[Reads | None] = Reads("beams", draft="values", target="values")
-
-    def __post_init__(self) -> None:
-        """Refuse impossible options."""
-        require_beam_options(self)
-        require(self.rule in ("star", "own", "max"), self, "rule", "'star', 'own' or 'max'")
 
     def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """The tree of all beams."""

@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor
 
 from mtad.core.noise import Noise
+from mtad.core.options import Count
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.model.lm import LM
@@ -32,9 +34,9 @@ from mtad.speculative.acceptance import (
     last_true,
     prefix_length,
 )
-from mtad.speculative.beams import RatioOn, beam_tree, best_path, require_beam_options
+from mtad.speculative.beams import RatioOn, beam_tree, best_path
 from mtad.speculative.facts import SHARES, Dial, Reads
-from mtad.speculative.method import Method, Verdict, require
+from mtad.speculative.method import Method, Verdict
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,9 @@ class MTAD(Method):
             fails, the ablation that shows what looking further adds.
     """
 
-    num_draft_tokens: int = 4
-    beam_width: int = 4
-    accept_threshold: float = 0.5
+    num_draft_tokens: Count = 4
+    beam_width: Count = 4
+    accept_threshold: Annotated[float, Ge(0)] = 0.5
     ratio_on: RatioOn = "warped"
     endpoint: Literal["sample", "greedy"] = "sample"
     beam: Literal["sample", "sample_with_replacement", "search"] = "sample"
@@ -69,12 +71,6 @@ class MTAD(Method):
     drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens", "beam_width", "beam", "ratio_on")
     dial: ClassVar[Dial | None] = Dial("accept_threshold", SHARES)
     reads: ClassVar[Reads | None] = Reads("beam", draft="values", target="values")
-
-    def __post_init__(self) -> None:
-        """Refuse impossible options."""
-        require_beam_options(self)
-        known = ("longest", "first_failure")
-        require(self.prefix in known, self, "prefix", f"one of {known}")
 
     def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """The beam of largest joint probability."""

@@ -28,6 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtad.core.noise import Noise, first_argmax, sample
+from mtad.core.options import Count
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.model.lm import LM
@@ -36,7 +37,7 @@ from mtad.sampling.truncation import NEVER
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import accept_all
 from mtad.speculative.beams import beams
-from mtad.speculative.method import Method, Verdict, require, require_count
+from mtad.speculative.method import Method, Verdict
 
 MAX_NODES = 4_096
 """Largest tree that is enumerated."""
@@ -62,21 +63,15 @@ class MTJD(Method):
         beam_width: W, for "beam".
     """
 
-    num_block_tokens: int = 4
+    num_block_tokens: Count = 4
     joint: Literal["none", "temperature", "top_k", "top_p", "argmax", "beam"] = "beam"
-    beam_width: int = 4
+    beam_width: Count = 4
 
     name: ClassVar[str] = "mtjd"
     lossless: ClassVar[bool] = False
     citation: ClassVar[str] = "Qin et al., ICLR 2025, arXiv 2407.09722, section 3"
     drafter: ClassVar[Literal["draft", "target", "none"]] = "target"
     drafting: ClassVar[tuple[str, ...]] = ("num_block_tokens", "joint", "beam_width")
-
-    def __post_init__(self) -> None:
-        """Refuse impossible options."""
-        require_count(self, "num_block_tokens")
-        require(self.joint in USED, self, "joint", f"one of {', '.join(USED)}")
-        require_count(self, "beam_width")
 
     def check(self, params: SamplingParams) -> None:
         """Refuse settings that would act on single tokens; temperature 0 asks for the argmax."""

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mtad.core.noise import Noise
+from mtad.core.options import Count
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.model.lm import LM
@@ -27,7 +28,7 @@ from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import accept_matches
 from mtad.speculative.drafting import may_extend
 from mtad.speculative.facts import Reads
-from mtad.speculative.method import Method, Verdict, require_count
+from mtad.speculative.method import Method, Verdict
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class PromptLookup(Method):
         max_matching_ngram_size: n_max, length of the longest n-gram looked up.
     """
 
-    num_draft_tokens: int = 10
-    max_matching_ngram_size: int = 2
+    num_draft_tokens: Count = 10
+    max_matching_ngram_size: Count = 2
 
     name: ClassVar[str] = "prompt_lookup"
     lossless: ClassVar[bool] = True
@@ -48,11 +49,6 @@ class PromptLookup(Method):
     drafter: ClassVar[Literal["draft", "target", "none"]] = "none"
     drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens", "max_matching_ngram_size")
     reads: ClassVar[Reads | None] = Reads("any")
-
-    def __post_init__(self) -> None:
-        """Refuse impossible options."""
-        for option in ("num_draft_tokens", "max_matching_ngram_size"):
-            require_count(self, option)
 
     def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """The continuation of the first occurrence of the longest n-gram that has one."""

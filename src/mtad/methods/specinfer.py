@@ -24,7 +24,7 @@ from mtad.core.tree import TokenTree
 from mtad.model.lm import LM
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import walk
-from mtad.speculative.drafting import num_tree_nodes, require_k_config, sampled_tree
+from mtad.speculative.drafting import TreeShape, num_tree_nodes, sampled_tree
 from mtad.speculative.facts import Reads
 from mtad.speculative.method import Method, Verdict
 
@@ -37,17 +37,13 @@ class SpecInfer(Method):
         k_config: children per node, level by level.
     """
 
-    k_config: tuple[int, ...] = (4, 2, 2)
+    k_config: TreeShape = (4, 2, 2)
 
     name: ClassVar[str] = "specinfer"
     lossless: ClassVar[bool] = True
     citation: ClassVar[str] = "Miao et al. 2024, arXiv 2305.09781"
     drafting: ClassVar[tuple[str, ...]] = ("k_config",)
     reads: ClassVar[Reads | None] = Reads("any", draft="distributions")
-
-    def __post_init__(self) -> None:
-        """Refuse impossible options."""
-        require_k_config(self)
 
     def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """A tree of independent draws."""

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtad.core.noise import Noise
+from mtad.core.options import Count
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.model.lm import LM
@@ -29,7 +30,7 @@ from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import at_node, endpoint, residual_weights, value_at
 from mtad.speculative.drafting import sampled_tree
 from mtad.speculative.facts import Reads
-from mtad.speculative.method import Method, Verdict, require_count
+from mtad.speculative.method import Method, Verdict
 
 BISECTIONS = 40
 """Halvings of the interval of ρ: from k - 1 down to float rounding."""
@@ -44,19 +45,14 @@ class SpecTr(Method):
         num_draft_tokens: tokens per chain.
     """
 
-    num_drafts: int = 2
-    num_draft_tokens: int = 4
+    num_drafts: Count = 2
+    num_draft_tokens: Count = 4
 
     name: ClassVar[str] = "spectr"
     lossless: ClassVar[bool] = True
     citation: ClassVar[str] = "Sun et al. 2023, arXiv 2310.15141"
     drafting: ClassVar[tuple[str, ...]] = ("num_drafts", "num_draft_tokens")
     reads: ClassVar[Reads | None] = Reads("chains", draft="distributions")
-
-    def __post_init__(self) -> None:
-        """Refuse impossible options."""
-        require_count(self, "num_drafts")
-        require_count(self, "num_draft_tokens")
 
     def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """K chains sampled independently from the root."""

@@ -16,13 +16,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor
 
 from mtad.core.noise import Noise
+from mtad.core.options import Count
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.model.lm import LM
@@ -37,7 +39,7 @@ from mtad.speculative.acceptance import (
 )
 from mtad.speculative.drafting import sampled_tree
 from mtad.speculative.facts import SHARES, Dial, Reads
-from mtad.speculative.method import Method, Verdict, require, require_count
+from mtad.speculative.method import Method, Verdict
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class SpeculativeSampling(Method):
         accept_threshold: None for the exact rule; a ratio >= 0 for the lossy fixed threshold.
     """
 
-    num_draft_tokens: int = 4
-    accept_threshold: float | None = None
+    num_draft_tokens: Count = 4
+    accept_threshold: Annotated[float, Ge(0)] | None = None
 
     name: ClassVar[str] = "speculative_sampling"
     lossless: ClassVar[bool] = True
@@ -60,12 +62,6 @@ class SpeculativeSampling(Method):
     drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens",)
     dial: ClassVar[Dial | None] = Dial("accept_threshold", SHARES)
     reads: ClassVar[Reads | None] = Reads("chain", draft="distributions")
-
-    def __post_init__(self) -> None:
-        """Refuse impossible options."""
-        threshold = self.accept_threshold
-        require_count(self, "num_draft_tokens")
-        require(threshold is None or threshold >= 0, self, "accept_threshold", "None or >= 0")
 
     @property
     def is_lossless(self) -> bool:

@@ -13,13 +13,15 @@ lowers the bar in flat ones. The draft's probabilities play no part. Lossy; exac
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge, Le
 from jaxtyping import Float
 from torch import Tensor
 
 from mtad.core.noise import Noise
+from mtad.core.options import Count
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.model.lm import LM
@@ -27,7 +29,7 @@ from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import at_node, chain_path, endpoint, prefix_length
 from mtad.speculative.drafting import sampled_tree
 from mtad.speculative.facts import Dial, Reads
-from mtad.speculative.method import Method, Verdict, require, require_count
+from mtad.speculative.method import Method, Verdict
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,9 @@ class TypicalAcceptance(Method):
         posterior_alpha: δ.
     """
 
-    num_draft_tokens: int = 4
-    posterior_threshold: float = 0.09
-    posterior_alpha: float = 0.3
+    num_draft_tokens: Count = 4
+    posterior_threshold: Annotated[float, Ge(0), Le(1)] = 0.09
+    posterior_alpha: Annotated[float, Ge(0), Le(1)] = 0.3
 
     name: ClassVar[str] = "typical_acceptance"
     lossless: ClassVar[bool] = False
@@ -52,12 +54,6 @@ class TypicalAcceptance(Method):
         "posterior_threshold", (0.0, 0.01, 0.03, 0.09, 0.2, 0.4, 0.7, 1.0)
     )
     reads: ClassVar[Reads | None] = Reads("chain")
-
-    def __post_init__(self) -> None:
-        """Refuse impossible options."""
-        require_count(self, "num_draft_tokens")
-        for option in ("posterior_threshold", "posterior_alpha"):
-            require(0 <= getattr(self, option) <= 1, self, option, "a number from 0 to 1")
 
     def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """A chain sampled from the draft."""

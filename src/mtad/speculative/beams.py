@@ -20,7 +20,6 @@ from mtad.model.lm import LM
 from mtad.sampling.truncation import NEVER
 from mtad.sampling.warper import Warper
 from mtad.speculative.drafting import LevelLogprobs, may_extend
-from mtad.speculative.method import require, require_count
 
 
 @dataclass(frozen=True)
@@ -39,17 +38,6 @@ class Beams:
 Selection = Literal["search", "sample", "sample_with_replacement", "all"]
 RatioOn = Literal["warped", "raw"]
 """Log-probabilities with, or without, temperature and truncation."""
-
-
-def require_beam_options(method: Any) -> None:
-    """Refuse impossible options of MTAD and MMTAD."""
-    selections = ("sample", "sample_with_replacement", "search")
-    require_count(method, "num_draft_tokens")
-    require_count(method, "beam_width")
-    require(method.accept_threshold >= 0, method, "accept_threshold", "a number >= 0")
-    require(method.ratio_on in ("warped", "raw"), method, "ratio_on", "'warped' or 'raw'")
-    require(method.endpoint in ("sample", "greedy"), method, "endpoint", "'sample' or 'greedy'")
-    require(method.beam in selections, method, "beam", f"one of {selections}")
 
 
 def beams(

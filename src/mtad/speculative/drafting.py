@@ -8,19 +8,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, TypeAlias
 
 import torch
+from annotated_types import MinLen
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mtad.core.noise import Noise, sample_many
+from mtad.core.options import Count, Doc
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.model.lm import LM
 from mtad.sampling.truncation import NEVER, spread
 from mtad.sampling.warper import Warper
-from mtad.speculative.method import require
+
+TreeShape: TypeAlias = Annotated[
+    tuple[Count, ...], MinLen(1), Doc(allowed="one or more integers >= 1, such as 4,2,2")
+]
+"""Children per node, level by level."""
 
 
 def may_extend(tree: TokenTree, prefix: Prefix, reserved: int = 1) -> Bool[Tensor, "rows width"]:
@@ -141,14 +147,6 @@ def _add_children(
         torch.where(alive & (values > NEVER), values, 0.0).flatten(1),
         level.dense(),
     )
-
-
-def require_k_config(method: Any) -> None:
-    """Refuse tree shapes that are empty or have levels without children."""
-    shape = method.k_config
-    listed = isinstance(shape, tuple | list) and len(shape) > 0
-    ok = listed and all(isinstance(k, int) and k >= 1 for k in shape)
-    require(ok, method, "k_config", "one or more integers >= 1, such as 4,2,2")
 
 
 def num_tree_nodes(k_config: Sequence[int]) -> int:

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from mtad.core.noise import Noise
 from mtad.core.prefix import Prefix
+from mtad.core.schema import check_fields
 from mtad.core.tree import TokenTree
+from mtad.errors import OptionError
 from mtad.sampling.params import SamplingParams
 from mtad.sampling.warper import Warper
 from mtad.speculative.facts import Dial, Reads, check_facts
@@ -44,6 +46,9 @@ class Verdict:
 class Method(ABC):
     """A decoding method; its fields are its options.
 
+    The annotations of the fields have their ranges, such as `Annotated[float, Ge(0)]`. A method
+    with rules across fields has its own `__post_init__`, which calls this one.
+
     Class attributes, its facts; a class with a wrong or missing one cannot be made:
         name: the name users type, that of its file.
         lossless: whether the text follows the target's warped distribution exactly.
@@ -70,6 +75,10 @@ class Method(ABC):
         steps = (cls.draft, cls.verify, cls.num_nodes)
         if not any(getattr(step, "__isabstractmethod__", False) for step in steps):
             check_facts(cls)
+
+    def __post_init__(self) -> None:
+        """Refuse options of another type or out of their range."""
+        check_fields(self, f"{self.name}: ")
 
     @abstractmethod
     def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
@@ -118,27 +127,21 @@ class Method(ABC):
         return "sample"
 
     def check(self, params: SamplingParams) -> None:
-        """Raise `ValueError` naming the sampling settings that the method can't honour."""
+        """Raise `OptionError` naming the sampling settings that the method can't honour."""
         return None
 
     def _refuse(self, params: SamplingParams, names: set[str], why: str) -> None:
         refused = sorted(names & params.active())
         if refused:
             given = ", ".join(f"{n}={getattr(params, n)!r}" for n in refused)
-            raise ValueError(f"{self.name} does not honour {given}: {why}")
-
-
-def require_count(method: Method, option: str) -> None:
-    """Raise `ValueError` unless the option is a positive integer."""
-    value = getattr(method, option)
-    require(isinstance(value, int) and value >= 1, method, option, "an integer >= 1")
+            raise OptionError(f"{self.name} does not honour {given}: {why}", refused[0])
 
 
 def require(ok: bool, method: Method, option: str, allowed: str) -> None:
-    """Raise `ValueError` unless `ok`, saying what was given and what is allowed."""
+    """Raise `OptionError` unless `ok`, saying what was given and what is allowed."""
     if not ok:
         given = getattr(method, option)
-        raise ValueError(f"{method.name}: {option} is {given!r}; it must be {allowed}")
+        raise OptionError(f"{method.name}: {option} is {given!r}; it must be {allowed}", option)
 
 
 def name_of(method: Method) -> Hashable:

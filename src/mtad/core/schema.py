@@ -1,0 +1,122 @@
+"""The fields of a dataclass as options: type, range, default and help of each.
+
+Type and range are the field's annotation; what it means is in a `Doc` there, or in the class
+docstring's `Attributes:` section. Flags, files, HTTP and documentation are made from this. Knows no
+method and no model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import textwrap
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+from mtad.core.options import allowed, checked, doc_of, parse, type_name, typed
+
+
+@dataclass(frozen=True)
+class Option:
+    """A field of a dataclass.
+
+    Attributes:
+        name: of the field.
+        kind: its type, with ranges.
+        default: None where there is none.
+        help: what it means, for people.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    help: str
+
+    @property
+    def allowed(self) -> str:
+        """What values there may be, in words: "an integer >= 1"."""
+        return allowed(self.kind)
+
+    @property
+    def form(self) -> str:
+        """What a value looks like on the command line, in words, without its range."""
+        return type_name(self.kind)
+
+    def typed(self, value: Any, prefix: str = "") -> Any:
+        """The value as one of the field's type: an integer is a number, a list is a tuple.
+
+        Raises:
+            OptionError: it is of another type. Ranges are not looked at.
+        """
+        return typed(value, self.kind, self.name, prefix)
+
+    def parsed(self, text: str) -> Any:
+        """The value that a text means: "none", "true", "0.5", "4,2,2".
+
+        Raises:
+            OptionError: it means none of the field's type. Ranges are not looked at.
+        """
+        return parse(text, self.kind, self.name)
+
+    def check(self, value: Any, prefix: str = "") -> None:
+        """Refuse a value of another type or out of the range.
+
+        Raises:
+            OptionError: with the value and what is allowed.
+        """
+        checked(value, self.kind, self.name, prefix)
+
+
+@cache
+def options_of(cls: Any) -> Mapping[str, Option]:
+    """The options of a dataclass by name, in its order."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    described = attribute_docs(cls.__doc__ or "")
+    return MappingProxyType(
+        {
+            f.name: Option(
+                f.name,
+                hints[f.name],
+                _default(f),
+                doc_of(hints[f.name]).help or described.get(f.name, ""),
+            )
+            for f in dataclasses.fields(cls)
+        }
+    )
+
+
+def check_fields(values: Any, prefix: str = "") -> None:
+    """Refuse a dataclass with a field of another type than declared, or out of its range.
+
+    Raises:
+        OptionError: naming the first such field.
+    """
+    cls: Any = type(values)
+    for option in options_of(cls).values():
+        option.check(getattr(values, option.name), prefix)
+
+
+def attribute_docs(docstring: str) -> dict[str, str]:
+    """The descriptions of a docstring's `Attributes:` section, by name."""
+    section = re.search(r"^Attributes:\n((?:[ ]+.*\n?|\n)+)", inspect.cleandoc(docstring), re.M)
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in textwrap.dedent(section[1]).splitlines() if section else ():
+        head = re.match(r"(\w+(?:, \w+)*):\s*(.*)", line)
+        if head:
+            names = head[1].split(", ")
+            found |= dict.fromkeys(names, head[2])
+        else:
+            found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
+    return found
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default
