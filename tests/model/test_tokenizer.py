@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,6 +77,41 @@ def test_an_incomplete_character_at_the_end_is_shown_at_last() -> None:
     taken, stream, _ = pieces(ids)
     assert taken[0] == ""
     assert stream.text == "".join(taken) == "\ufffd"
+
+
+class Counting:
+    """A tokenizer that counts the tokens it decodes."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.num_decoded = inner, 0
+
+    def decode(self, ids: list[int], **options: Any) -> str:
+        self.num_decoded += len(ids)
+        return str(self.inner.decode(ids, **options))
+
+
+@pytest.mark.parametrize("text", ["\ufffd" * 400, "\ufffd\ufffd猫" * 130, "🙂" * 300])
+def test_tokens_that_are_no_characters_cost_no_more_than_others(text: str) -> None:
+    counting = Counting(tokenizer())
+    stray, stream = text.encode().replace("\ufffd".encode(), b"\xff"), TextStream(counting)
+    ids = [tokenizer().convert_tokens_to_ids(_byte_token(byte)) for byte in stray]
+    pieces = []
+    for token in ids:
+        stream.push(token)
+        pieces.append(stream.take())
+    pieces.append(stream.take(last=True))
+    assert "".join(pieces) == stream.text == text == tokenizer().decode(ids)
+    assert counting.num_decoded < 100 * len(ids)
+
+
+@pytest.mark.parametrize("size", [1, 3, 40])
+def test_a_block_of_tokens_gives_the_text_of_single_ones(size: int) -> None:
+    ids = tokenizer()("".join(TEXTS)).input_ids + [300, 301] * 30
+    stream, taken = TextStream(tokenizer()), ""
+    for start in range(0, len(ids), size):
+        stream.extend(ids[start : start + size])
+        taken += stream.take()
+    assert taken + stream.take(last=True) == stream.text == pieces(ids)[1].text
 
 
 def test_eos_is_not_text() -> None:

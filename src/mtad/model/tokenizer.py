@@ -14,6 +14,10 @@ from mtad.errors import PromptError
 
 NUM_CONTEXT = 8
 """Prompt tokens that are decoded along, because a tokenizer may treat a first token otherwise."""
+MAX_PENDING = 16
+"""Tokens that may wait for the rest of a character; a character has at most four bytes."""
+REPLACEMENT = "\ufffd"
+"""What a tokenizer writes for bytes that are no character, or not yet."""
 
 
 def prompt_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
@@ -68,6 +72,10 @@ def special_tokens(tokenizer: Any) -> dict[str, int]:
 class TextStream:
     """The text of one request as its tokens come, cut before the first stop string.
 
+    A tokenizer ends a text with U+FFFD as long as its last character lacks bytes. Such tokens are
+    pending, and decoded again with the next ones; at most `MAX_PENDING` of them, so that the cost
+    of a token does not grow with the text.
+
     Args:
         tokenizer: turns ids into text.
         stops: the text ends before the first of these that appears.
@@ -80,19 +88,36 @@ class TextStream:
         self.tokenizer, self.stops = tokenizer, [s for s in stops if s]
         self.text, self.stopped = "", False
         self._ids = list(context[-NUM_CONTEXT:])
-        while "\ufffd" in self._decode(0, len(self._ids)):
+        while REPLACEMENT in self._decode(0, len(self._ids)):
             del self._ids[0]  # half a character, which would spoil what comes after it
         self._start, self._read, self._emitted = 0, len(self._ids), 0
 
     def push(self, token: int) -> bool:
         """Take one token; true once a stop string is complete."""
-        self._ids.append(token)
+        self.extend((token,))
+        return self.stopped
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        """Take tokens that need no look at the text in between, such as a block's."""
+        self._ids += tokens
         before = self._decode(self._start, self._read)
         after = self._decode(self._start, len(self._ids))
-        if not after.endswith("\ufffd"):
-            self._start, self._read = self._read, len(self._ids)
-            self._extend(after[len(before) :])
-        return self.stopped
+        if not after.endswith(REPLACEMENT):
+            self._settle(len(self._ids), after[len(before) :])
+        elif len(self._ids) - self._read > MAX_PENDING:
+            self._settle_most(before, after)
+
+    def _settle_most(self, before: str, after: str) -> None:
+        """Settle pending tokens up to a border of characters; the last three may lack bytes."""
+        for end in range(len(self._ids) - 3, len(self._ids) - 7, -1):
+            text = self._decode(self._start, end)
+            if after.startswith(text):
+                return self._settle(end, text[len(before) :])
+
+    def _settle(self, end: int, piece: str) -> None:
+        """Add the text of the pending tokens before `end`."""
+        self._start, self._read = self._read, end
+        self._extend(piece)
 
     def take(self, last: bool = False) -> str:
         """Text not taken yet that no stop string can still cut off; all of it if `last`."""
