@@ -37,7 +37,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from mtad import demo
-from mtad.server.scheduler.room import MOST_RECORDED
+from mtad.server.scheduler.batch import MOST_RECORDED
 
 PATIENCE_S = 180.0
 Server: TypeAlias = Literal["mtad", "transformers", "both"]

@@ -182,7 +182,7 @@ def test_an_answer_tells_only_so_much(http: httpx.Client) -> None:
     assert refused(ask(http, **long, logprobs=20))["param"] == "logprobs"
     error = refused(ask(http, **long, trace=True))
     assert error["param"] == "trace"
-    assert "272000 nodes; at most 262144 are told: lower max_tokens or n" in error["message"]
+    assert "272000 nodes; at most 262144 are sent: lower max_tokens or n" in error["message"]
 
 
 def test_of_many_errors_the_first_ones_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,7 +365,7 @@ def test_limits_of_the_server() -> None:
         free = {"max_tokens": None, "ignore_eos": True}
         usage = ask(http, model="toy", prompt=[7] * 10, **free).json()["usage"]
         assert usage == {"prompt_tokens": 10, "completion_tokens": 8, "total_tokens": 18}
-        assert served.scheduler.submitted[-1].work.timeout_s == 5.0
+        assert served.scheduler.submitted[-1].timeout_s == 5.0
         schema = http.get("/openapi.json").json()["components"]["schemas"]["ChatRequest"]
         assert schema["properties"]["max_tokens"]["anyOf"][0]["maximum"] == 8
         assert schema["properties"]["model"]["const"] == "toy"
@@ -375,14 +375,14 @@ def test_a_budget_that_is_not_named_is_what_the_context_leaves(
     http: httpx.Client, served: Served
 ) -> None:
     assert ask(http, prompt=[7] * 1020, max_tokens=None, ignore_eos=True).status_code == 200
-    request = served.scheduler.submitted[-1].work.request
+    request = served.scheduler.submitted[-1].request
     assert request.sampling.max_new_tokens == 4
 
 
 def test_the_newer_name_of_the_budget_is_honoured(http: httpx.Client, served: Served) -> None:
     told = {"max_tokens": None, "max_completion_tokens": 3}
     assert ask(http, messages=CHAT, **told).status_code == 200
-    assert served.scheduler.submitted[-1].work.request.sampling.max_new_tokens == 3
+    assert served.scheduler.submitted[-1].request.sampling.max_new_tokens == 3
 
 
 def test_a_seed_is_drawn_if_none_is_given(http: httpx.Client) -> None:
@@ -398,15 +398,15 @@ def test_who_asks_is_told_to_the_scheduler(http: httpx.Client, served: Served) -
     body = {"model": "demo", "prompt": "x", "max_tokens": 2}
     answer = http.post("/v1/completions", json=body, headers={"X-Request-Id": "mine-1"})
     assert answer.headers["x-request-id"] == "mine-1"
-    work = served.scheduler.submitted[-1].work
-    assert (work.request_id, work.client) == ("mine-1", None)
+    sequence = served.scheduler.submitted[-1]
+    assert (sequence.request_id, sequence.client) == ("mine-1", None)
 
 
 def test_special_tokens_among_the_stops_end_the_text(http: httpx.Client, served: Served) -> None:
     special = demo().tokenizer.eos_token  # type: ignore[union-attr]
     ask(http, stop=["<|user|>", str(special)], ignore_eos=True)
     vocabulary = demo().tokenizer.get_added_vocab()  # type: ignore[union-attr]
-    ends = served.scheduler.submitted[-1].work.request.sampling.eos_token_ids
+    ends = served.scheduler.submitted[-1].request.sampling.eos_token_ids
     assert set(ends) == {vocabulary[s] for s in ("<|user|>", str(special)) if s in vocabulary}
     assert ends
 

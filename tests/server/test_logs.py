@@ -14,8 +14,8 @@ from support.site import KEYS, SECRET, Site, error, listening, site
 import mtad
 from mtad.engine.session import Block
 from mtad.engine.session import Request as Text
-from mtad.server.ops.logs import Journal, Log, RequestLog, _Handler, catch_records
-from mtad.server.scheduler.jobs import Job, Work
+from mtad.server.ops.logs import Log, RequestLog, _Handler, catch_records
+from mtad.server.scheduler.sequence import Sequence
 
 
 @pytest.fixture
@@ -90,26 +90,26 @@ def test_a_verb_of_no_known_kind_is_not_repeated(plain: Site) -> None:
     assert json.loads(plain.lines[0])["http"] == "unknown"
 
 
-def told(journal: Journal, request_id: str, clock: float) -> None:
-    """What a scheduler would tell about a request with two choices."""
-    works = [
-        Work(Text([7, 8, 9]), mtad.MTAD(), request_id=request_id, client="ann") for _ in range(2)
-    ]
-    jobs = [Job(work, lambda update: None, arrived_at=clock) for work in works]
-    for job in jobs:
-        job.admitted_at, job.first_token_at = clock + 0.5, clock + 0.75
-        journal.admitted(job)
-    journal.iterated([(job, Block(0, (1, 2, 3), 2, 4, 4, None)) for job in jobs], 0.1)
-    journal.iterated([(jobs[0], Block(0, (4,), 1, 4, 4, "stop"))], 0.1)
-    journal.ended(jobs[1], "cancelled")
+def texts(clock: float) -> list[Sequence]:
+    """The texts of a request with two choices, as a scheduler leaves them."""
+    found = [Sequence(Text([7, 8, 9]), method=mtad.MTAD(), arrived_at=clock) for _ in range(2)]
+    for text in found:
+        text.admitted_at = clock + 0.5
+        text.advance(Block(0, (1, 2, 3), 2, 4, 4, None), 0.1, clock + 0.75)
+    found[0].advance(Block(0, (4,), 1, 4, 4, "stop"), 0.1, clock + 1)
+    found[0].outcome, found[1].outcome = "stop", "cancelled"
+    return found
 
 
-def logged(journal: Journal, with_text: bool = False, form: Any = "json") -> list[str]:
-    """The log of one request of which a scheduler told."""
+def logged(with_text: bool = False, form: Any = "json", admitted: bool = True) -> list[str]:
+    """The log of one request whose texts a scheduler had."""
     lines: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        told(journal, scope["state"]["request_id"], time.monotonic())
+        found = texts(time.monotonic())
+        for text in found:
+            text.admitted_at = text.admitted_at if admitted else None
+        scope["state"]["sequences"] = found
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
@@ -117,15 +117,15 @@ def logged(journal: Journal, with_text: bool = False, form: Any = "json") -> lis
         pass
 
     text_of = (lambda ids: f"text of {list(ids)}") if with_text else None
-    log = RequestLog(app, journal, Log(form, lines.append), None, text_of)
+    log = RequestLog(app, Log(form, lines.append), None, text_of)
     scope = {"type": "http", "method": "POST", "path": "/x", "headers": [], "query_string": b""}
     asyncio.run(log(scope, send, send))
+    assert not log.open_ids, "it is forgotten"
     return lines
 
 
-def test_the_line_has_what_the_scheduler_told() -> None:
-    journal = Journal()
-    [line] = logged(journal)
+def test_the_line_has_what_came_of_the_texts() -> None:
+    [line] = logged()
     record = json.loads(line)
     wanted = {
         "method": "mtad",
@@ -138,25 +138,23 @@ def test_the_line_has_what_the_scheduler_told() -> None:
     }
     assert {name: record[name] for name in wanted} == wanted
     assert "prompts" not in record and "outputs" not in record
-    assert not journal._open, "it is forgotten"
 
 
 def test_prompts_and_outputs_are_logged_if_asked_for() -> None:
-    [line] = logged(Journal(), with_text=True)
+    [line] = logged(with_text=True)
     record = json.loads(line)
     assert record["prompts"] == ["text of [7, 8, 9]"] * 2
     assert record["outputs"] == ["text of [1, 2, 3, 4]", "text of [1, 2, 3]"]
 
 
 def test_lines_for_people() -> None:
-    [line] = logged(Journal(), form="text")
+    [line] = logged(form="text")
     assert 'http="POST"' in line and "status=200" in line and "output_tokens=7" in line
 
 
-def test_a_job_of_no_request_at_work_is_not_noted() -> None:
-    journal = Journal()
-    told(journal, "gone", 0.0)
-    assert not journal._open
+def test_texts_that_were_not_admitted_are_not_logged() -> None:
+    [line] = logged(admitted=False)
+    assert "method" not in json.loads(line)
 
 
 def test_two_requests_of_one_id_at_a_time_are_told_apart(plain: Site) -> None:

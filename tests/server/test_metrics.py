@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,8 +22,8 @@ from mtad.measure.meter import Meter
 from mtad.server.ops.energy import EnergyLedger
 from mtad.server.ops.histogram import Histogram
 from mtad.server.ops.metrics import Metrics
-from mtad.server.scheduler.jobs import Job, Work
-from mtad.server.scheduler.watch import Load
+from mtad.server.scheduler.events import Load
+from mtad.server.scheduler.sequence import Chunk, Sequence
 
 DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana" / "mtad.json"
 
@@ -37,11 +38,25 @@ class Clock:
         return self.now
 
 
-def job(clock: Clock, method: mtad.Method | None = None, prompt: int = 3, wait: float = 0.0) -> Job:
-    work = Work(Request([1] * prompt), method or mtad.MTAD())
-    made = Job(work, lambda update: None, arrived_at=clock.now)
+def text(
+    clock: Clock, method: mtad.Method | None = None, prompt: int = 3, wait: float = 0.0
+) -> Sequence:
+    made = Sequence(Request([1] * prompt), method=method or mtad.MTAD(), arrived_at=clock.now)
     made.admitted_at = clock.now + wait
     return made
+
+
+def chunk(one: Sequence, given: Block, now: float = 100.0) -> Chunk:
+    """What the scheduler makes of a block."""
+    if given.error:
+        return Chunk(one, given, error=given.error, at=now)
+    gap_s = one.advance(given, 0.01, now)
+    return Chunk(one, given, token_ids=given.token_ids, at=now, gap_s=gap_s)
+
+
+def end(metrics: Metrics, one: Sequence, outcome: Any, now: float = 100.0) -> None:
+    one.outcome, one.ended_at = outcome, now
+    metrics.ended(one)
 
 
 def block(accepted: int, drafted: int = 4, end: str | None = None, tokens: int = 0) -> Block:
@@ -67,18 +82,19 @@ def load(running: int = 0) -> Load:
 
 def test_counters_equal_a_fold_made_by_hand() -> None:
     clock = Clock()
-    metrics = Metrics(clock=clock)
-    one, two, plain = job(clock), job(clock, prompt=5), job(clock, mtad.Autoregressive(), prompt=7)
+    metrics = Metrics()
+    one, two = text(clock), text(clock, prompt=5)
+    plain = text(clock, mtad.Autoregressive(), prompt=7)
     for each in (one, two, plain):
         metrics.admitted(each)
-    metrics.iterated([(one, block(2)), (two, block(0))], 0.01)
-    metrics.iterated([(plain, block(0, drafted=0))], 0.01)
-    metrics.iterated([(one, block(4, end="stop", tokens=4))], 0.01)
-    metrics.ended(one, "stop")
-    metrics.ended(two, "cancelled")
-    metrics.ended(plain, "length")
+    metrics.decoded([chunk(one, block(2)), chunk(two, block(0))], 0.01)
+    metrics.decoded([chunk(plain, block(0, drafted=0))], 0.01)
+    metrics.decoded([chunk(one, block(4, end="stop", tokens=4))], 0.01)
+    end(metrics, one, "stop")
+    end(metrics, two, "cancelled")
+    end(metrics, plain, "length")
     sick = Block(0, (), 0, 4, 4, "error", NonFiniteLogitsError("NaN"))
-    metrics.iterated([(job(clock), sick)], 0.01)
+    metrics.decoded([chunk(text(clock), sick)], 0.01)
     found = figures(metrics)
     position = "mtad:spec_decode_num_accepted_tokens_per_pos_total{method=mtad,position=%d}"
     assert [found[position % p] for p in range(4)] == [2, 2, 1, 1]
@@ -106,17 +122,14 @@ def test_counters_equal_a_fold_made_by_hand() -> None:
     assert found["mtad:iteration_seconds_sum"] == pytest.approx(0.04)
 
 
-def test_times_are_those_of_the_jobs() -> None:
+def test_times_are_those_of_the_texts() -> None:
     clock = Clock()
-    metrics = Metrics(clock=clock)
-    text = job(clock, wait=0.25)
-    metrics.admitted(text)
+    metrics = Metrics()
+    one = text(clock, wait=0.25)
+    metrics.admitted(one)
     for at, accepted in ((101.0, 1), (101.5, 3), (103.0, 0)):
-        clock.now = at
-        metrics.iterated([(text, block(accepted))], 0.5)
-    text.ended_at = 104.0
-    clock.now = 200.0
-    metrics.ended(text, "length")
+        metrics.decoded([chunk(one, block(accepted), at)], 0.5)
+    end(metrics, one, "length", 104.0)
     found = figures(metrics)
     assert found["mtad:request_queue_time_seconds_sum"] == 0.25
     assert found["mtad:time_to_first_token_seconds_sum"] == 1.0
@@ -128,16 +141,15 @@ def test_times_are_those_of_the_jobs() -> None:
 
 def test_a_text_of_one_token_has_no_time_per_token_and_a_failed_one_no_latency() -> None:
     clock = Clock()
-    metrics = Metrics(clock=clock)
-    short, failed = job(clock), job(clock)
-    metrics.iterated([(short, block(0)), (failed, block(3))], 0.1)
-    metrics.ended(short, "stop")
-    metrics.ended(failed, "error")
+    metrics = Metrics()
+    short, failed = text(clock), text(clock)
+    metrics.decoded([chunk(short, block(0)), chunk(failed, block(3))], 0.1)
+    end(metrics, short, "stop")
+    end(metrics, failed, "error")
     found = figures(metrics)
     assert found["mtad:time_per_output_token_seconds_count"] == 0
     assert found["mtad:e2e_request_latency_seconds_count"] == 1
     assert found["mtad:requests_failed_total{reason=error}"] == 1
-    assert not metrics._running, "jobs that ended are forgotten"
 
 
 def test_gauges_say_how_busy_the_scheduler_is_now() -> None:
@@ -164,11 +176,11 @@ def test_answers_are_counted_by_status() -> None:
 
 def test_several_threads_lose_no_count() -> None:
     metrics, clock = Metrics(), Clock()
-    text = job(clock)
+    one = chunk(text(clock), block(2))
 
     def work() -> None:
         for _ in range(300):
-            metrics.iterated([(text, block(2))], 0.1)
+            metrics.decoded([one], 0.1)
             metrics.render()
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -194,12 +206,12 @@ def test_a_histograms_buckets_hold_their_upper_bound() -> None:
 def test_the_text_has_types_and_no_times_of_creation() -> None:
     metrics = Metrics()
     metrics.load = load
-    text = metrics.render().decode()
-    assert "# TYPE mtad:spec_decode_num_drafts_total counter" in text
-    assert "# TYPE mtad:time_to_first_token_seconds histogram" in text
-    assert "_created" not in text
-    names = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
-    assert all(f"# HELP {name} " in text for name in names)
+    page = metrics.render().decode()
+    assert "# TYPE mtad:spec_decode_num_drafts_total counter" in page
+    assert "# TYPE mtad:time_to_first_token_seconds histogram" in page
+    assert "_created" not in page
+    names = set(re.findall(r"^# TYPE (\S+)", page, re.MULTILINE))
+    assert all(f"# HELP {name} " in page for name in names)
 
 
 def metered(readings: list[Reading], clock: Clock, ranges: dict[str, int] | None = None) -> Meter:
@@ -246,8 +258,8 @@ def test_shares_add_up_to_all_that_was_used() -> None:
 
 def test_without_a_meter_there_is_a_reason_and_no_number() -> None:
     clock = Clock()
-    metrics = Metrics(EnergyLedger(Meter(None, "no counters here"), 1.0, clock), clock)
-    metrics.iterated([(job(clock), block(3))], 0.1)
+    metrics = Metrics(EnergyLedger(Meter(None, "no counters here"), 1.0, clock))
+    metrics.decoded([chunk(text(clock), block(3))], 0.1)
     assert metrics.energy is not None
     assert metrics.energy.share(4, 0.0, 200.0) == (None, "no counters here")
     assert "energy" not in metrics.render().decode()
@@ -301,9 +313,9 @@ def test_counters_that_begin_anew_are_counted_on() -> None:
 
 def test_joules_of_the_machine_are_a_counter() -> None:
     clock = Clock()
-    metrics = Metrics(ledger(joules(3, 5, 9), clock), clock)
+    metrics = Metrics(ledger(joules(3, 5, 9), clock))
     clock.now = 101.0
-    metrics.iterated([(job(clock), block(3))], 0.1)
+    metrics.decoded([chunk(text(clock), block(3))], 0.1)
     clock.now = 102.0
     assert figures(metrics)["mtad:energy_joules_total{device=cpu}"] == 6
 
@@ -320,12 +332,12 @@ def test_old_readings_are_dropped() -> None:
 
 def test_the_dashboard_uses_names_that_are_rendered() -> None:
     clock = Clock()
-    metrics = Metrics(ledger(joules(3, 5, 9), clock), clock)
+    metrics = Metrics(ledger(joules(3, 5, 9), clock))
     metrics.load = load
-    text = job(clock)
-    metrics.admitted(text)
-    metrics.iterated([(text, block(3))], 0.1)
-    metrics.ended(text, "stop")
+    one = text(clock)
+    metrics.admitted(one)
+    metrics.decoded([chunk(one, block(3))], 0.1)
+    end(metrics, one, "stop")
     rendered = {name.partition("{")[0] for name in figures(metrics)}
     board = json.loads(DASHBOARD.read_text(encoding="utf-8"))
     asked = set(

@@ -18,7 +18,7 @@ from support.serving import FakeScheduler, Served, demo, fake_server, real_serve
 import mtad
 from mtad.server.app import create_app
 from mtad.server.http.keys import Keys
-from mtad.server.scheduler.jobs import (
+from mtad.server.scheduler.errors import (
     ClosingError,
     DeadlineError,
     ModelFailedError,
@@ -381,7 +381,7 @@ def test_keys(monkeypatch: pytest.MonkeyPatch) -> None:
             assert caught.value.code == "invalid_api_key"
         with client_of(served, "right-key-of-ann") as client:
             assert client.completions.create(model="demo", prompt="x", max_tokens=2).choices
-        assert served.scheduler.submitted[-1].work.client == "ann"
+        assert served.scheduler.submitted[-1].client == "ann"
 
 
 def test_keys_that_are_handed_over_are_the_only_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,7 +392,7 @@ def test_keys_that_are_handed_over_are_the_only_ones(monkeypatch: pytest.MonkeyP
     with serving(create_app(scheduler, chosen, None, keys), scheduler, chosen) as served:
         with client_of(served, "right-key-of-ann") as client:
             assert client.completions.create(model="demo", prompt="x", max_tokens=2).choices
-        assert scheduler.submitted[-1].work.client == "bob"
+        assert scheduler.submitted[-1].client == "bob"
     scheduler.pool.shutdown()
 
 

@@ -32,7 +32,7 @@ from mtad.server.ops import replica as replica_module
 from mtad.server.ops.figures import Board, added, lasting
 from mtad.server.ops.on_ray import Fleet, deployed
 from mtad.server.ops.replica import Replica, SharedBoard, UnhealthyError, own_file
-from mtad.server.scheduler.watch import Load
+from mtad.server.scheduler.events import Load
 from mtad.server.settings import ServerSettings
 
 # --- figures -------------------------------------------------------------------------------------

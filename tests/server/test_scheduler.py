@@ -6,7 +6,9 @@ import copy
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Items
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ import torch
 from support.tiny import PROMPTS, label, similar, some_variants, token_ids
 
 import mtad.model.lm
-from mtad.api.completion import Running
+from mtad.api.completion import with_text
 from mtad.api.pair import ModelPair, load_pair
 from mtad.engine.request import Request
 from mtad.engine.session import Session
@@ -24,24 +26,21 @@ from mtad.methods.mtad import MTAD
 from mtad.methods.speculative_sampling import SpeculativeSampling
 from mtad.model.kv_cache import SlotLayer
 from mtad.model.lm import LM
+from mtad.model.tokenizer import TextStream
 from mtad.runtime.cpu_tapes import Tapes
 from mtad.sampling.params import SamplingParams
-from mtad.server.scheduler.batch import Batch, Seat
-from mtad.server.scheduler.jobs import (
+from mtad.server.scheduler import admission
+from mtad.server.scheduler import batch as batches
+from mtad.server.scheduler.batch import Batch
+from mtad.server.scheduler.errors import (
     ClosingError,
     DeadlineError,
-    Done,
-    Failed,
-    Job,
     ModelFailedError,
-    Piece,
     QueueFullError,
-    Update,
-    Work,
 )
-from mtad.server.scheduler.line import Line
-from mtad.server.scheduler.room import Room
-from mtad.server.scheduler.scheduler import Limits, Scheduler
+from mtad.server.scheduler.queue import WaitingQueue
+from mtad.server.scheduler.scheduler import STALL_S, Limits, Scheduler
+from mtad.server.scheduler.sequence import Chunk, Sequence
 from mtad.speculative.method import Method
 from mtad.testing import random_llama
 
@@ -49,64 +48,80 @@ PATIENCE_S = 120.0
 EVERY_METHOD = pytest.mark.parametrize("method", some_variants())
 
 
-class Heard:
-    """A listener that keeps what it is told."""
+class Received:
+    """A sink that keeps its chunks."""
 
     def __init__(self) -> None:
-        self.updates: list[Update] = []
+        self.chunks: list[Chunk] = []
         self.is_over = threading.Event()
 
-    def __call__(self, update: Update) -> None:
-        assert not self.is_over.is_set(), "told after the end"
-        self.updates.append(update)
-        if not isinstance(update, Piece):
+    def __call__(self, chunk: Chunk) -> None:
+        assert not self.is_over.is_set(), "a chunk after the last one"
+        self.chunks.append(chunk)
+        if chunk.is_last:
             self.is_over.set()
 
     @property
-    def last(self) -> Any:
-        assert self.is_over.wait(PATIENCE_S), "the job never ended"
-        return self.updates[-1]
+    def last(self) -> Chunk:
+        assert self.is_over.wait(PATIENCE_S), "the text never ended"
+        return self.chunks[-1]
+
+    @property
+    def text(self) -> str:
+        """The whole text, and proof that the chunks add up to it."""
+        stream, whole = self.last.sequence.detokenizer, Chunk.joined(self.chunks)
+        assert whole.text == (stream.text if stream else "")
+        return whole.text or ""
 
     @property
     def token_ids(self) -> list[int]:
-        """The whole text, and proof that the pieces say the same."""
-        assert isinstance(self.last, Done), self.last
-        pieces = [u for u in self.updates if isinstance(u, Piece)]
-        ids = [token for piece in pieces for token in piece.block.token_ids]
-        assert ids == self.last.completion.token_ids
-        assert "".join(p.text for p in pieces) == self.last.completion.text
+        """All tokens, and proof that the sequence has the same."""
+        assert self.last.error is None, self.last
+        ids = list(Chunk.joined(self.chunks).token_ids)
+        assert ids == self.last.sequence.token_ids
+        assert self.text is not None
         return ids
 
     @property
     def error(self) -> Exception:
-        assert isinstance(self.last, Failed)
+        assert self.last.error is not None
         return self.last.error
 
 
 class Story:
-    """A watch that keeps what it is told."""
+    """An observer that keeps what it sees."""
 
     def __init__(self) -> None:
         self.admitted_ids: list[int] = []
         self.iterations: list[list[int]] = []
-        self.outcomes: dict[int, str] = {}
+        self.outcomes: dict[int, str | None] = {}
         self.num_tokens: defaultdict[int, int] = defaultdict(int)
 
-    def admitted(self, job: Job) -> None:
-        self.admitted_ids.append(job.id)
+    def admitted(self, sequence: Sequence) -> None:
+        self.admitted_ids.append(sequence.id)
 
-    def iterated(self, blocks: list[Any], seconds: float) -> None:
+    def decoded(self, chunks: Any, seconds: float) -> None:
         assert seconds > 0
-        self.saw(blocks)
+        self.saw(chunks)
 
-    def saw(self, blocks: list[Any]) -> None:
-        self.iterations.append([job.id for job, _ in blocks])
-        for job, block in blocks:
-            self.num_tokens[job.id] += len(block.token_ids)
+    def saw(self, chunks: Any) -> None:
+        self.iterations.append([chunk.sequence.id for chunk in chunks])
+        for chunk in chunks:
+            self.num_tokens[chunk.sequence.id] += len(chunk.token_ids)
 
-    def ended(self, job: Job, outcome: Any) -> None:
-        assert job.ended_at is not None and job.id not in self.outcomes
-        self.outcomes[job.id] = outcome
+    def ended(self, sequence: Sequence) -> None:
+        assert sequence.ended_at is not None and sequence.id not in self.outcomes
+        self.outcomes[sequence.id] = sequence.outcome
+
+
+class Clock:
+    """Real time, and what is added to it."""
+
+    def __init__(self) -> None:
+        self.added = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.added
 
 
 @pytest.fixture(scope="module")
@@ -123,16 +138,23 @@ def story() -> Story:
 @pytest.fixture(params=[False, True], ids=["exact", "padded"])
 def padding(request, monkeypatch):
     """Batches as on a CPU, and as on a GPU."""
-    monkeypatch.setattr(Room, "pads", request.param)
+    for module in (batches, admission):
+        monkeypatch.setattr(module, "pads_batches", lambda pair: request.param)
 
 
 @pytest.fixture
-def serve(models, story) -> Iterator[Callable[..., Scheduler]]:
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def serve(models, story, clock) -> Iterator[Callable[..., Scheduler]]:
     """Makes started schedulers, which are closed in the end."""
     made: list[Scheduler] = []
 
     def start(pair: ModelPair | None = None, **limits: Any) -> Scheduler:
-        scheduler = Scheduler(pair or ModelPair(*models), Limits(**limits), story)
+        pair = pair or ModelPair(*models)
+        scheduler = Scheduler(pair, Limits(**limits), (story,), clock=clock)
         made.append(scheduler)
         scheduler.start()
         return scheduler
@@ -144,23 +166,34 @@ def serve(models, story) -> Iterator[Callable[..., Scheduler]]:
 
 
 def work(
-    prompt: Sequence[int] = (1, 2, 3),
+    prompt: Items[int] = (1, 2, 3),
     method: Method | None = None,
     num_new: int = 12,
     seed: int = 0,
+    tokenizer: Any = None,
+    stops: Items[str] = (),
     **options: Any,
-) -> Work:
-    request = Request(list(prompt), SamplingParams(max_new_tokens=num_new, seed=seed))
-    return Work(request, method or MTAD(), **options)
+) -> Sequence:
+    params = SamplingParams(max_new_tokens=num_new, seed=seed, **options.pop("sampling", {}))
+    request = with_text(Request(list(prompt), params), tokenizer, stops)
+    return Sequence(*request, method=method or MTAD(), **options)
 
 
-def send(scheduler: Scheduler, *works: Work) -> tuple[list[Job], list[Heard]]:
-    heard = [Heard() for _ in works]
-    return scheduler.submit(works, heard), heard
+def again(sequence: Sequence) -> Sequence:
+    """The same text once more."""
+    return Sequence(replace(sequence.request, output_ids=()), method=sequence.method)
 
 
-def texts_of(scheduler: Scheduler, *works: Work) -> list[list[int]]:
-    return [one.token_ids for one in send(scheduler, *works)[1]]
+def send(scheduler: Scheduler, *sequences: Sequence) -> tuple[list[Sequence], list[Received]]:
+    received = [Received() for _ in sequences]
+    for sequence, one in zip(sequences, received, strict=True):
+        sequence.sink = one
+    scheduler.submit(sequences)
+    return list(sequences), received
+
+
+def texts_of(scheduler: Scheduler, *sequences: Sequence) -> list[list[int]]:
+    return [one.token_ids for one in send(scheduler, *map(again, sequences))[1]]
 
 
 class Gate:
@@ -198,7 +231,7 @@ def test_a_text_depends_on_its_seed_alone(models, serve, method, padding):
     scheduler = serve()
     assert [texts_of(scheduler, one)[0] for one in jobs] == expected
     assert texts_of(scheduler, *jobs) == expected
-    heard = [send(scheduler, one)[1][0] for one in reversed(jobs)]  # joining as it comes
+    heard = [send(scheduler, again(one))[1][0] for one in reversed(jobs)]  # joining as it comes
     assert [one.token_ids for one in reversed(heard)] == expected
 
 
@@ -250,7 +283,7 @@ def test_who_needs_many_slots_waits_and_keeps_its_place(serve, story, gate):
 def test_what_never_fits_is_refused(serve):
     scheduler = serve(cache_slots=128)
     with pytest.raises(CacheMemoryError, match="this server has 128: lower max_tokens"):
-        scheduler.submit([work(num_new=10), work(num_new=200)], [Heard(), Heard()])
+        scheduler.submit([work(num_new=10), work(num_new=200)])
     assert scheduler.load.num_waiting == 0
 
 
@@ -268,39 +301,39 @@ def test_a_full_line_takes_all_or_nothing(serve, gate):
 
 
 def test_those_who_come_back_stand_where_they_stood():
-    line = Line(most=4, max_rows=2)
-    one = work()
-    seats = [Seat(Job(one, Heard()), Running.of(one.request, None)) for _ in range(4)]
-    line.add(seats)
-    line.take(lambda waiting: [[seats[1]], [seats[0], seats[2]]])
-    line.put_back([seats[2]])
-    line.put_back(seats[:2])
-    assert line.drop(lambda seat: True) == seats
+    queue, sequences = WaitingQueue(max_waiting=4, max_rows=2), [work() for _ in range(4)]
+    queue.add(sequences)
+    queue.receive()
+    queue.take([sequences[i] for i in (1, 0, 2)])
+    assert (queue.waiting, len(queue)) == ([sequences[3]], 1)
+    queue.put_back([sequences[2]])
+    queue.put_back(sequences[:2])
+    assert queue.waiting == sequences
+    assert len(queue) == 4
 
 
-def test_the_time_to_try_again_follows_from_how_long_texts_took():
-    line = Line(most=4, max_rows=2)
-    one = work()
-    seats = [Seat(Job(one, Heard()), Running.of(one.request, None)) for _ in range(5)]
-    line.add(seats[:4])
+def test_the_time_to_try_again_follows_from_how_long_texts_took(clock):
+    queue, sequences = WaitingQueue(4, 2, clock), [work() for _ in range(5)]
+    queue.add(sequences[:4])
     with pytest.raises(QueueFullError) as caught:
-        line.add(seats[4:])
+        queue.add(sequences[4:])
     assert caught.value.retry_after_s == 1.0, "nothing is known"
-    line.take(lambda waiting: [seats[:1]])
-    seats[0].job.admitted_at = time.monotonic() - 10
-    assert line.end(seats[0]) and not line.end(seats[0])
+    queue.receive()
+    queue.take(sequences[:1])
+    sequences[0].admitted_at = clock() - 10
+    assert queue.end(sequences[0]) and not queue.end(sequences[0])
     with pytest.raises(QueueFullError) as caught:
-        line.add(seats[3:])
+        queue.add(sequences[3:])
     assert caught.value.retry_after_s == pytest.approx(10 * 3 / 2, rel=0.1)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e6], ids=["short", "long"])
-def test_a_turn_reads_for_as_long_as_it_iterates(serve, story, monkeypatch, seconds):
-    step = Batch.step
+def test_a_step_prefills_for_as_long_as_it_decodes(serve, story, monkeypatch, seconds):
+    decode = Batch.decode
     monkeypatch.setattr(mtad.model.lm, "PREFILL_TOKENS", {"cpu": 16})
-    monkeypatch.setattr("mtad.server.scheduler.room.PREFILL_TOKENS", {"cpu": 16})
-    monkeypatch.setattr(Batch, "step", lambda batch: (step(batch)[0], seconds))
-    monkeypatch.setattr(Story, "iterated", lambda story, blocks, _: story.saw(blocks))
+    monkeypatch.setattr("mtad.server.scheduler.admission.PREFILL_TOKENS", {"cpu": 16})
+    monkeypatch.setattr(Batch, "decode", lambda batch, clock: (decode(batch, clock)[0], seconds))
+    monkeypatch.setattr(Story, "decoded", lambda story, chunks, _: story.saw(chunks))
     scheduler = serve()
     jobs, heard = send(
         scheduler, work([1], Autoregressive(), 40), work([5] * 320, Autoregressive(), 4)
@@ -327,14 +360,14 @@ def test_a_cancelled_job_is_gone_within_an_iteration(serve, story, gate):
     assert len(heard[1].token_ids) == 60
     assert sum(jobs[0].id in ids for ids in story.iterations) == 1
     assert story.outcomes[jobs[0].id] == "cancelled"
-    assert heard[0].updates == []
+    assert heard[0].chunks == []
     assert len(heard[2].token_ids) == 60
     scheduler.cancel(jobs[2])  # too late, and no matter
 
 
 def test_a_prompt_that_is_being_read_is_given_up_at_once(serve, story, monkeypatch):
     monkeypatch.setattr(mtad.model.lm, "PREFILL_TOKENS", {"cpu": 4})
-    monkeypatch.setattr("mtad.server.scheduler.room.PREFILL_TOKENS", {"cpu": 4})
+    monkeypatch.setattr("mtad.server.scheduler.admission.PREFILL_TOKENS", {"cpu": 4})
     begun, num_reads, read = threading.Event(), [], LM.read
 
     def held(lm: LM) -> bool:
@@ -349,7 +382,7 @@ def test_a_prompt_that_is_being_read_is_given_up_at_once(serve, story, monkeypat
     assert begun.wait(PATIENCE_S)
     scheduler.cancel(jobs[0])
     cancelled.set()
-    assert len(heard[1].token_ids) == 3 and not heard[0].updates
+    assert len(heard[1].token_ids) == 3 and not heard[0].chunks
     assert len(num_reads) == 4, "a chunk of each model for each of the two"
     assert story.outcomes[jobs[0].id] == "cancelled"
 
@@ -360,28 +393,27 @@ def test_a_cancelled_job_in_the_line_never_runs(serve, story, gate):
     assert gate.reached.wait(PATIENCE_S)
     scheduler.cancel(jobs[1])
     gate.opened.set()
-    assert heard[2].token_ids and not heard[1].updates
+    assert heard[2].token_ids and not heard[1].chunks
     assert story.outcomes[jobs[1].id] == "cancelled" and jobs[1].id not in story.admitted_ids
 
 
-def test_a_job_that_takes_too_long_fails(serve, gate):
+def test_a_text_that_waits_too_long_fails(serve, gate, clock):
     scheduler = serve(max_rows=1)
-    jobs, heard = send(scheduler, work(num_new=60), work(timeout_s=0.01), work(seed=2, num_new=3))
+    jobs = work(num_new=60), work(timeout_s=1000.0), work(seed=2, num_new=3)
+    _, heard = send(scheduler, *jobs)
     assert gate.reached.wait(PATIENCE_S)
-    while time.monotonic() < jobs[1].deadline:
-        time.sleep(0.01)
+    clock.added = 1000.0
     gate.opened.set()
     assert isinstance(heard[1].error, DeadlineError)
-    assert "longer than 0.01 s" in str(heard[1].error)
+    assert "longer than 1000.0 s" in str(heard[1].error)
     assert len(heard[0].token_ids) == 60 and len(heard[2].token_ids) == 3
 
 
-def test_a_running_job_that_takes_too_long_fails(serve, gate):
+def test_a_running_text_that_takes_too_long_fails(serve, gate, clock):
     scheduler = serve()
-    jobs, heard = send(scheduler, work(num_new=60, timeout_s=0.5), work(num_new=30))
+    _, heard = send(scheduler, work(num_new=60, timeout_s=1000.0), work(num_new=30))
     assert gate.reached.wait(PATIENCE_S)
-    while time.monotonic() < jobs[0].deadline:
-        time.sleep(0.01)
+    clock.added = 1000.0
     gate.opened.set()
     assert isinstance(heard[0].error, DeadlineError)
     assert len(heard[1].token_ids) == 30
@@ -461,12 +493,15 @@ def test_an_error_in_one_row_does_not_fail_its_neighbours(
     never = {"suppress_tokens": (30,)}
     prompts = [[1, 2], [3, 30, 5], [6, 7, 8], [9], [10, 11]]
     params = [SamplingParams(max_new_tokens=25, seed=i, **never) for i in range(5)]
+
+    def job(i: int) -> Sequence:
+        return Sequence(Request(prompts[i], params[i]), method=method)
+
     expected = token_ids(*models, method, prompts, params)
     scheduler = serve(fused(models, nan))
-    pairs = list(zip(prompts, params, strict=True))
     jobs, heard = [], []
-    for group in (pairs[:1], pairs[1:4], pairs[4:]):
-        sent = send(scheduler, *(Work(Request(t, p), method) for t, p in group))
+    for group in ([0], [1, 2, 3], [4]):
+        sent = send(scheduler, *map(job, group))
         jobs, heard = jobs + sent[0], heard + sent[1]
     error = heard[1].error
     assert isinstance(error, NonFiniteLogitsError if nan else ModelFailedError)
@@ -475,7 +510,7 @@ def test_an_error_in_one_row_does_not_fail_its_neighbours(
     assert [heard[i].token_ids for i in sound] == [expected[i] for i in sound]
     assert story.outcomes[jobs[1].id] == "error"
     assert sorted(story.admitted_ids) == [job.id for job in jobs], "nobody is admitted twice"
-    assert texts_of(scheduler, Work(Request(prompts[0], params[0]), method)) == [expected[0]]
+    assert texts_of(scheduler, job(0)) == [expected[0]]
 
 
 def test_an_error_in_the_middle_loses_and_repeats_no_token(models, serve, monkeypatch):
@@ -494,14 +529,15 @@ def test_an_error_in_the_middle_loses_and_repeats_no_token(models, serve, monkey
     assert texts_of(serve(), *jobs) == expected
 
 
-def test_a_listener_that_fails_harms_nobody(serve, story, caplog):
-    def failing(update: Update) -> None:
+def test_a_sink_that_fails_harms_nobody(serve, story, caplog):
+    def failing(chunk: Chunk) -> None:
         raise KeyError("mine")
 
-    scheduler, heard = serve(), Heard()
-    jobs = scheduler.submit([work(), work(seed=1)], [failing, heard])
+    scheduler, heard = serve(), Received()
+    jobs = [work(sink=failing), work(seed=1, sink=heard)]
+    scheduler.submit(jobs)
     assert len(heard.token_ids) == 12
-    assert "a listener failed" in caplog.text
+    assert "a sink failed" in caplog.text
     assert texts_of(scheduler, work())
     assert story.outcomes[jobs[0].id] == "cancelled"
 
@@ -521,31 +557,32 @@ def test_a_mistake_in_the_scheduler_fails_all_and_shows(serve, monkeypatch, capl
     assert "a bug" in caplog.text
 
 
-def test_a_turn_that_hangs_shows(serve, gate, monkeypatch):
-    monkeypatch.setattr("mtad.server.scheduler.scheduler.STALL_S", 0.0)
+def test_a_step_that_hangs_shows(serve, gate, clock):
     scheduler = serve()
     assert scheduler.load.is_alive
     send(scheduler, work())
     assert gate.reached.wait(PATIENCE_S)
+    assert scheduler.load.is_alive
+    clock.added = STALL_S
     assert not scheduler.load.is_alive
 
 
-def test_a_watch_that_fails_harms_nobody(serve, story, monkeypatch, caplog):
+def test_an_observer_that_fails_harms_nobody(serve, story, monkeypatch, caplog):
     def failing(*args: Any) -> None:
         raise OSError("the disk is full")
 
-    for name in ("admitted", "iterated", "ended"):
+    for name in ("admitted", "decoded", "ended"):
         monkeypatch.setattr(story, name, failing)
     assert [len(ids) for ids in texts_of(serve(), work(), work(seed=1))] == [12, 12]
     assert caplog.text.count("OSError: the disk is full") == 1, "once is enough"
 
 
-def test_jobs_between_line_and_batch_fail_with_the_scheduler(serve, monkeypatch):
+def test_sequences_between_queue_and_batch_fail_with_the_scheduler(serve, monkeypatch):
     def broken(*args: Any) -> None:
         raise AssertionError("a bug")
 
     scheduler = serve()
-    monkeypatch.setattr(scheduler, "_admit", broken)
+    monkeypatch.setattr(scheduler, "_join", broken)
     _, heard = send(scheduler, work(), work(seed=1, method=Autoregressive()))
     assert all(isinstance(one.error, ModelFailedError) for one in heard)
 
@@ -565,26 +602,28 @@ def test_an_error_while_jobs_leave_harms_no_other(serve, monkeypatch, gate):
     scheduler.cancel(jobs[1])
     gate.opened.set()
     assert [len(heard[i].token_ids) for i in (0, 2)] == [40, 40]
-    assert not heard[1].updates
+    assert not heard[1].chunks
 
 
-def test_a_text_that_cannot_be_told_fails_alone(models, serve, monkeypatch):
-    piece = Batch._piece
+@pytest.mark.parametrize("num_new", [1, 20], ids=["at its end", "before"])
+@pytest.mark.parametrize("stops", [(), ("no such text",)], ids=["publisher", "scheduler"])
+def test_a_text_that_cannot_be_sent_fails_alone(demo, serve, story, monkeypatch, num_new, stops):
+    detokenize = Sequence.detokenize
 
-    def failing(batch: Batch, seat: Any, *args: Any) -> Any:
-        if seat.job.work.request.sampling.seed == 1:
+    def failing(sequence: Sequence, block: Any) -> str:
+        if sequence.request.sampling.seed == 1:
             raise ValueError("no such character")
-        return piece(batch, seat, *args)
+        return detokenize(sequence, block)
 
-    monkeypatch.setattr(Batch, "_piece", failing)
-    jobs = [work(PROMPTS[i], num_new=20, seed=i) for i in range(3)]
-    expected = [
-        token_ids(*models, MTAD(), [w.request.prompt_ids], w.request.sampling)[0] for w in jobs
-    ]
-    scheduler = serve()
-    _, heard = send(scheduler, *jobs)
+    monkeypatch.setattr(Sequence, "detokenize", failing)
+    prompt = demo.tokenizer("def area(r):").input_ids
+    told: Any = {"tokenizer": demo.tokenizer, "stops": stops, "method": MTAD(num_draft_tokens=1)}
+    jobs = [work(prompt, num_new=num_new if i == 1 else 20, seed=i, **told) for i in range(3)]
+    _, heard = send(serve(demo), *jobs)
     assert "no such character" in str(heard[1].error)
-    assert [heard[0].token_ids, heard[2].token_ids] == [expected[0], expected[2]]
+    assert [len(heard[i].token_ids) for i in (0, 2)] == [20, 20]
+    assert story.outcomes[jobs[1].id] == "error"
+    assert len(heard[1].chunks) == 1
 
 
 def test_who_lacks_memory_waits_and_is_admitted_once(models, serve, story, monkeypatch, gate):
@@ -594,7 +633,7 @@ def test_who_lacks_memory_waits_and_is_admitted_once(models, serve, story, monke
     assert gate.reached.wait(PATIENCE_S)
 
     def is_tight() -> bool:
-        return len(first[0].updates) < 4
+        return len(first[0].chunks) < 4
 
     grow, make = LM.reserve, SlotLayer.lazy_initialization
 
@@ -634,7 +673,7 @@ def test_a_device_that_is_lost_ends_it_all(serve, monkeypatch):
 
     scheduler = serve()
     monkeypatch.setattr(Session, "step", lost)
-    monkeypatch.setattr(scheduler, "_require_devices", lost)
+    monkeypatch.setattr("mtad.server.scheduler.scheduler.require_devices", lost)
     _, heard = send(scheduler, work(), work(seed=1))
     assert all("the server has failed" in str(one.error) for one in heard)
     scheduler._thread.join(PATIENCE_S)
@@ -643,7 +682,7 @@ def test_a_device_that_is_lost_ends_it_all(serve, monkeypatch):
 
 def test_a_prompt_is_read_while_others_run_on_a_tape(models, serve, monkeypatch, caplog):
     monkeypatch.setattr(mtad.model.lm, "PREFILL_TOKENS", {"cpu": 16})
-    monkeypatch.setattr("mtad.server.scheduler.room.PREFILL_TOKENS", {"cpu": 16})
+    monkeypatch.setattr("mtad.server.scheduler.admission.PREFILL_TOKENS", {"cpu": 16})
     pair = ModelPair(*models)
     pair.graphs = Tapes(patience=1)
     scheduler = serve(pair)
@@ -652,7 +691,7 @@ def test_a_prompt_is_read_while_others_run_on_a_tape(models, serve, monkeypatch,
         token_ids(*models, MTAD(), [w.request.prompt_ids], w.request.sampling)[0] for w in jobs
     ]
     _, first = send(scheduler, jobs[0])
-    while len(first[0].updates) < 10:
+    while len(first[0].chunks) < 10:
         time.sleep(0.001)
     assert [*texts_of(scheduler, jobs[1]), first[0].token_ids] == expected[::-1]
     assert not caplog.text, "no batch failed"
@@ -668,48 +707,140 @@ def demo() -> ModelPair:
 
 def test_texts_stops_and_probabilities(demo, serve):
     prompt = demo.tokenizer("CREATE TABLE t (a INT)\n").input_ids
-    params = SamplingParams(max_new_tokens=40, seed=3)
     whole = demo.generate([prompt], MTAD(), max_new_tokens=40, seed=3, ignore_eos=True)[0]
     stop = whole.text[10:13]
-    scheduler = serve(demo)
-    plain = Work(Request(prompt, params), MTAD())
-    cut = Work(Request(prompt, params), MTAD(), stops=(stop,))
-    told = Work(Request(prompt, params), MTAD(), num_logprobs=2, traced=True)
-    _, (a, b, c) = send(scheduler, plain, cut, told)
+    same: Any = {"num_new": 40, "seed": 3, "tokenizer": demo.tokenizer}
+    plain, cut = work(prompt, **same), work(prompt, stops=(stop,), **same)
+    detailed = work(prompt, num_logprobs=2, traced=True, **same)
+    _, (a, b, c) = send(serve(demo), plain, cut, detailed)
     assert a.token_ids == whole.token_ids == c.token_ids
-    assert a.last.completion.text == whole.text
-    assert b.token_ids and b.last.completion.text == whole.text[: whole.text.find(stop)]
-    pieces = [u for u in c.updates if isinstance(u, Piece)]
-    probs = [one for piece in pieces for one in piece.logprobs]
+    assert a.text == c.text == whole.text
+    assert b.token_ids and b.text == whole.text[: whole.text.find(stop)]
+    probs = [one for chunk in c.chunks for one in chunk.logprobs]
     assert [one.token for one in probs] == whole.token_ids
     assert all(one.logprob <= one.top[0][1] <= 0 and len(one.top) == 2 for one in probs)
-    traced = [t["token"] for piece in pieces for t in piece.trace["tokens"]]
+    traced = [t["token"] for chunk in c.chunks for one in chunk.trace for t in one["tokens"]]
     assert traced == whole.token_ids
-    assert not any(u.trace or u.logprobs for u in a.updates if isinstance(u, Piece))
-    stats = a.last.completion.stats
+    assert not any(chunk.trace or chunk.logprobs for chunk in a.chunks)
+    stats = plain.stats
     assert stats.num_output_tokens == 40 and stats.decode_s > 0 and stats.prefill_s > 0
-    assert a.last.queue_s >= 0
+    assert plain.queue_s >= 0
 
 
-def test_a_text_that_is_taken_up_again_ends_at_the_same_stop(demo, serve, monkeypatch):
+def test_a_text_without_stop_strings_is_not_detokenized_between_iterations(
+    demo, serve, monkeypatch
+):
+    threads: defaultdict[str, set[str]] = defaultdict(set)
+    extend = TextStream.extend
+
+    def noted(stream: TextStream, tokens: Any) -> None:
+        threads[" ".join(stream.stops)].add(threading.current_thread().name)
+        extend(stream, tokens)
+
+    monkeypatch.setattr(TextStream, "extend", noted)
+    prompt = demo.tokenizer("def area(r):").input_ids
+    jobs = [work(prompt, tokenizer=demo.tokenizer, stops=s) for s in ((), ("never",))]
+    _, heard = send(serve(demo), *jobs)
+    assert all(one.token_ids for one in heard)
+    assert threads == {"": {"mtad publisher"}, "never": {"mtad scheduler"}}
+
+
+def test_observers_and_sinks_do_not_hold_up_the_decoding(serve, story, monkeypatch):
+    """A slow observer sees all; the text has been decoded meanwhile."""
+    scheduler, held, ended = serve(), threading.Event(), threading.Event()
+    job, end = work(num_new=30), Batch.decode
+
+    def slow(story: Story, chunks: Any, seconds: float) -> None:
+        assert held.wait(PATIENCE_S)
+        story.saw(chunks)
+
+    def noted(batch: Batch, clock: Any) -> Any:
+        found = end(batch, clock)
+        if not batch.sequences:
+            ended.set()
+        return found
+
+    monkeypatch.setattr(Story, "decoded", slow)
+    monkeypatch.setattr(Batch, "decode", noted)
+    _, heard = send(scheduler, job)
+    assert ended.wait(PATIENCE_S) and not heard[0].chunks
+    held.set()
+    assert len(heard[0].token_ids) == 30 == story.num_tokens[job.id]
+
+
+def test_texts_with_probabilities_leave_the_others_captured(serve, monkeypatch):
+    step, observed = Session.step, defaultdict[int, set[bool]](set)
+
+    def noted(session: Session) -> Any:
+        for request in session.requests.values():
+            observed[request.sampling.seed].add(session.observe is not None)
+        return step(session)
+
+    monkeypatch.setattr(Session, "step", noted)
+    jobs = [work(seed=0), work(seed=1, num_logprobs=0), work(seed=2, traced=True), work(seed=3)]
+    assert all(one.token_ids for one in send(serve(), *jobs)[1])
+    assert observed == {0: {False}, 1: {True}, 2: {True}, 3: {False}}
+
+
+def test_probabilities_are_those_of_the_row_after_another_one_has_left(serve):
+    """Rows move when one leaves; the index of a sequence in its session does not."""
+
+    def probs(received: Received) -> list[Any]:
+        return [one for chunk in received.chunks for one in chunk.logprobs]
+
+    scheduler, method = serve(), Autoregressive()
+    lengths = [2, 12, 8, 12]
+    jobs = [
+        work(PROMPTS[i % 3], method, lengths[i], seed=i, num_logprobs=1, traced=True)
+        for i in range(4)
+    ]
+    together = send(scheduler, *jobs)[1]
+    for job, one in zip(jobs, together, strict=True):
+        alone = send(scheduler, replace(again(job), num_logprobs=1))[1][0]
+        assert one.token_ids == alone.token_ids
+        assert [p.token for p in probs(one)] == one.token_ids
+        ours, theirs = ([p.logprob for p in probs(found)] for found in (one, alone))
+        assert ours == pytest.approx(theirs, abs=1e-4)
+        assert all(p.logprob <= p.top[0][1] for p in probs(one))
+        traced = [t["token"] for chunk in one.chunks for r in chunk.trace for t in r["tokens"]]
+        assert traced == one.token_ids
+
+
+def test_adding_does_not_wait_for_the_scheduler(serve, gate):
+    """The thread that submits takes no lock that is held during a step."""
+    scheduler = serve(max_rows=1)
+    _, first = send(scheduler, work())
+    assert gate.reached.wait(PATIENCE_S)
+    others = [threading.Thread(target=send, args=(scheduler, work(seed=i))) for i in range(8)]
+    for thread in others:
+        thread.start()
+    for thread in others:
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+    assert scheduler.load.num_waiting == 8
+    gate.opened.set()
+    assert len(first[0].token_ids) == 12
+
+
+@pytest.mark.parametrize("failures", [(1,), (1, 3)], ids=["once", "twice"])
+def test_a_text_that_is_resumed_ends_at_the_same_stop(demo, serve, monkeypatch, failures):
     prompt = demo.tokenizer("def area(r):").input_ids
     whole = demo.generate([prompt], MTAD(), max_new_tokens=40, seed=5, ignore_eos=True)[0]
     stop = whole.text[20:24]
     step, count = Session.step, iter(range(10**6))
 
     def failing(session: Session) -> Any:
-        if next(count) in (1, 3):
-            raise RuntimeError("now and then")
+        if next(count) in failures:
+            raise RuntimeError("for a moment")
         return step(session)
 
     monkeypatch.setattr(Session, "step", failing)
-    params = SamplingParams(max_new_tokens=40, seed=5)
-    jobs = [Work(Request(prompt, params), MTAD(), stops=(stop,)) for _ in range(4)]
+    same: Any = {"num_new": 40, "seed": 5, "tokenizer": demo.tokenizer}
+    jobs = [work(prompt, stops=(stop,) if i else (), **same) for i in range(4)]
     _, heard = send(serve(demo), *jobs)
-    found = [one.last for one in heard]
-    assert sum(isinstance(one, Failed) for one in found) <= 1, "alone, one of them met the second"
-    for one in heard:
-        if isinstance(one.last, Done):
-            assert one.token_ids
-            assert one.last.completion.text == whole.text[: whole.text.find(stop)]
-            assert one.last.completion.finish_reason == "stop"
+    sound = [one for one in heard if one.last.error is None]
+    assert len(sound) == 4 - (len(failures) - 1), "alone, one of them met the second failure"
+    for one in sound:
+        cut = whole.text[: whole.text.find(stop)] if one.last.sequence.has_stops else whole.text
+        assert one.token_ids and one.text == cut
+        assert one.last.finish_reason == ("stop" if one.last.sequence.has_stops else "length")

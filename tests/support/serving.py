@@ -7,7 +7,8 @@ import functools
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Items
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,8 +23,8 @@ from mtad.sampling.params import SamplingParams
 from mtad.server.api.service import Decodes
 from mtad.server.app import create_app
 from mtad.server.ops.metrics import Metrics
-from mtad.server.scheduler.jobs import Done, Failed, Job, Listener, Piece, Update, Work
-from mtad.server.scheduler.watch import Load
+from mtad.server.scheduler.events import Load
+from mtad.server.scheduler.sequence import Chunk, Sequence
 from mtad.server.settings import ServerSettings
 from mtad.trace.writer import TokenLogprobs
 
@@ -51,8 +52,8 @@ class FakeScheduler:
     refusal: Exception | None = None
     failure: tuple[int, Exception] | None = None
     gate: threading.Event = field(default_factory=threading.Event)
-    submitted: list[Job] = field(default_factory=list)
-    cancelled: list[Job] = field(default_factory=list)
+    submitted: list[Sequence] = field(default_factory=list)
+    cancelled: list[Sequence] = field(default_factory=list)
     is_ready: bool = True
     is_alive: bool = True
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
@@ -64,58 +65,59 @@ class FakeScheduler:
     def load(self) -> Load:
         return Load(0, 0, 0, 0, 0, 0, self.is_alive, self.is_ready)
 
-    def submit(self, works: Sequence[Work], listeners: Sequence[Listener]) -> list[Job]:
+    def submit(self, sequences: Items[Sequence]) -> None:
         if self.refusal is not None:
             raise self.refusal
-        jobs = [Job(work, tell) for work, tell in zip(works, listeners, strict=True)]
-        for job in jobs:
-            job.work.method.check(job.work.request.sampling)
-            self.pool.submit(self._run, job)
-        self.submitted += jobs
-        return jobs
+        for sequence in sequences:
+            sequence.method.check(sequence.request.sampling)
+            sequence.arrive(time.monotonic())
+            self.pool.submit(self._run, sequence)
+        self.submitted += sequences
 
-    def cancel(self, job: Job) -> None:
-        job.is_cancelled = True
-        self.cancelled.append(job)
+    def cancel(self, sequence: Sequence) -> None:
+        sequence.is_cancelled = True
+        self.cancelled.append(sequence)
 
-    def _run(self, job: Job) -> None:
-        job.admitted_at = time.monotonic()
-        for count, update in enumerate(self._updates(job)):
+    def _run(self, sequence: Sequence) -> None:
+        sequence.admitted_at = time.monotonic()
+        for count, chunk in enumerate(self._chunks(sequence)):
             self.gate.wait(30)
-            if job.is_cancelled:
+            if sequence.is_cancelled:
                 return
             if self.failure and count == self.failure[0]:
-                job.listener(Failed(self.failure[1]))
-                return
-            if isinstance(update, Done):
-                job.ended_at = time.monotonic()
-            job.listener(update)
+                return sequence.sink(Chunk(sequence, error=self.failure[1]))
+            if chunk.finish_reason:
+                sequence.outcome, sequence.ended_at = chunk.finish_reason, time.monotonic()
+            sequence.sink(chunk)
 
-    def _updates(self, job: Job) -> Iterator[Update]:
-        work = job.work
+    def _chunks(self, sequence: Sequence) -> Iterator[Chunk]:
         names = [f.name for f in dataclasses.fields(SamplingParams) if f.name != "seed"]
-        sampling = {name: getattr(work.request.sampling, name) for name in names}
+        sampling = {name: getattr(sequence.request.sampling, name) for name in names}
         chunks = self.pair.stream(
-            list(work.request.prompt_ids),
-            work.method,
-            seed=work.request.sampling.seed,
-            stop=list(work.stops),
+            list(sequence.request.prompt_ids),
+            sequence.method,
+            seed=sequence.request.sampling.seed,
+            stop=sequence.detokenizer.stops if sequence.detokenizer else [],
             guard=False,
             **sampling,
         )
         for chunk in chunks:
-            if chunk.block is not None:
-                told = [
-                    TokenLogprobs(t, -0.5, _TOP[: work.num_logprobs]) for t in chunk.block.token_ids
-                ]
-                yield Piece(
-                    chunk.text,
-                    chunk.block,
-                    () if work.num_logprobs is None else tuple(told),
-                    {"position": 0, "tokens": list(chunk.block.token_ids)} if work.traced else None,
-                )
-            if chunk.completion:
-                yield Done(chunk.completion, 0.0)
+            assert chunk.block is not None
+            sequence.advance(chunk.block, 0.0, time.monotonic())
+            yield Chunk(
+                sequence,
+                chunk.block,
+                chunk.text,
+                chunk.block.token_ids,
+                self._logprobs(sequence, chunk.block.token_ids),
+                ({"position": 0, "tokens": list(chunk.block.token_ids)},) * sequence.traced,
+                sequence.finish_reason if chunk.completion else None,
+            )
+
+    def _logprobs(self, sequence: Sequence, ids: Items[int]) -> tuple[TokenLogprobs, ...]:
+        if sequence.num_logprobs is None:
+            return ()
+        return tuple(TokenLogprobs(token, -0.5, _TOP[: sequence.num_logprobs]) for token in ids)
 
 
 _TOP = ((5, -0.25), (6, -1.5), (7, float("-inf")))
@@ -188,7 +190,7 @@ def real_server(pair: ModelPair | None = None, **settings: Any) -> Iterator[Serv
 
     chosen, metrics = ServerSettings(**settings), Metrics()
     limits = Limits(chosen.max_rows, chosen.cache_slots, chosen.max_queue)
-    scheduler = Scheduler(pair or demo(), limits, metrics)
+    scheduler = Scheduler(pair or demo(), limits, (metrics,))
     scheduler.start()
     try:
         with serving(create_app(scheduler, chosen, metrics), scheduler, chosen) as served:

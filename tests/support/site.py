@@ -18,7 +18,7 @@ from support.serving import serving
 from mtad.server.api.errors import answer_errors
 from mtad.server.http.keys import Keys
 from mtad.server.http.middleware import protect
-from mtad.server.ops.logs import Journal, Log, RequestLog
+from mtad.server.ops.logs import Log, RequestLog
 from mtad.server.ops.metrics import Metrics
 from mtad.server.settings import ServerSettings
 
@@ -46,21 +46,19 @@ class Site:
         keys: that open it.
         gate: what `/v1/stream` and `/v1/wait` wait for.
         lines: of the log.
-        journal: of the log.
     """
 
     settings: ServerSettings
     keys: Keys
     gate: Gate = field(default_factory=Gate)
     lines: list[str] = field(default_factory=list)
-    journal: Journal = field(default_factory=Journal)
 
     def __post_init__(self) -> None:
         routes = _routes(self.gate)
         answer_errors(routes)
         protect(routes, self.settings, self.keys)
         log = Log("json", self.lines.append)
-        self.app: ASGIApp = RequestLog(routes, self.journal, log, Metrics())
+        self.app: ASGIApp = RequestLog(routes, log, Metrics())
 
     def client(self) -> httpx.AsyncClient:
         """A client in this process, without a socket."""

@@ -1,4 +1,4 @@
-"""What comes of a prompt: its completion, the chunks that it comes in, and a prompt in progress.
+"""What comes of a prompt: its completion, the chunks that it comes in, and a text in progress.
 
 Knows no model.
 """
@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mtad.api.guard import Lap
 from mtad.engine.session import Block, Request
 from mtad.engine.stats import Stats
 from mtad.model.tokenizer import TextStream
@@ -59,50 +58,69 @@ class Chunk:
     completion: Completion | None = None
 
 
-@dataclass
-class Running:
-    """A prompt in progress.
+def with_text(
+    request: Request, tokenizer: Any, stops: Sequence[str] = ()
+) -> tuple[Request, TextStream | None]:
+    """A request whose text ends before the first of `stops`, and what makes that text.
+
+    Args:
+        request: its `stop` is set where there are stop strings.
+        tokenizer: None where the text is not wanted; there can be no `stops` then.
+        stops: stop strings.
+    """
+    if tokenizer is None:
+        return request, None
+    stream = TextStream(tokenizer, stops, request.prompt_ids)
+    return (replace(request, stop=stream.push) if stops else request), stream
+
+
+@dataclass(eq=False)
+class Generation:
+    """A text that is being generated: its tokens block by block, their statistics and its text.
+
+    Made of what `with_text` returns.
 
     Attributes:
         request: what is decoded.
-        stream: makes the text; None where there is no tokenizer.
+        detokenizer: makes the text; None where there is no tokenizer.
         blocks: the iterations so far.
         stats: their sum.
     """
 
     request: Request
-    stream: TextStream | None
+    detokenizer: TextStream | None = None
     blocks: list[Block] = field(default_factory=list)
     stats: Stats = field(default_factory=Stats)
 
-    @classmethod
-    def of(cls, request: Request, tokenizer: Any, stops: Sequence[str] = ()) -> Running:
-        """A request about to be decoded; it ends before the first of `stops`.
+    @property
+    def token_ids(self) -> list[int]:
+        """The new tokens so far."""
+        return [token for block in self.blocks for token in block.token_ids]
 
-        Args:
-            request: its `stop` is replaced.
-            tokenizer: None where the text is not wanted; there can be no `stops` then.
-            stops: stop strings.
-        """
-        if tokenizer is None:
-            return cls(request, None)
-        stream = TextStream(tokenizer, stops, request.prompt_ids)
-        return cls(replace(request, stop=stream.push), stream)
+    @property
+    def has_stops(self) -> bool:
+        """Whether stop strings may end it, so that the next iteration needs its text."""
+        return self.request.stop is not None
 
-    def take(self, block: Block, prefill_s: float, lap: Lap) -> None:
+    def append(self, block: Block, is_plain: bool = False) -> None:
         """Add what an iteration committed."""
         self.blocks.append(block)
-        self.stats.add(block, lap.is_plain)
-        self.stats.prefill_s, self.stats.decode_s = prefill_s, lap.decode_s
-        self.stats.fallback = lap.reason
+        self.stats.add(block, is_plain)
+
+    def detokenize(self, block: Block) -> str:
+        """The text that is new with a block; each block is given once, in order."""
+        if self.detokenizer is None:
+            return ""
+        if not self.has_stops:  # else the engine pushed each token already
+            self.detokenizer.extend(block.token_ids)
+        return self.detokenizer.take(last=block.finish_reason is not None)
 
     def completion(self) -> Completion:
         """What came of the prompt."""
-        ids = [token for block in self.blocks for token in block.token_ids]
         reason = self.blocks[-1].finish_reason if self.blocks else "length"
         return Completion(
-            text=self.stream.text if self.stream else "",
-            token_ids=ids,
+            text=self.detokenizer.text if self.detokenizer else "",
+            token_ids=self.token_ids,
             finish_reason=reason or "length",
             stats=self.stats,
             seed=self.request.sampling.seed,

@@ -18,7 +18,7 @@ import torch
 from mtad import demo
 from mtad.api.completion import Chunk as Chunk
 from mtad.api.completion import Completion as Completion
-from mtad.api.completion import Running
+from mtad.api.completion import Generation, with_text
 from mtad.api.guard import Guard, laps, wants_guard
 from mtad.api.options import Seed, method_of, sampling_params, seeds_for
 from mtad.core.prompt import Prompt
@@ -158,12 +158,12 @@ class ModelPair:
         requests = self._requests(prompt_list(prompts), seed, params)
         models = self.models
         check_requests(models.target, models.draft, chosen, requests, models.vocab)
-        running = [Running.of(request, self.tokenizer, stops) for request in requests]
-        starts, way = range(0, len(running), max_batch_size), (chosen, on_phase, guarded, trace)
-        batches = [(i, running[i : i + max_batch_size]) for i in starts]
+        texts = [Generation(*with_text(request, self.tokenizer, stops)) for request in requests]
+        starts, way = range(0, len(texts), max_batch_size), (chosen, on_phase, guarded, trace)
+        batches = [(i, texts[i : i + max_batch_size]) for i in starts]
         return (chunk for start, batch in batches for chunk in self._decode(start, batch, way))
 
-    def _decode(self, start: int, batch: Sequence[Running], way: _Way) -> Iterator[Chunk]:
+    def _decode(self, start: int, batch: Sequence[Generation], way: _Way) -> Iterator[Chunk]:
         (method, on_phase, guarded, trace), began = way, time.perf_counter()
         both, vocab = (self.models.target, self.models.draft), self.models.vocab
         requests = [r.request for r in batch]
@@ -176,10 +176,12 @@ class ModelPair:
                 tracing.take(lap.step)
             for block in lap.step.blocks:
                 one = batch[block.request]
-                one.take(block, prefill_s, lap)
-                last = block.finish_reason is not None
-                text = one.stream.take(last) if one.stream else ""
-                yield Chunk(start + block.request, text, block, one.completion() if last else None)
+                one.append(block, lap.is_plain)
+                one.stats.prefill_s, one.stats.decode_s = prefill_s, lap.decode_s
+                one.stats.fallback = lap.reason
+                text, is_last = one.detokenize(block), block.finish_reason is not None
+                done = one.completion() if is_last else None
+                yield Chunk(start + block.request, text, block, done)
         for index, one in enumerate(batch, start):
             if not one.blocks:
                 yield Chunk(index, "", None, one.completion())

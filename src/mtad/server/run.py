@@ -18,7 +18,6 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from mtad.api.pair import ModelPair, open_pair
-from mtad.engine.session import Block
 from mtad.errors import MtadError
 from mtad.measure.meter import Meter, find_meter
 from mtad.model.loading import Models
@@ -26,11 +25,9 @@ from mtad.server.api.service import served_name
 from mtad.server.app import create_app
 from mtad.server.http.keys import Keys, find_keys
 from mtad.server.ops.energy import EnergyLedger
-from mtad.server.ops.logs import Journal, Log, RequestLog, TextOf, catch_records
+from mtad.server.ops.logs import Log, RequestLog, TextOf, catch_records
 from mtad.server.ops.metrics import Metrics
-from mtad.server.scheduler.jobs import Job
 from mtad.server.scheduler.scheduler import Limits, Scheduler
-from mtad.server.scheduler.watch import Outcome, Watch
 from mtad.server.settings import ServerSettings
 from mtad.trace.format import TraceHeader
 from mtad.trace.writer import TraceWriter
@@ -45,32 +42,6 @@ KEEP_ALIVE_S = 30
 
 class AddressError(MtadError):
     """The server cannot listen where it was told to."""
-
-
-@dataclass(frozen=True)
-class Watches:
-    """Several watches as one.
-
-    Attributes:
-        parts: told in this order.
-    """
-
-    parts: tuple[Watch, ...]
-
-    def admitted(self, job: Job) -> None:
-        """Tell all."""
-        for part in self.parts:
-            part.admitted(job)
-
-    def iterated(self, blocks: list[tuple[Job, Block]], seconds: float) -> None:
-        """Tell all."""
-        for part in self.parts:
-            part.iterated(blocks, seconds)
-
-    def ended(self, job: Job, outcome: Outcome) -> None:
-        """Tell all."""
-        for part in self.parts:
-            part.ended(job, outcome)
 
 
 @dataclass(frozen=True)
@@ -137,18 +108,18 @@ def assemble(
     """
     _check_tree(pair.models, settings)
     energy = EnergyLedger(meter or find_meter(_devices(pair.models)))
-    metrics, journal = Metrics(energy), Journal()
+    metrics = Metrics(energy)
     writer = None
     if settings.trace is not None:
         writer = TraceWriter(
             settings.trace, TraceHeader.of(pair.models), prompts=settings.log_prompts
         )
     limits = Limits(settings.max_rows, settings.cache_slots, settings.max_queue)
-    scheduler = Scheduler(pair, limits, Watches((metrics, journal)), writer)
+    scheduler = Scheduler(pair, limits, (metrics,), writer)
     metrics.load = lambda: scheduler.load
     app = create_app(scheduler, settings, metrics, keys)
     text_of = _text_of(pair) if settings.log_prompts else None
-    logged = RequestLog(app, journal, Log(settings.log_format), metrics, text_of)
+    logged = RequestLog(app, Log(settings.log_format), metrics, text_of)
     return Served(scheduler, logged, metrics, energy, writer)
 
 

@@ -15,14 +15,14 @@ from typing import Any, Literal, TypeAlias
 
 from mtad import methods
 from mtad.core.options import jsonable, option_types
-from mtad.server.api.replies import Reply
+from mtad.server.api.response_models import ResponseModel
 from mtad.speculative.method import Method
 
 Kind: TypeAlias = Literal["integer", "number", "boolean", "choice", "list", "text"]
 _KINDS: dict[Any, Kind] = {int: "integer", float: "number", bool: "boolean", str: "text"}
 
 
-class MethodOption(Reply):
+class MethodOption(ResponseModel):
     """An option of a method."""
 
     name: str
@@ -32,7 +32,7 @@ class MethodOption(Reply):
     nullable: bool
 
 
-class MethodSheet(Reply):
+class MethodSheet(ResponseModel):
     """A method that requests may name."""
 
     name: str
@@ -43,14 +43,14 @@ class MethodSheet(Reply):
     options: list[MethodOption]
 
 
-class MethodDefault(Reply):
+class MethodDefault(ResponseModel):
     """How requests that name no method are decoded."""
 
     name: str
     options: dict[str, Any]
 
 
-class MethodList(Reply):
+class MethodList(ResponseModel):
     """All methods that requests may name."""
 
     object: Literal["list"]

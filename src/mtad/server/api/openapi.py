@@ -15,11 +15,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from mtad import __version__
-from mtad.server.api.replies import (
+from mtad.server.api.response_models import (
     ChatChunk,
     ChatCompletion,
     ErrorReply,
-    Reply,
+    ResponseModel,
     TextChunk,
     TextCompletion,
 )
@@ -33,7 +33,7 @@ from mtad.server.api.service import Service
 
 _REF = "#/components/schemas/{model}"
 _BODIES = (ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest)
-_STREAMED: dict[type[BaseModel], tuple[type[Reply], type[Reply]]] = {
+_STREAMED: dict[type[BaseModel], tuple[type[ResponseModel], type[ResponseModel]]] = {
     ChatRequest: (ChatCompletion, ChatChunk),
     CompletionRequest: (TextCompletion, TextChunk),
 }
@@ -62,7 +62,7 @@ def documented(
     endpoint: Callable[..., Any],
     *,
     body: type[BaseModel] | None = None,
-    reply: type[Reply] | None = None,
+    reply: type[ResponseModel] | None = None,
 ) -> None:
     """Add a route with what it takes and answers.
 
@@ -93,7 +93,7 @@ def _json_of(model: type[BaseModel]) -> dict[str, Any]:
     return {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}}
 
 
-def _event_of(chunk: type[Reply]) -> dict[str, Any]:
+def _event_of(chunk: type[ResponseModel]) -> dict[str, Any]:
     """The schema of one event of a stream."""
     told = [{"$ref": _REF.format(model=model.__name__)} for model in (chunk, ErrorReply)]
     data = {
@@ -143,13 +143,13 @@ def _schema(app: FastAPI, service: Service, has_keys: bool) -> dict[str, Any]:
 def _definitions() -> dict[str, Any]:
     """The schemas of bodies and replies, by name."""
     bodies = [(model, "validation") for model in _BODIES]
-    replies = [(model, "serialization") for model in _reply_models(Reply)]
+    replies = [(model, "serialization") for model in _reply_models(ResponseModel)]
     _, schema = models_json_schema([*bodies, *replies], ref_template=_REF)  # type: ignore[list-item]
     definitions: dict[str, Any] = schema["$defs"]
     return definitions
 
 
-def _reply_models(base: type[Reply]) -> list[type[Reply]]:
+def _reply_models(base: type[ResponseModel]) -> list[type[ResponseModel]]:
     """All kinds of replies."""
     own = base.__subclasses__()
     return [*own, *(deeper for model in own for deeper in _reply_models(model))]

@@ -18,20 +18,20 @@ from starlette.responses import Response
 
 from mtad import __version__
 from mtad.errors import MtadError, PromptError
-from mtad.server.api.answers import Answer
-from mtad.server.api.calls import Call
 from mtad.server.api.errors import invalid, of, refusal
 from mtad.server.api.methods_info import MethodList, method_list
 from mtad.server.api.openapi import documented
-from mtad.server.api.replies import (
+from mtad.server.api.parsing import ParsedRequest, check_model, parse
+from mtad.server.api.response_models import (
     Detokenized,
     Health,
     ModelCard,
     ModelList,
-    Reply,
+    ResponseModel,
     Tokens,
     Version,
 )
+from mtad.server.api.responses import ResponseBuilder
 from mtad.server.api.schema import (
     ChatRequest,
     CompletionRequest,
@@ -40,8 +40,9 @@ from mtad.server.api.schema import (
 )
 from mtad.server.api.service import Service
 from mtad.server.api.streaming import EventStream
-from mtad.server.api.translate import Caller, Order, check_model, order
+from mtad.server.api.submission import Submission
 from mtad.server.http.errors import ApiError
+from mtad.server.scheduler.sequence import Chunk
 
 Body = TypeVar("Body", bound=BaseModel)
 T = TypeVar("T")
@@ -77,38 +78,39 @@ class Api:
 
     async def chat(self, request: Request) -> Response:
         """Answer a chat; as server-sent events with `stream`."""
-        return await self._answer(request, await read_body(request, ChatRequest))
+        return await self._generate(request, await read_body(request, ChatRequest))
 
     async def completions(self, request: Request) -> Response:
         """Complete one or many prompts; as server-sent events with `stream`."""
-        return await self._answer(request, await read_body(request, CompletionRequest))
+        return await self._generate(request, await read_body(request, CompletionRequest))
 
-    async def _answer(self, request: Request, body: ChatRequest | CompletionRequest) -> Response:
-        caller = Caller(
-            request_id=getattr(request.state, "request_id", ""),
-            client=getattr(request.state, "client", None),
-        )
-        wanted = await self.service.texts.off_loop(partial(order, self.service, body, caller))
-        call = self._begin(wanted)
-        answer = Answer.to(self.service, wanted, call.jobs)
-        request.state.user = body.user  # for the log
+    async def _generate(self, request: Request, body: ChatRequest | CompletionRequest) -> Response:
+        parsed = await self.service.texts.off_loop(partial(parse, self.service, body))
+        submission = self._submit(parsed, request)
+        builder = ResponseBuilder(self.service, parsed)
         if body.stream:
-            return EventStream(answer, call)
+            return EventStream(builder, submission)
         try:
-            await unless_gone(request, _collected(answer, call))
+            chunks = await unless_gone(request, _collected(submission))
         except ClientDisconnect:
             raise
         except Exception as error:
             raise of(error) from error
         finally:
-            call.cancel()
-        return _json(answer.whole())
+            submission.cancel()
+        return _json(builder.whole(chunks))
 
-    def _begin(self, wanted: Order) -> Call:
+    def _submit(self, parsed: ParsedRequest, request: Request) -> Submission:
+        """Submit a request's sequences; the log finds them in the request's state."""
+        for sequence in parsed.sequences:
+            sequence.request_id = getattr(request.state, "request_id", "")
+            sequence.client = getattr(request.state, "client", None)
         try:
-            return Call(self.service.scheduler, wanted.works)
+            submission = Submission(self.service.scheduler, parsed.sequences)
         except (ValueError, MtadError) as error:
-            raise refusal(error, wanted.prompt_param, wanted.budget_param) from error
+            raise refusal(error, parsed.prompt_param, parsed.budget_param) from error
+        request.state.user, request.state.sequences = parsed.body.user, parsed.sequences
+        return submission
 
     async def tokenize(self, request: Request) -> Response:
         """The token ids of a prompt, or of a chat as the model reads it."""
@@ -180,8 +182,8 @@ class Api:
         return _json(Version(version=__version__))
 
 
-def _json(reply: Reply) -> Response:
-    return Response(reply.as_json(), media_type="application/json")
+def _json(model: ResponseModel) -> Response:
+    return Response(model.as_json(), media_type="application/json")
 
 
 async def read_body(request: Request, model: type[Body]) -> Body:
@@ -208,11 +210,13 @@ async def read_body(request: Request, model: type[Body]) -> Body:
         raise invalid(error, data) from None
 
 
-async def _collected(answer: Answer, call: Call) -> None:
-    """Wait until every choice is done."""
-    async for news in call.updates():
-        if news is not None:
-            answer.take(*news)
+async def _collected(submission: Submission) -> list[list[Chunk]]:
+    """The chunks of each sequence, once all have ended."""
+    chunks: list[list[Chunk]] = [[] for _ in submission.sequences]
+    async for chunk in submission.chunks():
+        if chunk is not None:
+            chunks[chunk.sequence.index].append(chunk)
+    return chunks
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

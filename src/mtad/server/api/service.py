@@ -6,7 +6,7 @@ Knows no route.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -17,8 +17,8 @@ from mtad.model.loading import Models
 from mtad.server.api.methods_info import known_methods
 from mtad.server.api.tokenizing import Texts
 from mtad.server.ops.energy import EnergyLedger
-from mtad.server.scheduler.jobs import Job, Listener, Work
-from mtad.server.scheduler.watch import Load
+from mtad.server.scheduler.events import Load
+from mtad.server.scheduler.sequence import Sequence
 from mtad.server.settings import ServerSettings
 from mtad.speculative.method import Method
 
@@ -29,11 +29,11 @@ class Decodes(Protocol):
 
     pair: ModelPair
 
-    def submit(self, works: Sequence[Work], listeners: Sequence[Listener]) -> list[Job]:
-        """One job per work, all or none; the listeners are told from another thread."""
+    def submit(self, sequences: Items[Sequence]) -> None:
+        """Take all sequences or none; their sinks are called on another thread."""
 
-    def cancel(self, job: Job) -> None:
-        """Forget a job; from any thread, at any time."""
+    def cancel(self, sequence: Sequence) -> None:
+        """Send no more of a sequence; from any thread, at any time."""
 
     @property
     def load(self) -> Load:

@@ -1,4 +1,4 @@
-"""Streamed answers: server-sent events, one per iteration and choice.
+"""Streamed responses: server-sent events, one per iteration and choice.
 
 Knows no model.
 """
@@ -11,112 +11,99 @@ from typing import Any
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from mtad.server.api.answers import Answer
-from mtad.server.api.calls import Call
 from mtad.server.api.errors import of
-from mtad.server.api.forms import Part
-from mtad.server.api.replies import Chunk, Iteration
-from mtad.server.scheduler.jobs import Done, Piece
+from mtad.server.api.response_models import BaseChunk, Iteration
+from mtad.server.api.responses import ResponseBuilder
+from mtad.server.api.submission import Submission
+from mtad.server.scheduler.sequence import Chunk
 
 PING_S = 15.0
-"""Silence after which a comment is sent, so that nothing between takes the connection for dead."""
+"""Silence after which a comment is sent, so that proxies do not close the connection."""
 
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 class EventStream(StreamingResponse):
-    """The events of a request; its jobs end with it, whoever ends it.
+    """The events of a request; its sequences end with it, whoever ends it.
 
     Args:
-        answer: to be streamed.
-        call: its jobs.
+        builder: of the response.
+        submission: its sequences.
     """
 
-    def __init__(self, answer: Answer, call: Call) -> None:
-        super().__init__(events(answer, call), headers=_HEADERS, media_type="text/event-stream")
-        self._call = call
+    def __init__(self, builder: ResponseBuilder, submission: Submission) -> None:
+        content = events(builder, submission)
+        super().__init__(content, headers=_HEADERS, media_type="text/event-stream")
+        self._submission = submission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events until they end or the client leaves."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._call.cancel()
+            self._submission.cancel()
 
 
-async def events(answer: Answer, call: Call) -> AsyncIterator[bytes]:
-    """The events of an answer, ending in [DONE], or in an error and nothing after it."""
-    stream = _Stream(answer)
-    for chunk in stream.first():
-        yield _event(chunk)
+async def events(builder: ResponseBuilder, submission: Submission) -> AsyncIterator[bytes]:
+    """The events of a response, ending in [DONE], or in an error and nothing after it."""
+    stream = _Stream(builder)
+    for event in stream.first():
+        yield _data(event)
     try:
-        async for news in call.updates(PING_S):
-            if news is None:
+        async for chunk in submission.chunks(PING_S):
+            if chunk is None:
                 yield b": still here\n\n"
                 continue
-            for chunk in stream.take(*news):
-                yield _event(chunk)
+            for event in stream.events(chunk):
+                yield _data(event)
     except Exception as error:
         yield f"data: {of(error).body}\n\n".encode(errors="replace")
         return
-    if stream.tells_usage:
-        yield _event(stream.last([], answer.usage()))
+    if stream.has_usage:
+        yield _data(stream.last([], usage=builder.usage()))
     yield b"data: [DONE]\n\n"
 
 
-def _event(chunk: Chunk) -> bytes:
-    return f"data: {chunk.as_json()}\n\n".encode()
+def _data(event: BaseChunk) -> bytes:
+    return f"data: {event.as_json()}\n\n".encode()
 
 
 class _Stream:
-    """An answer's chunks."""
+    """The events of a response."""
 
-    def __init__(self, answer: Answer) -> None:
-        self.answer, self.body = answer, answer.order.body
-        options = self.body.stream_options
-        self.tells_usage = bool(options and options.include_usage)
-        self._offsets = [0] * len(answer.results)
+    def __init__(self, builder: ResponseBuilder) -> None:
+        self._builder, self._format = builder, builder.format
+        options = builder.parsed.body.stream_options
+        self.has_usage = bool(options and options.include_usage)
+        self._offsets = [0] * len(builder.parsed.sequences)
+        self._num_left = len(self._offsets)
 
-    def first(self) -> Iterator[Chunk]:
+    def first(self) -> Iterator[BaseChunk]:
         """What comes before any token."""
-        for index, result in enumerate(self.answer.results):
-            delta = self.answer.form.first(index, result.echo)
+        for index, echo in enumerate(self._builder.parsed.echoes):
+            delta = self._format.first(index, echo)
             if delta is not None:
-                yield self._chunk([delta])
+                yield self._event([delta])
 
-    def take(self, index: int, update: Piece | Done) -> Iterator[Chunk]:
-        """The chunks of what is new of a choice."""
-        self.answer.take(index, update)
-        if isinstance(update, Done):
-            yield self._end(index)
-            return
-        told = self.answer.order.works[index].num_logprobs is not None
-        part = Part(
-            text=update.text,
-            logprobs=update.logprobs if told else None,
-            token_ids=update.block.token_ids if self.body.return_token_ids else None,
-            offset=self._offsets[index],
-        )
-        texts = self.answer.service.texts
-        self._offsets[index] += sum(len(texts.token(one.token)[0]) for one in update.logprobs)
-        self.answer.results[index].logprobs.clear()  # told now, and not to be kept
-        self.answer.results[index].traces.clear()
-        more = {} if update.trace is None else {"mtad": Iteration(trace=dict(update.trace))}
-        if part.text or part.logprobs or part.token_ids or more:
-            yield self._chunk([self.answer.form.delta(index, part)], **more)
+    def events(self, chunk: Chunk) -> Iterator[BaseChunk]:
+        """The events of a chunk; the reason of an end has one of its own."""
+        index, texts = chunk.sequence.index, self._format.texts
+        delta = self._format.delta(chunk, self._offsets[index])
+        self._offsets[index] += sum(len(texts.token(one.token)[0]) for one in chunk.logprobs)
+        more = {"mtad": Iteration(trace=dict(chunk.trace[0]))} if chunk.trace else {}
+        if chunk.text or chunk.logprobs or delta.token_ids or more:
+            yield self._event([delta], **more)
+        if chunk.finish_reason:
+            self._num_left -= 1
+            end = [self._format.last(index, chunk.finish_reason)]
+            is_last = not self._num_left and not self.has_usage
+            yield self.last(end) if is_last else self._event(end)
 
-    def _end(self, index: int) -> Chunk:
-        """The reason; the stream's last chunk tells the figures."""
-        end = self.answer.form.delta(index, Part(reason=self.answer.results[index].reason))
-        is_last = all(result.completion is not None for result in self.answer.results)
-        return self.last([end]) if is_last and not self.tells_usage else self._chunk([end])
+    def last(self, deltas: list[Any], **more: Any) -> BaseChunk:
+        """The event that has metrics and contract."""
+        builder = self._builder
+        return self._event(deltas, metrics=builder.metrics(), mtad=builder.contract(), **more)
 
-    def last(self, deltas: list[Any], usage: Any = None) -> Chunk:
-        """The chunk that tells the figures."""
-        more = {} if usage is None else {"usage": usage}
-        told = {"metrics": self.answer.metrics(), "mtad": self.answer.contract()}
-        return self._chunk(deltas, **told, **more)
-
-    def _chunk(self, deltas: list[Any], **more: Any) -> Chunk:
-        rest = {"usage": None} if self.tells_usage else {}
-        return self.answer.form.chunk(deltas, self.answer.head | rest | more)
+    def _event(self, deltas: list[Any], **more: Any) -> BaseChunk:
+        rest = {"usage": None} if self.has_usage else {}
+        return self._format.event(deltas, self._builder.head | rest | more)

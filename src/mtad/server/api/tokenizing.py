@@ -18,7 +18,7 @@ from mtad.server.api.schema import Message
 
 T = TypeVar("T")
 _BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
-_MARK = "�"
+_REPLACEMENT = "�"
 
 
 class Texts:
@@ -33,7 +33,7 @@ class Texts:
         self.tokenizer, self._reason = tokenizer, reason
         self.special = special_tokens(tokenizer)
         self._limiter = anyio.CapacityLimiter(1)
-        self._told: dict[int, tuple[str, list[int] | None]] = {}
+        self._pieces: dict[int, tuple[str, list[int] | None]] = {}
         self._byte_of = {char: byte for byte, char in enumerate(_byte_letters())}
 
     async def off_loop(self, work: Callable[[], T]) -> T:
@@ -59,15 +59,15 @@ class Texts:
 
     def token(self, token: int) -> tuple[str, list[int] | None]:
         r"""A token's text and its bytes; a part of a character is written as `bytes:\xe2`."""
-        if token not in self._told:
-            self._told[token] = self._tell(token)
-        return self._told[token]
+        if token not in self._pieces:
+            self._pieces[token] = self._describe(token)
+        return self._pieces[token]
 
-    def _tell(self, token: int) -> tuple[str, list[int] | None]:
+    def _describe(self, token: int) -> tuple[str, list[int] | None]:
         if self.tokenizer is None:
             return f"token_id:{token}", None
         piece = self._piece(token)
-        if _MARK not in piece:
+        if _REPLACEMENT not in piece:
             return piece, list(piece.encode())
         raw = self._raw_bytes(token)
         if raw is None:

@@ -14,7 +14,7 @@ from threading import Event, Lock, Thread
 
 from mtad.measure.energy import NoEnergy, Reading
 from mtad.measure.meter import MIN_INTERVALS, Meter, joules_between
-from mtad.server.scheduler.jobs import Clock
+from mtad.server.scheduler.sequence import Clock
 
 IDLE_S = 10.0
 """Between two readings of an idle server: a processor's counter may begin anew within a minute."""

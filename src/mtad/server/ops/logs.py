@@ -12,82 +12,23 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from threading import Lock
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mtad.engine.session import Block
-from mtad.engine.stats import Stats
+from mtad.engine.stats import total
 from mtad.server.http.middleware import new_request_id, request_id_of, state_of
 from mtad.server.ops.metrics import Metrics
-from mtad.server.scheduler.jobs import Job
-from mtad.server.scheduler.watch import Outcome
+from mtad.server.scheduler.sequence import Sequence
 from mtad.server.settings import LogFormat
 
-TextOf = Callable[[Sequence[int]], str]
+TextOf = Callable[[Items[int]], str]
 LOGGERS = ("mtad", "uvicorn", "asyncio", "concurrent")
 """Those whose records the server writes down."""
-
-
-@dataclass
-class _Text:
-    """What the scheduler told about one text."""
-
-    job: Job
-    stats: Stats = field(default_factory=Stats)
-    token_ids: list[int] = field(default_factory=list)
-    outcome: str | None = None
-
-
-class Journal:
-    """What the scheduler did for the requests at work; a `Watch`, safe for several threads."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._open: dict[str, list[_Text]] = {}
-
-    def open(self, request_id: str) -> bool:
-        """Begin to note what is done for a request; false if another one has this id."""
-        with self._lock:
-            is_new = request_id not in self._open
-            if is_new:
-                self._open[request_id] = []
-            return is_new
-
-    def close(self, request_id: str) -> list[_Text]:
-        """What was done for it; it is forgotten."""
-        with self._lock:
-            return self._open.pop(request_id, [])
-
-    def admitted(self, job: Job) -> None:
-        """Note a text whose prompt is about to be read."""
-        with self._lock:
-            if job.work.request_id in self._open:
-                self._open[job.work.request_id].append(_Text(job))
-
-    def iterated(self, blocks: list[tuple[Job, Block]], seconds: float) -> None:
-        """Note what an iteration added."""
-        with self._lock:
-            for job, block in blocks:
-                text = self._find(job) if block.error is None else None
-                if text:
-                    text.stats.add(block)
-                    text.token_ids += block.token_ids
-                    text.outcome = block.finish_reason or text.outcome
-
-    def ended(self, job: Job, outcome: Outcome) -> None:
-        """Note how a text ended."""
-        with self._lock:
-            if text := self._find(job):
-                text.outcome = outcome
-
-    def _find(self, job: Job) -> _Text | None:
-        texts = self._open.get(job.work.request_id, ())
-        return next((text for text in texts if text.job is job), None)
 
 
 @dataclass(frozen=True)
@@ -125,28 +66,30 @@ def _shown(char: str) -> str:
 class RequestLog:
     """Logs every request when its answer is complete; the outermost layer of the application.
 
+    A route that decodes leaves the request's sequences in `request.state.sequences`.
+
     Attributes:
         app: what comes after.
-        journal: also the scheduler's watch.
         log: where the lines go.
         metrics: counts the answers.
         text_of: to log prompts and outputs as text; None to leave them out.
+        open_ids: ids of the requests at work; another request with one of them gets its own.
     """
 
     app: ASGIApp
-    journal: Journal
     log: Log
     metrics: Metrics | None = None
     text_of: TextOf | None = None
+    open_ids: set[str] = field(default_factory=set)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand on, and log what came of it."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         begun, status = time.monotonic(), 0
-        if not self.journal.open(request_id_of(scope)):
+        if request_id_of(scope) in self.open_ids:
             state_of(scope)["request_id"] = new_request_id()
-            self.journal.open(request_id_of(scope))
+        self.open_ids.add(request_id_of(scope))
 
         async def send_noted(message: Message) -> None:
             nonlocal status
@@ -157,17 +100,19 @@ class RequestLog:
         try:
             await self.app(scope, receive, send_noted)
         finally:
-            texts = self.journal.close(request_id_of(scope))
+            self.open_ids.discard(request_id_of(scope))
+            given: Items[Sequence] = state_of(scope).get("sequences", ())
+            texts = [one for one in given if one.admitted_at is not None]
             total_s = time.monotonic() - begun
             if self.metrics:
                 self.metrics.answered(status)
             self.log.line(_head(scope, status, total_s) | _tail(texts) | self._words(texts))
 
-    def _words(self, texts: Sequence[_Text]) -> dict[str, Any]:
+    def _words(self, texts: Items[Sequence]) -> dict[str, Any]:
         if self.text_of is None or not texts:
             return {}
         return {
-            "prompts": [self.text_of(list(text.job.work.request.prompt_ids)) for text in texts],
+            "prompts": [self.text_of(list(text.request.prompt_ids)) for text in texts],
             "outputs": [self.text_of(text.token_ids) for text in texts],
         }
 
@@ -194,23 +139,21 @@ def _route(scope: Scope) -> str:
     return route if isinstance(route, str) else "unknown"
 
 
-def _tail(texts: Sequence[_Text]) -> dict[str, Any]:
-    """What the scheduler told; nothing if no text came to be admitted."""
+def _tail(texts: Items[Sequence]) -> dict[str, Any]:
+    """What came of the texts; nothing if none was admitted."""
     if not texts:
         return {}
-    jobs = [text.job for text in texts]
-    waits = [job.admitted_at - job.arrived_at for job in jobs if job.admitted_at is not None]
-    firsts = [job.first_token_at - job.arrived_at for job in jobs if job.first_token_at is not None]
-    steps = sum(text.stats.num_spec_steps for text in texts)
-    accepted = sum(text.stats.num_accepted_draft_tokens for text in texts)
+    firsts = [one.first_token_at - one.arrived_at for one in texts if one.first_token_at]
+    stats = total(one.stats for one in texts)
+    length = stats.mean_acceptance_length
     return {
-        "method": jobs[0].work.method.name,
-        "prompt_tokens": len(jobs[0].work.request.prompt_ids),
-        "output_tokens": sum(len(text.token_ids) for text in texts),
-        "queue_s": round(max(waits), 4) if waits else None,
+        "method": texts[0].method.name,
+        "prompt_tokens": len(texts[0].request.prompt_ids),
+        "output_tokens": stats.num_output_tokens,
+        "queue_s": round(max(one.queue_s for one in texts), 4),
         "ttft_s": round(min(firsts), 4) if firsts else None,
-        "finish_reasons": [text.outcome for text in texts],
-        "mean_acceptance_length": round(1 + accepted / steps, 3) if steps else None,
+        "finish_reasons": [one.outcome for one in texts],
+        "mean_acceptance_length": None if length is None else round(length, 3),
     }
 
 

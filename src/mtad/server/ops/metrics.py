@@ -6,20 +6,18 @@ are those of `mtad.engine.stats`: S steps, D drafted, A accepted. Knows no HTTP 
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence as Items
 from threading import Lock
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from mtad.engine.session import Block
 from mtad.server.ops.energy import EnergyLedger
 from mtad.server.ops.histogram import Histogram
-from mtad.server.scheduler.jobs import Clock, Job
-from mtad.server.scheduler.watch import Load, Outcome
+from mtad.server.scheduler.events import Load
+from mtad.server.scheduler.sequence import Chunk, Sequence
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -57,29 +55,19 @@ _HISTOGRAMS: dict[str, tuple[str, tuple[float, ...]]] = {
 }
 
 
-@dataclass
-class _Progress:
-    """What has come of a running text: the times of its first and last block, and its tokens."""
-
-    num_tokens: int = 0
-    first_at: float = 0.0
-    last_at: float = 0.0
-
-
 class Metrics:
-    """The server's figures; a `Watch` of the scheduler.
+    """The server's metrics; an `Observer` of the scheduler.
 
     Args:
         energy: where joules come from; None for nowhere.
-        clock: the scheduler's.
 
     Attributes:
         load: how busy the scheduler is now; set once there is one.
         energy: as given.
     """
 
-    def __init__(self, energy: EnergyLedger | None = None, clock: Clock = time.monotonic) -> None:
-        self.energy, self._clock = energy, clock
+    def __init__(self, energy: EnergyLedger | None = None) -> None:
+        self.energy = energy
         self.load: Callable[[], Load] | None = None
         self._lock = Lock()
         self._counts = {name: Counter[tuple[str, ...]]() for name in _COUNTERS}
@@ -87,32 +75,30 @@ class Metrics:
             name: Histogram(f"mtad:{name}", help_text, bounds)
             for name, (help_text, bounds) in _HISTOGRAMS.items()
         }
-        self._running: dict[int, _Progress] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
-    def admitted(self, job: Job) -> None:
+    def admitted(self, sequence: Sequence) -> None:
         """Count the prompt and the wait."""
-        now = self._clock() if job.admitted_at is None else job.admitted_at
         with self._lock:
-            self._counts["prompt_tokens"][()] += len(job.work.request.prompt_ids)
-            self._histograms["request_queue_time_seconds"].observe(now - job.arrived_at)
+            self._counts["prompt_tokens"][()] += len(sequence.request.prompt_ids)
+            self._histograms["request_queue_time_seconds"].observe(sequence.queue_s)
 
-    def iterated(self, blocks: list[tuple[Job, Block]], seconds: float) -> None:
+    def decoded(self, chunks: Items[Chunk], seconds: float) -> None:
         """Count what one iteration drafted, accepted and produced."""
-        now = self._clock()
         with self._lock:
-            self._histograms["iteration_rows"].observe(float(len(blocks)))
+            self._histograms["iteration_rows"].observe(float(len(chunks)))
             self._histograms["iteration_seconds"].observe(seconds)
-            for job, block in blocks:
-                if block.error is None:
-                    self._count(job, block)
-                    self._time(job, block, now)
+            for chunk in chunks:
+                if chunk.token_ids:
+                    self._count(chunk)
+                    self._time(chunk)
         if self.energy:
-            self.energy.count(sum(len(block.token_ids) for _, block in blocks))
+            self.energy.count(sum(len(chunk.token_ids) for chunk in chunks))
 
-    def _count(self, job: Job, block: Block) -> None:
-        method = job.work.method.name
+    def _count(self, chunk: Chunk) -> None:
+        method, block = chunk.sequence.method.name, chunk.block
+        assert block is not None
         for name, count in (
             ("spec_decode_num_drafts", 1),
             ("spec_decode_num_draft_tokens", block.num_drafted),
@@ -123,28 +109,24 @@ class Metrics:
         for position in range(block.num_accepted):
             self._counts["spec_decode_num_accepted_tokens_per_pos"][(method, str(position))] += 1
 
-    def _time(self, job: Job, block: Block, now: float) -> None:
-        progress = self._running.get(job.id)
-        if progress is None:
-            progress = self._running[job.id] = _Progress(first_at=now)
-            self._histograms["time_to_first_token_seconds"].observe(now - job.arrived_at)
+    def _time(self, chunk: Chunk) -> None:
+        if chunk.gap_s is None:
+            first_s = chunk.at - chunk.sequence.arrived_at
+            self._histograms["time_to_first_token_seconds"].observe(first_s)
         else:
-            self._histograms["inter_token_latency_seconds"].observe(now - progress.last_at)
-        progress.num_tokens += len(block.token_ids)
-        progress.last_at = now
+            self._histograms["inter_token_latency_seconds"].observe(chunk.gap_s)
 
-    def ended(self, job: Job, outcome: Outcome) -> None:
+    def ended(self, sequence: Sequence) -> None:
         """Count how it ended, and how long it took."""
-        now = self._clock() if job.ended_at is None else job.ended_at
+        outcome = str(sequence.outcome)
         with self._lock:
-            progress = self._running.pop(job.id, None)
             if outcome not in ("stop", "length"):
                 self._counts["requests_failed"][(outcome,)] += 1
                 return
             self._counts["request_success"][(outcome,)] += 1
-            self._histograms["e2e_request_latency_seconds"].observe(now - job.arrived_at)
-            if progress and progress.num_tokens > 1:
-                per_token = (progress.last_at - progress.first_at) / (progress.num_tokens - 1)
+            took_s = (sequence.ended_at or 0.0) - sequence.arrived_at
+            self._histograms["e2e_request_latency_seconds"].observe(took_s)
+            if (per_token := _seconds_per_token(sequence)) is not None:
                 self._histograms["time_per_output_token_seconds"].observe(per_token)
 
     def answered(self, status: int) -> None:
@@ -179,7 +161,7 @@ class Metrics:
         if self.load is None:
             return
         load = self.load()
-        running = load.num_running + load.num_joining
+        running = load.num_running + load.num_prefilling
         usage = load.slots_reserved / load.slots_total if load.slots_total else 0.0
         for name, help_text, value in (
             ("num_requests_running", "Texts in a batch, or whose prompt is being read.", running),
@@ -188,6 +170,16 @@ class Metrics:
             ("kv_cache_usage_perc", "Share of the cache slots that are reserved, 1 is all.", usage),
         ):
             yield GaugeMetricFamily(f"mtad:{name}", help_text, value=value)
+
+
+def _seconds_per_token(sequence: Sequence) -> float | None:
+    """Mean seconds per token after the first; None for a text of one token."""
+    first, last, num = (
+        sequence.first_token_at,
+        sequence.last_token_at,
+        sequence.stats.num_output_tokens,
+    )
+    return None if first is None or last is None or num < 2 else (last - first) / (num - 1)
 
 
 def _joules(by_device: dict[str, float]) -> Metric:

@@ -1,4 +1,4 @@
-"""The jobs of one method that are decoded together, as a session with its listeners.
+"""The sequences of one method that are decoded together: an engine session with its sequences.
 
 Knows no queue and no thread.
 """
@@ -6,169 +6,177 @@ Knows no queue and no thread.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field
+from typing import Any
 
-from mtad.api.completion import Running
-from mtad.api.guard import Lap
+import torch
+
 from mtad.api.pair import ModelPair
-from mtad.engine.session import Block, Observation, Session, Step
+from mtad.engine.session import Block, Observation, Session
 from mtad.errors import first_line
-from mtad.server.scheduler.jobs import Done, Failed, Job, ModelFailedError, Piece, Update
-from mtad.speculative.method import name_of
+from mtad.server.scheduler.errors import ModelFailedError
+from mtad.server.scheduler.sequence import Chunk, Clock, Sequence
+from mtad.speculative.method import Method
 from mtad.trace.writer import TokenLogprobs, TraceWriter, record_of, token_logprobs
 
-News: TypeAlias = "tuple[Seat, Block, list[Update]]"
-"""What an iteration brought a job: the block, and what its listener is to be told."""
+MOST_RECORDED = {"cpu": 8}
+"""Rows up to which iterations are recorded, by kind of device. On a CPU larger batches gain little
+by it, and have so many numbers of rows that they would be recorded all the time."""
 
 
-@dataclass(eq=False)
-class Seat:
-    """A job in a batch, or on its way back into one.
+def pads_batches(pair: ModelPair) -> bool:
+    """Whether batches are filled up with copies: a GPU has captured programs for few sizes."""
+    return pair.models.target.device.type == "cuda"
 
-    Attributes:
-        job: what is done.
-        running: its text so far.
-        read_s: seconds from leaving the queue until its prompt was read.
-        decode_s: seconds of its iterations.
-        trace_key: names it in the trace file.
-        is_alone: whether it is decoded by itself, because a batch that it was in failed.
-    """
 
-    job: Job
-    running: Running
-    read_s: float = 0.0
-    decode_s: float = 0.0
-    trace_key: str = ""
-    is_alone: bool = False
-
-    @property
-    def key(self) -> Hashable:
-        """What it shares with the jobs of its batch."""
-        name = name_of(self.job.work.method)
-        return (name, self.job.id) if self.is_alone else name
-
-    @property
-    def is_shown(self) -> bool:
-        """Whether its iterations must be looked at."""
-        work = self.job.work
-        return work.traced or work.num_logprobs is not None or bool(self.trace_key)
-
-    def again(self, tokenizer: Any) -> None:
-        """Make it ready to be taken up where its listener's text ends."""
-        so_far = [token for block in self.running.blocks for token in block.token_ids]
-        request = replace(self.job.work.request, output_ids=so_far)
-        fresh = Running.of(request, tokenizer, self.job.work.stops)
-        if fresh.stream:
-            for token in so_far:
-                fresh.stream.push(token)
-            fresh.stream.take()
-        self.running.request, self.running.stream = fresh.request, fresh.stream
+def require_devices(pair: ModelPair) -> None:
+    """Raise if an error has left a GPU unable to do anything."""
+    models = [model for model in (pair.models.target, pair.models.draft) if model is not None]
+    for device in {model.device for model in models}:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
 
 @dataclass(eq=False)
 class Batch:
-    """The jobs that one session decodes.
+    """The sequences that one session decodes.
 
     Attributes:
         pair: the models.
         session: decodes them, all by one method.
-        writer: writes every iteration down; None for no trace.
-        seats: the jobs by their index in the session.
-        reading: those whose prompts are being read.
+        writer: writes every iteration down; None for no trace file.
+        sequences: by their index in the session.
+        prefilling: indices of those in the prefill.
     """
 
     pair: ModelPair
     session: Session
     writer: TraceWriter | None = None
-    seats: dict[int, Seat] = field(default_factory=dict)
-    reading: list[int] = field(default_factory=list)
+    sequences: dict[int, Sequence] = field(default_factory=dict)
+    prefilling: list[int] = field(default_factory=list)
 
-    def admit(self, seats: Sequence[Seat]) -> None:
-        """Begin to read the prompts of these jobs; not while others are being read.
+    @classmethod
+    def of(cls, pair: ModelPair, method: Method, writer: TraceWriter | None) -> Batch:
+        """An empty batch."""
+        m = pair.models
+        session = Session(
+            m.target,
+            m.draft,
+            method,
+            [],
+            m.vocab,
+            graphs=pair.graphs,
+            pads=pads_batches(pair),
+            most_recorded=MOST_RECORDED.get(m.target.device.type),
+        )
+        return cls(pair, session, writer)
+
+    def add(self, sequences: Items[Sequence]) -> None:
+        """Begin the prefill of sequences; not while others are in it.
 
         Raises:
             CacheMemoryError: the caches cannot grow; nothing has changed.
         """
-        indices = self.session.join([seat.running.request for seat in seats])
-        self.seats |= dict(zip(indices, seats, strict=True))
-        self.reading = indices
+        indices = self.session.join([sequence.request for sequence in sequences])
+        self.sequences |= dict(zip(indices, sequences, strict=True))
+        self.prefilling = indices
 
-    def read(self) -> None:
-        """Read one chunk of the prompts that are waiting for it, if any are."""
-        if self.reading and not self.session.read():
-            now = time.monotonic()
-            for index in self.reading:
-                seat = self.seats[index]
-                seat.read_s = seat.read_s or now - (seat.job.admitted_at or now)
-            self.reading = []
+    def prefill(self, now: float) -> None:
+        """Prefill one chunk of the prompts, if any are in it."""
+        if self.prefilling and not self.session.read():
+            for sequence in map(self.sequences.__getitem__, self.prefilling):
+                since = now if sequence.admitted_at is None else sequence.admitted_at
+                sequence.stats.prefill_s = sequence.stats.prefill_s or now - since
+            self.prefilling = []
 
-    def drop(self, is_over: Callable[[Seat], bool]) -> list[Seat]:
-        """Take out the jobs of which this is true.
+    def drop(self, is_over: Callable[[Sequence], bool]) -> list[Sequence]:
+        """Take out the sequences of which this is true.
 
-        Prompts that are read together are given up together; a group of several is read at once.
+        A group in the prefill leaves as a whole or not at all; a group of several is one chunk.
         """
-        gone = {index for index, seat in self.seats.items() if is_over(seat)}
-        if gone.issuperset(self.reading):
-            self.reading = []
-        gone -= set(self.reading)
+        gone = {index for index, sequence in self.sequences.items() if is_over(sequence)}
+        if gone.issuperset(self.prefilling):
+            self.prefilling = []
+        gone -= set(self.prefilling)
         if gone:
             self.session.leave(gone)
-        return [self.seats.pop(index) for index in gone]
+        return [self.sequences.pop(index) for index in gone]
 
-    def step(self) -> tuple[list[News], float]:
-        """One iteration: what it brought each job, and its seconds.
-
-        A job whose text cannot be told has failed, and runs on until it is dropped.
-        """
+    def decode(self, clock: Clock) -> tuple[list[Chunk], float]:
+        """One iteration: a chunk of each row, in the order of the rows, and its seconds."""
         seen: list[Observation] = []
-        rows = list(self.session.rows)
-        is_shown = any(self.seats[index].is_shown for index in rows)
-        self.session.observe = seen.append if is_shown else None
+        self.session.observe = seen.append if self._needs_observation else None
         began = time.perf_counter()
         step = self.session.step()
-        seconds = time.perf_counter() - began
-        news = []
+        seconds, now = time.perf_counter() - began, clock()
+        chunks = []
         for row, block in enumerate(step.blocks):
-            seat = self.seats[block.request]
-            seat.decode_s += seconds
-            news.append((seat, block, self._updates(seat, block, step, seen, row)))
-        for block in step.blocks:
+            sequence = self.sequences[block.request]
             if block.finish_reason:
-                del self.seats[block.request]
-        return news, seconds
+                del self.sequences[block.request]
+            chunk = _chunk(sequence, block, seconds, now)
+            if chunk.error is None:
+                self._complete(chunk, row, seen)
+            chunks.append(chunk)
+        return chunks, seconds
 
-    def _updates(
-        self, seat: Seat, block: Block, step: Step, seen: list[Observation], row: int
-    ) -> list[Update]:
-        """What the listener is told of a block, and of the end if it is the last one."""
-        if block.error is not None:
-            return [Failed(block.error)]
-        seat.running.take(block, seat.read_s, Lap(step, seat.decode_s))
+    @property
+    def _needs_observation(self) -> bool:
+        running = map(self.sequences.__getitem__, self.session.rows)
+        return any(one.needs_observation or one.trace_key for one in running)
+
+    def _complete(self, chunk: Chunk, row: int, seen: Items[Observation]) -> None:
+        """Add what must be made on this thread: stop strings, log-probabilities, traces.
+
+        A sequence for which that fails has failed, alone; its row runs on until it is dropped.
+
+        Args:
+            chunk: of a sound block.
+            row: the sequence's place in the batch during this iteration, which is where the
+                tensors of `seen` have it. `block.request`, its index, is another number.
+            seen: the iteration, where anything needs it.
+        """
+        sequence, block = chunk.sequence, chunk.block
+        assert block is not None
         try:
-            piece = self._piece(seat, block, seen[0] if seen else None, row)
-        except Exception as error:  # the neighbours have done nothing wrong
-            return [Failed(ModelFailedError(f"the text cannot be told: {first_line(error)}"))]
-        return [piece, self.done(seat)] if block.finish_reason else [piece]
+            if sequence.has_stops:
+                chunk.text = sequence.detokenize(block)
+            if seen:
+                chunk.logprobs = _logprobs(sequence, seen[0], row, block)
+                chunk.trace = self._trace(sequence, seen[0], row, block)
+        except Exception as error:
+            chunk.error = ModelFailedError(f"the text cannot be sent: {first_line(error)}")
+            chunk.finish_reason = None
 
-    def _piece(self, seat: Seat, block: Block, seen: Observation | None, row: int) -> Piece:
-        running, work = seat.running, seat.job.work
-        text = running.stream.take(block.finish_reason is not None) if running.stream else ""
-        if seen is None:
-            return Piece(text, block)
-        record: dict[str, Any] | None = None
-        logprobs: tuple[TokenLogprobs, ...] = ()
-        if work.num_logprobs is not None:
-            logprobs = token_logprobs(seen, row, block, work.num_logprobs)
-        if work.traced or seat.trace_key:
-            record = record_of(seen, row, block, self.pair.text_of, self.session.method)
-        if self.writer and seat.trace_key and record:
-            self.writer.iteration(seat.trace_key, record, seen, row, self.session.method)
-        return Piece(text, block, logprobs, record if work.traced else None)
+    def _trace(
+        self, sequence: Sequence, seen: Observation, row: int, block: Block
+    ) -> tuple[dict[str, Any], ...]:
+        """The iteration in full, for the request and the trace file, if either wants it."""
+        if not (sequence.traced or sequence.trace_key):
+            return ()
+        method = self.session.method
+        record = record_of(seen, row, block, self.pair.text_of, method)
+        if self.writer and sequence.trace_key:
+            self.writer.iteration(sequence.trace_key, record, seen, row, method)
+        return (record,) if sequence.traced else ()
 
-    def done(self, seat: Seat) -> Done:
-        """The last update of a job that is finished."""
-        job = seat.job
-        queue_s = (job.admitted_at or job.arrived_at) - job.arrived_at
-        return Done(seat.running.completion(), queue_s)
+
+def _chunk(sequence: Sequence, block: Block, seconds: float, now: float) -> Chunk:
+    """The chunk of a block, and the block added to its sequence unless it has an error."""
+    if block.error is not None:
+        return Chunk(sequence, block, error=block.error, at=now)
+    gap_s = sequence.advance(block, seconds, now)
+    reason = sequence.finish_reason if block.finish_reason else None
+    return Chunk(
+        sequence, block, token_ids=block.token_ids, finish_reason=reason, at=now, gap_s=gap_s
+    )
+
+
+def _logprobs(
+    sequence: Sequence, seen: Observation, row: int, block: Block
+) -> tuple[TokenLogprobs, ...]:
+    if sequence.num_logprobs is None:
+        return ()
+    return token_logprobs(seen, row, block, sequence.num_logprobs)

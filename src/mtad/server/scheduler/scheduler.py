@@ -1,20 +1,20 @@
 """Continuous batching: the one thread that owns the models.
 
-Jobs wait in one line. A turn of the thread
+A step of the thread is: admit, prefill, decode, publish.
 
-1. drops the jobs that were cancelled or are too late,
-2. takes jobs from the head of the line, in order of arrival, as long as there are rows and cache
-   slots for them; the first one that finds no room keeps all others behind it,
-3. gives each batch that has jobs which join a chunk of their prompts to read,
-4. does that again, until it has taken as long as the iterations of the last turn did: those that
-   run wait for others as long as for themselves, and one chunk more,
-5. gives each batch one iteration.
+1. Sequences that are cancelled or too late leave; waiting ones are admitted in order of arrival as
+   long as there are rows and cache slots for them. The first that lacks these keeps all others
+   behind it.
+2. Each batch with sequences in the prefill prefills one chunk of their prompts. Both are repeated
+   until they have taken as long as the last step's iterations: those that run wait for others as
+   long as for themselves, and one chunk more.
+3. Each batch decodes one iteration.
+4. What came of it goes to the publisher's thread, which detokenizes, counts and sends.
 
-There is a batch per method with its options; within it, sampling settings are each row's own. A
-batch reads the prompts of one group of jobs at a time, and jobs of other methods may pass those
-that wait for that. An error that a batch raises is not blamed on all of it: its jobs are taken up
-again one by one, where their texts end, and only the one that fails alone has failed. Jobs that
-lack memory wait for others to end.
+There is a batch per method with its options, and a separate one for sequences whose iterations must
+be observed; within it, sampling settings are each row's own. An error that a batch raises is not
+blamed on all of it: its sequences are preempted and resumed one by one, where their texts end, and
+only the one that fails alone has failed. Sequences that lack memory wait for others to end.
 
 Knows no HTTP.
 """
@@ -24,47 +24,38 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable
+from collections.abc import Sequence as Items
 
 import torch
 
 from mtad.api.pair import ModelPair
-from mtad.engine.request import size_of
-from mtad.engine.session import Block, check_requests
 from mtad.errors import CacheMemoryError, MtadError, first_line
-from mtad.server.scheduler.batch import Batch, Seat
-from mtad.server.scheduler.herald import Herald
-from mtad.server.scheduler.jobs import (
-    ClosingError,
-    DeadlineError,
-    Failed,
-    Job,
-    Listener,
-    ModelFailedError,
-    Piece,
-    Update,
-    Work,
-)
-from mtad.server.scheduler.line import Line
-from mtad.server.scheduler.room import Limits as Limits
-from mtad.server.scheduler.room import Room
-from mtad.server.scheduler.watch import Load, Outcome, Watch
+from mtad.server.scheduler.admission import Admission, num_rows
+from mtad.server.scheduler.admission import Limits as Limits
+from mtad.server.scheduler.batch import Batch, require_devices
+from mtad.server.scheduler.errors import ClosingError, DeadlineError, ModelFailedError
+from mtad.server.scheduler.events import Load, Observer
+from mtad.server.scheduler.publisher import Publisher
+from mtad.server.scheduler.queue import WaitingQueue
+from mtad.server.scheduler.sequence import Chunk, Clock, Outcome, Sequence
 from mtad.trace.writer import TraceWriter
 
 STALL_S = 120.0
-"""A turn that takes longer makes the server count as dead."""
+"""A step that takes longer makes the server count as dead."""
 
 _LOG = logging.getLogger(__name__)
 
 
 class Scheduler:
-    """Decodes the jobs of many clients with one pair of models.
+    """Decodes the sequences of many clients with one pair of models.
 
     Args:
-        pair: the models; nobody else should use them meanwhile.
+        pair: the models; only the scheduler may use them meanwhile.
         limits: how much is decoded at once.
-        watch: told what happens.
+        observers: see what happens.
         writer: writes every iteration down; they run eagerly then.
+        clock: shows seconds.
 
     Attributes:
         pair: as given.
@@ -78,8 +69,9 @@ class Scheduler:
         self,
         pair: ModelPair,
         limits: Limits | None = None,
-        watch: Watch | None = None,
+        observers: Items[Observer] = (),
         writer: TraceWriter | None = None,
+        clock: Clock = time.monotonic,
     ) -> None:
         if pair.models.num_parts > 1:
             raise ValueError(
@@ -87,212 +79,227 @@ class Scheduler:
                 "different batches; serve a target that is whole, or spread by device_map"
             )
         self.pair, self.limits = pair, limits or Limits()
-        self._herald = Herald(watch, writer)
-        self._room = Room.of(pair, self.limits, writer)
-        self._line = Line(self.limits.max_queue, self.limits.max_rows)
+        self._writer, self._clock = writer, clock
+        self._queue = WaitingQueue(self.limits.max_queue, self.limits.max_rows, clock)
+        self._admission = Admission.of(pair, self.limits)
+        self._publisher = Publisher(observers, writer)
+        self._batches: dict[Hashable, Batch] = {}
         self._thread = threading.Thread(target=self._run, name="mtad scheduler", daemon=True)
-        self._turn_began: float | None = None
-        self._pace_s = 0.0
+        self._step_began: float | None = None
+        self._decode_s = 0.0
 
     def start(self) -> None:
         """Begin to decode."""
+        self._publisher.start()
         self._thread.start()
 
     def close(self, drain_s: float = 0.0) -> None:
-        """Take no more jobs, let those that are there finish for some seconds, fail the rest."""
-        self._line.close(drain_s)
+        """Take no more sequences, let those that are there finish for some seconds, fail the rest.
+
+        Returns when the last chunk has been sent.
+        """
+        self._queue.close(drain_s)
         if self._thread.ident is not None:
             self._thread.join()
         else:
             self._fail_all(ClosingError("the server is shutting down"), "closing")
+        self._publisher.close()
 
-    def check(self, work: Work) -> None:
-        """Refuse work that can never be done.
-
-        Raises:
-            ValueError, MtadError: what is wrong with it.
-        """
-        models = self.pair.models
-        check_requests(models.target, models.draft, work.method, [work.request], models.vocab)
-        rows, capacity = size_of(work.method, [work.request], models.vocab)
-        if rows * capacity > self._room.slots:
-            raise CacheMemoryError(
-                f"the prompt, max_tokens and the method's tree need {capacity} cache slots; this "
-                f"server has {self._room.slots}: lower max_tokens, or shorten the prompt"
-            )
-
-    def submit(self, works: Sequence[Work], listeners: Sequence[Listener]) -> list[Job]:
-        """The jobs that do this work, put at the end of the line together, or none of them.
+    def submit(self, sequences: Items[Sequence]) -> None:
+        """Put sequences at the end of the queue together, or none of them; from any thread.
 
         Raises:
-            ValueError, MtadError: as `check`.
-            QueueFullError: the line is too long.
-            ClosingError: no more jobs are taken.
+            ValueError, MtadError: one of them can never be decoded.
+            QueueFullError: the queue is too long.
+            ClosingError: no more are taken.
         """
-        for work in works:
-            self.check(work)
-        jobs = [Job(work, told) for work, told in zip(works, listeners, strict=True)]
-        seats = [self._room.seat(job) for job in jobs]
-        self._line.add(seats)
-        return jobs
+        for sequence in sequences:
+            self._admission.check(sequence)
+        self._queue.add(sequences)
 
-    def cancel(self, job: Job) -> None:
-        """Forget a job; nothing more is told of it."""
-        job.is_cancelled = True
-        self._line.wake()
+    def cancel(self, sequence: Sequence) -> None:
+        """Send no more of a sequence, and end it with the next step; from any thread."""
+        sequence.is_cancelled = True
+        self._queue.wake()
 
     @property
     def load(self) -> Load:
-        """How busy it is."""
-        began, room = self._turn_began, self._room
-        stalled = began is not None and time.monotonic() - began > STALL_S
+        """How busy it is; from any thread."""
+        began, batches = self._step_began, list(self._batches.values())
+        stalled = began is not None and self._clock() - began > STALL_S
+        num_prefilling = sum(len(batch.prefilling) for batch in batches)
+        is_alive = self._thread.is_alive()
         return Load(
-            num_waiting=len(self._line),
-            num_joining=room.num_joining,
-            num_running=room.num_seats - room.num_joining,
-            num_batches=len(room.batches),
-            slots_reserved=room.used,
-            slots_total=room.slots,
-            is_alive=self._thread.is_alive() and not stalled,
-            is_ready=self._thread.is_alive() and self._line.takes_jobs,
+            num_waiting=len(self._queue),
+            num_prefilling=num_prefilling,
+            num_running=sum(len(batch.sequences) for batch in batches) - num_prefilling,
+            num_batches=len(batches),
+            slots_reserved=sum(batch.session.slots_with([]) for batch in batches),
+            slots_total=self._admission.slots,
+            is_alive=is_alive and not stalled,
+            is_ready=is_alive and self._queue.is_open,
         )
 
     def _run(self) -> None:
-        """Take turns until it is closed and all is done or the time for that is over."""
+        """Step until it is closed and all is done or the time for that is over."""
         error: MtadError = ClosingError("the server was shut down before the text was finished")
         outcome: Outcome = "closing"
         try:
             with torch.inference_mode():
-                while self._line.wait(lambda: bool(self._room.batches)):
-                    self._turn_began = time.monotonic()
-                    self._turn()
-                    self._turn_began = None
+                while self._queue.wait(lambda: bool(self._batches)):
+                    self._step_began = self._clock()
+                    self._step()
+                    self._step_began = None
         except BaseException as reason:
             _LOG.exception("the scheduler has stopped")
             error = ModelFailedError(f"the server has failed: {type(reason).__name__}")
             outcome = "error"
         self._fail_all(error, outcome)
 
-    def _turn(self) -> None:
-        """One turn, see above."""
-        until = time.monotonic() + self._pace_s
-        while self._read() and time.monotonic() < until:
-            pass
-        self._pace_s = sum(self._iterate(batch) for batch in list(self._room.batches.values()))
-        self._room.tidy()
+    def _step(self) -> None:
+        """Admit, prefill, decode, publish; see above."""
+        until = self._clock() + self._decode_s
+        self._admit()
+        while self._prefill() and self._clock() < until:
+            self._admit()
+        self._decode_s = 0.0
+        for batch in list(self._batches.values()):
+            chunks, seconds = self._decode(batch)
+            self._publish(chunks, seconds)
+            self._decode_s += seconds
+        self._batches = {key: batch for key, batch in self._batches.items() if batch.sequences}
 
-    def _read(self) -> bool:
-        """Let jobs leave and join, and read a chunk of each batch's prompts; whether any were."""
+    def _admit(self) -> None:
+        """Let sequences that are over leave, and waiting ones join their batches."""
         self._drop()
-        for seats in self._line.take(self._room.choose):
-            self._admit(seats)
-        reading = [batch for batch in self._room.batches.values() if batch.reading]
-        for batch in reading:
+        self._queue.receive()
+        for group in self._admission.choose(self._queue.waiting, self._batches):
+            self._queue.take(group)
+            self._join(group)
+
+    def _prefill(self) -> bool:
+        """Prefill a chunk of each batch that has prompts to; whether any has."""
+        batches = [batch for batch in self._batches.values() if batch.prefilling]
+        for batch in batches:
             try:
-                batch.read()
+                batch.prefill(self._clock())
             except Exception as error:
-                self._part(self._room.dissolve(batch), error)
-        return bool(reading)
+                self._take_apart(batch, error)
+        return bool(batches)
+
+    def _decode(self, batch: Batch) -> tuple[list[Chunk], float]:
+        """An iteration of a batch, if it has rows that run: its chunks, and its seconds."""
+        if not batch.session.rows:
+            return [], 0.0
+        try:
+            return batch.decode(self._clock)
+        except Exception as error:
+            self._take_apart(batch, error)
+            return [], 0.0
+
+    def _publish(self, chunks: list[Chunk], seconds: float) -> None:
+        """Hand on what an iteration brought."""
+        for chunk in chunks:
+            if chunk.is_last:
+                self._queue.end(chunk.sequence)
+                chunk.sequence.outcome = chunk.finish_reason or "error"
+        if chunks:
+            self._publisher.decoded(chunks, seconds)
 
     def _drop(self) -> None:
-        """End the jobs that nobody waits for and those that took too long."""
-        now, live = time.monotonic(), self._line.open
+        """End the sequences that are cancelled, too late, or failed outside of this thread."""
+        now = self._clock()
 
-        def is_over(seat: Seat) -> bool:
-            return seat.job.is_cancelled or seat.job.deadline <= now or seat not in live
+        def is_over(sequence: Sequence) -> bool:
+            has_ended = sequence.outcome is not None or sequence.failure is not None
+            return has_ended or sequence.is_cancelled or sequence.deadline <= now
 
-        over = self._line.drop(is_over)
-        for batch in list(self._room.batches.values()):
+        over = [sequence for sequence in self._queue.waiting if is_over(sequence)]
+        self._queue.take(over)
+        for batch in list(self._batches.values()):
             try:
                 over += batch.drop(is_over)
             except Exception as error:
-                self._part(self._room.dissolve(batch), error)
-        for seat in over:
-            limit = seat.job.work.timeout_s
-            late = DeadlineError(f"the request took longer than {limit} s; ask for fewer tokens")
-            self._end(seat, Failed(late), "cancelled" if seat.job.is_cancelled else "deadline")
+                self._take_apart(batch, error)
+        for sequence in over:
+            self._end(sequence, *_reason(sequence))
 
-    def _admit(self, seats: list[Seat]) -> None:
-        """Let jobs join their batch."""
-        fresh = [seat.job for seat in seats if seat.job.admitted_at is None]
-        for job in fresh:
-            job.admitted_at = time.monotonic()
+    def _join(self, group: list[Sequence]) -> None:
+        """Let sequences of one batch join it; those that have nothing to do end."""
+        fresh = [sequence for sequence in group if sequence.admitted_at is None]
+        for sequence in fresh:
+            sequence.admitted_at = self._clock()
         try:
-            done = self._room.admit(seats)
+            self._join_batch([one for one in group if one.request.num_left > 0])
         except Exception as error:
-            for job in fresh:
-                job.admitted_at = None
-            self._part(seats, error)
+            for sequence in fresh:
+                sequence.admitted_at = None
+            self._resume(group, error)
             return
-        self._herald.admitted(fresh)
-        for seat, update in done:
-            self._end(seat, update, "length")
+        self._publisher.admitted(fresh)
+        for sequence in group:
+            if self._writer and not self._writer.error and not sequence.trace_key:
+                sequence.trace_key = self._writer.request(
+                    sequence.request, sequence.method, sequence.request_id
+                )
+            if sequence.request.num_left <= 0:
+                self._end(sequence, "length")
 
-    def _iterate(self, batch: Batch) -> float:
-        """An iteration for a batch, if it has rows that run; how many seconds it took."""
-        if not batch.session.rows:
-            return 0.0
-        try:
-            news, seconds = batch.step()
-        except Exception as error:
-            self._part(self._room.dissolve(batch), error)
-            return 0.0
-        self._herald.iterated(news, seconds)
-        for seat, block, updates in news:
-            self._report(seat, block, updates)
-        return seconds
+    def _join_batch(self, group: list[Sequence]) -> None:
+        if group:
+            key = group[0].batch_key
+            batch = self._batches.get(key) or Batch.of(self.pair, group[0].method, self._writer)
+            batch.add(group)
+            self._batches[key] = batch
 
-    def _report(self, seat: Seat, block: Block, updates: list[Update]) -> None:
-        """Tell a listener what an iteration brought."""
-        job = seat.job
-        if block.token_ids:
-            job.last_token_at = time.monotonic()
-            job.first_token_at = job.first_token_at or job.last_token_at
-        for update in updates:
-            if isinstance(update, Piece):
-                self._herald.tell(job, update)
-            elif isinstance(update, Failed):
-                self._end(seat, update, "error")
-            else:
-                self._end(seat, update, "stop" if block.finish_reason == "stop" else "length")
+    def _take_apart(self, batch: Batch, error: Exception) -> None:
+        """Give a batch up after an error, and find out which of its sequences fails."""
+        self._batches = {key: one for key, one in self._batches.items() if one is not batch}
+        self._resume(list(batch.sequences.values()), error)
 
-    def _part(self, seats: list[Seat], error: Exception) -> None:
-        """Find out which of the jobs fails: they are taken up again, each by itself.
+    def _resume(self, sequences: list[Sequence], error: Exception) -> None:
+        """Preempt sequences, to be resumed each by itself; one that was by itself has failed.
 
         Those that only lack memory wait for others to end, if there are any.
         """
-        seats = [seat for seat in seats if seat in self._line.open]
-        waits = isinstance(error, CacheMemoryError) and self._room.num_seats > 0
+        sequences = [sequence for sequence in sequences if sequence in self._queue.unfinished]
+        waits = isinstance(error, CacheMemoryError) and num_rows(self._batches) > 0
         if not waits:
-            _LOG.error("a batch of %d failed", len(seats), exc_info=error)
-            self._require_devices()
-        if waits or len(seats) > 1:
-            for seat in seats:
-                seat.is_alone = seat.is_alone or not waits
-                seat.again(self.pair.tokenizer)
-            self._line.put_back(seats)
+            _LOG.error("a batch of %d failed", len(sequences), exc_info=error)
+            require_devices(self.pair)
+        if waits or len(sequences) > 1:
+            for sequence in sequences:
+                sequence.is_alone = sequence.is_alone or not waits
+                sequence.preempt()
+            self._queue.put_back(sequences)
             return
         known = error if isinstance(error, MtadError) else None
         failure = known or ModelFailedError(f"the model failed: {first_line(error)}")
-        for seat in seats:
-            self._end(seat, Failed(failure), "error")
-
-    def _require_devices(self) -> None:
-        """Raise, which ends it all, if an error has left a GPU unable to do anything."""
-        models = [m for m in (self.pair.models.target, self.pair.models.draft) if m is not None]
-        for device in {model.device for model in models}:
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+        for sequence in sequences:
+            self._end(sequence, "error", failure)
 
     def _fail_all(self, error: MtadError, outcome: Outcome) -> None:
-        """The end of all jobs, wherever they are."""
-        self._line.close()
-        self._line.drop(lambda seat: True)
-        self._room.batches = {}
-        for seat in sorted(self._line.open, key=lambda seat: seat.job.id):
-            self._end(seat, Failed(error), outcome)
+        """End all sequences, wherever they are."""
+        self._queue.close()
+        self._queue.receive()
+        self._queue.take(self._queue.waiting)
+        self._batches = {}
+        for sequence in sorted(self._queue.unfinished, key=lambda one: one.id):
+            self._end(sequence, outcome, error)
 
-    def _end(self, seat: Seat, update: Update, outcome: Outcome) -> None:
-        """The last word on a job, if none has been said."""
-        if self._line.end(seat):
-            self._herald.ended(seat, update, outcome)
+    def _end(self, sequence: Sequence, outcome: Outcome, error: Exception | None = None) -> None:
+        """End a sequence without an iteration, if it has not ended."""
+        if self._queue.end(sequence):
+            sequence.outcome = outcome
+            reason = None if error or outcome == "cancelled" else sequence.finish_reason
+            self._publisher.ended(Chunk(sequence, finish_reason=reason, error=error))
+
+
+def _reason(sequence: Sequence) -> tuple[Outcome, Exception | None]:
+    """How a sequence ends that may not go on."""
+    if sequence.failure is not None:
+        return "error", sequence.failure
+    error = DeadlineError(
+        f"the request took longer than {sequence.timeout_s} s; ask for fewer tokens"
+    )
+    return ("cancelled" if sequence.is_cancelled else "deadline"), error

@@ -1,6 +1,6 @@
-"""From a request's body to work for the scheduler; what cannot be honoured is refused by name.
+"""From a request's body to sequences; what cannot be honoured is refused by name.
 
-Knows no HTTP beyond the errors that clients are told, and decodes nothing.
+Knows no HTTP beyond the errors that clients get, and decodes nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
+from mtad.api.completion import with_text
 from mtad.engine.request import Request
 from mtad.errors import PromptError
 from mtad.sampling.params import SamplingParams
@@ -17,48 +18,35 @@ from mtad.server.api.errors import refusal
 from mtad.server.api.schema import ChatRequest, CompletionRequest, Decoding, Message
 from mtad.server.api.service import Service
 from mtad.server.http.errors import ApiError
-from mtad.server.scheduler.jobs import Work
+from mtad.server.scheduler.sequence import Sequence
 from mtad.speculative.method import Method
 
 _SAME = "top_k min_p presence_penalty frequency_penalty repetition_penalty temperature top_p"
 _MAX_BIASES = 1024
-_MAX_TOLD = 2**18
-"""Log-probabilities, and nodes of trees, of one answer: they are held until they are sent."""
+_MAX_DETAILS = 2**18
+"""Log-probabilities, and nodes of trees, of one response: they are held until they are sent."""
 
 
 @dataclass(frozen=True)
-class Caller:
-    """Who asks.
-
-    Attributes:
-        request_id: names the request in logs.
-        client: the name of the key's owner, None where there are no keys.
-    """
-
-    request_id: str
-    client: str | None
-
-
-@dataclass(frozen=True)
-class Order:
+class ParsedRequest:
     """What a request asks for.
 
     Attributes:
         body: the request.
-        works: one per choice.
+        sequences: one per choice.
         prompt_tokens: of all prompts, each counted once.
         echoes: what the text of each choice begins with.
     """
 
     body: ChatRequest | CompletionRequest
-    works: tuple[Work, ...]
+    sequences: tuple[Sequence, ...]
     prompt_tokens: int
     echoes: tuple[str, ...]
 
     @property
     def method(self) -> Method:
         """How all choices are decoded."""
-        return self.works[0].method
+        return self.sequences[0].method
 
     @property
     def budget_param(self) -> str:
@@ -71,7 +59,7 @@ class Order:
         return _prompt_param(self.body)
 
 
-def order(service: Service, body: ChatRequest | CompletionRequest, caller: Caller) -> Order:
+def parse(service: Service, body: ChatRequest | CompletionRequest) -> ParsedRequest:
     """What a request asks for; may take long, as it tokenizes.
 
     Raises:
@@ -91,14 +79,13 @@ def order(service: Service, body: ChatRequest | CompletionRequest, caller: Calle
     method = chosen_method(body, service.methods, service.settings.method)
     prompts = [_ids(service, body, prompt) for prompt in given]
     seed = secrets.randbits(52) if body.seed is None else body.seed  # exact in a browser, too
-    works = [
-        _work(service, body, method, ids, seed + i * count + j, caller)
-        for i, ids in enumerate(prompts)
-        for j in range(count)
+    sequences = [
+        _sequence(service, body, method, prompts[i // count], i, seed)
+        for i in range(len(prompts) * count)
     ]
-    _check_told(service, body, works)
+    _check_details(service, body, sequences)
     echoes = [_echo(service, body, prompt) for prompt in given for _ in range(count)]
-    return Order(body, tuple(works), sum(map(len, prompts)), tuple(echoes))
+    return ParsedRequest(body, tuple(sequences), sum(map(len, prompts)), tuple(echoes))
 
 
 def check_model(service: Service, model: str | None) -> None:
@@ -137,10 +124,10 @@ def _check_flags(service: Service, body: ChatRequest | CompletionRequest) -> Non
     if isinstance(body, ChatRequest):
         both = (body.max_tokens, body.max_completion_tokens)
         same = None in both or both[0] == both[1]
-        said = "max_tokens and max_completion_tokens mean the same and differ; give one"
-        rules += [(same, "max_tokens", said)]
-        told = body.logprobs or not body.top_logprobs
-        rules += [(bool(told), "top_logprobs", "top_logprobs needs logprobs: true")]
+        message = "max_tokens and max_completion_tokens mean the same and differ; give one"
+        rules += [(same, "max_tokens", message)]
+        fits = body.logprobs or not body.top_logprobs
+        rules += [(bool(fits), "top_logprobs", "top_logprobs needs logprobs: true")]
     else:
         made = body.best_of in (None, count)
         rules += [
@@ -156,18 +143,18 @@ def _check_flags(service: Service, body: ChatRequest | CompletionRequest) -> Non
             raise ApiError(400, message, param)
 
 
-def _check_told(service: Service, body: Decoding, works: list[Work]) -> None:
-    """Refuse an answer that tells more than a server can hold for all its clients."""
-    method, vocab = works[0].method, service.models.vocab
-    budgets = [work.request.sampling.max_new_tokens for work in works]
-    logprobs = 0 if works[0].num_logprobs is None else sum(budgets) * (works[0].num_logprobs + 1)
+def _check_details(service: Service, body: Decoding, sequences: list[Sequence]) -> None:
+    """Refuse a response with more details than a server can hold for all its clients."""
+    method, vocab, num_top = sequences[0].method, service.models.vocab, sequences[0].num_logprobs
+    budgets = [sequence.request.sampling.max_new_tokens for sequence in sequences]
+    logprobs = 0 if num_top is None else sum(budgets) * (num_top + 1)
     nodes = sum(method.num_nodes(vocab, budget) * budget for budget in budgets) if body.trace else 0
-    for param, what, told in (("logprobs", "values", logprobs), ("trace", "nodes", nodes)):
-        if told > _MAX_TOLD:
+    for param, what, most in (("logprobs", "values", logprobs), ("trace", "nodes", nodes)):
+        if most > _MAX_DETAILS:
             raise ApiError(
                 400,
-                f"{param} of {len(works)} choices may come to {told} {what}; at most {_MAX_TOLD} "
-                f"are told: lower {_budget(body)[0]} or n, or send fewer prompts",
+                f"{param} of {len(sequences)} choices may come to {most} {what}; at most "
+                f"{_MAX_DETAILS} are sent: lower {_budget(body)[0]} or n, or send fewer prompts",
                 param,
             )
 
@@ -208,25 +195,25 @@ def _echo(service: Service, body: Decoding, prompt: Any) -> str:
     return prompt if isinstance(prompt, str) else service.texts.text(prompt)
 
 
-def _work(
-    service: Service, body: Decoding, method: Method, ids: list[int], seed: int, caller: Caller
-) -> Work:
+def _sequence(
+    service: Service, body: Decoding, method: Method, ids: list[int], index: int, seed: int
+) -> Sequence:
     """One choice."""
     budget = _checked_budget(service, body, method, len(ids))
     check_tree(method, method.num_nodes(service.models.vocab, budget), service.settings.max_nodes)
     stops = [body.stop] if isinstance(body.stop, str) else list(body.stop or ())
-    if stops and service.texts.tokenizer is None:
+    tokenizer = service.texts.tokenizer
+    if stops and tokenizer is None:
         raise ApiError(400, "stop needs a tokenizer, and this model has none", "stop")
     logprobs = body.logprobs if isinstance(body, CompletionRequest) else _chat_logprobs(body)
-    return Work(
-        request=Request(ids, _sampling(service, body, stops, budget, seed)),
+    request = Request(ids, _sampling(service, body, stops, budget, seed + index))
+    return Sequence(
+        *with_text(request, tokenizer, stops),
         method=method,
-        stops=tuple(stops),
         num_logprobs=logprobs,
         traced=bool(body.trace),
         timeout_s=body.timeout_s or service.settings.timeout_s,
-        client=caller.client,
-        request_id=caller.request_id,
+        index=index,
     )
 
 

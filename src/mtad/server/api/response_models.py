@@ -1,19 +1,19 @@
-"""What the server answers, in OpenAI's shapes with the additions of mtad.
+"""Response models: OpenAI's shapes with the additions of mtad.
 
-Knows no model and no scheduler.
+Knows no model.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FinishReason: TypeAlias = Literal["stop", "length"]
+from mtad.server.scheduler.sequence import FinishReason
 
 
-class Reply(BaseModel):
-    """Base of all that is answered; a field that was not set is left out of the JSON."""
+class ResponseModel(BaseModel):
+    """Base of all responses; a field that was not set is left out of the JSON."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -22,7 +22,7 @@ class Reply(BaseModel):
         return self.model_dump_json(exclude_unset=True)
 
 
-class ErrorDetail(Reply):
+class ErrorDetail(ResponseModel):
     """What went wrong, for people and for programs."""
 
     message: str
@@ -31,13 +31,13 @@ class ErrorDetail(Reply):
     code: str | None
 
 
-class ErrorReply(Reply):
+class ErrorReply(ResponseModel):
     """The shape of every error."""
 
     error: ErrorDetail
 
 
-class Usage(Reply):
+class Usage(ResponseModel):
     """Tokens of all choices; each prompt counts once."""
 
     prompt_tokens: int
@@ -45,7 +45,7 @@ class Usage(Reply):
     total_tokens: int
 
 
-class TopLogprob(Reply):
+class TopLogprob(ResponseModel):
     """One of the most likely tokens; -9999 stands for minus infinity."""
 
     token: str
@@ -59,15 +59,15 @@ class TokenLogprob(TopLogprob):
     top_logprobs: list[TopLogprob]
 
 
-class ChatLogprobs(Reply):
-    """The target's law before penalties, temperature and truncation."""
+class ChatLogprobs(ResponseModel):
+    """Log-probabilities of the target before penalties, temperature and truncation."""
 
     content: list[TokenLogprob]
     refusal: None
 
 
-class TextLogprobs(Reply):
-    """The same in the form of completions."""
+class TextLogprobs(ResponseModel):
+    """The same in the format of completions."""
 
     tokens: list[str]
     token_logprobs: list[float]
@@ -75,7 +75,7 @@ class TextLogprobs(Reply):
     text_offset: list[int]
 
 
-class SpeculativeDecoding(Reply):
+class SpeculativeDecoding(ResponseModel):
     """Counts and rates, summed over the choices; null where there is nothing to divide by."""
 
     mean_acceptance_length: float | None
@@ -87,13 +87,13 @@ class SpeculativeDecoding(Reply):
     num_spec_tokens: int
 
 
-class AnswerMetrics(Reply):
-    """What happened while the text was made."""
+class AnswerMetrics(ResponseModel):
+    """Metrics of how the text was made."""
 
     speculative_decoding: SpeculativeDecoding
 
 
-class Contract(Reply):
+class Contract(ResponseModel):
     """How the text was made and what it promises.
 
     Seconds are those of the slowest choice.
@@ -101,7 +101,9 @@ class Contract(Reply):
 
     method: str
     options: dict[str, Any]
-    lossless: bool = Field(description="Whether the text follows the target's law exactly.")
+    lossless: bool = Field(
+        description="Whether the text follows the target's distribution exactly."
+    )
     rule: str
     accept_threshold: float | str | None
     seeds: list[int] = Field(description="One per choice.")
@@ -113,13 +115,13 @@ class Contract(Reply):
     trace: list[list[dict[str, Any]]] = Field([], description="Iterations by choice, if asked for.")
 
 
-class Iteration(Reply):
+class Iteration(ResponseModel):
     """One iteration of a traced stream."""
 
     trace: dict[str, Any]
 
 
-class ChatMessage(Reply):
+class ChatMessage(ResponseModel):
     """What the model says."""
 
     role: Literal["assistant"]
@@ -127,7 +129,7 @@ class ChatMessage(Reply):
     refusal: None
 
 
-class ChatChoice(Reply):
+class ChatChoice(ResponseModel):
     """One answer of a chat."""
 
     index: int
@@ -137,14 +139,14 @@ class ChatChoice(Reply):
     token_ids: list[int] = Field([], description="If asked for.")
 
 
-class Delta(Reply):
+class Delta(ResponseModel):
     """What is new of a message."""
 
     role: Literal["assistant"] = "assistant"
     content: str = ""
 
 
-class ChatDelta(Reply):
+class ChatDelta(ResponseModel):
     """A part of one answer of a chat."""
 
     index: int
@@ -154,7 +156,7 @@ class ChatDelta(Reply):
     token_ids: list[int] = []
 
 
-class TextChoice(Reply):
+class TextChoice(ResponseModel):
     """One completion."""
 
     index: int
@@ -164,7 +166,7 @@ class TextChoice(Reply):
     token_ids: list[int] = Field([], description="If asked for.")
 
 
-class TextDelta(Reply):
+class TextDelta(ResponseModel):
     """A part of one completion."""
 
     index: int
@@ -174,8 +176,8 @@ class TextDelta(Reply):
     token_ids: list[int] = []
 
 
-class Whole(Reply):
-    """What both kinds of answers have."""
+class BaseCompletion(ResponseModel):
+    """What both formats have."""
 
     id: str
     created: int
@@ -186,22 +188,22 @@ class Whole(Reply):
     mtad: Contract
 
 
-class ChatCompletion(Whole):
+class ChatCompletion(BaseCompletion):
     """The answer to a chat."""
 
     object: Literal["chat.completion"]
     choices: list[ChatChoice]
 
 
-class TextCompletion(Whole):
+class TextCompletion(BaseCompletion):
     """The answer to a completion request."""
 
     object: Literal["text_completion"]
     choices: list[TextChoice]
 
 
-class Chunk(Reply):
-    """What both kinds of chunks have; `metrics` and the contract come with the last one."""
+class BaseChunk(ResponseModel):
+    """What the chunks of both formats have; `metrics` and the contract come with the last one."""
 
     id: str
     created: int
@@ -212,21 +214,21 @@ class Chunk(Reply):
     mtad: Contract | Iteration | None = None
 
 
-class ChatChunk(Chunk):
+class ChatChunk(BaseChunk):
     """An event of a streamed chat."""
 
     object: Literal["chat.completion.chunk"]
     choices: list[ChatDelta]
 
 
-class TextChunk(Chunk):
+class TextChunk(BaseChunk):
     """An event of a streamed completion."""
 
     object: Literal["text_completion"]
     choices: list[TextDelta]
 
 
-class ModelCard(Reply):
+class ModelCard(ResponseModel):
     """The served pair."""
 
     id: str
@@ -236,26 +238,26 @@ class ModelCard(Reply):
     max_model_len: int | None = Field(description="Tokens of prompt and text together.")
 
 
-class ModelList(Reply):
+class ModelList(ResponseModel):
     """The served pair, as a list."""
 
     object: Literal["list"]
     data: list[ModelCard]
 
 
-class Health(Reply):
+class Health(ResponseModel):
     """That all is well."""
 
     status: Literal["alive", "ready"]
 
 
-class Version(Reply):
+class Version(ResponseModel):
     """What is running."""
 
     version: str
 
 
-class Tokens(Reply):
+class Tokens(ResponseModel):
     """A text as token ids."""
 
     tokens: list[int]
@@ -263,7 +265,7 @@ class Tokens(Reply):
     max_model_len: int | None
 
 
-class Detokenized(Reply):
+class Detokenized(ResponseModel):
     """Token ids as text."""
 
     prompt: str

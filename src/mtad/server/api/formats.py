@@ -1,0 +1,208 @@
+"""The two formats of responses: chats and completions, whole or in chunks.
+
+Knows no scheduler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from mtad.server.api.response_models import (
+    BaseChunk,
+    BaseCompletion,
+    ChatChoice,
+    ChatChunk,
+    ChatCompletion,
+    ChatDelta,
+    ChatLogprobs,
+    ChatMessage,
+    Delta,
+    TextChoice,
+    TextChunk,
+    TextCompletion,
+    TextDelta,
+    TextLogprobs,
+    TokenLogprob,
+    TopLogprob,
+)
+from mtad.server.api.tokenizing import Texts
+from mtad.server.scheduler.sequence import Chunk, FinishReason
+from mtad.trace.writer import TokenLogprobs
+
+LOWEST = -9999.0
+"""Stands for minus infinity, which JSON lacks."""
+
+
+@runtime_checkable
+class Format(Protocol):
+    """How one kind of request is answered."""
+
+    @property
+    def texts(self) -> Texts:
+        """Makes the texts of single tokens."""
+
+    @property
+    def prefix(self) -> str:
+        """What ids of responses begin with."""
+
+    def first(self, index: int, echo: str) -> ChatDelta | TextDelta | None:
+        """The delta of a choice before any token."""
+
+    def delta(self, chunk: Chunk, offset: int) -> ChatDelta | TextDelta:
+        """What is new of a choice; `offset` characters of its tokens came before."""
+
+    def last(self, index: int, reason: FinishReason) -> ChatDelta | TextDelta:
+        """The delta that ends a choice."""
+
+    def event(self, deltas: list[Any], rest: dict[str, Any]) -> BaseChunk:
+        """An event of a stream."""
+
+    def choice(self, chunk: Chunk, echo: str) -> ChatChoice | TextChoice:
+        """A whole choice, whose chunks are joined."""
+
+    def whole(self, choices: list[Any], rest: dict[str, Any]) -> BaseCompletion:
+        """The response in one piece."""
+
+
+@dataclass(frozen=True)
+class ChatFormat:
+    """Chats.
+
+    Attributes:
+        texts: makes the texts of single tokens.
+        has_logprobs: whether log-probabilities were asked for.
+        has_ids: whether token ids were.
+    """
+
+    texts: Texts
+    has_logprobs: bool = False
+    has_ids: bool = False
+    prefix: str = "chatcmpl-"
+
+    def first(self, index: int, echo: str) -> ChatDelta:
+        """The role."""
+        delta = Delta(role="assistant", content="")
+        return ChatDelta(index=index, delta=delta, logprobs=None, finish_reason=None)
+
+    def delta(self, chunk: Chunk, offset: int) -> ChatDelta:
+        """A part of a message."""
+        return ChatDelta(
+            index=chunk.sequence.index,
+            delta=Delta(content=chunk.text or ""),
+            logprobs=self._logprobs(chunk),
+            finish_reason=None,
+            **_ids(self.has_ids, chunk),
+        )
+
+    def last(self, index: int, reason: FinishReason) -> ChatDelta:
+        """The reason alone."""
+        return ChatDelta(index=index, delta=Delta(), logprobs=None, finish_reason=reason)
+
+    def event(self, deltas: list[Any], rest: dict[str, Any]) -> BaseChunk:
+        """An event of a stream."""
+        return ChatChunk(object="chat.completion.chunk", choices=deltas, **rest)
+
+    def choice(self, chunk: Chunk, echo: str) -> ChatChoice:
+        """A whole message."""
+        message = ChatMessage(role="assistant", content=chunk.text or "", refusal=None)
+        return ChatChoice(
+            index=chunk.sequence.index,
+            message=message,
+            logprobs=self._logprobs(chunk),
+            finish_reason=chunk.finish_reason or "length",
+            **_ids(self.has_ids, chunk),
+        )
+
+    def whole(self, choices: list[Any], rest: dict[str, Any]) -> BaseCompletion:
+        """The response in one piece."""
+        return ChatCompletion(object="chat.completion", choices=choices, **rest)
+
+    def _logprobs(self, chunk: Chunk) -> ChatLogprobs | None:
+        if not self.has_logprobs:
+            return None
+        return ChatLogprobs(content=list(map(self._token, chunk.logprobs)), refusal=None)
+
+    def _token(self, one: TokenLogprobs) -> TokenLogprob:
+        tops = [TopLogprob(**self._fields(*top)) for top in one.top]
+        return TokenLogprob(**self._fields(one.token, one.logprob), top_logprobs=tops)
+
+    def _fields(self, token: int, logprob: float) -> dict[str, Any]:
+        text, raw = self.texts.token(token)
+        return {"token": text, "logprob": max(logprob, LOWEST), "bytes": raw}
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """Completions.
+
+    Attributes:
+        texts, has_logprobs, has_ids: as for `ChatFormat`.
+        has_top: whether the most likely tokens come beside those of the text.
+    """
+
+    texts: Texts
+    has_logprobs: bool = False
+    has_ids: bool = False
+    has_top: bool = False
+    prefix: str = "cmpl-"
+
+    def first(self, index: int, echo: str) -> TextDelta | None:
+        """The prompt, if it is to be echoed."""
+        if not echo:
+            return None
+        return TextDelta(index=index, text=echo, logprobs=None, finish_reason=None)
+
+    def delta(self, chunk: Chunk, offset: int) -> TextDelta:
+        """A part of a completion."""
+        return TextDelta(
+            index=chunk.sequence.index,
+            text=chunk.text or "",
+            logprobs=self._logprobs(chunk.logprobs, offset),
+            finish_reason=None,
+            **_ids(self.has_ids, chunk),
+        )
+
+    def last(self, index: int, reason: FinishReason) -> TextDelta:
+        """The reason alone."""
+        return TextDelta(index=index, text="", logprobs=None, finish_reason=reason)
+
+    def event(self, deltas: list[Any], rest: dict[str, Any]) -> BaseChunk:
+        """An event of a stream."""
+        return TextChunk(object="text_completion", choices=deltas, **rest)
+
+    def choice(self, chunk: Chunk, echo: str) -> TextChoice:
+        """A whole completion."""
+        return TextChoice(
+            index=chunk.sequence.index,
+            text=echo + (chunk.text or ""),
+            logprobs=self._logprobs(chunk.logprobs),
+            finish_reason=chunk.finish_reason or "length",
+            **_ids(self.has_ids, chunk),
+        )
+
+    def whole(self, choices: list[Any], rest: dict[str, Any]) -> BaseCompletion:
+        """The response in one piece."""
+        return TextCompletion(object="text_completion", choices=choices, **rest)
+
+    def _logprobs(self, given: Items[TokenLogprobs], offset: int = 0) -> TextLogprobs | None:
+        if not self.has_logprobs:
+            return None
+        offsets, tokens = [offset], [self.texts.token(one.token)[0] for one in given]
+        for token in tokens:
+            offsets.append(offsets[-1] + len(token))
+        return TextLogprobs(
+            tokens=tokens,
+            token_logprobs=[max(one.logprob, LOWEST) for one in given],
+            top_logprobs=list(map(self._top, given)) if self.has_top else None,
+            text_offset=offsets[:-1],
+        )
+
+    def _top(self, one: TokenLogprobs) -> dict[str, float]:
+        return {self.texts.token(token)[0]: max(logprob, LOWEST) for token, logprob in one.top}
+
+
+def _ids(is_wanted: bool, chunk: Chunk) -> dict[str, list[int]]:
+    """The field of the token ids, if they were asked for."""
+    return {"token_ids": list(chunk.token_ids)} if is_wanted else {}

@@ -1,0 +1,175 @@
+"""One running text, from its arrival to its end, and the chunks in which it is sent.
+
+A `Sequence` belongs to the scheduler's thread while it runs. Without stop strings its detokenizer
+belongs to the publisher's thread. Knows no HTTP, no model and no batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+from mtad.api.completion import Generation
+from mtad.engine.session import Block
+from mtad.model.tokenizer import TextStream
+from mtad.speculative.method import Method, name_of
+from mtad.trace.writer import TokenLogprobs
+
+Clock: TypeAlias = Callable[[], float]
+FinishReason: TypeAlias = Literal["stop", "length"]
+Outcome: TypeAlias = Literal["stop", "length", "cancelled", "deadline", "error", "closing"]
+_ids = itertools.count()
+
+
+@dataclass(eq=False)
+class Chunk:
+    """What one iteration added to a text, or its end.
+
+    Attributes:
+        sequence: the text.
+        block: what the iteration committed; None where the chunk only ends the text.
+        text: new text; what may yet become a stop string is held back. The publisher fills it in
+            where it is None.
+        token_ids: the new tokens.
+        logprobs: one per new token, if the request asked for them.
+        trace: the iteration in full, if the request asked for it; see
+            `mtad.trace.writer.record_of`.
+        finish_reason: "stop" or "length" in the last chunk of a text that is complete.
+        error: why the text ends here, in the last chunk of one that failed.
+        at: when the iteration ended.
+        gap_s: seconds since the text's chunk before; None for its first tokens.
+    """
+
+    sequence: Sequence
+    block: Block | None = None
+    text: str | None = None
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    trace: tuple[Mapping[str, Any], ...] = ()
+    finish_reason: FinishReason | None = None
+    error: Exception | None = None
+    at: float = 0.0
+    gap_s: float | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the text ends with it."""
+        return self.finish_reason is not None or self.error is not None
+
+    @classmethod
+    def joined(cls, chunks: Items[Chunk]) -> Chunk:
+        """A text's chunks as one; there must be one at least."""
+        return cls(
+            chunks[-1].sequence,
+            text="".join(chunk.text or "" for chunk in chunks),
+            token_ids=tuple(token for chunk in chunks for token in chunk.token_ids),
+            logprobs=tuple(one for chunk in chunks for one in chunk.logprobs),
+            trace=tuple(record for chunk in chunks for record in chunk.trace),
+            finish_reason=chunks[-1].finish_reason,
+        )
+
+
+Sink: TypeAlias = Callable[[Chunk], None]
+"""Takes a text's chunks on the publisher's thread; returns at once."""
+
+
+def discard(chunk: Chunk) -> None:
+    """No-op sink."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Sequence(Generation):
+    """A text to complete, as the scheduler decodes it.
+
+    Attributes:
+        method: how to decode.
+        num_logprobs: None for no log-probabilities, else how many of the most likely tokens come
+            with each token of the text.
+        traced: whether every chunk has its iteration in full.
+        timeout_s: seconds from arrival after which it fails; None for no limit.
+        client: the name of the key's owner; None without keys.
+        request_id: names the request in logs and traces.
+        index: its number among the choices of its request.
+        sink: takes its chunks.
+        id: counts up in order of arrival; -1 before that.
+        arrived_at, admitted_at, first_token_at, last_token_at, ended_at: times of the scheduler's
+            clock; None where it has not come to that.
+        outcome: how it ended; None before.
+        failure: why it cannot go on, found outside of the scheduler's thread.
+        is_cancelled: its chunks are wanted no more.
+        is_alone: it gets a batch of its own, because a batch that it was in failed.
+        trace_key: names it in the trace file.
+    """
+
+    method: Method
+    num_logprobs: int | None = None
+    traced: bool = False
+    timeout_s: float | None = None
+    client: str | None = None
+    request_id: str = ""
+    index: int = 0
+    sink: Sink = discard
+    id: int = -1
+    arrived_at: float = 0.0
+    admitted_at: float | None = None
+    first_token_at: float | None = None
+    last_token_at: float | None = None
+    ended_at: float | None = None
+    outcome: Outcome | None = None
+    failure: Exception | None = None
+    is_cancelled: bool = False
+    is_alone: bool = False
+    trace_key: str = field(default="", repr=False)
+
+    def arrive(self, now: float) -> None:
+        """Take the next id and the time of arrival."""
+        self.id, self.arrived_at = next(_ids), now
+
+    @property
+    def deadline(self) -> float:
+        """The time at which it fails."""
+        return float("inf") if self.timeout_s is None else self.arrived_at + self.timeout_s
+
+    @property
+    def queue_s(self) -> float:
+        """Seconds in the queue; 0 where it was not admitted."""
+        return 0.0 if self.admitted_at is None else self.admitted_at - self.arrived_at
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why a complete text ended."""
+        return "stop" if self.blocks and self.blocks[-1].finish_reason == "stop" else "length"
+
+    @property
+    def needs_observation(self) -> bool:
+        """Whether its chunks need the tensors of its iterations, which then run eagerly."""
+        return self.traced or self.num_logprobs is not None
+
+    @property
+    def batch_key(self) -> Hashable:
+        """What it shares with the sequences of its batch."""
+        key = (name_of(self.method), self.needs_observation)
+        return (*key, self.id) if self.is_alone else key
+
+    def advance(self, block: Block, seconds: float, now: float) -> float | None:
+        """Add an iteration's block; seconds since the one before, None for the first tokens."""
+        self.append(block)
+        self.stats.decode_s += seconds
+        before, self.last_token_at = self.last_token_at, now
+        self.first_token_at = now if before is None else self.first_token_at
+        return None if before is None else now - before
+
+    def preempt(self) -> None:
+        """Make it ready to be resumed where its text ends."""
+        tokens = self.token_ids
+        stop = None
+        if self.detokenizer and self.has_stops:  # an iteration that failed may have pushed tokens
+            old = self.detokenizer
+            self.detokenizer = TextStream(old.tokenizer, old.stops, self.request.prompt_ids)
+            self.detokenizer.extend(tokens)
+            self.detokenizer.take()
+            stop = self.detokenizer.push
+        self.request = replace(self.request, output_ids=tokens, stop=stop)
