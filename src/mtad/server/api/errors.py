@@ -20,7 +20,12 @@ from starlette.responses import Response
 
 from mtad.errors import CacheMemoryError, ContextLengthError, MtadError, first_line
 from mtad.server.http.errors import ApiError, body_too_large
-from mtad.server.scheduler.errors import ClosingError, DeadlineError, ModelFailedError, QueueFullError
+from mtad.server.scheduler.errors import (
+    ClosingError,
+    DeadlineError,
+    ModelFailedError,
+    QueueFullError,
+)
 
 _log = logging.getLogger("mtad.server")
 _LOOKED_AT = 100
