@@ -8,6 +8,8 @@ the shape of the tree but not its tokens, parents or the nodes that are alive.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -84,10 +86,10 @@ class TokenTree:
         """Whether no level holds more than one node."""
         return all(width == 1 for width in self.widths)
 
-    @property
+    @cached_property
     def levels(self) -> tuple[slice, ...]:
         """The slice of node indices of each level."""
-        ends = [sum(self.widths[: d + 1]) for d in range(len(self.widths))]
+        ends = tuple(accumulate(self.widths))
         return tuple(slice(end - w, end) for end, w in zip(ends, self.widths, strict=True))
 
     @property
@@ -95,10 +97,17 @@ class TokenTree:
         """The slice of the deepest level."""
         return slice(self.num_nodes - self.widths[-1], self.num_nodes)
 
-    @property
+    @cached_property
     def depths(self) -> Int[Tensor, " nodes"]:
-        """Depth of every node."""
-        device = self.tokens.device
+        """Depth of every node.
+
+        Made once per tree, on its device and from no host value, so that it may be made within a
+        capture; a cache for all trees would have to outlive the programs that read its addresses.
+        """
+        width, device = self.widths[-1], self.tokens.device
+        if all(w == width for w in self.widths[1:]):
+            order = torch.arange(self.num_nodes, device=device)
+            return order if self.is_chain else (order + (width - 1)) // width
         return torch.cat([torch.full((w,), d, device=device) for d, w in enumerate(self.widths)])
 
     @property
