@@ -149,7 +149,7 @@ def _raw_lines(path: Path) -> Iterator[bytes]:
         raise DataError(f"{xz} is damaged or cut off: {error}; unpack it again") from error
     except OSError as error:
         raise DataError(
-            f"{path} cannot be read: {error.strerror}; give a file that is there, or run the step "
+            f"{path} cannot be read: {error.strerror}; if there is no such file yet, run the step "
             "that writes it"
         ) from error
 

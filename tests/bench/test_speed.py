@@ -15,6 +15,7 @@ import torch
 
 import mtad
 from mtad.bench.plan import PairSpec
+from mtad.bench.report.write import csv_text
 from mtad.bench.speed.baseline import ASSISTED, PLAIN
 from mtad.bench.speed.cost import Forwards, ModelCost, PairCost, cost_of
 from mtad.bench.speed.limits import Limits, best_seconds, measure_limits
@@ -25,7 +26,7 @@ from mtad.bench.speed.prompts import batches_of, filled, heldout_prompts, of_len
 from mtad.bench.speed.report import write_speed
 from mtad.bench.speed.rows import LIMITS, ROWS, Measured, Observed, Row
 from mtad.bench.speed.summary import Speed, beside, decode_rate, key_of, read_speed
-from mtad.bench.speed.tables import figures_csv, main_table, scaling_table
+from mtad.bench.speed.tables import main_table, results_csv, scaling_table
 from mtad.bench.speed.verdicts import verdicts
 from mtad.errors import DataError
 from mtad.measure.energy import Energy, Reading
@@ -241,11 +242,11 @@ def test_the_fraction_of_the_limit_and_the_ceiling(speed: Speed) -> None:
     prefix = 4 + 10 / 2
     limit_s = (100 + 2 * 5 + prefix * 2) / 1000 + (1000 + 5 * 10 + prefix * 20) / 1000
     plain_s = (1000 + 10 + prefix * 20) / 1000
-    figures = speed.main["mtad"]
-    assert figures.limit_s == pytest.approx(limit_s)
-    assert figures.fraction == pytest.approx(limit_s / 1.0)
-    assert figures.limit_tokens_per_s == pytest.approx(5 / limit_s)
-    assert figures.ceiling == pytest.approx((5 / limit_s) / (1 / plain_s))
+    result = speed.main["mtad"]
+    assert result.limit_s == pytest.approx(limit_s)
+    assert result.fraction == pytest.approx(limit_s / 1.0)
+    assert result.limit_tokens_per_s == pytest.approx(5 / limit_s)
+    assert result.ceiling == pytest.approx((5 / limit_s) / (1 / plain_s))
     assert speed.main["autoregressive"].ceiling == pytest.approx(1.0)
 
 
@@ -256,11 +257,11 @@ def test_the_ceiling_of_a_batch_is_against_a_batch() -> None:
 
 
 def test_ratios_have_the_spread_of_the_repeats(speed: Speed) -> None:
-    figures = speed.main["mtad"]
-    ratio = speed.ratio(key_of(figures), beside(figures, "autoregressive"), decode_rate)
+    result = speed.main["mtad"]
+    ratio = speed.ratio(key_of(result), beside(result, "autoregressive"), decode_rate)
     assert ratio and ratio.low == pytest.approx(5.0) and ratio.high == pytest.approx(5.5)
     assert ratio.value == pytest.approx(21 / 4)
-    whole = speed.ratio(key_of(figures), beside(figures, PLAIN))
+    whole = speed.ratio(key_of(result), beside(result, PLAIN))
     assert whole and whole.value == pytest.approx(12.5 / 2.5)
 
 
@@ -296,9 +297,9 @@ def test_verdicts_say_why_iterations_were_not_played() -> None:
 
 
 def test_a_batch_counts_all_its_texts() -> None:
-    figures = speed_of([row("mtad", measured(num_rows=2, num_row_steps=4))]).main["mtad"]
-    assert figures.mean_acceptance_length == 3.0
-    assert figures.token_latency_s == pytest.approx(2 * 2.0 / 10)
+    result = speed_of([row("mtad", measured(num_rows=2, num_row_steps=4))]).main["mtad"]
+    assert result.mean_acceptance_length == 3.0
+    assert result.token_latency_s == pytest.approx(2 * 2.0 / 10)
 
 
 def test_energy_needs_a_meter_in_every_row() -> None:
@@ -326,8 +327,8 @@ def test_the_main_table(speed: Speed) -> None:
     assert rows[ASSISTED]["iteration ms"] == rows[ASSISTED]["acceptance"] == "–"
 
 
-def test_all_figures_are_in_the_csv(speed: Speed) -> None:
-    cells = list(csv.DictReader(io.StringIO(figures_csv(speed))))
+def test_all_values_are_in_the_csv(speed: Speed) -> None:
+    cells = list(csv.DictReader(io.StringIO(csv_text(results_csv(speed)))))
     found = {(c["run"], c["figure"]): c for c in cells}
     assert float(found["mtad", "tokens_per_s"]["value"]) == 5.0
     assert float(found["mtad", "overhead"]["value"]) == pytest.approx(0.2)

@@ -97,11 +97,11 @@ def test_iterations_are_split_and_have_a_limit(
     run(replace(plan, repeats=1))
     found = read_speed(tmp_path)
     for name in ("autoregressive", "mtad"):
-        figures = found.main[name]
-        assert sum(figures.parts_s.values()) == pytest.approx(figures.iteration_s)
-        assert figures.outside_s is not None and figures.iteration_s is not None
-        assert 0 < figures.outside_s < figures.iteration_s
-        assert figures.fraction is not None and figures.fraction > 0
+        result = found.main[name]
+        assert sum(result.parts_s.values()) == pytest.approx(result.iteration_s)
+        assert result.outside_s is not None and result.iteration_s is not None
+        assert 0 < result.outside_s < result.iteration_s
+        assert result.fraction is not None and result.fraction > 0
     assert found.main["autoregressive"].mean_acceptance_length == 1.0
     assert (found.main["mtad"].mean_acceptance_length or 0) > 1
     names = {p.name for p in write_speed(found, tmp_path)}

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from mtad.measure.device import synchronize
 from mtad.measure.energy import Counters, Energy, NoEnergy, Reading
 from mtad.measure.nvml import find_nvml
 from mtad.measure.rapl import POWERCAP, find_rapl
@@ -56,8 +57,7 @@ class Meter:
 
     def start(self) -> Reading:
         """The counters when the devices have finished their work: a window begins."""
-        for device in self.devices:
-            torch.cuda.synchronize(device)
+        synchronize(*self.devices)
         if self.counters is None:
             return Reading(time.perf_counter(), {}, self.reason)
         return self.counters.read()
@@ -186,7 +186,7 @@ class Together:
 
 
 def idle_power_w(meter: Meter, seconds: float) -> dict[str, float] | None:
-    """Watts by device while nothing is asked of the hardware; takes `seconds` if there is a meter.
+    """Watts by device while the hardware idles; takes `seconds` if there is a meter.
 
     None where there is none, or where the time is too short for the counters.
     """

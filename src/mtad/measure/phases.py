@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import torch
 
+from mtad.measure.device import synchronize
 from mtad.measure.energy import Energy, NoEnergy, Reading
 from mtad.measure.meter import Meter, joules_between
 
 MIN_INTERVALS = 10
-"""A phase's energy is told only if it lasts this many updates of the counter on the average: what
-the counter lags at both ends is then at most a tenth or so of it."""
+"""A phase has an energy only if it lasts this many updates of the counter on average: the lag at
+both ends is then at most about a tenth of it."""
 
 
 class PhaseClock:
@@ -45,10 +46,10 @@ class PhaseClock:
     def of(cls, *devices: torch.device, meter: Meter | None = None) -> PhaseClock:
         """A clock for models on these devices."""
         gpus = [device for device in devices if device.type == "cuda"]
-        return cls(partial(_wait_for, gpus) if gpus else None, meter)
+        return cls(partial(synchronize, *gpus) if gpus else None, meter)
 
     def __call__(self, phase: str) -> None:
-        """End the phase that runs and begin this one; "end" begins none."""
+        """End the running phase and begin this one; "end" begins none."""
         now = self._read()
         if self._begun is not None and self._phase != "end":
             self._add(self._phase, self._begun, now)
@@ -66,7 +67,7 @@ class PhaseClock:
         needed_s = MIN_INTERVALS * self._meter.counters.interval_s
         if mean_s < needed_s:
             return NoEnergy(
-                f"{phase} lasts {mean_s:.2g} s on the average; telling its energy takes "
+                f"{phase} lasts {mean_s:.2g} s on the average; its energy needs "
                 f"{MIN_INTERVALS} updates of the counter, {needed_s:.2g} s"
             )
         return self._meter.energy(dict(self._joules[phase]), self.seconds[phase])
@@ -90,8 +91,3 @@ class PhaseClock:
         sums = self._joules.setdefault(phase, dict.fromkeys(used, 0.0))
         for device, joules in used.items():
             sums[device] += joules
-
-
-def _wait_for(gpus: Sequence[torch.device]) -> None:
-    for gpu in gpus:
-        torch.cuda.synchronize(gpu)

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from mtad.bench.speed.cost import Forwards
 from mtad.bench.speed.models import Loaded
-from mtad.bench.speed.observe import MemoryWatch, repeated_energy, waiting_for
+from mtad.bench.speed.observe import MemoryWatch, repeated_energy
 from mtad.bench.speed.rows import Measured, Observed
 from mtad.bench.speed.runs import Batch, Sampling, shortened
 from mtad.errors import MtadError
+from mtad.measure.device import synchronize
 from mtad.measure.meter import Meter
 
 PLAIN, ASSISTED = "transformers generate", "transformers assisted"
@@ -92,15 +93,14 @@ class Transformers:
         self, batch: Batch, seed: int, sampling: Sampling, is_assisted: bool
     ) -> tuple[float, Tensor]:
         """Seconds, and the new tokens."""
-        wait = waiting_for(self.loaded.device)
         torch.manual_seed(seed)
         model: Any = self.loaded.plain.models.target
-        wait()
+        synchronize(self.loaded.device)
         started = time.perf_counter()
         inputs = left_padded(batch, self.loaded.device)
         with torch.inference_mode():
             found = model.generate(**inputs, **self._options(sampling, is_assisted))
-        wait()
+        synchronize(self.loaded.device)
         return time.perf_counter() - started, found[:, inputs["input_ids"].shape[1] :]
 
     def _options(self, sampling: Sampling, is_assisted: bool) -> dict[str, Any]:

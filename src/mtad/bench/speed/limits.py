@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from mtad.measure.device import synchronize
+
 MEMORY_BYTES = {"cpu": 2**29, "cuda": 2**32}
 """Size of the buffer that stands for main memory: many times the largest of today's caches."""
 LEAST_BYTES = 2**22
@@ -115,14 +117,9 @@ def best_seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def _seconds(work: Callable[[], object], device: torch.device, repeats: int) -> float:
-    _wait(device)
+    synchronize(device)
     started = time.perf_counter()
     for _ in range(repeats):
         work()
-    _wait(device)
+    synchronize(device)
     return max(1e-9, time.perf_counter() - started)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from mtad.bench.speed.cost import Forwards
-from mtad.bench.speed.observe import waiting_for
 from mtad.core.tree import TokenTree
 from mtad.engine.session import OnPhase
+from mtad.measure.device import synchronize
 from mtad.measure.phases import PhaseClock
 from mtad.model.lm import LM
 from mtad.runtime.tape import mark
@@ -44,7 +44,7 @@ class ForwardClock:
         self.phases = PhaseClock.of(device)
         self.counts: Counter[tuple[str, int, int]] = Counter()
         self.seconds, self.num_unsettled = 0.0, 0
-        self._wait, self._is_settled = waiting_for(device), is_settled
+        self._device, self._is_settled = device, is_settled
         self._begun = 0.0
 
     @property
@@ -65,7 +65,7 @@ class ForwardClock:
             self.num_unsettled += phase == "end" and not self._is_settled()
 
     def _now(self) -> float:
-        self._wait()
+        synchronize(self._device)
         return time.perf_counter()
 
 

@@ -7,7 +7,6 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,7 +25,7 @@ class MemoryWatch:
 
     Attributes:
         device: where the models are.
-        before: bytes in use then; None where the system does not tell.
+        before: bytes in use then; None where the system does not say.
     """
 
     device: torch.device
@@ -71,13 +70,6 @@ def _status_bytes(name: str) -> int | None:
         return None
     found = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
     return 1024 * int(found[0]) if found else None
-
-
-def waiting_for(device: torch.device) -> Callable[[], None]:
-    """A function that waits until the device has finished its work."""
-    if device.type == "cuda":
-        return partial(torch.cuda.synchronize, device)
-    return lambda: None
 
 
 def repeated_energy(meter: Meter, work: Callable[[], object], wall_s: float) -> Energy | None:

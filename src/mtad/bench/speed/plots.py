@@ -1,4 +1,4 @@
-"""The pictures: the time of an iteration beside its limit, and figures along each axis."""
+"""The pictures: the time of an iteration beside its limit, and results along each axis."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtad.bench.report.canvas import Plot, grid_lines, new_figure, plain, plot_of, style
 from mtad.bench.speed.plan import OPTIONS
-from mtad.bench.speed.summary import PARTS, Figures, Speed
+from mtad.bench.speed.summary import PARTS, RunResult, Speed
 from mtad.bench.speed.tables import peak_bytes
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _LOOKS = {
 def plots(speed: Speed) -> list[Plot]:
     """The pictures that there are rows for."""
     drawn = [iteration_plot(speed)]
-    drawn += [scaling_plot(speed, axis) for axis in PANELS if speed.figures(axis)]
+    drawn += [scaling_plot(speed, axis) for axis in PANELS if speed.results(axis)]
     return [plot for plot in drawn if plot is not None]
 
 
@@ -63,16 +63,16 @@ class Panel:
     """One pair of axes of a scaling plot.
 
     Attributes:
-        label: of the figure, with its unit.
+        label: of the vertical axis, with its unit.
         value: of a run at one value.
     """
 
     label: str
-    value: Callable[[Figures], float | None]
+    value: Callable[[RunResult], float | None]
 
 
-def _rate(figures: Figures) -> float | None:
-    found = figures.tokens_per_s
+def _rate(result: RunResult) -> float | None:
+    found = result.tokens_per_s
     return None if found is None else found.value
 
 
@@ -97,9 +97,9 @@ PANELS: dict[str, tuple[str, tuple[Panel, Panel]]] = {
 
 
 def scaling_plot(speed: Speed, axis: str) -> Plot | None:
-    """Two figures along an axis, one line per run; None without figures."""
+    """Two panels along an axis, one line per run; None without results."""
     label, panels = PANELS[axis]
-    found = [f for f in speed.figures(axis) if f.all]
+    found = [f for f in speed.results(axis) if f.all]
     if not found:
         return None
     figure = new_figure(9.0, 4.0)
@@ -123,19 +123,19 @@ def scaling_plot(speed: Speed, axis: str) -> Plot | None:
     return plot_of(figure, f"scaling-{axis}", f"{panels[0].label} and {panels[1].label} by {axis}")
 
 
-def _draw(axes: Axes, panel: Panel, found: Sequence[Figures]) -> None:
+def _draw(axes: Axes, panel: Panel, found: Sequence[RunResult]) -> None:
     lines: dict[str, list[tuple[float, float]]] = {}
-    for figures in found:
-        value = panel.value(figures)
+    for result in found:
+        value = panel.value(result)
         if value is not None:
-            lines.setdefault(figures.row.run, []).append((_place(figures), value))
+            lines.setdefault(result.row.run, []).append((_place(result), value))
     for index, (run, points) in enumerate(lines.items()):
         xs, ys = zip(*sorted(points), strict=True)
         axes.plot(xs, ys, **style(index), markersize=5, linewidth=1, label=plain(run))
 
 
-def _place(figures: Figures) -> float:
+def _place(result: RunResult) -> float:
     """The value on the axis; a pair stands where its target's parameters are."""
-    if figures.row.axis == "size":
-        return float(figures.cost.models["target"].num_parameters)
-    return float(figures.row.at)
+    if result.row.axis == "size":
+        return float(result.cost.models["target"].num_parameters)
+    return float(result.row.at)

@@ -9,14 +9,15 @@ from mtad.bench.files import write_text
 from mtad.bench.report.canvas import Plot
 from mtad.bench.report.markdown import escaped, markdown
 from mtad.bench.report.table import Table
+from mtad.bench.report.write import csv_text
 from mtad.bench.speed.plots import PANELS, plots
 from mtad.bench.speed.summary import Speed
 from mtad.bench.speed.tables import (
-    figures_csv,
     limit_table,
     main_table,
     overhead_table,
     ratio_table,
+    results_csv,
     scaling_table,
 )
 from mtad.bench.speed.verdicts import verdicts
@@ -30,7 +31,7 @@ def write_speed(speed: Speed, folder: Path) -> list[Path]:
     """
     drawn = plots(speed)
     write_text(folder / "speed.md", speed_page(speed, drawn))
-    write_text(folder / "speed.csv", figures_csv(speed))
+    write_text(folder / "speed.csv", csv_text(results_csv(speed)))
     paths = [folder / "speed.md", folder / "speed.csv"]
     for plot in drawn:
         for ending, content in (("svg", plot.svg), ("png", plot.png)):

@@ -1,4 +1,4 @@
-"""The rows of speed.jsonl: one per run, batch of prompts and repeat, with all that figures need."""
+"""The rows of speed.jsonl: one per run, batch of prompts and repeat, with all that results need."""
 
 from __future__ import annotations
 

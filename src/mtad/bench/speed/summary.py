@@ -1,4 +1,4 @@
-"""From rows to figures: every figure is a ratio of sums over prompts, its spread over repeats."""
+"""From rows to results: every number is a ratio of sums over prompts, its spread over repeats."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from mtad.errors import DataError
 PARTS = ("draft", "target", "verify", "overhead")
 """What an iteration is split into; overhead is the commit and all that is in no phase."""
 
+Rate = Callable[[Iterable[Measured]], float | None]
+"""A rate of some rows together; None if there is nothing to divide by."""
 Key = tuple[str, int | str, str, str]
 """Axis, value there, pair and run."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure of all repeats, and the least and the largest of single ones."""
+    """A number of all repeats, and the least and the largest of single ones."""
 
     value: float
     low: float
@@ -30,7 +32,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Figures:
+class RunResult:
     """What a run showed.
 
     Attributes:
@@ -65,7 +67,7 @@ class Figures:
 
     @property
     def mean_acceptance_length(self) -> float | None:
-        """1 + accepted draft tokens per step; None for transformers, which does not tell."""
+        """1 + accepted draft tokens per step; None for transformers, which does not count."""
         steps = _sum(self.all, lambda m: m.num_row_steps)
         accepted = _sum(self.all, lambda m: m.num_accepted)
         return 1 + accepted / steps if self.is_ours and steps else None
@@ -135,7 +137,7 @@ class Figures:
 
     @property
     def recorded(self) -> float | None:
-        """Share of the iterations that were played from their recording; None if not known."""
+        """Share of the iterations that were replayed from a recording; None if not known."""
         known = [m for m in self.all if m.iterations is not None]
         steps = _sum(known, lambda m: m.num_iterations)
         eager = _sum(known, lambda m: m.num_iterations if m.eager_reason else m.num_unsettled)
@@ -173,9 +175,7 @@ def end_to_end_rate(rows: Iterable[Measured]) -> float | None:
     return over(_sum(rows, lambda m: m.num_output_tokens), _sum(rows, lambda m: m.wall_s))
 
 
-def spread(
-    measured: Mapping[int, Sequence[Measured]], rate: Callable[[Iterable[Measured]], float | None]
-) -> Spread | None:
+def spread(measured: Mapping[int, Sequence[Measured]], rate: Rate) -> Spread | None:
     """A rate of all rows with its spread over repeats; None if there is nothing to divide by."""
     whole = rate([m for rows in measured.values() for m in rows])
     single = [value for rows in measured.values() if (value := rate(rows)) is not None]
@@ -196,29 +196,29 @@ class Speed:
     costs: Mapping[str, PairCost]
     conditions: Sequence[Mapping[str, Any]]
 
-    def figures(self, axis: str) -> list[Figures]:
+    def results(self, axis: str) -> list[RunResult]:
         """The runs of an experiment at each of its values, in their first order."""
         keys = dict.fromkeys(_key(row) for row in self.rows if row.axis == axis)
-        return [self._figures(key) for key in keys]
+        return [self._result(key) for key in keys]
 
     @property
-    def main(self) -> dict[str, Figures]:
+    def main(self) -> dict[str, RunResult]:
         """The runs of the main comparison by label."""
-        return {f.row.run: f for f in self.figures("")}
+        return {f.row.run: f for f in self.results("")}
 
-    def _figures(self, key: Key) -> Figures:
+    def _result(self, key: Key) -> RunResult:
         rows = [row for row in self.rows if _key(row) == key]
         measured: dict[int, list[Measured]] = {}
         for row in rows:
             if row.measured is not None:
                 measured.setdefault(row.repeat, []).append(row.measured)
-        return Figures(rows[0], measured, self.costs[rows[0].pair])
+        return RunResult(rows[0], measured, self.costs[rows[0].pair])
 
     def ratio(
         self,
         run: Key,
         reference: Key,
-        rate: Callable[[Iterable[Measured]], float | None] = end_to_end_rate,
+        rate: Rate = end_to_end_rate,
     ) -> Spread | None:
         """How many times as fast a run is as another one, on the turns that both have."""
         ours, theirs = self._turns(run), self._turns(reference)
@@ -240,7 +240,7 @@ class Speed:
 
     @property
     def errors(self) -> list[str]:
-        """Why rows have no figures, each reason once."""
+        """Why rows measured nothing, each reason once."""
         texts = [f"{r.axis} {r.at} {r.run}: {r.error}".strip() for r in self.rows if r.error]
         return list(dict.fromkeys(texts))
 
@@ -249,14 +249,14 @@ def _key(row: Row) -> Key:
     return row.axis, row.at, row.pair, row.run
 
 
-def key_of(figures: Figures) -> Key:
-    """Where the rows of these figures are."""
-    return _key(figures.row)
+def key_of(result: RunResult) -> Key:
+    """Where the rows of this result are."""
+    return _key(result.row)
 
 
-def beside(figures: Figures, run: str) -> Key:
-    """Where the rows of another run are that these figures are compared with."""
-    row = figures.row
+def beside(result: RunResult, run: str) -> Key:
+    """Where the rows of another run are that this result is compared with."""
+    row = result.row
     return row.axis, WITHOUT_DRAFT if row.axis in OPTIONS else row.at, row.pair, run
 
 

@@ -1,4 +1,4 @@
-"""What the figures mean, in plain words."""
+"""What the numbers mean, in plain words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mtad.bench.report.table import number
 from mtad.bench.speed.baseline import ASSISTED, PLAIN
-from mtad.bench.speed.summary import Figures, Speed, Spread, beside, decode_rate, key_of
+from mtad.bench.speed.summary import RunResult, Speed, Spread, beside, decode_rate, key_of
 from mtad.bench.speed.tables import AUTOREGRESSIVE, percent, shown
 
 SPECULATIVE = "speculative_sampling"
@@ -15,7 +15,7 @@ SPECULATIVE = "speculative_sampling"
 def verdicts(speed: Speed) -> list[str]:
     """One statement per run, and what follows from several of them."""
     runs = [f for f in speed.main.values() if f.is_ours and f.all]
-    lines = [_of_run(speed, figures) for figures in runs]
+    lines = [_of_run(speed, result) for result in runs]
     lines += _against_speculative(speed, runs)
     lines += _ceiling([f for f in runs if f.row.run != AUTOREGRESSIVE])
     lines += _batch_sizes(speed)
@@ -23,29 +23,29 @@ def verdicts(speed: Speed) -> list[str]:
     return lines + [f"left out: {error}" for error in speed.errors]
 
 
-def _eager(runs: list[Figures]) -> Iterator[str]:
+def _eager(runs: list[RunResult]) -> Iterator[str]:
     """Which runs were slower than recorded ones, and why."""
-    for figures in runs:
-        for reason in figures.eager_reasons:
-            yield f"{figures.row.run} ran eagerly: {reason}"
-        if not figures.eager_reasons and figures.recorded not in (None, 1.0):
-            yield f"{figures.row.run}: some iterations were still being recorded when timed"
+    for result in runs:
+        for reason in result.eager_reasons:
+            yield f"{result.row.run} ran eagerly: {reason}"
+        if not result.eager_reasons and result.recorded not in (None, 1.0):
+            yield f"{result.row.run}: some iterations were still being recorded when timed"
 
 
-def _of_run(speed: Speed, figures: Figures) -> str:
-    key = key_of(figures)
-    parts = [f"{shown(figures.tokens_per_s, 1)} tokens/s"]
-    if figures.fraction is not None and figures.limit_tokens_per_s is not None:
-        limit = number(figures.limit_tokens_per_s, 1)
-        parts.append(f"{percent(figures.fraction)} of the limit of {limit}")
+def _of_run(speed: Speed, result: RunResult) -> str:
+    key = key_of(result)
+    parts = [f"{shown(result.tokens_per_s, 1)} tokens/s"]
+    if result.fraction is not None and result.limit_tokens_per_s is not None:
+        limit = number(result.limit_tokens_per_s, 1)
+        parts.append(f"{percent(result.fraction)} of the limit of {limit}")
     for name in (PLAIN, ASSISTED):
-        if ratio := speed.ratio(key, beside(figures, name)):
+        if ratio := speed.ratio(key, beside(result, name)):
             parts.append(f"{shown(ratio, 2)} times {name} end to end")
-    if figures.row.run != AUTOREGRESSIVE:
-        ratio = speed.ratio(key, beside(figures, AUTOREGRESSIVE), decode_rate)
+    if result.row.run != AUTOREGRESSIVE:
+        ratio = speed.ratio(key, beside(result, AUTOREGRESSIVE), decode_rate)
         if ratio is not None:
             parts.append(f"{pays(ratio)}: {shown(ratio, 2)} times {AUTOREGRESSIVE}")
-    return f"{figures.row.run}: {'; '.join(parts)}"
+    return f"{result.row.run}: {'; '.join(parts)}"
 
 
 def pays(ratio: Spread) -> str:
@@ -55,28 +55,28 @@ def pays(ratio: Spread) -> str:
     return "drafting does not pay" if ratio.high < 1 else "whether drafting pays is not clear"
 
 
-def _against_speculative(speed: Speed, runs: list[Figures]) -> Iterator[str]:
+def _against_speculative(speed: Speed, runs: list[RunResult]) -> Iterator[str]:
     by_name = {(f.row.method or {}).get("name"): f for f in reversed(runs)}
     reference = by_name.get(SPECULATIVE)
     for name in ("mtad", "mmtad"):
-        figures = by_name.get(name)
-        if figures is None or reference is None:
+        result = by_name.get(name)
+        if result is None or reference is None:
             continue
-        ratio = speed.ratio(key_of(figures), key_of(reference), decode_rate)
+        ratio = speed.ratio(key_of(result), key_of(reference), decode_rate)
         if ratio is not None:
-            ideal = _ratio_of_limits(figures, reference)
+            ideal = _ratio_of_limits(result, reference)
             yield (
-                f"{figures.row.run} against {reference.row.run}: {shown(ratio, 2)} times as fast; "
+                f"{result.row.run} against {reference.row.run}: {shown(ratio, 2)} times as fast; "
                 f"{ideal} if both were at their limits"
             )
 
 
-def _ratio_of_limits(one: Figures, other: Figures) -> str:
+def _ratio_of_limits(one: RunResult, other: RunResult) -> str:
     ours, theirs = one.limit_tokens_per_s, other.limit_tokens_per_s
     return "not known" if not ours or not theirs else f"{number(ours / theirs, 2)} times"
 
 
-def _ceiling(runs: list[Figures]) -> Iterator[str]:
+def _ceiling(runs: list[RunResult]) -> Iterator[str]:
     """What the best of the drafting runs could reach."""
     known = [(f.ceiling, f.row.run) for f in runs if f.ceiling is not None]
     if known:
@@ -90,18 +90,18 @@ def _ceiling(runs: list[Figures]) -> Iterator[str]:
 def _batch_sizes(speed: Speed) -> Iterator[str]:
     """Up to which batch each method is faster than plain decoding of the same batch."""
     found: dict[str, list[tuple[float, Spread]]] = {}
-    for figures in speed.figures("batch"):
-        ratio = speed.ratio(key_of(figures), beside(figures, AUTOREGRESSIVE), decode_rate)
-        if ratio is not None and figures.row.run != AUTOREGRESSIVE:
-            found.setdefault(figures.row.run, []).append((float(figures.row.at), ratio))
+    for result in speed.results("batch"):
+        ratio = speed.ratio(key_of(result), beside(result, AUTOREGRESSIVE), decode_rate)
+        if ratio is not None and result.row.run != AUTOREGRESSIVE:
+            found.setdefault(result.row.run, []).append((float(result.row.at), ratio))
     for run, points in found.items():
         sized = sorted(points, key=lambda point: point[0])
         answers: dict[str, list[str]] = {}
         for size, ratio in sized:
             answers.setdefault(_answer(ratio), []).append(f"{size:g}")
-        told = "; ".join(f"{answer} at batch {', '.join(n)}" for answer, n in answers.items())
+        findings = "; ".join(f"{answer} at batch {', '.join(n)}" for answer, n in answers.items())
         sizes = ", ".join(f"{size:g}: {number(r.value, 2)}" for size, r in sized)
-        yield f"{run} by batch: drafting {told} (times {AUTOREGRESSIVE} at {sizes})"
+        yield f"{run} by batch: drafting {findings} (times {AUTOREGRESSIVE} at {sizes})"
 
 
 def _answer(ratio: Spread) -> str:
