@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mtad import methods
 from mtad.bench.report.canvas import grid_lines, new_figure, style
-from mtad.cli.options import parse
+from mtad.cli.options import find_method, parse
 from mtad.cli.view import number
 from mtad.core.options import jsonable, option_types
+from mtad.engine.stats import Stats
 from mtad.errors import DataError
 from mtad.methods import no_such_option
+from mtad.speculative.method import Method
 from mtad.trace.format import read_lines
 from mtad.trace.replay import Replay, RuleReplay, TextReplay, replay
 from mtad.trace.rules import Rule
@@ -58,45 +59,39 @@ class Question:
         Raises:
             ValueError: an unknown name, a wrong type or an impossible value.
         """
-        if not (self.method or self.options or self.sweep):
+        name = self.method
+        if name is None and (self.options or self.sweep):
+            name = first_method(self.trace)
+        if name is None:
             return [Rule()]
-        name = self.method or first_method(self.trace)
-        kinds, given = option_types(methods.find(name)), {}
+        cls, given = find_method(name), dict[str, Any]()
         for text in self.options:
-            option, value = _parted(f"-o {text}", text)
-            _require_known(f"-o {text}", name, option)
+            option, value = _assignment(f"-o {text}", text, cls)
             if option in given:
                 raise ValueError(f"-o {text}: {option} is given twice")
-            given[option] = parse(value, kinds[option], option)
+            given[option] = parse(value, option_types(cls)[option], option)
+        return [Rule(name, given | last) for last in self._swept(cls, given)]
+
+    def _swept(self, cls: type[Method], given: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The value of the swept option, rule by rule."""
         if self.sweep is None:
-            return [Rule(name, given)]
-        option, values = _parted(f"--sweep {self.sweep}", self.sweep)
-        _require_known(f"--sweep {self.sweep}", name, option)
+            return [{}]
+        option, values = _assignment(f"--sweep {self.sweep}", self.sweep, cls)
         if option in given:
             raise ValueError(f"--sweep {self.sweep}: {option} is given with -o too")
-        swept = [parse(value.strip(), kinds[option], option) for value in values.split(",")]
-        return [Rule(name, given | {option: value}) for value in swept]
+        kind = option_types(cls)[option]
+        return [{option: parse(value.strip(), kind, option)} for value in values.split(",")]
 
 
-def run(question: Question) -> None:
-    """Judge the trace again and print what came of it."""
-    rules = question.rules()
-    if question.plot is not None:
-        new_figure(1.0, 1.0)  # before the work: whether there is matplotlib
-    done = replay(question.trace, rules)
-    if question.plot is not None:
-        _draw(done, question.plot)
-    if question.as_json:
-        told = {"trace": str(question.trace), "is_cut": done.is_cut} | done.header.as_dict()
-        told["rules"] = [one.as_dict() for one in done.rules]
-        print(json.dumps(jsonable(told), ensure_ascii=False, allow_nan=False))
-        return
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    console.print(_summary(done))
-    if len(done.rules) == 1:
-        console.print(_texts(done.rules[0]), _accepted(done.rules[0]), sep="\n")
-    for line in _remarks(done):
-        console.print(Text(line), soft_wrap=True)
+def _assignment(flag: str, text: str, cls: type[Method]) -> tuple[str, str]:
+    """The option and the value in `name=value`."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{flag}: expected NAME=VALUE, such as accept_threshold=0.5")
+    option = name.strip().replace("-", "_")
+    if option not in option_types(cls):
+        raise ValueError(f"{flag}: {no_such_option(cls, option)}")
+    return option, value.strip()
 
 
 def first_method(path: Path) -> str:
@@ -114,17 +109,25 @@ def first_method(path: Path) -> str:
     raise DataError(f"{path} holds no text yet")
 
 
-def _parted(flag: str, text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"{flag}: expected NAME=VALUE, such as accept_threshold=0.5")
-    return name.strip().replace("-", "_"), value.strip()
-
-
-def _require_known(flag: str, name: str, option: str) -> None:
-    cls = methods.find(name)
-    if option not in option_types(cls):
-        raise ValueError(f"{flag}: {no_such_option(cls, option)}")
+def run(question: Question) -> None:
+    """Judge the trace again and print what came of it."""
+    rules = question.rules()
+    if question.plot is not None:
+        new_figure(1.0, 1.0)  # before the work: whether there is matplotlib
+    done = replay(question.trace, rules)
+    if question.plot is not None:
+        _draw(done, question.plot)
+    if question.as_json:
+        record = {"trace": str(question.trace), "is_cut": done.is_cut} | done.header.as_dict()
+        record["rules"] = [one.as_dict() for one in done.rules]
+        print(json.dumps(jsonable(record), ensure_ascii=False, allow_nan=False))
+        return
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console.print(_summary(done))
+    if len(done.rules) == 1:
+        console.print(_texts(done.rules[0]), _accepted(done.rules[0]), sep="\n")
+    for line in _remarks(done):
+        console.print(Text(line), soft_wrap=True)
 
 
 def _summary(done: Replay) -> Table:
@@ -132,21 +135,21 @@ def _summary(done: Replay) -> Table:
     table = Table("rule", "texts", "that differ", "iterations", title_justify="left")
     for head in ("accepted", "tokens per iteration", "acceptance rate", "in the exact part"):
         table.add_column(head, justify="right")
-    was = done.rules[0].was
-    table.add_row("recorded", *_cells(done.rules[0].judged, 0), *_figures(was), "")
+    first = done.rules[0]
+    table.add_row("recorded", *_counts(first, 0), *_rates(first.was), "")
     for one in done.rules:
-        differ = sum(text.difference is not None for text in one.judged)
         exact = number(one.exact.mean_acceptance_length, 3)
         exact = f"{exact} over {one.exact.num_spec_steps} iterations"
-        table.add_row(Text(one.rule.label), *_cells(one.judged, differ), *_figures(one.now), exact)
+        counts = _counts(one, one.num_different)
+        table.add_row(Text(one.rule.label), *counts, *_rates(one.now), exact)
     return table
 
 
-def _cells(texts: Sequence[TextReplay], differ: int) -> list[str]:
-    return [str(len(texts)), str(differ), str(sum(t.was.num_spec_steps for t in texts))]
+def _counts(one: RuleReplay, num_different: int) -> list[str]:
+    return [str(len(one.judged)), str(num_different), str(one.was.num_spec_steps)]
 
 
-def _figures(stats: Any) -> list[str]:
+def _rates(stats: Stats) -> list[str]:
     rates = (stats.mean_acceptance_length, stats.draft_acceptance_rate)
     return [str(stats.num_accepted_draft_tokens), *(number(rate, 3) for rate in rates)]
 
@@ -155,17 +158,22 @@ def _texts(one: RuleReplay) -> Table:
     """One row per text, with its first decision that differs."""
     table = Table("text", "method", "iterations", "accepted", "replayed", "exact up to here")
     for text in one.texts:
-        name = text.id or text.key
-        counts = (text.was.num_spec_steps, text.was.num_accepted_draft_tokens)
-        now, found = text.now.num_accepted_draft_tokens, text.difference
-        where = "all of it, the same decisions"
-        if found is not None:
-            where = f"iteration {found.iteration}, {found.num_exact_tokens} output tokens"
-        cells = [*map(str, counts), str(now), where]
-        if text.left_out is not None:
-            cells = ["–", "–", "–", f"left out: {text.left_out}"]
-        table.add_row(*map(Text, (name, text.method, *cells)))
+        table.add_row(*map(Text, (text.id or text.key, text.method, *_outcome(text))))
     return table
+
+
+def _outcome(text: TextReplay) -> list[str]:
+    if text.left_out is not None:
+        return ["–", "–", "–", f"left out: {text.left_out}"]
+    counts = (
+        text.was.num_spec_steps,
+        text.was.num_accepted_draft_tokens,
+        text.now.num_accepted_draft_tokens,
+    )
+    where, found = "all of it, the same decisions", text.difference
+    if found is not None:
+        where = f"iteration {found.iteration}, {found.num_exact_tokens} output tokens"
+    return [*map(str, counts), where]
 
 
 def _accepted(one: RuleReplay) -> Table:
@@ -173,40 +181,33 @@ def _accepted(one: RuleReplay) -> Table:
     table = Table("accepted draft tokens")
     for head in ("iterations recorded", "replayed", "share with at least that many", "replayed"):
         table.add_column(head, justify="right")
-    was, now = one.was, one.now
-    deepest = max((*was.acceptance_histogram, *now.acceptance_histogram), default=0)
+    parts = (one.was, one.now)
+    deepest = max((count for stats in parts for count in stats.acceptance_histogram), default=0)
     for count in range(deepest + 1):
-        iterations = [str(stats.acceptance_histogram[count]) for stats in (was, now)]
-        table.add_row(str(count), *iterations, *(_share(stats, count) for stats in (was, now)))
+        iterations = [str(stats.acceptance_histogram[count]) for stats in parts]
+        table.add_row(str(count), *iterations, *(_share(stats, count) for stats in parts))
     return table
 
 
-def _share(stats: Any, count: int) -> str:
+def _share(stats: Stats, count: int) -> str:
     rates = [1.0, *stats.acceptance_rate_per_position]
     return number(rates[count] if count < len(rates) else 0.0, 3)
 
 
 def _remarks(done: Replay) -> list[str]:
     """What must be known to read the numbers."""
-    remarks = []
-    if done.is_cut:
-        remarks.append("The last line of the trace was cut off; all before it is judged.")
     left = sum(text.left_out is not None for text in done.rules[0].texts)
-    if left:
-        remarks.append(f"{left} texts are left out, which the rule cannot judge.")
-    if any(text.difference for one in done.rules for text in one.texts):
-        remarks.append(
-            "Beyond the first decision that differs the text is no longer what the rule would have "
-            "written: counts over all iterations judge each one on the recorded text."
-        )
-    if all(not one.rule.options and one.rule.name is None for one in done.rules) and any(
-        text.difference for one in done.rules for text in one.texts
-    ):
-        remarks.append(
-            "The recorded rule itself decides otherwise here: the trace comes from another device "
-            "or version, and the decision lay within rounding."
-        )
-    return remarks
+    differs = any(one.num_different for one in done.rules)
+    is_recorded = all(not one.rule.options and one.rule.name is None for one in done.rules)
+    remarks = {
+        "The last line of the trace was cut off; all before it is judged.": done.is_cut,
+        f"{left} texts are left out, which the rule cannot judge.": left > 0,
+        "Beyond the first decision that differs the text is no longer what the rule would have "
+        "written: counts over all iterations judge each one on the recorded text.": differs,
+        "The recorded rule itself decides otherwise here: the trace comes from another device "
+        "or version, and the decision lay within rounding.": differs and is_recorded,
+    }
+    return [text for text, holds in remarks.items() if holds]
 
 
 def _draw(done: Replay, path: Path) -> None:
@@ -215,12 +216,12 @@ def _draw(done: Replay, path: Path) -> None:
     figure = new_figure(6.0, 4.0)
     axes = figure.add_subplot()
     places = range(len(labels))
-    lines = [
-        ("each iteration on the recorded text", [one.now for one in done.rules]),
-        ("up to the first decision that differs", [one.exact for one in done.rules]),
-        ("recorded", [one.was for one in done.rules]),
-    ]
-    for index, (label, stats) in enumerate(lines):
+    lines = {
+        "each iteration on the recorded text": [one.now for one in done.rules],
+        "up to the first decision that differs": [one.exact for one in done.rules],
+        "recorded": [one.was for one in done.rules],
+    }
+    for index, (label, stats) in enumerate(lines.items()):
         values = [s.mean_acceptance_length or 0.0 for s in stats]
         axes.plot(places, values, label=label, **style(index))
     axes.set_xticks(places, labels)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -34,8 +34,8 @@ class Iteration:
         position: output tokens before.
         method: what drafted and judged.
         tree: what was judged.
-        target_logprobs: (1, N) the target's, under `law`.
-        law: the law that log-probabilities are of, "warped" or "raw".
+        target_logprobs: (1, N) the target's.
+        ratio_on: what log-probabilities are of, "warped" or "raw"; see `Method.ratio_on`.
         is_selected: whether more was drafted than was judged.
         logits: (1, N, V) the target's, after biases and penalties; None if they were not kept.
         width: number of candidates that truncation looked at.
@@ -47,7 +47,7 @@ class Iteration:
     method: Method
     tree: TokenTree
     target_logprobs: Float[Tensor, "rows nodes"]
-    law: str
+    ratio_on: Literal["warped", "raw"]
     is_selected: bool
     logits: Float[Tensor, "rows nodes vocab"] | None
     width: int
@@ -55,37 +55,36 @@ class Iteration:
 
     @classmethod
     def of(cls, line: Mapping[str, Any], vocab: int) -> Iteration:
-        """The iteration that an `iteration` line of a trace tells of.
+        """The iteration in an `iteration` line of a trace.
 
         Raises:
             KeyError, TypeError, ValueError: the line does not fit together.
         """
-        told, laws, record = line["tree"], line.get("laws"), line["record"]
+        nodes, laws, record = line["tree"], line.get("laws"), line["record"]
         drafts = [] if laws is None else [unpack(law)[None] for law in laws["draft"]]
-        tree = _tree(told, drafts, vocab)
+        tree = _tree(nodes, drafts, vocab)
         logits = None if laws is None else unpack(laws["logits"])[None]
         if logits is not None and logits.shape != (1, tree.num_nodes, vocab):
             raise ValueError(f"the logits are of shape {[*logits.shape[1:]]}")
         decision = line["decision"]
-        nodes = torch.tensor(decision["path"], dtype=torch.int64)
-        path = [int(token) for token in tree.tokens[0, nodes]]
+        path = torch.tensor(decision["path"], dtype=torch.int64)
         if record["law"] not in ("warped", "raw"):
             raise ValueError(f"there is no law {record['law']!r}")
         return cls(
             number=int(line["number"]),
             position=int(record["position"]),
-            method=method_read(line["method"]),
+            method=read_method(line["method"]),
             tree=tree,
-            target_logprobs=_row(told["target_logprobs"], tree.num_nodes),
-            law=record["law"],
-            is_selected=bool(told["is_selected"]),
+            target_logprobs=_row(nodes["target_logprobs"], tree.num_nodes),
+            ratio_on=record["law"],
+            is_selected=bool(nodes["is_selected"]),
             logits=logits,
             width=vocab if laws is None else int(laws["width"]),
-            tokens=(*path, int(decision["next_token"])),
+            tokens=(*tree.tokens[0, path].tolist(), int(decision["next_token"])),
         )
 
 
-def method_read(line: Mapping[str, Any]) -> Method:
+def read_method(line: Mapping[str, Any]) -> Method:
     """The method of a line.
 
     Raises:
@@ -102,17 +101,17 @@ def method_read(line: Mapping[str, Any]) -> Method:
     return methods.make(line["name"], options)
 
 
-def sampling_read(line: Mapping[str, Any]) -> SamplingParams:
+def read_sampling(line: Mapping[str, Any]) -> SamplingParams:
     """Those settings of a `request` line that act on logits after biases and penalties."""
     names = ("temperature", "top_k", "top_p", "min_p", "seed")
     return SamplingParams(**{name: line[name] for name in names})
 
 
-def _tree(told: Mapping[str, Any], drafts: Sequence[Tensor], vocab: int) -> TokenTree:
+def _tree(nodes: Mapping[str, Any], drafts: Sequence[Tensor], vocab: int) -> TokenTree:
     """The tree, level by level, each node below one of the level above it."""
-    widths = [int(width) for width in told["widths"]]
+    widths = [int(width) for width in nodes["widths"]]
     size = sum(widths)
-    columns = {name: told[name] for name in ("tokens", "parents", "alive", "draft_logprobs")}
+    columns = {name: nodes[name] for name in ("tokens", "parents", "alive", "draft_logprobs")}
     if widths[:1] != [1] or min(widths) < 1 or {len(c) for c in columns.values()} != {size}:
         raise ValueError("the tree's levels and nodes do not fit together")
     tokens = torch.tensor([columns["tokens"]], dtype=torch.int64)
@@ -123,7 +122,7 @@ def _tree(told: Mapping[str, Any], drafts: Sequence[Tensor], vocab: int) -> Toke
         raise ValueError(f"a token is not in the vocabulary of {vocab} tokens")
     if drafts and [law.shape[1:] for law in drafts] != [(w, vocab) for w in widths[:-1]]:
         raise ValueError("the draft's laws do not fit the tree")
-    tree = TokenTree.root(tokens[:, 0], torch.tensor([int(told["previous"])]))
+    tree = TokenTree.root(tokens[:, 0], torch.tensor([int(nodes["previous"])]))
     for depth, width in enumerate(widths[1:]):
         level, above = slice(tree.num_nodes, tree.num_nodes + width), tree.last_level
         below = parents[:, level]

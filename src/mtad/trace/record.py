@@ -1,7 +1,7 @@
-"""What an iteration did, for people: its nodes with both log-probabilities, and its decision.
+"""One iteration of one text as a JSON record: its nodes with both log-probabilities, its decision.
 
-Everything is said of one row at a time, from the `Observation` that a session shows. Knows no
-model, no file and no HTTP. Nothing here is on the hot path: it runs for texts that are traced.
+Made from the `Observation` of a session, for texts that are traced. Knows no model, no file and no
+HTTP.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from mtad.engine.step import Block, Observation
 from mtad.speculative.acceptance import at_node, value_at
 from mtad.speculative.method import Method, Verdict
 
-TextOf: TypeAlias = Callable[[int], str]
+TokenText: TypeAlias = Callable[[int], str]
 """The text of a token on its own."""
 
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """What the target thought of one token, before penalties, temperature and truncation.
+    """The target's log-probabilities at one token, before penalties, temperature and truncation.
 
     Attributes:
         token: its id.
-        logprob: its log-probability under the target's raw law.
+        logprob: its log-probability.
         top: the most likely tokens there with theirs, best first.
     """
 
@@ -44,32 +44,32 @@ class TokenLogprobs:
 def token_logprobs(
     seen: Observation, row: int, block: Block, top: int
 ) -> tuple[TokenLogprobs, ...]:
-    """What the target thought of each token of a row's block, as it was clipped.
+    """The target's log-probabilities at each token of a row's block, after clipping.
 
     Args:
         seen: the iteration.
         row: of the batch at that time.
         block: what remained of the row's tokens.
-        top: how many of the most likely tokens are told beside each; all, if there are fewer.
+        top: number of most likely tokens beside each; all, if there are fewer.
     """
     count = len(block.token_ids)
     if not count:
         return ()
     nodes = torch.nn.functional.pad(seen.verdict.path[row], (1, 0))[:count]
-    law = seen.logits[row, nodes].log_softmax(-1)
-    tokens = torch.tensor(block.token_ids, device=law.device)
-    best = law.topk(min(top, law.shape[1]), dim=1)
-    columns = [law.gather(1, tokens[:, None]), best.values, best.indices]
-    told = torch.cat([column.double() for column in columns], dim=1).tolist()
+    logprobs = seen.logits[row, nodes].log_softmax(-1)
+    tokens = torch.tensor(block.token_ids, device=logprobs.device)
+    best = logprobs.topk(min(top, logprobs.shape[1]), dim=1)
+    columns = [logprobs.gather(1, tokens[:, None]), best.values, best.indices]
+    read = torch.cat([column.double() for column in columns], dim=1).tolist()
     width = best.values.shape[1]
     return tuple(
         TokenLogprobs(token, own, tuple(zip(map(int, rest[width:]), rest[:width], strict=True)))
-        for token, (own, *rest) in zip(block.token_ids, told, strict=True)
+        for token, (own, *rest) in zip(block.token_ids, read, strict=True)
     )
 
 
 def record_of(
-    seen: Observation, row: int, block: Block, text_of: TextOf, method: Method
+    seen: Observation, row: int, block: Block, text_of: TokenText, method: Method
 ) -> dict[str, Any]:
     """An iteration of one row as JSON can hold it; `docs/traces.md` says what its fields mean.
 
@@ -80,25 +80,25 @@ def record_of(
         text_of: makes the text of a token.
         method: what drafted and judged.
     """
-    told = _Told.of(row_of(seen, row), method)
-    is_own = method.drafter == "target"  # it makes the block itself, and accepts all of it
-    num_nodes = len(block.token_ids) if is_own else block.num_accepted
-    path = told.path_to(told.path[num_nodes - 1]) if num_nodes else []
+    one = _Row.of(row_of(seen, row), method)
+    by_target = method.drafter == "target"  # it makes the block itself, and accepts all of it
+    num_nodes = len(block.token_ids) if by_target else block.num_accepted
+    path = one.path_to(one.path[num_nodes - 1]) if num_nodes else []
     tokens: list[dict[str, Any]] = []
     for i, token in enumerate(block.token_ids):
-        one = {"token": token, "text": text_of(token)}
+        where: dict[str, Any] = {"origin": "target" if by_target else "draft"}
         if i < num_nodes:
-            one |= {"origin": "target" if is_own else "draft", "node": path[i]}
+            where["node"] = path[i]
         else:
-            one |= {"origin": "endpoint", "node": None, "target_logprob": told.endpoint}
-        tokens.append(one)
-    root = told.tokens[0]
+            where = {"origin": "endpoint", "node": None, "target_logprob": one.endpoint}
+        tokens.append({"token": token, "text": text_of(token), **where})
+    root = one.tokens[0]
     return {
-        "position": told.position,
+        "position": one.position,
         "method": method.name,
         "law": method.ratio_on,
         "root": {"token": root, "text": text_of(root)},
-        "nodes": told.nodes({*path}, text_of),
+        "nodes": one.nodes({*path}, text_of),
         "tokens": tokens,
         "num_accepted": block.num_accepted,
         "num_drafted": block.num_drafted,
@@ -122,21 +122,21 @@ def row_of(seen: Observation, row: int) -> Observation:
 
 
 def _tree_row(tree: TokenTree, index: Tensor) -> TokenTree:
-    laws = tuple(law[index] for law in tree.draft_logprobs)
+    drafts = tuple(level[index] for level in tree.draft_logprobs)
     whole = None if tree.whole is None else _tree_row(tree.whole, index)
     bare = select_rows(replace(tree, draft_logprobs=(), whole=None), index)
-    return replace(bare, draft_logprobs=laws, whole=whole)
+    return replace(bare, draft_logprobs=drafts, whole=whole)
 
 
 def judged_logprobs(one: Observation, method: Method) -> Float[Tensor, "rows nodes vocab"]:
-    """The target's log-laws that the method's ratio is formed on."""
+    """The target's log-probabilities that the method compares, see `Method.ratio_on`."""
     warped = one.warp(one.logits, one.tree)
     return one.warp.ratio_logprobs(method.ratio_on, warped, one.logits, one.tree)
 
 
 @dataclass(frozen=True)
-class _Told:
-    """One row of an iteration on the host.
+class _Row:
+    """One row of an iteration, on the host.
 
     Attributes:
         tokens, parents, alive, draft: of all nodes that were drafted.
@@ -156,28 +156,28 @@ class _Told:
     position: int
 
     @classmethod
-    def of(cls, one: Observation, method: Method) -> _Told:
-        """What is to be told, in one read."""
+    def of(cls, one: Observation, method: Method) -> _Row:
+        """The row, with one read from the device."""
         tree, verdict = one.tree, one.verdict
         whole = tree if tree.whole is None else tree.whole
-        law = judged_logprobs(one, method)
+        target = judged_logprobs(one, method)
         last = value_at(torch.nn.functional.pad(verdict.path, (1, 0)), verdict.num_accepted)
-        order = torch.arange(tree.num_nodes, device=law.device)[None]
+        order = torch.arange(tree.num_nodes, device=target.device)[None]
         slots = order if tree.draft_slots is None else tree.draft_slots
         parts: list[Tensor] = [
             *(whole.tokens, whole.parents, whole.alive, _draft_logprobs(whole, method)),
-            *(slots, tree.token_values(law).where(tree.alive, math.nan)),
+            *(slots, tree.token_values(target).where(tree.alive, math.nan)),
             slots.gather(1, verdict.path),
-            at_node(law, last).gather(1, verdict.next_token[:, None]),
+            at_node(target, last).gather(1, verdict.next_token[:, None]),
             one.prefix.num_new[:, None],
         ]
         read = iter(torch.cat([part[0].double() for part in parts]).tolist())
         rows = [[next(read) for _ in range(part.shape[1])] for part in parts]
-        tokens, parents, alive, draft, places, target, path, endpoint, position = rows
-        verified = dict(zip(_whole(places), _known(target), strict=True))
+        tokens, parents, alive, draft, places, values, path, endpoint, position = rows
+        verified = dict(zip(_ints(places), _finite(values), strict=True))
         return cls(
-            *(_whole(tokens), _whole(parents), _whole(alive), _known(draft), verified),
-            *(_whole(path), _known(endpoint)[0], int(position[0])),
+            *(_ints(tokens), _ints(parents), _ints(alive), _finite(draft), verified),
+            *(_ints(path), _finite(endpoint)[0], int(position[0])),
         )
 
     def path_to(self, node: int) -> list[int]:
@@ -191,7 +191,7 @@ class _Told:
             node = self.parents[node]
         return path[::-1]
 
-    def nodes(self, accepted: set[int], text_of: TextOf) -> list[dict[str, Any]]:
+    def nodes(self, accepted: set[int], text_of: TokenText) -> list[dict[str, Any]]:
         """The nodes below the root, down to the last level on which one lives.
 
         How many empty levels there are below it is up to the other rows.
@@ -214,7 +214,7 @@ class _Told:
                     "accepted": index in accepted,
                     "draft_logprob": q,
                     "target_logprob": p,
-                    "joint_log_ratio": _known(ratios[index:])[0],
+                    "joint_log_ratio": _finite(ratios[index:])[0],
                     "proposed": index in self.target,
                 }
             )
@@ -229,19 +229,18 @@ def _draft_logprobs(tree: TokenTree, method: Method) -> Float[Tensor, "rows node
         return torch.full_like(values, math.nan)
     if tree.draft_logprobs:  # they know the tokens that were drafted at a probability of 0
         rows = [values[:, :1]]
-        for law, above, below in zip(
-            tree.draft_logprobs, tree.levels, tree.levels[1:], strict=False
-        ):
-            places = (tree.parents[:, below] - above.start) * law.shape[2] + tree.tokens[:, below]
-            rows.append(law.flatten(1).gather(1, places))
+        levels = zip(tree.draft_logprobs, tree.levels, tree.levels[1:], strict=False)
+        for dense, above, below in levels:
+            places = (tree.parents[:, below] - above.start) * dense.shape[2] + tree.tokens[:, below]
+            rows.append(dense.flatten(1).gather(1, places))
         values = torch.cat(rows, dim=1)
     return values.where(tree.alive, math.nan)
 
 
-def _whole(values: Sequence[float]) -> list[int]:
+def _ints(values: Sequence[float]) -> list[int]:
     return [int(value) for value in values]
 
 
-def _known(values: Sequence[float]) -> list[float | None]:
+def _finite(values: Sequence[float]) -> list[float | None]:
     """None for what JSON can't hold: impossible or unknown."""
     return [value if math.isfinite(value) else None for value in values]

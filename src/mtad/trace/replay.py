@@ -20,13 +20,14 @@ from mtad.engine.step import Block
 from mtad.errors import DataError
 from mtad.jsonl import cut_off_end, damaged
 from mtad.sampling.params import SamplingParams
+from mtad.speculative.method import Method
 from mtad.trace.format import TraceHeader, read_header, read_lines
-from mtad.trace.iteration import Iteration, sampling_read
-from mtad.trace.rules import Outcome, Rule, able_rules, judge, obstacle, recorded
+from mtad.trace.iteration import Iteration, read_sampling
+from mtad.trace.rules import Rule, able_rules, has_endpoint, judge, obstacle, recorded
 
 __all__ = ["Difference", "Replay", "RuleReplay", "TextReplay", "replay"]
 
-_FIGURES = (
+_COUNTS = (
     "num_spec_steps",
     "num_draft_tokens",
     "num_accepted_draft_tokens",
@@ -54,15 +55,22 @@ class Difference:
     num_exact_tokens: int
 
     @classmethod
-    def between(cls, seen: Iteration, was: Outcome, is_now: Outcome) -> Difference | None:
-        """How two outcomes of an iteration differ, None if they do not."""
-        a, b = was.tokens, is_now.tokens
-        same = a == b if is_now.knows_endpoint else a[:-1] == b[:-1]
-        if same:
+    def between(
+        cls, seen: Iteration, was: Block, now: Block, endpoint: bool = True
+    ) -> Difference | None:
+        """How two outcomes of an iteration differ, None if they do not.
+
+        Args:
+            seen: the iteration.
+            was, now: what was accepted, and what the rule accepts.
+            endpoint: whether the token after the accepted ones is known for both.
+        """
+        end = None if endpoint else -1
+        if was.token_ids[:end] == now.token_ids[:end]:
             return None
-        b = b if is_now.knows_endpoint else b[:-1]
-        agreed = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
-        agreed = min(len(a), len(b)) if agreed is None else agreed
+        a, b = was.token_ids, now.token_ids[:end]
+        pairs = enumerate(zip(a, b, strict=False))
+        agreed = next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
         return cls(seen.number, seen.position, a, b, seen.position + agreed)
 
 
@@ -91,24 +99,25 @@ class TextReplay:
     left_out: str | None = None
     end: str | None = None
 
-    def take(self, seen: Iteration, was: Outcome, is_now: Outcome) -> None:
-        """Add an iteration."""
-        self.was.add(_block(was))
-        self.now.add(_block(is_now))
+    def add(self, method: Method, seen: Iteration, sampling: SamplingParams) -> None:
+        """Judge an iteration by the method, or note why that cannot be."""
+        self.left_out = obstacle(method, seen)
+        if self.left_out is not None:
+            return
+        was, now = recorded(seen), judge(method, seen, sampling)
+        self.was.add(was)
+        self.now.add(now)
         if self.difference is None:
-            self.exact.add(_block(is_now))
-            self.difference = Difference.between(seen, was, is_now)
+            self.exact.add(now)
+            self.difference = Difference.between(seen, was, now, has_endpoint(method, seen))
 
     def as_dict(self) -> dict[str, Any]:
         """The text for JSON."""
         facts = {"key": self.key, "id": self.id, "method": self.method, "end": self.end}
         if self.left_out is not None:
             return facts | {"left_out": self.left_out}
-        return (
-            facts
-            | _figures(self.was, self.now, self.exact)
-            | {"first_difference": _told(self.difference)}
-        )
+        difference = None if self.difference is None else asdict(self.difference)
+        return facts | _counts(self) | {"first_difference": difference}
 
 
 @dataclass
@@ -129,6 +138,11 @@ class RuleReplay:
         return [text for text in self.texts if text.left_out is None]
 
     @property
+    def num_different(self) -> int:
+        """How many of them have a decision that differs."""
+        return sum(text.difference is not None for text in self.judged)
+
+    @property
     def was(self) -> Stats:
         """What was accepted, over all texts that are judged."""
         return total(text.was for text in self.judged)
@@ -146,10 +160,33 @@ class RuleReplay:
     def as_dict(self) -> dict[str, Any]:
         """The replay for JSON."""
         rule = {"method": self.rule.name, "options": dict(self.rule.options)}
-        changed = sum(text.difference is not None for text in self.judged)
-        facts = {"num_texts": len(self.judged), "num_texts_that_differ": changed}
-        whole = facts | _figures(self.was, self.now, self.exact)
-        return {"rule": rule, "total": whole, "texts": [text.as_dict() for text in self.texts]}
+        facts = {"num_texts": len(self.judged), "num_texts_that_differ": self.num_different}
+        texts = [text.as_dict() for text in self.texts]
+        return {"rule": rule, "total": facts | _counts(self), "texts": texts}
+
+    def finish(self, drafted: Mapping[str, Iteration]) -> None:
+        """Leave out texts without a draft; refuse a rule that can judge none of the others.
+
+        Args:
+            drafted: an iteration of each text that drafted something, by key.
+        """
+        for text in self.texts:
+            is_own = self.rule.name in (None, text.method)
+            if text.left_out is None and not is_own and text.key not in drafted:
+                text.left_out = "nothing was drafted"
+        if self.texts and not self.judged:
+            able = ", ".join(able_rules(drafted.values())) or "none"
+            raise ValueError(f"{self.texts[0].left_out}; rules that can judge this trace: {able}")
+
+
+def _counts(one: TextReplay | RuleReplay) -> dict[str, Any]:
+    """Counts and rates of the three parts, for JSON."""
+    parts = {"recorded": one.was, "replayed": one.now, "replayed_exact_part": one.exact}
+    return {
+        part: {name: getattr(stats, name) for name in _COUNTS}
+        | {"acceptance_histogram": stats.counts()["acceptance_histogram"]}
+        for part, stats in parts.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -174,46 +211,46 @@ def replay(path: Path, rules: Sequence[Rule]) -> Replay:
         DataError: no trace, a damaged one, or one without a text.
         ValueError: none of its texts can be judged by a rule; the message names those that can.
     """
-    fold = _Fold(read_header(path), [RuleReplay(rule) for rule in rules])
+    running = _Running(read_header(path), [RuleReplay(rule) for rule in rules])
     for line, place in read_lines(path):
-        fold.take(line, place)
-    if not fold.samplings:
+        running.add(line, place)
+    if not running.samplings:
         raise DataError(f"{path} holds no text yet")
-    for one in fold.rules:
-        fold.finish(one)
-    return Replay(fold.header, bool(cut_off_end(path)), fold.rules)
+    for one in running.rules:
+        one.finish(running.drafted)
+    return Replay(running.header, bool(cut_off_end(path)), running.rules)
 
 
 @dataclass
-class _Fold:
+class _Running:
     """A replay in progress.
 
     Attributes:
         header: of the trace.
         rules: what became of each rule so far.
         samplings: settings of the texts so far, by key.
-        places: of the texts in a rule's list, by key.
+        texts: what each rule makes of a text, by key.
         drafted: an iteration of each text that drafted something.
     """
 
     header: TraceHeader
     rules: list[RuleReplay]
     samplings: dict[str, SamplingParams] = field(default_factory=dict)
-    places: dict[str, int] = field(default_factory=dict)
+    texts: dict[str, list[TextReplay]] = field(default_factory=dict)
     drafted: dict[str, Iteration] = field(default_factory=dict)
 
-    def take(self, line: Mapping[str, Any], place: str) -> None:
+    def add(self, line: Mapping[str, Any], place: str) -> None:
         """Add a line of the trace."""
         seen: Iteration | None = None
-        with _blaming(place):
+        with _named_if_damaged(place):
             key = line["key"]
             if line["type"] == "request":
                 self._open(key, line)
             elif key not in self.samplings:
                 raise ValueError(f"no request has the key {key!r}")
             elif line["type"] == "end":
-                for one in self.rules:
-                    one.texts[self.places[key]].end = str(line["reason"])
+                for text in self.texts[key]:
+                    text.end = str(line["reason"])
             else:
                 seen = Iteration.of(line, self.header.vocab)
         if seen is not None:
@@ -222,61 +259,27 @@ class _Fold:
     def _open(self, key: str, line: Mapping[str, Any]) -> None:
         if key in self.samplings:
             raise ValueError(f"there are two requests with the key {key!r}")
-        self.samplings[key], self.places[key] = sampling_read(line["sampling"]), len(self.places)
+        self.samplings[key] = read_sampling(line["sampling"])
+        self.texts[key] = []
         for one in self.rules:
-            one.texts.append(TextReplay(key, str(line["id"]), str(line["method"]["name"])))
+            text = TextReplay(key, str(line["id"]), str(line["method"]["name"]))
+            self.texts[key].append(text)
+            one.texts.append(text)
 
     def _judge(self, key: str, seen: Iteration, place: str) -> None:
         if seen.tree.depth:
             self.drafted.setdefault(key, seen)
-        was = recorded(seen)
-        for one in self.rules:
-            text = one.texts[self.places[key]]
-            if text.left_out is not None:
-                continue
-            method = one.rule.method_for(seen)
-            text.left_out = obstacle(method, seen)
+        for one, text in zip(self.rules, self.texts[key], strict=True):
             if text.left_out is None:
-                with _blaming(place), torch.inference_mode():
-                    text.take(seen, was, judge(method, seen, self.samplings[key]))
-
-    def finish(self, one: RuleReplay) -> None:
-        """Leave out texts without a draft; refuse a rule that can judge none of the others."""
-        for text in one.texts:
-            is_own = one.rule.name in (None, text.method)
-            if text.left_out is None and not is_own and text.key not in self.drafted:
-                text.left_out = "nothing was drafted"
-        if one.texts and not one.judged:
-            able = list(able_rules(self.drafted.values())) or ["none"]
-            raise ValueError(
-                f"{one.texts[0].left_out}; rules that can judge this trace: {', '.join(able)}"
-            )
+                method = one.rule.method_for(seen)
+                with _named_if_damaged(place), torch.inference_mode():
+                    text.add(method, seen, self.samplings[key])
 
 
 @contextmanager
-def _blaming(place: str) -> Iterator[None]:
-    """Blame the line at `place` for what cannot be made of it."""
+def _named_if_damaged(place: str) -> Iterator[None]:
+    """Name the line at `place` in the error about what cannot be made of it."""
     try:
         yield
     except (LookupError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise damaged(place, error) from error
-
-
-def _block(outcome: Outcome) -> Block:
-    """The outcome as the statistics count it."""
-    counts = outcome.num_accepted, outcome.num_drafted, outcome.depth
-    return Block(0, outcome.tokens, *counts, None)
-
-
-def _figures(was: Stats, now: Stats, exact: Stats) -> dict[str, Any]:
-    parts = {"recorded": was, "replayed": now, "replayed_exact_part": exact}
-    return {name: _figures_of(stats) for name, stats in parts.items()}
-
-
-def _figures_of(stats: Stats) -> dict[str, Any]:
-    histogram = stats.counts()["acceptance_histogram"]
-    return {n: getattr(stats, n) for n in _FIGURES} | {"acceptance_histogram": histogram}
-
-
-def _told(difference: Difference | None) -> dict[str, Any] | None:
-    return None if difference is None else asdict(difference)

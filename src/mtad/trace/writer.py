@@ -1,11 +1,11 @@
-"""The audit trail: every iteration as a line of a file, with what a rule needs to judge it again.
+"""Appends every iteration to a file, with what a rule needs to judge it again.
 
 A file is JSON lines. The first is a header; a `request` line comes before the `iteration` lines of
 that text, and an `end` line after them; texts that share a batch are interleaved. With `laws` an
-iteration keeps the target's logits after biases and penalties, whole and in float32, and the laws
-that the draft drew from. Temperature, truncation and random numbers are functions of these, of the
-request's settings and of its seed, so that a method's own `verify` gets the very numbers that it
-got. What is cut off by a kill is the last line alone. Knows no model and no HTTP.
+iteration keeps the target's logits after biases and penalties, whole and in float32, and the
+distributions that the draft drew from. Temperature, truncation and random numbers follow from
+these, from the request's settings and from its seed, so that `verify` gets the same numbers again.
+A kill cuts off the last line alone. Knows no model and no HTTP.
 """
 
 from __future__ import annotations
@@ -32,9 +32,8 @@ from mtad.jsonl import JsonLines, read_lines
 from mtad.speculative.method import Method
 from mtad.trace.format import TraceHeader as TraceHeader
 from mtad.trace.format import pack
-from mtad.trace.record import TextOf as TextOf
 from mtad.trace.record import TokenLogprobs as TokenLogprobs
-from mtad.trace.record import judged_logprobs, row_of
+from mtad.trace.record import TokenText, judged_logprobs, row_of
 from mtad.trace.record import record_of as record_of
 from mtad.trace.record import token_logprobs as token_logprobs
 
@@ -167,7 +166,7 @@ class SessionTrace:
         writer: TraceWriter,
         session: Session,
         texts: Sequence[tuple[str, Request]],
-        text_of: TextOf,
+        text_of: TokenText,
     ) -> None:
         self._writer, self._session, self._text_of = writer, session, text_of
         self._keys = [writer.request(request, session.method, name) for name, request in texts]
@@ -226,10 +225,10 @@ def _finite(values: Tensor) -> list[float | None]:
 
 
 def _laws(one: Observation) -> dict[str, Any]:
-    """Logits after biases and penalties, how many candidates are truncated, the draft's laws."""
+    """Logits after biases and penalties, width of truncation, the draft's log-probabilities."""
     logits = one.warp.process(one.logits, one.tree, None)
-    laws = [pack(law[0]) for law in one.tree.draft_logprobs]
-    return {"width": one.warp.width, "logits": pack(logits[0]), "draft": laws}
+    drafts = [pack(level[0]) for level in one.tree.draft_logprobs]
+    return {"width": one.warp.width, "logits": pack(logits[0]), "draft": drafts}
 
 
 def _is_new(path: Path, header: TraceHeader) -> bool:
