@@ -39,7 +39,7 @@ from mtad.api.guard import (
 )
 from mtad.api.pair import Completion, ModelPair
 from mtad.cli.settings import Settings
-from mtad.cli.view import summary
+from mtad.cli.terminal import summary
 from mtad.engine.session import Session
 from mtad.engine.stats import Stats, total
 from mtad.methods.mtad import MTAD

@@ -9,20 +9,23 @@ import re
 import select
 import signal
 import subprocess
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
 from support.command import MAIN, MODELS, cli, without_loading
 from support.saved_pair import pair
 
 import mtad
-from mtad.cli.chat.commands import COMMANDS, Leave, obey
+from mtad.cli.chat import keyboard
+from mtad.cli.chat.commands import COMMANDS, Quit, run_command
 from mtad.cli.chat.conversation import Conversation
+from mtad.cli.chat.session import ChatSession, checked_method
 from mtad.cli.chat.settings import ChatSettings
-from mtad.cli.chat.talk import Talk, judged
 from mtad.errors import ContextLengthError
 
 FLAGS = ["--seed", "3", "--max-new-tokens", "6", "--ignore-eos", "--no-guard"]
@@ -35,9 +38,9 @@ def _loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def talk() -> Talk:
+def session() -> ChatSession:
     settings = ChatSettings(guard=False, **OPTIONS)
-    return Talk(pair(), settings, judged(settings), colour=False)
+    return ChatSession(pair(), settings, checked_method(settings), colour=False)
 
 
 def chat(*lines: str, flags: list[str] | None = None, **options: Any) -> Any:
@@ -60,10 +63,10 @@ def assistant(text: str) -> dict[str, str]:
     return {"role": "assistant", "content": text}
 
 
-def ask(talk: Talk, question: str) -> str:
-    talk.conversation.waiting = question
-    talk.answer()
-    return str(talk.conversation.messages[-1]["content"])
+def ask(session: ChatSession, question: str) -> str:
+    session.conversation.waiting = question
+    session.answer()
+    return str(session.conversation.messages[-1]["content"])
 
 
 # --- through a pipe
@@ -159,26 +162,26 @@ def test_a_chat_needs_a_template(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- commands
 
 
-def test_the_method_and_its_threshold(talk: Talk) -> None:
-    obey(talk, "/method mtad num_draft_tokens=2 accept_threshold=0.25")
-    assert talk.method == mtad.MTAD(num_draft_tokens=2, accept_threshold=0.25)
-    told, asks = obey(talk, "/threshold 0.75")
-    assert talk.method == mtad.MTAD(num_draft_tokens=2, accept_threshold=0.75)
-    assert told.startswith("method mtad (lossy) num_draft_tokens=2 ") and not asks
-    assert "k_config=4,2" in obey(talk, "/method specinfer k_config=4,2")[0]
+def test_the_method_and_its_threshold(session: ChatSession) -> None:
+    run_command(session, "/method mtad num_draft_tokens=2 accept_threshold=0.25")
+    assert session.method == mtad.MTAD(num_draft_tokens=2, accept_threshold=0.25)
+    message, asks = run_command(session, "/threshold 0.75")
+    assert session.method == mtad.MTAD(num_draft_tokens=2, accept_threshold=0.75)
+    assert message.startswith("method mtad (lossy) num_draft_tokens=2 ") and not asks
+    assert "k_config=4,2" in run_command(session, "/method specinfer k_config=4,2")[0]
     with pytest.raises(ValueError, match=r"specinfer has no accept_threshold; .*: .*mtad"):
-        obey(talk, "/threshold 0.5")
+        run_command(session, "/threshold 0.5")
     with pytest.raises(ValueError, match="no option 'beam'; its options: k_config"):
-        obey(talk, "/method specinfer beam=1")
-    assert talk.method == mtad.SpecInfer(k_config=(4, 2))
-    obey(talk, "/method mtad")
-    assert talk.method == mtad.MTAD(), "options of an earlier method are gone"
+        run_command(session, "/method specinfer beam=1")
+    assert session.method == mtad.SpecInfer(k_config=(4, 2))
+    run_command(session, "/method mtad")
+    assert session.method == mtad.MTAD(), "options of an earlier method are gone"
 
 
 def test_a_threshold_wins_over_the_flags() -> None:
     settings = ChatSettings(accept_threshold="0.9", num_draft_tokens="2")
-    one = Talk(pair(), settings, judged(settings), colour=False)
-    obey(one, "/threshold 0.1")
+    one = ChatSession(pair(), settings, checked_method(settings), colour=False)
+    run_command(one, "/threshold 0.1")
     assert one.method == mtad.MTAD(num_draft_tokens=2, accept_threshold=0.1)
 
 
@@ -186,21 +189,21 @@ def test_the_file_of_a_method_stays_under_the_threshold(tmp_path: Path) -> None:
     file = tmp_path / "method.toml"
     file.write_text('method = "mtad"\n[options]\nbeam_width = 2\n')
     settings = ChatSettings(config=file)
-    one = Talk(pair(), settings, judged(settings), colour=False)
-    obey(one, "/threshold 0.1")
+    one = ChatSession(pair(), settings, checked_method(settings), colour=False)
+    run_command(one, "/threshold 0.1")
     assert one.method == mtad.MTAD(beam_width=2, accept_threshold=0.1)
 
 
-def test_what_does_not_go_together_is_refused(talk: Talk) -> None:
-    obey(talk, "/method beam_search")
-    before = talk.settings
+def test_what_does_not_go_together_is_refused(session: ChatSession) -> None:
+    run_command(session, "/method beam_search")
+    before = session.settings
     with pytest.raises(ValueError, match="beam_search does not honour"):
-        obey(talk, "/top-k 5")
-    assert talk.settings == before
+        run_command(session, "/top-k 5")
+    assert session.settings == before
     alone = mtad.ModelPair(pair().models.target, tokenizer=pair().tokenizer)
-    single = Talk(alone, talk.settings, talk.method, colour=False)
+    single = ChatSession(alone, session.settings, session.method, colour=False)
     with pytest.raises(ValueError, match="mtad needs a draft model"):
-        obey(single, "/method mtad")
+        run_command(single, "/method mtad")
 
 
 @pytest.mark.parametrize(
@@ -218,12 +221,12 @@ def test_what_does_not_go_together_is_refused(talk: Talk) -> None:
         ("/seed random", "seed", None),
     ],
 )
-def test_sampling_settings(talk: Talk, line: str, name: str, value: Any) -> None:
-    obey(talk, line)
-    assert getattr(talk.settings, name) == value
-    told, _ = obey(talk, line.split()[0])
-    assert told.startswith(f"{name} {'random' if value is None else value}")
-    assert getattr(talk.settings, name) == value, "to show is not to set"
+def test_sampling_settings(session: ChatSession, line: str, name: str, value: Any) -> None:
+    run_command(session, line)
+    assert getattr(session.settings, name) == value
+    message, _ = run_command(session, line.split()[0])
+    assert message.startswith(f"{name} {'random' if value is None else value}")
+    assert getattr(session.settings, name) == value, "to show is not to set"
 
 
 @pytest.mark.parametrize(
@@ -247,75 +250,75 @@ def test_sampling_settings(talk: Talk, line: str, name: str, value: Any) -> None
         ("/", "there is no command /; there are"),
     ],
 )
-def test_wrong_values_change_nothing(talk: Talk, line: str, message: str) -> None:
-    settings, method = talk.settings, talk.method
+def test_wrong_values_change_nothing(session: ChatSession, line: str, message: str) -> None:
+    settings, method = session.settings, session.method
     with pytest.raises(ValueError, match=re.escape(message)):
-        obey(talk, line)
-    assert (talk.settings, talk.method, talk.colour) == (settings, method, False)
+        run_command(session, line)
+    assert (session.settings, session.method, session.colour) == (settings, method, False)
 
 
-def test_options_and_help_name_everything(talk: Talk) -> None:
-    told, _ = obey(talk, "/options")
+def test_options_and_help_name_everything(session: ChatSession) -> None:
+    message, _ = run_command(session, "/options")
     for part in ("method mtad (lossy)", "accept_threshold=0.5", "max_new_tokens=6", "seed 3"):
-        assert part in told
-    shown, _ = obey(talk, "/help")
+        assert part in message
+    shown, _ = run_command(session, "/help")
     assert all(f"/{name} " in shown for name in COMMANDS)
-    with pytest.raises(Leave):
-        obey(talk, "/quit")
+    with pytest.raises(Quit):
+        run_command(session, "/quit")
 
 
-def test_undo_retry_and_clear(talk: Talk) -> None:
-    obey(talk, "/system x = x")
-    first, second = ask(talk, "the"), ask(talk, "cat")
-    assert obey(talk, "/undo")[0] == "taken back: cat"
-    assert talk.conversation.messages[1:] == [user("the"), assistant(first)]
-    assert ask(talk, "cat") == second, "the text depends on the messages and the seed alone"
-    obey(talk, "/seed 4")
-    _, asks = obey(talk, "/retry")
-    assert asks and talk.conversation.waiting == "cat"
-    assert obey(talk, "/history")[0].endswith("user: cat [no answer yet]")
-    obey(talk, "/clear")
-    assert obey(talk, "/history")[0] == "system: x = x"
-    assert "it was: x = x" in obey(talk, "/system")[0]
-    assert talk.conversation == Conversation()
+def test_undo_retry_and_clear(session: ChatSession) -> None:
+    run_command(session, "/system x = x")
+    first, second = ask(session, "the"), ask(session, "cat")
+    assert run_command(session, "/undo")[0] == "taken back: cat"
+    assert session.conversation.messages[1:] == [user("the"), assistant(first)]
+    assert ask(session, "cat") == second, "the text depends on the messages and the seed alone"
+    run_command(session, "/seed 4")
+    _, asks = run_command(session, "/retry")
+    assert asks and session.conversation.waiting == "cat"
+    assert run_command(session, "/history")[0].endswith("user: cat [no answer yet]")
+    run_command(session, "/clear")
+    assert run_command(session, "/history")[0] == "system: x = x"
+    assert "it was: x = x" in run_command(session, "/system")[0]
+    assert session.conversation == Conversation()
 
 
-def test_figures_of_all_answers(talk: Talk) -> None:
-    assert obey(talk, "/stats")[0].startswith("0 answers · 0 tokens")
-    ask(talk, "the")
-    ask(talk, "cat")
-    told, _ = obey(talk, "/stats")
-    assert told.startswith("2 answers · 12 tokens · ")
-    assert all(part.prefill_s > 0 for part in talk.parts), "the pair's own statistics"
-    steps = sum(part.num_spec_steps for part in talk.parts)
-    accepted = sum(part.num_accepted_draft_tokens for part in talk.parts)
-    assert f"mean acceptance length {1 + accepted / steps:.2f}" in told
+def test_figures_of_all_answers(session: ChatSession) -> None:
+    assert run_command(session, "/stats")[0].startswith("0 answers · 0 tokens")
+    ask(session, "the")
+    ask(session, "cat")
+    message, _ = run_command(session, "/stats")
+    assert message.startswith("2 answers · 12 tokens · ")
+    assert all(part.prefill_s > 0 for part in session.stats), "the pair's own statistics"
+    steps = sum(part.num_spec_steps for part in session.stats)
+    accepted = sum(part.num_accepted_draft_tokens for part in session.stats)
+    assert f"mean acceptance length {1 + accepted / steps:.2f}" in message
 
 
 # --- files
 
 
-def test_a_conversation_comes_back_from_its_file(talk: Talk, tmp_path: Path) -> None:
+def test_a_conversation_comes_back_from_its_file(session: ChatSession, tmp_path: Path) -> None:
     file = tmp_path / "talk.json"
-    ask(talk, "die süße 🙂 cat")
-    talk.conversation.waiting = "sat"
-    obey(talk, f"/save {file}")
-    obey(talk, f"/save {file}")  # its own file may be written again
-    before = (talk.conversation.messages, "sat")
+    ask(session, "die süße 🙂 cat")
+    session.conversation.waiting = "sat"
+    run_command(session, f"/save {file}")
+    run_command(session, f"/save {file}")  # its own file may be written again
+    before = (session.conversation.messages, "sat")
     with pytest.raises(ValueError, match="/save this one, then /clear it"):
-        obey(talk, f"/load {file}")
-    obey(talk, "/clear")
-    told, _ = obey(talk, f"/load {file}")
-    assert told.startswith("2 messages") and "/retry asks it" in told
-    assert (talk.conversation.messages, talk.conversation.waiting) == before
+        run_command(session, f"/load {file}")
+    run_command(session, "/clear")
+    message, _ = run_command(session, f"/load {file}")
+    assert message.startswith("2 messages") and "/retry asks it" in message
+    assert (session.conversation.messages, session.conversation.waiting) == before
     assert json.loads(file.read_text())[0] == user("die süße 🙂 cat")
 
 
-def test_another_file_is_not_written_over(talk: Talk, tmp_path: Path) -> None:
+def test_another_file_is_not_written_over(session: ChatSession, tmp_path: Path) -> None:
     file = tmp_path / "precious"
     file.write_text("mine")
     with pytest.raises(ValueError, match="precious is there already"):
-        obey(talk, f"/save {file}")
+        run_command(session, f"/save {file}")
     assert file.read_text() == "mine"
 
 
@@ -366,31 +369,34 @@ def pressing(place: int, times: int = 1) -> Any:
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_stopped_answer_is_kept_as_far_as_it_came(
-    talk: Talk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], times: int
+    session: ChatSession,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    times: int,
 ) -> None:
-    talk.change(max_new_tokens=60)
+    session.change(max_new_tokens=60)
     whole = said([user("the cat")], max_new_tokens=60)
-    monkeypatch.setattr(talk.pair, "stream", pressing(2, times))
+    monkeypatch.setattr(session.pair, "stream", pressing(2, times))
     handler = signal.getsignal(signal.SIGINT)
-    text = ask(talk, "the cat")
+    text = ask(session, "the cat")
     assert 0 < len(text) < len(whole) and whole.startswith(text)
     out, err = capsys.readouterr()
     assert out.rstrip("\n") == text.rstrip("\n")
     assert "[answer stopped; it is kept as far as it came; /retry asks again]" in err
     assert signal.getsignal(signal.SIGINT) is handler
-    assert obey(talk, "/history")[0].endswith("[stopped]")
-    assert talk.parts[-1].num_output_tokens < 60
-    assert [set(message) for message in talk.conversation.prompt] == [{"role", "content"}] * 3
+    assert run_command(session, "/history")[0].endswith("[stopped]")
+    assert session.stats[-1].num_output_tokens < 60
+    assert [set(message) for message in session.conversation.prompt] == [{"role", "content"}] * 3
 
 
 def test_an_answer_stopped_at_once_leaves_the_question(
-    talk: Talk, monkeypatch: pytest.MonkeyPatch
+    session: ChatSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(talk.pair, "stream", pressing(0, times=2))
-    talk.conversation.waiting = "the cat"
-    assert not talk.answer()
-    assert (talk.conversation.messages, talk.conversation.waiting) == ([], "the cat")
-    assert talk.parts == []
+    monkeypatch.setattr(session.pair, "stream", pressing(0, times=2))
+    session.conversation.waiting = "the cat"
+    assert not session.answer()
+    assert (session.conversation.messages, session.conversation.waiting) == ([], "the cat")
+    assert session.stats == []
 
 
 @pytest.mark.usefixtures("_loaded")
@@ -401,31 +407,75 @@ def test_a_retry_of_which_nothing_comes_keeps_the_old_answer() -> None:
     assert f"user: the cat\nassistant: {text}" in result.stderr
 
 
-def test_a_full_context_loses_nothing(talk: Talk) -> None:
-    first, second = ask(talk, "the"), ask(talk, "cat")
-    talk.change(max_new_tokens=1000)
-    talk.conversation.waiting = "sat"
+def test_a_full_context_loses_nothing(session: ChatSession) -> None:
+    first, second = ask(session, "the"), ask(session, "cat")
+    session.change(max_new_tokens=1000)
+    session.conversation.waiting = "sat"
     with pytest.raises(ContextLengthError, match=r"/undo takes it back, .*/clear .*/retry"):
-        talk.answer()
-    assert [m["content"] for m in talk.conversation.messages] == ["the", first, "cat", second]
-    obey(talk, "/max-new-tokens 6")
-    _, asks = obey(talk, "/retry")
-    assert asks and talk.answer()
-    assert talk.conversation.messages[-2] == user("sat")
+        session.answer()
+    assert [m["content"] for m in session.conversation.messages] == ["the", first, "cat", second]
+    run_command(session, "/max-new-tokens 6")
+    _, asks = run_command(session, "/retry")
+    assert asks and session.answer()
+    assert session.conversation.messages[-2] == user("sat")
 
 
 # --- in a terminal
 
 
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[str]]:
+    """What `typed_lines` makes of the keys, with the state folder in the test's own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(keyboard, "create_output", lambda **_: DummyOutput())
+
+    def typed(text: str, keep: bool = False) -> list[str]:
+        with create_pipe_input() as keys, create_app_session(input=keys):
+            keys.send_text(text)
+            return [*keyboard.typed_lines(keep)]
+
+    return typed
+
+
+CTRL_C, CTRL_D, BACKSPACE = "\x03", "\x04", "\x7f"
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (f"the dog{BACKSPACE * 3}cat\r{CTRL_D}", ["the cat"]),
+        (f"the\\\r cat\\\r\rsat\r{CTRL_D}", ["the\n cat\n", "sat"]),
+        (f"half{CTRL_C}whole\r{CTRL_D}", ["whole"]),
+        (f"one\\\r{CTRL_C}two\r{CTRL_D}", ["two"]),
+        (f"one\\\r{CTRL_D}", ["one"]),
+        (CTRL_D, []),
+    ],
+)
+def test_keys(keys: Callable[..., list[str]], text: str, lines: list[str]) -> None:
+    assert keys(text) == lines
+
+
+def test_lines_are_kept_only_if_asked(keys: Callable[..., list[str]], tmp_path: Path) -> None:
+    keys(f"secret\r{CTRL_D}")
+    assert list(tmp_path.iterdir()) == []
+    keys(f"the cat\r/history\r{CTRL_D}", keep=True)
+    (kept,) = tmp_path.rglob("chat_lines")
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert keys(f"the\\\rdog\r{CTRL_D}", keep=True) == ["the\ndog"]
+    newest_first = [*keyboard.kept_history().load_history_strings()]
+    assert newest_first == ["dog", "the\\", "/history", "the cat"]
+
+
 class Terminal:
     """`mtad chat` in a pseudo-terminal."""
 
-    def __init__(self, *flags: str, **environment: str) -> None:
+    def __init__(self, *flags: str) -> None:
         self.master, slave = pty.openpty()
         env = os.environ | {"TERM": "xterm", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
             [*MAIN, "chat", *MODELS, *flags],
-            env=env | environment,
+            # nothing here answers a request for the cursor's position
+            env=env | {"PROMPT_TOOLKIT_NO_CPR": "1"},
             preexec_fn=lambda: self._sit_down(slave),
         )
         os.close(slave)
@@ -448,31 +498,12 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
 
-    def wait_for(self, pattern: str, count: int = 1) -> None:
-        """Read until the pattern was shown so many times."""
-        end = time.monotonic() + 60
-        while len(re.findall(pattern, self.output)) < count:
-            assert time.monotonic() < end, f"no {pattern!r} in {self.output!r}"
-            self._read(0.2)
-
-    def interrupt(self) -> None:
-        """Press Ctrl-C until there is a new prompt.
-
-        While it deals with a key, Python's readline notes the signal and looks at it with the next.
-        """
-        end, prompts = time.monotonic() + 60, self.output.count("> ")
-        while self.output.count("> ") == prompts:
-            assert time.monotonic() < end, f"no new prompt in {self.output!r}"
-            self.type("\x03")
-            while self._read(1.0):
-                pass  # until it waits for a key
-
-    def _read(self, seconds: float) -> bool:
-        """Add what is shown within some seconds; whether there was anything."""
-        ready = bool(select.select([self.master], [], [], seconds)[0])
-        if ready:
+    def wait_for(self, pattern: str) -> None:
+        """Read until the pattern is shown."""
+        while not re.search(pattern, self.text):
+            ready, _, _ = select.select([self.master], [], [], 60)
+            assert ready, f"no {pattern!r} in {self.output!r}"
             self.output += os.read(self.master, 65536).decode(errors="replace")
-        return ready
 
     @property
     def text(self) -> str:
@@ -480,33 +511,18 @@ class Terminal:
         return re.sub(r"\x1b\[[\d;?]*[A-Za-z]|\r", "", self.output)
 
 
-def test_a_terminal_has_colours_figures_and_line_editing(tmp_path: Path) -> None:
-    flags = ["--seed", "3", "--max-new-tokens", "12", "--ignore-eos", "--keep-lines"]
-    with Terminal(*flags, XDG_STATE_HOME=str(tmp_path)) as terminal:
-        terminal.wait_for("> ")
-        terminal.type("the dog\x7f\x7f\x7fcat\n")  # the dog is deleted, as typed lines are edited
+def test_a_terminal_has_colours_statistics_and_line_editing() -> None:
+    flags = ["--seed", "3", "--max-new-tokens", "12", "--ignore-eos"]
+    with Terminal(*flags) as terminal:
+        terminal.wait_for(r"quits\s*>")
+        terminal.type(f"the dog{BACKSPACE * 3}cat\r")
         terminal.wait_for(r"· seed 3")
         assert "\x1b[4;33m" in terminal.output, "an endpoint token is underlined and yellow"
         assert "accepted draft token · endpoint token" in terminal.text
         assert terminal.text.count("mean acceptance length (block efficiency)") == 1
-        terminal.type("/history\n")
-        terminal.wait_for("user: the cat")
         terminal.type("half a line")
         terminal.wait_for("half a line")
-        terminal.interrupt()
-        prompts = terminal.output.count("> ")
-        terminal.type("/colour off\n")
-        terminal.wait_for("> ", prompts + 1)
-        terminal.type("\x04")
+        terminal.type(f"{CTRL_C}/history\r")
+        terminal.wait_for("user: the cat")
+        terminal.type(CTRL_D)
         assert terminal.process.wait(60) == 0
-    (kept,) = tmp_path.rglob("chat_lines")
-    assert kept.read_text().splitlines()[:2] == ["the cat", "/history"]
-    assert kept.stat().st_mode & 0o777 == 0o600
-
-
-def test_lines_are_kept_only_if_asked(tmp_path: Path) -> None:
-    with Terminal(XDG_STATE_HOME=str(tmp_path)) as terminal:
-        terminal.wait_for("> ")
-        terminal.type("/quit\n")
-        assert terminal.process.wait(60) == 0
-    assert list(tmp_path.iterdir()) == []

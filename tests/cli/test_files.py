@@ -14,7 +14,7 @@ import pytest
 from support.command import MAIN, MODELS, SHORT, answer, cli, refused, without_loading
 from support.saved_pair import pair
 
-from mtad.cli.many import line_seed
+from mtad.cli.generate.many import line_seed
 
 
 @pytest.fixture

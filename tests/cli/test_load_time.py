@@ -57,7 +57,13 @@ def test_help_imports_no_library_that_is_slow_to_load() -> None:
 
 
 def test_generate_imports_no_other_command(generate: dict[str, Any]) -> None:
-    others = ("mtad.bench", "mtad.tasks", "mtad.tasks.sandbox", "mtad.testing", "mtad.cli.many")
+    others = (
+        "mtad.bench",
+        "mtad.tasks",
+        "mtad.tasks.sandbox",
+        "mtad.testing",
+        "mtad.cli.generate.many",
+    )
     assert not [name for name in generate["modules"] if name.startswith(others)]
     assert "matplotlib" not in generate["modules"]
 

@@ -24,7 +24,13 @@ from mtad.api.pair import load_pair
 from mtad.errors import UnsupportedModelError
 from mtad.model.loading import load_models
 from mtad.model.memory import weights_bytes
-from mtad.model.parallel import agreed, num_parts, one_voice, part_device, require_whole_heads
+from mtad.model.parallel import (
+    agreed,
+    num_parts,
+    only_first_process_writes,
+    part_device,
+    require_whole_heads,
+)
 
 TORCHRUN = "RANK LOCAL_RANK WORLD_SIZE MASTER_ADDR MASTER_PORT".split()
 DEMO_METHODS = ["mtad", "speculative_sampling"]
@@ -84,7 +90,7 @@ def drawn_of(place: Path) -> dict[str, Any]:
 def main(place: Path) -> None:
     """What one process does."""
     torch.set_num_threads(1)
-    with one_voice():
+    with only_first_process_writes():
         print(json.dumps(texts_of(place, tp_plan="auto") | seen_of(place) | drawn_of(place)))
 
 
@@ -223,7 +229,7 @@ def test_heads_are_dealt_out_whole() -> None:
 def test_one_process_is_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert agreed([7]) == [7]
     assert num_parts(load_models(folder() / "target").target) == 1
-    with one_voice():
+    with only_first_process_writes():
         print("said")
     assert capsys.readouterr().out == "said\n"
 
@@ -232,7 +238,7 @@ def test_the_other_processes_keep_still(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RANK", "1")
-    with pytest.raises(ValueError, match="heard"), one_voice():
+    with pytest.raises(ValueError, match="heard"), only_first_process_writes():
         print("not said")
         print("nor this", file=sys.stderr)
         raise ValueError("heard")

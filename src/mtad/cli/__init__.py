@@ -119,7 +119,7 @@ def _serve(flags: ServeFlags) -> None:
 def _chat(settings: ChatSettings) -> None:
     """Talk with the embedded pair or your own models; /help shows what can be changed."""
     with _quick_imports():
-        from mtad.cli.chat import run
+        from mtad.cli.chat.loop import run
 
     run(settings)
 

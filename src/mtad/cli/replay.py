@@ -15,7 +15,7 @@ from rich.text import Text
 
 from mtad.bench.report.canvas import grid_lines, new_figure, style
 from mtad.cli.options import find_method, parse
-from mtad.cli.view import number
+from mtad.cli.terminal import number
 from mtad.core.options import jsonable, option_types
 from mtad.engine.stats import Stats
 from mtad.errors import DataError

@@ -149,7 +149,7 @@ def agreed(value: T) -> T:
 
 
 @contextmanager
-def one_voice() -> Iterator[None]:
+def only_first_process_writes() -> Iterator[None]:
     """Let only the first of torchrun's processes write to stdout and stderr; errors pass through.
 
     At the end the process leaves the group that loading the target made.

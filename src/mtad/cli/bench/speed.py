@@ -116,7 +116,7 @@ class SpeedFlags:
 
     def prompts(self) -> list["Prompt"]:
         """The first turns of the prompt file; none if there is no file."""
-        from mtad.cli.prompts import read_prompts
+        from mtad.cli.generate.prompts import read_prompts
 
         if self.prompt_file is None:
             return []

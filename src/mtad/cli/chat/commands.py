@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from mtad import methods
-from mtad.cli import view
 from mtad.cli.chat.conversation import STOPPED, Conversation
-from mtad.cli.chat.talk import Talk, is_terminal
+from mtad.cli.chat.session import ChatSession, is_terminal
 from mtad.cli.options import parse
 from mtad.cli.settings import SAMPLING_FLAGS
+from mtad.cli.terminal import progress
 from mtad.core.options import option_types
 from mtad.engine.stats import total
 from mtad.methods import describe
@@ -22,7 +22,7 @@ THRESHOLD = "accept_threshold"
 SAMPLING = tuple(name for name in SAMPLING_FLAGS if name != "min_new_tokens")
 
 
-class Leave(Exception):
+class Quit(Exception):
     """The user is done."""
 
 
@@ -31,24 +31,24 @@ class Command:
     """A command.
 
     Attributes:
-        usage: how it is typed, after its name.
-        meaning: what it does.
-        run: does it, given what stands after the name; what to tell the user.
+        usage: what may follow its name.
+        help: what it does.
+        run: does it, given the text after the name, and returns its message.
         asks: whether the waiting question is to be answered then.
     """
 
     usage: str
-    meaning: str
-    run: Callable[[Talk, str], str]
+    help: str
+    run: Callable[[ChatSession, str], str]
     asks: bool = False
 
 
-def obey(talk: Talk, line: str) -> tuple[str, bool]:
-    """What a command tells the user, and whether the waiting question is to be answered.
+def run_command(session: ChatSession, line: str) -> tuple[str, bool]:
+    """The message of a command, and whether the waiting question is to be answered.
 
     Raises:
         ValueError: unknown command or wrong value; nothing has changed.
-        Leave: the user is done.
+        Quit: the user is done.
     """
     name, _, rest = line[1:].partition(" ")
     name = {"color": "colour", "exit": "quit"}.get(name, name.replace("_", "-"))
@@ -58,19 +58,19 @@ def obey(talk: Talk, line: str) -> tuple[str, bool]:
     command = COMMANDS[name]
     if rest.strip() and not command.usage:
         raise ValueError(f"/{name} takes nothing after it, and {rest.strip()!r} was given")
-    return command.run(talk, rest.strip()), command.asks
+    return command.run(session, rest.strip()), command.asks
 
 
-def _method(talk: Talk, text: str) -> str:
+def _method(session: ChatSession, text: str) -> str:
     name, *options = text.split() or [""]
     if name:
         fresh = dict.fromkeys(("config", "num_draft_tokens", "beam_width", THRESHOLD, "k_config"))
-        talk.change(method=name, option=options, **fresh)
-    return _about_method(talk)
+        session.change(method=name, option=options, **fresh)
+    return _about_method(session)
 
 
-def _about_method(talk: Talk) -> str:
-    facts = describe(talk.method)
+def _about_method(session: ChatSession) -> str:
+    facts = describe(session.method)
     options = "".join(f" {name}={_spelled(value)}" for name, value in facts["options"].items())
     return f"method {facts['name']} ({'lossless' if facts['lossless'] else 'lossy'}){options}"
 
@@ -80,16 +80,16 @@ def _spelled(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _threshold(talk: Talk, text: str) -> str:
-    if THRESHOLD not in option_types(type(talk.method)):
+def _threshold(session: ChatSession, text: str) -> str:
+    if THRESHOLD not in option_types(type(session.method)):
         names = [n for n in methods.names() if THRESHOLD in option_types(methods.find(n))]
         raise ValueError(
-            f"{talk.method.name} has no {THRESHOLD}; methods that have one: {', '.join(names)}"
+            f"{session.method.name} has no {THRESHOLD}; methods that have one: {', '.join(names)}"
         )
     if text:
-        kept = [o for o in talk.settings.option or () if _option(o) != THRESHOLD]
-        talk.change(option=kept, accept_threshold=text)
-    return _about_method(talk)
+        kept = [o for o in session.settings.option or () if _option(o) != THRESHOLD]
+        session.change(option=kept, accept_threshold=text)
+    return _about_method(session)
 
 
 def _option(assignment: str) -> str:
@@ -100,74 +100,74 @@ def _setter(name: str) -> Command:
     """The command of a sampling setting."""
     kind = option_types(SamplingParams)[name]
 
-    def run(talk: Talk, text: str) -> str:
+    def run(session: ChatSession, text: str) -> str:
         if text:
-            talk.change(**{name: parse(text, kind, name)})
-        return f"{name} {getattr(talk.settings, name)}"
+            session.change(**{name: parse(text, kind, name)})
+        return f"{name} {getattr(session.settings, name)}"
 
     return Command("[VALUE]", f"Set {name}, or show it.", run)
 
 
-def _seed(talk: Talk, text: str) -> str:
+def _seed(session: ChatSession, text: str) -> str:
     if text:
-        talk.change(seed=None if text == "random" else parse(text, int, "seed"))
-    seed = talk.settings.seed
+        session.change(seed=None if text == "random" else parse(text, int, "seed"))
+    seed = session.settings.seed
     return "seed random" if seed is None else f"seed {seed}, of every answer"
 
 
-def _options(talk: Talk, _: str) -> str:
-    chosen = talk.settings.sampling | {"stop": talk.settings.stop or []}
+def _options(session: ChatSession, _: str) -> str:
+    chosen = session.settings.sampling | {"stop": session.settings.stop or []}
     sampling = " ".join(f"{name}={value}" for name, value in chosen.items())
     return "\n".join(
-        [_about_method(talk), f"sampling {sampling}", _seed(talk, ""), _colour_of(talk)]
+        [_about_method(session), f"sampling {sampling}", _seed(session, ""), _colour_of(session)]
     )
 
 
-def _system(talk: Talk, text: str) -> str:
-    before = talk.conversation.system
-    talk.conversation.begin_with(text)
+def _system(session: ChatSession, text: str) -> str:
+    before = session.conversation.system
+    session.conversation.set_system(text)
     if text:
         return "the system message is set"
     return "there is no system message" + (f"; it was: {before}" if before else "")
 
 
-def _history(talk: Talk, _: str) -> str:
+def _history(session: ChatSession, _: str) -> str:
     lines = []
-    for message in talk.conversation.messages:
+    for message in session.conversation.messages:
         mark = " [stopped]" if message.get(STOPPED) else ""
         lines.append(f"{message['role']}: {message['content']}{mark}")
-    if talk.conversation.waiting is not None:
-        lines.append(f"user: {talk.conversation.waiting} [no answer yet]")
+    if session.conversation.waiting is not None:
+        lines.append(f"user: {session.conversation.waiting} [no answer yet]")
     return "\n".join(lines) or "nothing was said yet"
 
 
-def _undo(talk: Talk, _: str) -> str:
-    return f"taken back: {talk.conversation.undo()}"
+def _undo(session: ChatSession, _: str) -> str:
+    return f"taken back: {session.conversation.undo()}"
 
 
-def _retry(talk: Talk, _: str) -> str:
-    talk.conversation.again()
+def _retry(session: ChatSession, _: str) -> str:
+    session.conversation.waiting = session.conversation.undo()
     return ""
 
 
-def _clear(talk: Talk, _: str) -> str:
-    talk.conversation.clear()
+def _clear(session: ChatSession, _: str) -> str:
+    session.conversation.clear()
     return "all turns are forgotten" + (
-        "; the system message stays" * bool(talk.conversation.system)
+        "; the system message stays" * bool(session.conversation.system)
     )
 
 
-def _save(talk: Talk, text: str) -> str:
-    talk.conversation.save(_path("save", text))
+def _save(session: ChatSession, text: str) -> str:
+    session.conversation.save(_path("save", text))
     return f"saved to {text}"
 
 
-def _load(talk: Talk, text: str) -> str:
-    if talk.conversation.turns or talk.conversation.waiting is not None:
+def _load(session: ChatSession, text: str) -> str:
+    if session.conversation.turns or session.conversation.waiting is not None:
         raise ValueError("/load begins another conversation; /save this one, then /clear it")
-    talk.conversation = Conversation.load(_path("load", text))
-    waits = "; its last question waits: /retry asks it" * (talk.conversation.waiting is not None)
-    return f"{len(talk.conversation.messages)} messages from {text}{waits}"
+    session.conversation = Conversation.load(_path("load", text))
+    waits = "; its last question waits: /retry asks it" * (session.conversation.waiting is not None)
+    return f"{len(session.conversation.messages)} messages from {text}{waits}"
 
 
 def _path(command: str, text: str) -> Path:
@@ -176,43 +176,43 @@ def _path(command: str, text: str) -> Path:
     return Path(text).expanduser()
 
 
-def _colour(talk: Talk, text: str) -> str:
+def _colour(session: ChatSession, text: str) -> str:
     if text and text not in ("on", "off"):
         raise ValueError(f"colour is {text!r}; it must be on or off")
     if text == "on" and not is_terminal():
         raise ValueError("colour on needs a terminal, and the answers go elsewhere")
-    talk.colour = text == "on" if text else talk.colour
-    return _colour_of(talk)
+    session.colour = text == "on" if text else session.colour
+    return _colour_of(session)
 
 
-def _colour_of(talk: Talk) -> str:
-    return f"colour {'on' if talk.colour else 'off'}"
+def _colour_of(session: ChatSession) -> str:
+    return f"colour {'on' if session.colour else 'off'}"
 
 
-def _stats(talk: Talk, _: str) -> str:
-    so_far, number = total(talk.parts), len(talk.parts)
-    facts = [
+def _stats(session: ChatSession, _: str) -> str:
+    so_far, number = total(session.stats), len(session.stats)
+    parts = [
         f"{number} answer{'s' * (number != 1)}",
-        view.figures(so_far),
+        progress(so_far),
         f"draft acceptance rate {_percent(so_far.draft_acceptance_rate)}",
     ]
     rates = " ".join(map(_percent, so_far.acceptance_rate_per_position))
-    return " · ".join(facts) + (f"\naccepted by position: {rates}" if rates else "")
+    return " · ".join(parts) + (f"\naccepted by position: {rates}" if rates else "")
 
 
 def _percent(rate: float | None) -> str:
     return "–" if rate is None else f"{rate:.1%}"
 
 
-def _help(talk: Talk, _: str) -> str:
-    heads = {f"/{name} {command.usage}": command.meaning for name, command in COMMANDS.items()}
+def _help(session: ChatSession, _: str) -> str:
+    heads = {f"/{name} {command.usage}": command.help for name, command in COMMANDS.items()}
     width = max(map(len, heads))
-    lines = [f"{head:{width}}  {meaning}" for head, meaning in heads.items()]
+    lines = [f"{head:{width}}  {text}" for head, text in heads.items()]
     return "\n".join([*lines, "", *KEYS])
 
 
-def _quit(talk: Talk, _: str) -> str:
-    raise Leave
+def _quit(session: ChatSession, _: str) -> str:
+    raise Quit
 
 
 KEYS = (
@@ -234,7 +234,7 @@ COMMANDS = {
     "save": Command("FILE", "Write the conversation as JSON.", _save),
     "load": Command("FILE", "Go on with a conversation that was saved.", _load),
     "colour": Command("[on|off]", "Colour answers by where the tokens come from.", _colour),
-    "stats": Command("", "Show the figures of all answers together.", _stats),
+    "stats": Command("", "Show the statistics of all answers together.", _stats),
     "help": Command("", "Show this list.", _help),
     "quit": Command("", "End the chat.", _quit),
 }

@@ -35,8 +35,8 @@ class Conversation:
     @property
     def prompt(self) -> list[Message]:
         """What the model reads to answer the waiting question."""
-        said = [{name: m[name] for name in ("role", "content")} for m in self.messages]
-        return [*said, {"role": "user", "content": self.waiting or ""}]
+        messages = [{name: m[name] for name in ("role", "content")} for m in self.messages]
+        return [*messages, {"role": "user", "content": self.waiting or ""}]
 
     @property
     def system(self) -> str | None:
@@ -49,10 +49,10 @@ class Conversation:
         """All but the system message."""
         return self.messages[self.system is not None :]
 
-    def answered(self, text: str, stopped: bool = False) -> None:
+    def add_answer(self, text: str, is_stopped: bool = False) -> None:
         """Add the waiting question and its answer."""
         assert self.waiting is not None, "an answer has a question"
-        mark = {STOPPED: True} if stopped else {}
+        mark = {STOPPED: True} if is_stopped else {}
         self.messages += [
             {"role": "user", "content": self.waiting},
             {"role": "assistant", "content": text, **mark},
@@ -63,7 +63,7 @@ class Conversation:
         """The question that is taken back, with its answer if it has one.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is no question.
         """
         if self.waiting is not None:
             question, self.waiting = self.waiting, None
@@ -75,19 +75,11 @@ class Conversation:
         del self.messages[asked[-1] :]
         return question
 
-    def again(self) -> None:
-        """Let the last question wait for an answer, its old one taken back.
-
-        Raises:
-            ValueError: there is none.
-        """
-        self.waiting = self.undo()
-
     def clear(self) -> None:
         """Forget all but the system message."""
         self.messages, self.waiting = self.messages[: self.system is not None], None
 
-    def begin_with(self, system: str) -> None:
+    def set_system(self, system: str) -> None:
         """Set the system message; an empty one is none."""
         head = [{"role": "system", "content": system}] if system else []
         self.messages = [*head, *self.turns]
@@ -124,10 +116,10 @@ class Conversation:
         messages = found.get("messages") if isinstance(found, dict) else found
         if not isinstance(messages, list):
             raise ValueError(f"{path} holds no messages; expected {EXPECTED}")
-        said = [_message(path, number, m) for number, m in enumerate(messages, 1)]
-        _check_order(path, [m["role"] for m in said])
-        waiting = said.pop()["content"] if said and said[-1]["role"] == "user" else None
-        return cls(said, waiting, path)
+        kept = [_message(path, number, m) for number, m in enumerate(messages, 1)]
+        _check_order(path, [m["role"] for m in kept])
+        waiting = kept.pop()["content"] if kept and kept[-1]["role"] == "user" else None
+        return cls(kept, waiting, path)
 
 
 def _message(path: Path, number: int, given: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`mtad generate --prompt-file`: answers every line of a file, and goes on where it was cut off."""
+"""`mtad generate --prompt-file`: answers every line of a file and resumes where it was cut off."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mtad.api.pair import Completion, ModelPair
-from mtad.cli import view
-from mtad.cli.answers import AnswerFile, Record, record_of
-from mtad.cli.generate import load, new_seed, system_message
-from mtad.cli.prompts import Item, read_prompts
+from mtad.cli import terminal
+from mtad.cli.generate.answers import AnswerFile, Record, record_of
+from mtad.cli.generate.prompts import Item, read_prompts
 from mtad.cli.settings import Settings
+from mtad.cli.start import load, new_seed, system_message
 from mtad.core.options import jsonable
 from mtad.engine.stats import Stats, total
 from mtad.errors import MtadError
@@ -100,13 +100,13 @@ class _Run:
                         num_done += 1
                         parts += [c.stats for c in completions]
                         so_far = total(parts, time.perf_counter() - started)
-                        bar.update(task, advance=1, rate=view.speed(so_far))
+                        bar.update(task, advance=1, rate=terminal.speed(so_far))
         except KeyboardInterrupt:
-            self._say_how_to_go_on(num_done, len(items))
+            self._print_how_to_resume(num_done, len(items))
             raise typer.Exit(130) from None
         so_far = total(parts, time.perf_counter() - started)
         facts = (self.method.name, self.method.is_lossless, self.seed)
-        typer.echo(f"answered {num_done} · {view.summary(so_far, *facts)}", err=True)
+        typer.echo(f"answered {num_done} · {terminal.summary(so_far, *facts)}", err=True)
 
     def _answers(
         self, pair: ModelPair, batch: Sequence[Item]
@@ -139,7 +139,7 @@ class _Run:
             where = f"{self.settings.prompt_file}, lines {first} to {last}"
             raise type(error)(f"{where}: {error}") from error
 
-    def _say_how_to_go_on(self, num_done: int, num_asked: int) -> None:
+    def _print_how_to_resume(self, num_done: int, num_asked: int) -> None:
         message = f"\ninterrupted after {num_done} of {num_asked} answers"
         if self.settings.output is not None:
             message += f"; they are in {self.settings.output}: the same command goes on from there"

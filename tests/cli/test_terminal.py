@@ -11,7 +11,7 @@ from rich.console import Console
 from support.saved_pair import pair, tokenizer
 
 from mtad.cli.blocks import ACCEPTED, ENDPOINT, BlockPainter
-from mtad.cli.view import LiveView, StreamView, figures, summary
+from mtad.cli.terminal import LiveView, StreamView, progress, summary
 from mtad.engine.session import Block
 from mtad.engine.stats import Stats
 from mtad.methods.mtad import MTAD
@@ -171,6 +171,6 @@ def test_the_painted_text_is_the_text(stop: list[str]) -> None:
 
 
 def test_figures_and_summary_without_a_single_token() -> None:
-    assert figures(Stats()) == "0 tokens · – tokens/s · mean acceptance length –"
+    assert progress(Stats()) == "0 tokens · – tokens/s · mean acceptance length –"
     line = summary(Stats(), "mtad", False, 7)
     assert "draft acceptance rate –" in line and line.endswith("mtad (lossy) · seed 7")

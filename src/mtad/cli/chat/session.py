@@ -1,10 +1,9 @@
-"""A pair in conversation: how the next answer is made, shown and kept. Knows no commands."""
+"""A chat with a pair: answers a question, shows it and keeps it. Knows no commands."""
 
 from __future__ import annotations
 
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -13,15 +12,14 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from mtad.api.completion import Chunk
 from mtad.api.guard import wants_guard
 from mtad.api.pair import ModelPair
-from mtad.cli import view
 from mtad.cli.blocks import BlockPainter
 from mtad.cli.chat.conversation import Conversation
 from mtad.cli.chat.settings import ChatSettings
-from mtad.cli.generate import new_seed, pieces
 from mtad.cli.options import make_method
+from mtad.cli.start import new_seed
+from mtad.cli.terminal import Shown, summary
 from mtad.engine.stats import Stats
 from mtad.errors import ContextLengthError
 from mtad.model.tokenizer import encode
@@ -34,7 +32,7 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def judged(settings: ChatSettings, has_draft: bool = True) -> Method:
+def checked_method(settings: ChatSettings, has_draft: bool = True) -> Method:
     """The method that the settings name, once all of them are known to go together.
 
     Raises:
@@ -49,7 +47,7 @@ def judged(settings: ChatSettings, has_draft: bool = True) -> Method:
 
 
 @dataclass
-class Talk:
+class ChatSession:
     """The pair, the conversation, and the settings of the next answer.
 
     Attributes:
@@ -59,7 +57,7 @@ class Talk:
         colour: whether answers are coloured by origin.
         is_typed: whether someone types, so that Ctrl-C stops an answer and not the chat.
         conversation: what was said.
-        parts: the statistics of every answer.
+        stats: one per answer.
     """
 
     pair: ModelPair
@@ -68,7 +66,7 @@ class Talk:
     colour: bool
     is_typed: bool = True
     conversation: Conversation = field(default_factory=Conversation)
-    parts: list[Stats] = field(default_factory=list)
+    stats: list[Stats] = field(default_factory=list)
     _has_legend: bool = False
 
     def change(self, **changes: Any) -> None:
@@ -78,55 +76,54 @@ class Talk:
             ValueError: the new ones are impossible, or don't go together.
         """
         settings = replace(self.settings, **changes)
-        self.method = judged(settings, self.pair.models.draft is not None)
+        self.method = checked_method(settings, self.pair.models.draft is not None)
         self.settings = settings
 
     def answer(self) -> bool:
-        """Answer the waiting question; whether anything came of it.
+        """Answer the waiting question; whether there is an answer.
 
         What Ctrl-C stops is kept as far as it came.
 
         Raises:
             ValueError, MtadError: no answer; the question still waits.
         """
-        seed, said = new_seed(self.settings.seed), _Said()
+        seed, shown = new_seed(self.settings.seed), Shown()
         try:
-            chunks = self.pair.stream(
-                self.conversation.prompt, self.method, seed=seed, **self.settings.decoding
-            )
-            stopped = self._show(chunks, said)
+            self._show(shown, seed)
         except ContextLengthError as error:
-            raise ContextLengthError(f"{error}. {self._way_out()}") from error
-        is_kept = not stopped or bool(said.text)
+            raise ContextLengthError(f"{error}. {self._advice()}") from error
+        is_stopped = shown.completion is None
+        is_kept = bool(shown.text) or not is_stopped
         if is_kept:
-            self.conversation.answered(said.text, stopped)
-            self.parts.append(said.stats)
-        self._report(said, seed, stopped)
+            self.conversation.add_answer(shown.text, is_stopped)
+            self.stats.append(shown.stats)
+        if is_stopped:
+            kept = "it is kept as far as it came" if shown.text else "nothing came of it"
+            typer.echo(f"[answer stopped; {kept}; /retry asks again]", err=True)
+        facts = (self.method.name, self.method.is_lossless, seed)
+        typer.secho(summary(shown.stats, *facts), err=True, dim=True)
         return is_kept
 
-    def _way_out(self) -> str:
-        less = f"/max-new-tokens N, now {self.settings.max_new_tokens}, asks for a shorter answer"
+    def _advice(self) -> str:
+        """What to do about a full context."""
         return (
             "The question waits: /undo takes it back, and again the turn before; /clear forgets "
-            f"all turns; {less}; /retry then asks again"
+            f"all turns; /max-new-tokens N, now {self.settings.max_new_tokens}, asks for a shorter "
+            "answer; /retry then asks again"
         )
 
-    def _show(self, chunks: Iterator[Chunk], said: _Said) -> bool:
-        """Show the answer as it comes; whether it was stopped."""
-        painter, started = self._painter(), time.perf_counter()
-        interrupts = _interrupts() if self.is_typed else nullcontext(lambda: False)
-        with interrupts as is_interrupted, view.open_view() as screen:
+    def _show(self, shown: Shown, seed: int) -> None:
+        """Show the answer as it comes, until its end or Ctrl-C."""
+        chunks = self.pair.stream(
+            self.conversation.prompt, self.method, seed=seed, **self.settings.decoding
+        )
+        painter = self._painter()
+        with _interrupts() if self.is_typed else nullcontext(lambda: False) as is_interrupted:
             try:
-                for chunk in chunks:
-                    said.take(chunk, time.perf_counter() - started)
-                    screen.add(pieces(chunk, painter), view.figures(said.stats))
-                    if is_interrupted() and chunk.completion is None:
-                        return True
+                shown.follow(chunks, painter, is_interrupted)
             except KeyboardInterrupt:
                 if not self.is_typed:
                     raise
-                return True
-        return False
 
     def _painter(self) -> BlockPainter | None:
         if not self.colour:
@@ -137,30 +134,6 @@ class Talk:
             self._has_legend = True
             Console(stderr=True, highlight=False).print(painter.legend(), soft_wrap=True)
         return painter
-
-    def _report(self, said: _Said, seed: int, stopped: bool) -> None:
-        if stopped:
-            kept = "it is kept as far as it came" if said.text else "nothing came of it"
-            typer.echo(f"[answer stopped; {kept}; /retry asks again]", err=True)
-        facts = (self.method.name, self.method.is_lossless, seed)
-        typer.secho(view.summary(said.stats, *facts), err=True, dim=True)
-
-
-@dataclass
-class _Said:
-    """What came of an answer so far."""
-
-    text: str = ""
-    stats: Stats = field(default_factory=Stats)
-
-    def take(self, chunk: Chunk, seconds: float) -> None:
-        """Add a chunk that came after so many seconds."""
-        self.text += chunk.text
-        if chunk.block:
-            self.stats.add(chunk.block)
-        self.stats.decode_s = seconds
-        if chunk.completion is not None:
-            self.stats = chunk.completion.stats
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The file of `--output`: one answer per line, and how a run that was cut off goes on.
+"""The file of `--output`: one answer per line, and how a run that was cut off resumes.
 
 Every line holds the conditions it was made under, so a file never mixes two settings. A line
 without its newline is half-written and made again.
@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from mtad.api.pair import Completion
-from mtad.cli.prompts import Item
+from mtad.cli.generate.prompts import Item
 from mtad.core.options import jsonable
 from mtad.errors import DataError
 from mtad.jsonl import JsonLines, cut_off_end, read_lines

@@ -1,28 +1,80 @@
-"""Text on its way to the user: streamed to stdout, with a live line of figures on stderr.
+"""Streams text to stdout, with a live line of statistics on stderr.
 
 Where stdout and stderr are one terminal, finished lines are printed above a live region that holds
-the line being written and the figures. Elsewhere stdout gets the plain text and nothing else.
+the line being written and the statistics. Elsewhere stdout gets the plain text and nothing else.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from mtad.api.completion import Chunk, Completion
+from mtad.cli.blocks import BlockPainter
 from mtad.engine.stats import Stats
 
 Pieces: TypeAlias = Sequence[tuple[str, str]]
-"""Text with its style, bit by bit; rich's own `Text` would drop control characters."""
+"""Pieces of text with their styles; rich's own `Text` would drop control characters."""
 
 _CONTROL: dict[int, str | None] = {
     c: "\ufffd" for c in (*range(32), *range(127, 160)) if chr(c) not in "\n\t"
 }
 _CONTROL[ord("\r")] = None
+
+
+@dataclass
+class Shown:
+    """What the user has seen of an answer.
+
+    Attributes:
+        text: as far as it came.
+        stats: of this text; the pair's own once the answer is complete.
+        completion: of an answer that came to its end.
+    """
+
+    text: str = ""
+    stats: Stats = field(default_factory=Stats)
+    completion: Completion | None = None
+
+    def follow(
+        self,
+        chunks: Iterator[Chunk],
+        painter: BlockPainter | None = None,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Show the chunks as they come, until the last one or until `is_stopped`."""
+        started = time.perf_counter()
+        with open_view() as screen:
+            for chunk in chunks:
+                self._take(chunk, time.perf_counter() - started)
+                screen.add(_pieces(chunk, painter), progress(self.stats))
+                if is_stopped():
+                    break
+
+    def _take(self, chunk: Chunk, seconds: float) -> None:
+        """Add a chunk that came after so many seconds."""
+        self.text += chunk.text
+        if chunk.block:
+            self.stats.add(chunk.block)
+        self.stats.decode_s = seconds
+        if chunk.completion is not None:
+            self.completion, self.stats = chunk.completion, chunk.completion.stats
+
+
+def _pieces(chunk: Chunk, painter: BlockPainter | None) -> Pieces:
+    """A chunk's text as it is shown, coloured by origin if there is a painter."""
+    if painter is None:
+        return [(chunk.text, "")]
+    if chunk.block:
+        painter.add(chunk.block)
+    return painter.take(len(chunk.text))
 
 
 def open_view() -> LiveView | StreamView:
@@ -34,7 +86,7 @@ def open_view() -> LiveView | StreamView:
 
 
 class LiveView:
-    """One terminal for text and figures.
+    """One terminal for text and statistics.
 
     Args:
         console: writes to the terminal.
@@ -53,12 +105,12 @@ class LiveView:
         if self.line or kind is None:
             self.console.print(self.line, soft_wrap=True)
 
-    def add(self, pieces: Pieces, figures: str) -> None:
-        """Print the lines that are complete; show the last one above the figures."""
-        *done, self.line = (self.line + _harmless(pieces)).split("\n", allow_blank=True)
+    def add(self, pieces: Pieces, status: str) -> None:
+        """Print the lines that are complete; show the last one above the status line."""
+        *done, self.line = (self.line + _printable(pieces)).split("\n", allow_blank=True)
         for line in done:
             self.console.print(line, soft_wrap=True)
-        self.live.update(Group(self._tail(), _figures(figures)), refresh=True)
+        self.live.update(Group(self._tail(), _status(status)), refresh=True)
 
     def _tail(self) -> RenderableType:
         """The end of the line being written, as much as the terminal is high."""
@@ -67,7 +119,7 @@ class LiveView:
 
 
 class StreamView:
-    """Text to stdout as it comes; figures to stderr only if that alone is a terminal."""
+    """Text to stdout as it comes; statistics to stderr only if that alone is a terminal."""
 
     def __init__(self) -> None:
         self.is_terminal, self.has_written = sys.stdout.isatty(), False
@@ -86,22 +138,22 @@ class StreamView:
         if self.has_written or kind is None:
             self._write([("\n", "")])
 
-    def add(self, pieces: Pieces, figures: str) -> None:
+    def add(self, pieces: Pieces, status: str) -> None:
         """Write and flush the text; what is not a terminal gets exactly what the model said."""
         self._write(pieces)
         self.has_written = True
         if self.live:
-            self.live.update(_figures(figures), refresh=True)
+            self.live.update(_status(status), refresh=True)
 
     def _write(self, pieces: Pieces) -> None:
         if self.is_terminal:
-            self.console.print(_harmless(pieces), end="", soft_wrap=True)
+            self.console.print(_printable(pieces), end="", soft_wrap=True)
         else:
             sys.stdout.write("".join(text for text, _ in pieces))
         sys.stdout.flush()
 
 
-def figures(stats: Stats) -> str:
+def progress(stats: Stats) -> str:
     """Speed so far and mean acceptance length, for the live line."""
     return (
         f"{stats.num_output_tokens} tokens · {speed(stats)} "
@@ -110,7 +162,7 @@ def figures(stats: Stats) -> str:
 
 
 def speed(stats: Stats) -> str:
-    """Tokens per second with everything in."""
+    """End-to-end tokens per second."""
     return f"{number(stats.end_to_end_tokens_per_second)} tokens/s"
 
 
@@ -154,10 +206,10 @@ def _live(console: Console) -> Live:
     )
 
 
-def _figures(text: str) -> Text:
+def _status(text: str) -> Text:
     return Text(text, style="dim", no_wrap=True, overflow="ellipsis")
 
 
-def _harmless(pieces: Pieces) -> Text:
-    """The text without control characters, which could rule the terminal."""
+def _printable(pieces: Pieces) -> Text:
+    """The text without control characters, which could control the terminal."""
     return Text.assemble(*((text.translate(_CONTROL), style) for text, style in pieces))

@@ -1,0 +1,40 @@
+"""`mtad generate`: checks the options, then answers one prompt or every prompt of a file."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+from mtad.cli.options import make_method
+from mtad.cli.settings import Settings
+from mtad.model.parallel import only_first_process_writes
+from mtad.sampling.params import SamplingParams
+
+
+def run(settings: Settings) -> None:
+    """Complete what the settings ask for; checks all options before it loads anything."""
+    method = make_method(settings)
+    method.check(SamplingParams(**settings.sampling))
+    if method.drafter == "draft" and settings.target_model and not settings.draft_model:
+        raise ValueError(f"{method.name} needs a draft model; give --draft-model")
+    if settings.tensor_parallel:
+        _refuse_shared_streams(settings)
+    with only_first_process_writes() if settings.tensor_parallel else nullcontext():
+        if settings.prompt_file is None:
+            from mtad.cli.generate.one import answer_prompt
+
+            answer_prompt(settings, method)
+        else:
+            from mtad.cli.generate.many import answer_file
+
+            answer_file(settings, method)
+
+
+def _refuse_shared_streams(settings: Settings) -> None:
+    """Refuse what torchrun's processes would share, each reading or writing a piece of it."""
+    shared = {"PROMPT -": settings.prompt == "-", "--output": settings.output is not None}
+    shared["--trace"] = settings.trace is not None
+    for name in (name for name, is_given in shared.items() if is_given):
+        raise ValueError(
+            f"{name} and --tensor-parallel were given, whose processes would all use one stream; "
+            "give the prompt as a PROMPT or in --prompt-file, and write with >"
+        )
