@@ -17,12 +17,12 @@ from mtad.sampling.truncation import (
     keep_top_p,
 )
 
-SHARES = torch.tensor([0.0, 1e-6, 0.1, 0.5, 0.8, 0.9, 0.95, 0.999, 1 - 1e-6])[:, None]
+SHARES = torch.tensor([0.0, 1e-6, 0.1, 0.5, 0.9, 0.999, 1 - 1e-6])[:, None]
 
 
 def shapes(vocab: int) -> dict[str, Tensor]:
     """Rows of logits, one kind a name."""
-    draws = torch.randn(5, vocab, generator=torch.Generator().manual_seed(vocab))
+    draws = torch.randn(3, vocab, generator=torch.Generator().manual_seed(vocab))
     suppressed = draws.clone()
     suppressed[:, ::3] = NEVER
     return {
@@ -42,18 +42,20 @@ def shapes(vocab: int) -> dict[str, Tensor]:
 
 def before(logits: Tensor) -> Tensor:
     """The mass before every token in units of 1 / ONE, by sorting."""
-    index = logits.sort(dim=-1, descending=True, stable=True).indices
-    masses = (logits.double().softmax(-1) * ONE).long().gather(-1, index)
-    return torch.zeros_like(index).scatter(-1, index, masses.cumsum(-1) - masses)
+    masses = (logits.double().softmax(-1) * ONE).long()
+    ordered, index = masses.sort(dim=-1, descending=True, stable=True)
+    return torch.zeros_like(index).scatter(-1, index, ordered.cumsum(-1) - ordered)
 
 
-@pytest.mark.parametrize("vocab", [3, 17, 337, 4_097, 20_011, 50_000])
+@pytest.mark.parametrize("vocab", [3, 17, 337, 8_193, 50_000])
 def test_searching_finds_what_sorting_does(vocab: int) -> None:
     for name, rows in shapes(vocab).items():
         masses = before(rows)[:, None]
         logits = rows[:, None].expand(-1, len(SHARES), -1)
         found = _beyond_by_searching(logits, SHARES)
         assert torch.equal(found, masses > (SHARES.double() * ONE).long()), name
+        if name == "tiny":  # all equal to the last bit of a probability, whatever their order
+            continue
         differs = found != _beyond_by_sorting(logits, SHARES)  # whose sums float32 rounds
         gap = (masses.double() / ONE - SHARES.double()).abs()
         assert float(torch.where(differs, gap, 0.0).max()) < 2e-5, name
@@ -62,7 +64,7 @@ def test_searching_finds_what_sorting_does(vocab: int) -> None:
 def test_sums_at_the_edge_are_exact() -> None:
     """Four tokens of a quarter each: the third has exactly a half before it and stays."""
     logits = torch.full((1, SORTED + 4), NEVER)
-    logits[:, [7, 9, 4_000, 4_099]] = 1.5
+    logits[:, [7, 9, 4_000, 8_195]] = 1.5
     kept = keep_top_p(logits, torch.tensor([[0.5]])) > NEVER
     assert kept.nonzero()[:, 1].tolist() == [7, 9, 4_000]
 
