@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import json
 import secrets
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from mtad import methods
-from mtad.core.options import option_types, typed
+from mtad.core.options import typed
 from mtad.core.prompt import Array
+from mtad.core.toml import from_toml
+from mtad.errors import OptionError
 from mtad.methods.mtad import MTAD
-from mtad.sampling.params import SamplingParams
+from mtad.sampling.params import SamplingParams, numbers
 from mtad.speculative.method import Method
 
 T = TypeVar("T")
@@ -48,9 +49,8 @@ class MethodConfig:
 
     def as_toml(self) -> str:
         """The text of a file that `read_config` reads; None, which TOML lacks, is left out."""
-        options = {n: getattr(self.method, n) for n in option_types(type(self.method))}
-        name = self.method.name if self.method.name in methods.names() else None
-        lines = [f"method = {_toml(name or type(self.method).__module__)}"]
+        options = {f.name: getattr(self.method, f.name) for f in fields(self.method)}
+        lines = [f"method = {_toml(methods.name_for(type(self.method)))}"]
         for head, table in (("options", options), ("sampling", self.sampling)):
             lines += ["", f"[{head}]"]
             lines += [f"{n} = {_toml(v)}" for n, v in table.items() if v is not None]
@@ -75,22 +75,6 @@ def read_config(path: Path) -> MethodConfig:
     return from_toml(path, _config)
 
 
-def from_toml(path: Path, read: Callable[[dict[str, Any]], T]) -> T:
-    """What `read` makes of the table in a TOML file.
-
-    Raises:
-        ValueError: the file is missing or no TOML, or `read` says so; the message names it.
-    """
-    try:
-        return read(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeError) as error:
-        raise ValueError(f"{path} is not TOML: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
 def _config(table: dict[str, Any]) -> MethodConfig:
     known = {"method": str, "options": dict, "sampling": dict}
     _check_keys(table, known, "key")
@@ -106,8 +90,7 @@ def _config(table: dict[str, Any]) -> MethodConfig:
 
 def _file_sampling(given: dict[str, Any]) -> dict[str, Any]:
     """The sampling options of a file; stop strings as a list."""
-    kinds = {n: k for n, k in option_types(SamplingParams).items() if k in (int, float)}
-    del kinds["seed"]  # of a run, not of a way to decode
+    kinds = {name: o.kind for name, o in numbers().items() if name != "seed"}  # that of a run
     kinds |= {"stop": tuple[str, ...], "ignore_eos": bool}
     _check_keys(given, kinds, "sampling option")
     chosen = {name: typed(value, kinds[name], name) for name, value in given.items()}
@@ -118,7 +101,8 @@ def _file_sampling(given: dict[str, Any]) -> dict[str, Any]:
 def _check_keys(given: Mapping[str, Any], known: Mapping[str, Any], what: str) -> None:
     for name in given:
         if name not in known:
-            raise ValueError(f"unknown {what} {name!r}; known ones: {', '.join(sorted(known))}")
+            known_ones = ", ".join(sorted(known))
+            raise OptionError(f"unknown {what} {name!r}; known ones: {known_ones}", name)
 
 
 def method_of(given: Any) -> Method:
@@ -150,8 +134,8 @@ def sampling_params(options: dict[str, Any]) -> SamplingParams:
     if unknown:
         name = unknown[0]
         hint = f" (give {_INSTEAD[name]})" if name in _INSTEAD else ""
-        raise ValueError(
-            f"unknown sampling option {name!r}{hint}; known ones: {', '.join(sorted(known))}"
+        raise OptionError(
+            f"unknown sampling option {name!r}{hint}; known ones: {', '.join(sorted(known))}", name
         )
     return SamplingParams(**options)
 

@@ -20,8 +20,9 @@ from typer.core import TyperGroup
 import mtad
 from mtad.cli import bench
 from mtad.cli.chat.settings import ChatSettings
+from mtad.cli.flags import DEBUG, flags_of
 from mtad.cli.serve import ServeFlags
-from mtad.cli.settings import DEBUG, Settings, flags_of
+from mtad.cli.settings import Settings
 from mtad.errors import MtadError
 
 __all__ = ["app", "main"]

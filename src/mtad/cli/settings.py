@@ -3,62 +3,60 @@
 Imports nothing heavy: it is read for `mtad --help`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from inspect import signature
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
-DEBUG = "mtad.debug"
-"""Where the click context keeps whether tracebacks are wanted."""
-
-T = TypeVar("T")
-Dtype = Literal["auto", "bfloat16", "float16", "float32", "float64"]
-
-
-def _flag(*names: str, panel: str, **options: Any) -> Any:
-    return typer.Option(*names, rich_help_panel=panel, **options)
-
-
-def _models(*names: str, **options: Any) -> Any:
-    return _flag(*names, panel="Models", **options)
+from mtad.cli.flags import DebugFlag, MethodFlags, ModelFlags, flag
+from mtad.core.options import plain
+from mtad.sampling.params import numbers
 
 
 def _method(*names: str, **options: Any) -> Any:
-    return _flag(*names, panel="Method", **options)
+    return flag(*names, panel="Method", **options)
 
 
 def _sampling(*names: str, **options: Any) -> Any:
-    return _flag(*names, panel="Sampling", **options)
+    return flag(*names, panel="Sampling", **options)
 
 
 def _files(*names: str, **options: Any) -> Any:
-    return _flag(*names, panel="Many prompts", **options)
+    return flag(*names, panel="Many prompts", **options)
 
 
 def _output(*names: str, **options: Any) -> Any:
-    return _flag(*names, panel="Output", **options)
-
-
-def _remember_debug(ctx: Any, wanted: bool) -> bool:
-    ctx.meta[DEBUG] = wanted
-    return wanted
+    return flag(*names, panel="Output", **options)
 
 
 def _take_defaults(ctx: Any, path: Path | None) -> Path | None:
     """The file's method and sampling become the defaults of their flags."""
     if path is not None:
+        from mtad import methods
         from mtad.cli.options import find_config
 
         config = find_config(path)
-        ctx.default_map = dict(config.sampling) | {"method": type(config.method).__module__}
+        ctx.default_map = dict(config.sampling) | {"method": methods.name_for(type(config.method))}
     return path
 
 
+_NUMBERS = {name: option for name, option in numbers().items() if name != "seed"}
+SAMPLING_FLAGS = tuple(_NUMBERS)
+"""The sampling settings that have a flag each, made from their definition."""
+
+SamplingFlags: Any = make_dataclass(
+    "SamplingFlags",
+    [
+        (name, Annotated[plain(option.kind), _sampling(help=option.help)], option.default)
+        for name, option in _NUMBERS.items()
+    ],
+    frozen=True,
+)
+
+
 @dataclass(frozen=True)
-class Settings:
+class Settings(DebugFlag, SamplingFlags, MethodFlags, ModelFlags):  # type: ignore[misc]
     """What the user asked of `mtad generate`; the help texts say what each field means."""
 
     prompt: Annotated[
@@ -71,27 +69,14 @@ class Settings:
     ] = False
     system: Annotated[str | None, typer.Option(help="System message of the chat.")] = None
 
-    target_model: Annotated[
-        str | None, _models(help="Folder or hub name; without it the embedded pair is used.")
-    ] = None
-    draft_model: Annotated[str | None, _models(help="Folder or hub name.")] = None
-    dtype: Annotated[Dtype, _models(help="Of the weights; auto: as in the checkpoint.")] = "auto"
-    draft_dtype: Annotated[Dtype | None, _models(help="The draft's, if another.")] = None
-    device: Annotated[str, _models(help="auto, cpu, cuda, cuda:1, …")] = "auto"
-    draft_device: Annotated[str | None, _models(help="The draft's, if another.")] = None
-    device_map: Annotated[
-        str | None, _models(help="Spreads the target over devices (needs accelerate): auto, …")
-    ] = None
     tensor_parallel: Annotated[
-        bool, _models("--tensor-parallel", help="Spreads the target over torchrun's processes.")
+        bool,
+        flag(
+            "--tensor-parallel",
+            panel="Models",
+            help="Spreads the target over torchrun's processes.",
+        ),
     ] = False
-    trust_vocabulary: Annotated[
-        bool, _models("--trust-vocabulary", help="Don't compare the two tokenizers.")
-    ] = False
-
-    method: Annotated[
-        str, _method(help="A name that `mtad methods` lists, or the module of one of yours.")
-    ] = "mtad"
     config: Annotated[
         Path | None,
         _method(
@@ -103,38 +88,9 @@ class Settings:
             "a --method other than the file's drops its options.",
         ),
     ] = None
-    option: Annotated[
-        list[str] | None,
-        _method("--option", "-o", metavar="NAME=VALUE", help="Any option of the method."),
-    ] = None
-    num_draft_tokens: Annotated[
-        str | None,
-        _method(
-            "--num-draft-tokens",
-            "--num-speculative-tokens",
-            metavar="INTEGER",
-            help="Short for -o num_draft_tokens=…; also --num-speculative-tokens.",
-        ),
-    ] = None
-    beam_width: Annotated[
-        str | None, _method(metavar="INTEGER", help="Short for -o beam_width=…")
-    ] = None
-    accept_threshold: Annotated[
-        str | None,
-        _method(
-            "--accept-threshold",
-            "--accept-thres",
-            metavar="FLOAT",
-            help="Short for -o accept_threshold=…; also --accept-thres.",
-        ),
-    ] = None
-    k_config: Annotated[
-        str | None, _method(metavar="INTEGER,…", help="Short for -o k_config=…, such as 4,2,2.")
-    ] = None
-
     guard: Annotated[
         bool | None,
-        _flag(
+        flag(
             "--guard/--no-guard",
             panel="Speed",
             help="Give drafts up where they don't pay. Without the flag only where the law and "
@@ -142,13 +98,6 @@ class Settings:
         ),
     ] = None
 
-    temperature: Annotated[float, _sampling(help="0 is greedy.")] = 1.0
-    top_k: Annotated[int, _sampling(help="0 is off.")] = 0
-    top_p: Annotated[float, _sampling(help="1 is off.")] = 1.0
-    min_p: Annotated[float, _sampling(help="0 is off.")] = 0.0
-    repetition_penalty: Annotated[float, _sampling(help="1 is off.")] = 1.0
-    frequency_penalty: Annotated[float, _sampling(help="0 is off.")] = 0.0
-    presence_penalty: Annotated[float, _sampling(help="0 is off.")] = 0.0
     logit_bias: Annotated[
         list[str] | None,
         _sampling(metavar="ID=VALUE", help="Added to the logit of a token; may be repeated."),
@@ -157,8 +106,6 @@ class Settings:
         list[int] | None,
         _sampling(metavar="ID", help="A token that is never produced; may be repeated."),
     ] = None
-    max_new_tokens: Annotated[int, _sampling(help="Budget of new tokens.")] = 128
-    min_new_tokens: Annotated[int, _sampling(help="No end of text before.")] = 0
     stop: Annotated[
         list[str] | None,
         _sampling(metavar="TEXT", help="The text ends before this string; may be repeated."),
@@ -193,10 +140,6 @@ class Settings:
         bool,
         _output(help="Keep all logits in the trace, so that every rule can judge it again."),
     ] = True
-    debug: Annotated[
-        bool,
-        _output("--debug", callback=_remember_debug, is_eager=True, help="Show tracebacks."),
-    ] = False
 
     def __post_init__(self) -> None:
         """Refuse flags that don't go together, so that none is silently ignored."""
@@ -260,19 +203,6 @@ class Settings:
         return {name: getattr(self, name) for name in names} | plan
 
 
-SAMPLING_FLAGS = (
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repetition_penalty",
-    "frequency_penalty",
-    "presence_penalty",
-    "max_new_tokens",
-    "min_new_tokens",
-)
-
-
 def _bias(text: str) -> tuple[int, float]:
     token, _, value = text.partition("=")
     try:
@@ -281,19 +211,3 @@ def _bias(text: str) -> tuple[int, float]:
         raise ValueError(
             f"--logit-bias is {text!r}; it must be ID=VALUE, such as 17=-2.5"
         ) from None
-
-
-def flags_of(cls: type[T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
-    """A decorator: a function of a dataclass of flags as a command with one parameter per field."""
-
-    def wrap(command: Callable[[T], None]) -> Callable[..., None]:
-        def with_flags(**values: Any) -> None:
-            command(cls(**values))
-
-        wrapped = cast(Any, with_flags)
-        wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
-        wrapped.__signature__ = signature(cls)
-        wrapped.__annotations__ = get_type_hints(cls, include_extras=True)
-        return with_flags
-
-    return wrap

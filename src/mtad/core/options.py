@@ -14,6 +14,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from annotated_types import BaseMetadata, Ge, Gt, Le, Lt, MinLen
@@ -23,7 +24,13 @@ from mtad.errors import OptionError
 Count: TypeAlias = Annotated[int, Ge(1)]
 Finite: TypeAlias = Annotated[float, Gt(-math.inf), Lt(math.inf)]
 
-_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
+_NAMES = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    Path: "a text",
+}
 _TRUTH = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
     ("false", "no", "off", "0"), False
 )
@@ -116,11 +123,18 @@ def _single(value: Any, kind: Any) -> Any:
         number = isinstance(value, Integral if kind is int else Real)
         fits = number and not isinstance(value, bool) and value == value  # not NaN
         value = _number(value, kind) if fits else value
+    elif kind is Path:
+        fits = isinstance(value, str | Path)
+        value = Path(value) if fits else value
     else:
-        fits = type(value) is kind if kind in _NAMES else isinstance(value, origin or kind)
+        fits = type(value) is kind if kind in _NAMES else _is_instance(value, origin or kind)
     if not fits:
         raise TypeError(kind)
     return value
+
+
+def _is_instance(value: Any, kind: Any) -> bool:
+    return kind is Any or isinstance(value, kind)
 
 
 def _number(value: Any, kind: type[int] | type[float]) -> int | float:

@@ -5,104 +5,147 @@ Knows no HTTP, no model and no command line.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from mtad import methods
-from mtad.api.options import from_toml
-from mtad.core.options import option_types, typed
-from mtad.methods.mtad import MTAD
-from mtad.model.loading import DTYPES
-from mtad.speculative.method import Method
+from annotated_types import Ge, Gt, Le
 
+from mtad.core.options import Count, Doc, Finite, notes
+from mtad.core.schema import Option, check_fields, options_of
+from mtad.core.toml import from_toml
+from mtad.errors import OptionError
+
+if TYPE_CHECKING:
+    from mtad.speculative.method import Method
+else:
+    Method = Any  # `mtad --help` reads the settings, and imports no method
+
+
+@dataclass(frozen=True)
+class Key(Doc):
+    """Where a setting stands in the file and on the command line.
+
+    Attributes:
+        section: of the file.
+        flag: name of the flag, if not the setting's: that of one entry of a list.
+        metavar: what a value of the flag looks like.
+    """
+
+    section: str = ""
+    flag: str = ""
+    metavar: str = ""
+
+
+_server = partial(Key, section="server")
+_limits = partial(Key, section="limits")
+_models = partial(Key, section="models")
 LogFormat = Literal["json", "text"]
+Seconds = Annotated[Finite, Gt(0)]
+
+
+def _first_method() -> Method:
+    from mtad.methods.mtad import MTAD
+
+    return MTAD()
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Everything that a server can be told.
+    """Everything that a server can be told: flags, keys of the file and defaults are these."""
 
-    Attributes:
-        host, port: where it listens; port 0 takes a free one.
-        api_key_file: keys, one per line, `name:key` or `key`; see `mtad.server.http.keys`.
-        cors_origins: web pages of these origins may use the server.
-        allowed_hosts: host names that requests may name, beyond the server's own.
-        served_model_name: what clients call the model; None for the target's name.
-        playground, metrics: whether the page at `/` and `/metrics` are there.
-        shutdown_s: seconds that running requests have to finish after the first signal.
-        log_format: one line per request, as JSON or for people.
-        log_prompts: whether prompts and outputs are in the logs.
-        trace: a file that gets every iteration of every request.
-        allow_trace: whether a request may ask for its own trace.
-        max_body_bytes, max_header_bytes: of one request.
-        body_timeout_s: seconds in which the body of a request has to arrive.
-        max_prompt_tokens: None for as many as the models can read.
-        max_n: choices of one request.
-        max_new_tokens: of one choice; also the budget of a request that names none.
-        max_concurrent_per_key: requests of one client at a time; None for no limit.
-        max_queue: texts that wait.
-        max_rows: texts decoded at once.
-        cache_slots: tokens that the caches may come to hold; None to take what `max_rows` needs.
-        timeout_s: seconds of a request that names no time.
-        max_timeout_s: seconds that a request may ask for.
-        max_nodes: largest token tree of a request.
-        allowed_methods: names of the methods that requests may use; empty for all.
-        target_model, draft_model: folders or hub names; without a target, the embedded pair.
-        dtype, draft_dtype, device, draft_device, device_map, trust_vocabulary: as for
-            `mtad.load_models`.
-        method: of requests that name none.
-    """
+    host: Annotated[str, _server("Where to listen; 0.0.0.0 for every network.")] = "127.0.0.1"
+    port: Annotated[int, Ge(0), Le(65535), _server("0 takes a free one.")] = 8000
+    api_key_file: Annotated[
+        Path | None,
+        _server("One name:key or key per line. Keys may also be in MTAD_API_KEYS, with commas."),
+    ] = None
+    served_model_name: Annotated[
+        str | None, _server("What clients call the model; without it the target's name.")
+    ] = None
+    cors_origins: Annotated[
+        tuple[str, ...],
+        _server(
+            "Web pages of this origin may ask; may be repeated.", flag="cors_origin", metavar="URL"
+        ),
+    ] = ()
+    allowed_hosts: Annotated[
+        tuple[str, ...],
+        _server(
+            "A host name that requests may use; may be repeated.",
+            flag="allowed_host",
+            metavar="NAME",
+        ),
+    ] = ()
+    playground: Annotated[bool, _server("Serve the page at /.")] = True
+    metrics: Annotated[bool, _server("Serve Prometheus' metrics at /metrics.")] = True
+    shutdown_s: Annotated[
+        Finite,
+        Ge(0),
+        _server("Time to finish requests after the first signal.", metavar="SECONDS"),
+    ] = 30.0
+    log_format: Annotated[LogFormat, _server("Of the line that each request gets on stderr.")] = (
+        "json"
+    )
+    log_prompts: Annotated[bool, _server("Log prompts and outputs too.")] = False
+    trace: Annotated[Path | None, _server("JSON lines: every iteration of every request.")] = None
+    allow_trace: Annotated[bool, _server("Requests may ask for their own trace.")] = True
 
-    host: str = "127.0.0.1"
-    port: int = 8000
-    api_key_file: Path | None = None
-    cors_origins: tuple[str, ...] = ()
-    allowed_hosts: tuple[str, ...] = ()
-    served_model_name: str | None = None
-    playground: bool = True
-    metrics: bool = True
-    shutdown_s: float = 30.0
-    log_format: LogFormat = "json"
-    log_prompts: bool = False
-    trace: Path | None = None
-    allow_trace: bool = True
+    max_rows: Annotated[Count, _limits("Texts decoded at once.")] = 32
+    cache_slots: Annotated[
+        Count | None, _limits("Tokens in the caches; without it what --max-rows needs.")
+    ] = None
+    max_queue: Annotated[Count, _limits("Texts that wait; beyond it the answer is 429.")] = 256
+    max_concurrent_per_key: Annotated[Count | None, _limits("Requests of one key.")] = None
+    max_n: Annotated[Count, _limits("Choices of one request.")] = 8
+    max_prompt_tokens: Annotated[Count | None, _limits("Of one prompt.")] = None
+    max_new_tokens: Annotated[
+        Count, _limits("Of one choice, and the budget of requests that name none.")
+    ] = 1024
+    max_nodes: Annotated[Count, _limits("Nodes of a request's token tree.")] = 512
+    allowed_methods: Annotated[
+        tuple[str, ...],
+        _limits(
+            "A method that requests may use; may be repeated.",
+            flag="allowed_method",
+            metavar="NAME",
+        ),
+    ] = ()
+    max_body_bytes: Annotated[Count, _limits("Of one request.")] = 1_000_000
+    max_header_bytes: Annotated[Count, _limits("Of address and headers together.")] = 16_384
+    body_timeout_s: Annotated[
+        Seconds, _limits("For the body of a request to arrive.", metavar="SECONDS")
+    ] = 10.0
+    timeout_s: Annotated[
+        Seconds, _limits("Of a request that names no time.", metavar="SECONDS")
+    ] = 600.0
+    max_timeout_s: Annotated[Seconds, _limits("That a request may ask for.", metavar="SECONDS")] = (
+        3600.0
+    )
 
-    max_body_bytes: int = 1_000_000
-    max_header_bytes: int = 16_384
-    body_timeout_s: float = 10.0
-    max_prompt_tokens: int | None = None
-    max_n: int = 8
-    max_new_tokens: int = 1024
-    max_concurrent_per_key: int | None = None
-    max_queue: int = 256
-    max_rows: int = 32
-    cache_slots: int | None = None
-    timeout_s: float = 600.0
-    max_timeout_s: float = 3600.0
-    max_nodes: int = 512
-    allowed_methods: tuple[str, ...] = ()
+    target_model: Annotated[str | None, _models()] = None
+    draft_model: Annotated[str | None, _models()] = None
+    dtype: Annotated[str, _models()] = "auto"
+    draft_dtype: Annotated[str | None, _models()] = None
+    device: Annotated[str, _models()] = "auto"
+    draft_device: Annotated[str | None, _models()] = None
+    device_map: Annotated[str | None, _models()] = None
+    trust_vocabulary: Annotated[bool, _models()] = False
 
-    target_model: str | None = None
-    draft_model: str | None = None
-    dtype: str = "auto"
-    draft_dtype: str | None = None
-    device: str = "auto"
-    draft_device: str | None = None
-    device_map: str | None = None
-    trust_vocabulary: bool = False
-
-    method: Method = field(default_factory=MTAD)
+    method: Method = field(default_factory=_first_method)
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming them."""
+        from mtad import methods
+
+        check_fields(self)
         for name, fine, allowed in self._rules():
             if not fine:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {allowed}")
+                raise OptionError(f"{name} is {getattr(self, name)!r}; it must be {allowed}", name)
         if self.draft_model and not self.target_model:
             raise ValueError("draft_model needs target_model")
         for name in ("draft_dtype", "draft_device"):
@@ -118,23 +161,17 @@ class ServerSettings:
 
     def _rules(self) -> Iterator[tuple[str, bool, str]]:
         """Name of a setting, whether its value is possible, and what is."""
+        from mtad.model.loading import DTYPES
+
         yield "host", bool(self.host) and not self.host.isspace(), "a host name or an address"
-        yield "port", 0 <= self.port <= 65535, "from 0 (a free one) to 65535"
         yield "cors_origins", all(map(_is_origin, self.cors_origins)), _ORIGINS
         yield "allowed_hosts", all(map(_is_host, self.allowed_hosts)), _HOSTS
         name = self.served_model_name
         printable = name is None or (bool(name.strip()) and name.isprintable())
         yield "served_model_name", printable, "a text in one line"
-        yield "log_format", self.log_format in ("json", "text"), "json or text"
         for text in ("dtype", "draft_dtype"):
             value = getattr(self, text)
             yield text, value is None or value in DTYPES, f"one of {', '.join(DTYPES)}"
-        for count in _COUNTS:
-            value = getattr(self, count)
-            yield count, value is None or value >= 1, "an integer >= 1"
-        for seconds in ("body_timeout_s", "timeout_s", "max_timeout_s"):
-            yield seconds, 0 < getattr(self, seconds) < math.inf, "a finite number > 0"
-        yield "shutdown_s", 0 <= self.shutdown_s < math.inf, "a finite number >= 0"
         fits = self.timeout_s <= self.max_timeout_s
         yield "timeout_s", fits, f"at most max_timeout_s, {self.max_timeout_s:g}"
 
@@ -150,18 +187,6 @@ class ServerSettings:
         return {name: getattr(self, name) for name in names}
 
 
-_COUNTS = (
-    "max_body_bytes",
-    "max_header_bytes",
-    "max_prompt_tokens",
-    "max_n",
-    "max_new_tokens",
-    "max_concurrent_per_key",
-    "max_queue",
-    "max_rows",
-    "cache_slots",
-    "max_nodes",
-)
 _ORIGINS = "origins such as https://example.org, without a path; * is not taken"
 _HOSTS = "host names or addresses without scheme and port, such as example.org"
 
@@ -194,15 +219,19 @@ def _is_host(text: str) -> bool:
     return True
 
 
-SECTIONS: Mapping[str, str] = {
-    "server": "host port api_key_file cors_origins allowed_hosts served_model_name playground "
-    "metrics shutdown_s log_format log_prompts trace allow_trace",
-    "limits": "max_body_bytes max_header_bytes body_timeout_s max_prompt_tokens max_n "
-    "max_new_tokens max_concurrent_per_key max_queue max_rows cache_slots timeout_s "
-    "max_timeout_s max_nodes allowed_methods",
-    "models": "target_model draft_model dtype draft_dtype device draft_device device_map "
-    "trust_vocabulary",
-}
+def keys_of(section: str) -> dict[str, Option]:
+    """The settings of a section of the file."""
+    return {
+        name: o for name, o in options_of(ServerSettings).items() if key_of(o).section == section
+    }
+
+
+def key_of(option: Option) -> Key:
+    """Where a setting stands."""
+    return next((note for note in notes(option.kind) if isinstance(note, Key)), Key())
+
+
+SECTIONS = {section: tuple(keys_of(section)) for section in ("server", "limits", "models")}
 """Where each setting stands in a file; [method] has the method's name and its options."""
 
 
@@ -228,24 +257,19 @@ def _settings(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _section(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    kinds, known = option_types(ServerSettings), SECTIONS[section].split()
+    known = keys_of(section)
     for name in values:
         if name not in known:
-            home = next((s for s, names in SECTIONS.items() if name in names.split()), None)
+            home = next((s for s, names in SECTIONS.items() if name in names), None)
             hint = f" (it belongs to [{home}])" if home else ""
-            raise ValueError(
-                f"[{section}] has no {name!r}{hint}; known keys: {', '.join(sorted(known))}"
-            )
-    return {name: _value(value, kinds[name], name) for name, value in values.items()}
-
-
-def _value(value: Any, kind: Any, name: str) -> Any:
-    if kind == Path | None:
-        return Path(typed(value, str, name))
-    return typed(value, kind, name)
+            names = ", ".join(sorted(known))
+            raise OptionError(f"[{section}] has no {name!r}{hint}; known keys: {names}", name)
+    return {name: known[name].typed(value) for name, value in values.items()}
 
 
 def _method(values: Mapping[str, Any]) -> Method:
+    from mtad import methods
+
     options = dict(values)
     name = options.pop("name", None)
     if not isinstance(name, str):

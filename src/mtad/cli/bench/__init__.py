@@ -12,7 +12,7 @@ import typer
 
 from mtad.cli.bench.frontier import Flags
 from mtad.cli.bench.speed import SpeedFlags
-from mtad.cli.settings import flags_of
+from mtad.cli.flags import flags_of
 
 app = typer.Typer(no_args_is_help=True)
 
