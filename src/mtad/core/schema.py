@@ -28,14 +28,21 @@ class Option:
     Attributes:
         name: of the field.
         kind: its type, with ranges.
-        default: None where there is none.
         help: what it means, for people.
+        field: of the dataclass.
     """
 
     name: str
     kind: Any
-    default: Any
     help: str
+    field: dataclasses.Field[Any]
+
+    @property
+    def default(self) -> Any:
+        """Its value where none is given, None where there is none; made anew each time."""
+        if self.field.default_factory is not dataclasses.MISSING:
+            return self.field.default_factory()
+        return None if self.field.default is dataclasses.MISSING else self.field.default
 
     @property
     def allowed(self) -> str:
@@ -82,8 +89,8 @@ def options_of(cls: Any) -> Mapping[str, Option]:
             f.name: Option(
                 f.name,
                 hints[f.name],
-                _default(f),
                 doc_of(hints[f.name]).help or described.get(f.name, ""),
+                f,
             )
             for f in dataclasses.fields(cls)
         }
@@ -114,9 +121,3 @@ def attribute_docs(docstring: str) -> dict[str, str]:
         else:
             found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
     return found
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return None if field.default is dataclasses.MISSING else field.default
