@@ -34,7 +34,7 @@ from mtad.api.guard import (
     PLAIN,
     WARM_UP,
     Guard,
-    laps,
+    iterations,
     wants_guard,
 )
 from mtad.api.pair import Completion, ModelPair
@@ -42,6 +42,7 @@ from mtad.cli.settings import Settings
 from mtad.cli.terminal import summary
 from mtad.engine.session import Session
 from mtad.engine.stats import Stats, total
+from mtad.engine.workspace import Workspace
 from mtad.methods.mtad import MTAD
 from mtad.methods.specinfer import SpecInfer
 from mtad.methods.speculative_sampling import SpeculativeSampling
@@ -66,10 +67,10 @@ def simulate(guard: Guard, seconds: Seconds, tokens: Tokens, num: int = 200) -> 
         method = guard.choose()
         chosen.append(method)
         if method is PLAIN:
-            guard.saw_plain(seconds(method))
+            guard.add_plain(seconds(method))
         else:
             longest = getattr(method, "num_draft_tokens", 99) + 1
-            guard.saw_drafted(seconds(method), [min(n, longest) for n in tokens(iteration)])
+            guard.add_drafted(seconds(method), [min(n, longest) for n in tokens(iteration)])
     return chosen
 
 
@@ -114,14 +115,14 @@ def test_times_of_different_paces_are_not_compared() -> None:
     """An eager plain step says nothing about drafts that are played from a tape."""
     guard = Guard(CHAIN)
     for _ in range(SOONEST):
-        guard.saw_drafted(1.5, [1], "eager")
-    guard.saw_drafted(0.5, [1], "captured")
+        guard.add_drafted(1.5, [1], "eager")
+    guard.add_drafted(0.5, [1], "captured")
     for _ in range(SOONEST):
-        guard.saw_drafted(0.5, [1], "captured")
-        guard.saw_plain(1.0, pace="eager")
+        guard.add_drafted(0.5, [1], "captured")
+        guard.add_plain(1.0, mode="eager")
         assert guard.choose() is not None and not guard.has_given_up
     for _ in MARGINS:
-        guard.saw_plain(0.2, pace="captured")
+        guard.add_plain(0.2, mode="captured")
     assert guard.choose() is PLAIN and guard.has_given_up
 
 
@@ -132,18 +133,18 @@ def test_plain_steps_that_cannot_be_judged_by_are_not_taken_for_ever() -> None:
     for _ in range(60):
         chosen.append(guard.choose())
         if chosen[-1] is PLAIN:
-            guard.saw_plain(1.0, pace="captured")
+            guard.add_plain(1.0, mode="captured")
         else:
-            guard.saw_drafted(1.5, [3])
+            guard.add_drafted(1.5, [3])
     assert chosen.count(PLAIN) == 1
 
 
 def test_iterations_in_which_something_was_captured_are_not_judged() -> None:
     guard = Guard(CHAIN)
     for _ in range(SOONEST):
-        guard.saw_drafted(1.0, [3])
-        guard.saw_capture(100.0)
-    guard.saw_plain(1.0)
+        guard.add_drafted(1.0, [3])
+        guard.add_capture(100.0)
+    guard.add_plain(1.0)
     guard.choose()
     assert guard.reason is None
 
@@ -153,15 +154,17 @@ def test_a_session_with_tapes_is_judged_by_what_was_played() -> None:
     tapes = Tapes(patience=2)
     (request,) = requests_of([PROMPTS[0]], max_new_tokens=90)
     with torch.inference_mode():
-        session = Session(target, opposite(target), CHAIN, [request], VOCAB, graphs=tapes)
+        session = Session(
+            target, opposite(target), CHAIN, [request], VOCAB, workspace=Workspace(tapes)
+        )
     guard, now = Guard(CHAIN), [0.0]
 
     def clock() -> float:
         now[0] += 3.0 if session.method is CHAIN else 1.0
         return now[0]
 
-    paces = [(session.method is PLAIN, tapes.pace) for _ in laps(session, guard, clock)]
-    assert guard.has_given_up and guard.pace in ("eager", "captured")
+    paces = [(session.method is PLAIN, tapes.last_mode) for _ in iterations(session, guard, clock)]
+    assert guard.has_given_up and guard.mode in ("eager", "captured")
     assert (False, "capturing") in paces
 
 
@@ -451,21 +454,21 @@ class Scripted(Guard):
             return replace(self.method, num_draft_tokens=1)
         return self.method
 
-    def saw_drafted(self, seconds: float, tokens: Sequence[int], pace: str = "eager") -> None:
+    def add_drafted(self, seconds: float, tokens: Sequence[int], mode: str = "eager") -> None:
         """The script goes on whatever happens."""
 
-    def saw_plain(self, seconds: float, aside: float = 0.0, pace: str = "eager") -> None:
+    def add_plain(self, seconds: float, aside: float = 0.0, mode: str = "eager") -> None:
         """The script goes on whatever happens."""
 
 
 def scripted(
     target: Model, draft: Model, method: Method, requests: list, vocab: int, script: str
-) -> Iterator[tuple[Session, Scripted, mtad.api.guard.Lap]]:
+) -> Iterator[tuple[Session, Scripted, mtad.api.guard.Iteration]]:
     with torch.inference_mode():
         session = Session(target, draft, method, requests, vocab)
     guard = Scripted(method, script)
-    for lap in laps(session, guard, clock=lambda: 0.0):
-        yield session, guard, lap
+    for iteration in iterations(session, guard, clock=lambda: 0.0):
+        yield session, guard, iteration
 
 
 DRAFTING = [m for m in variants() if m.drafter != "target" and m != PLAIN]
@@ -480,11 +483,11 @@ def test_caches_stay_fresh_after_plain_steps(target, method: Method, script: str
     """
     requests = requests_of(PROMPTS, max_new_tokens=3 * (block_length(method) + 2))
     texts = [list(request.prompt_ids) for request in requests]
-    for session, guard, lap in scripted(target, target, method, requests, VOCAB, script):
-        for block in lap.step.blocks:
+    for session, guard, iteration in scripted(target, target, method, requests, VOCAB, script):
+        for block in iteration.step.blocks:
             texts[block.request] += block.token_ids
         running = [texts[request] for request in session.rows]
-        if not running or not lap.is_plain or guard.script[guard.place % len(script)] == "p":
+        if not running or not iteration.is_plain or guard.script[guard.place % len(script)] == "p":
             continue
         for lm in session.lms:
             if not (guard.has_given_up and lm is session.drafter):
@@ -499,7 +502,7 @@ class Listening(Guard):
         super().__init__(method)
         self.told: list[list[int]] = []
 
-    def saw_drafted(self, seconds: float, tokens: Sequence[int], pace: str = "eager") -> None:
+    def add_drafted(self, seconds: float, tokens: Sequence[int], mode: str = "eager") -> None:
         self.told.append(list(tokens))
 
 
@@ -510,7 +513,11 @@ def test_blocks_that_the_end_of_the_text_cut_off_are_not_counted(target) -> None
         session = Session(target, target, CHAIN, requests, VOCAB)
     guard = Listening(CHAIN)
     assert (
-        sum(len(b.token_ids) for lap in laps(session, guard, lambda: 0.0) for b in lap.step.blocks)
+        sum(
+            len(b.token_ids)
+            for iteration in iterations(session, guard, lambda: 0.0)
+            for b in iteration.step.blocks
+        )
         == 15
     )
     assert guard.told == [[5], [5], []]
@@ -523,10 +530,12 @@ def test_the_law_of_the_text_stays(toy: MarkovPair, name: str, options: dict, sc
     requests = requests_of([EMPTY] * 3000, first_seed=first_seed, max_new_tokens=6)
     texts: list[list[int]] = [[] for _ in requests]
     method, letters = make(name, **options), []
-    for session, _, lap in scripted(toy.target, toy.draft, method, requests, toy.vocab, script):
+    for session, _, iteration in scripted(
+        toy.target, toy.draft, method, requests, toy.vocab, script
+    ):
         letters.append(session.method is PLAIN)
-        assert lap.is_plain is letters[-1]
-        for block in lap.step.blocks:
+        assert iteration.is_plain is letters[-1]
+        for block in iteration.step.blocks:
             texts[block.request] += block.token_ids
     assert set(letters) == {True, False}
     assert_law((tuple(t[:LENGTH]) for t in texts), plain_law())
@@ -540,10 +549,10 @@ class Spiteful(Guard):
 
     last_tokens = 1
 
-    def saw_drafted(self, seconds: float, tokens: Sequence[int], pace: str = "eager") -> None:
+    def add_drafted(self, seconds: float, tokens: Sequence[int], mode: str = "eager") -> None:
         self.last_tokens = sum(tokens)
 
-    def saw_plain(self, seconds: float, aside: float = 0.0, pace: str = "eager") -> None:
+    def add_plain(self, seconds: float, aside: float = 0.0, mode: str = "eager") -> None:
         self.last_tokens = 2
 
 
@@ -552,7 +561,9 @@ def test_choices_that_follow_what_was_accepted_keep_the_law(toy: MarkovPair) -> 
     for request in requests_of([EMPTY] * 150, max_new_tokens=4):
         with torch.inference_mode():
             session = Session(toy.target, toy.draft, CHAIN, [request], toy.vocab)
-        steps = [lap.step for lap in laps(session, Spiteful(CHAIN), clock=lambda: 0.0)]
+        steps = [
+            iteration.step for iteration in iterations(session, Spiteful(CHAIN), clock=lambda: 0.0)
+        ]
         tokens = [t for step in steps for block in step.blocks for t in block.token_ids]
         texts.append(tuple(tokens[:2]))
     assert_law(texts, oracles.text_law(P, EMPTY, 2))

@@ -50,7 +50,7 @@ def ours(loaded: Loaded) -> Iterator[Callable[..., Ours]]:
     """A run of a method with tapes of a given patience."""
 
     def make(method: Method, patience: int) -> Ours:
-        loaded.pair.graphs = Tapes(patience, loop.NUM_TAPES)
+        loaded.pair.graphs = Tapes(patience, loop.TAPES_BYTES)
         return Ours(method.name, method, loaded, NO_METER)
 
     yield make
@@ -82,7 +82,7 @@ def test_a_mark_is_told_at_every_play_and_only_if_recorded() -> None:
     assert found == [True, True] and not mark("outside")
     for value in (3.0, 5.0):
         heard: list[str] = []
-        (result,) = tape.play([torch.full((3,), value)], heard.append)
+        (result,) = tape.replay([torch.full((3,), value)], heard.append)
         assert heard == ["first", "+in 1 2", "-"]
         assert result.tolist() == [2.5 * value] * 3
 
@@ -248,7 +248,7 @@ def test_rows_are_of_played_iterations(loaded: Loaded, tmp_path: Any) -> None:
     loop.measure(plan, tmp_path, load_one=lambda spec, context: loaded)
     tapes = loaded.pair.graphs
     assert tapes is not None and tapes is not before
-    assert (tapes.patience, tapes.limit) == (0, loop.NUM_TAPES)
+    assert (tapes.patience, tapes.limit_bytes) == (0, loop.TAPES_BYTES)
     for row in read_speed_rows(tmp_path):
         found = row.measured
         assert found is not None and found.observed is not None
@@ -274,7 +274,7 @@ class Kept(Recording):
 class Eager(Backend):
     """Captures without a GPU."""
 
-    def rehearse(self, program: Program, begin: Callable[[str], None]) -> torch.Tensor:
+    def warm_up(self, program: Program, begin: Callable[[str], None]) -> torch.Tensor:
         return program(begin)
 
     def capture(self, program: Program, split: bool) -> Recording:
@@ -285,22 +285,16 @@ def test_a_gpu_is_timed_with_graphs_and_observed_without(
     loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The models are on the CPU; only the runs take them to be elsewhere."""
-    made: list[Graphs] = []
-
-    def own(pair: mtad.ModelPair) -> Graphs:
-        made.append(Graphs(Eager(), patience=1))
-        return made[-1]
-
-    monkeypatch.setattr("mtad.bench.speed.runs.own_graphs", own)
+    graphs = Graphs(Eager(), patience=1)
     monkeypatch.setattr(Loaded, "device", torch.device("meta"))
-    loaded.pair.graphs = None
+    loaded.pair.graphs = graphs
     run = Ours("mtad", mtad.MTAD(), loaded, NO_METER)
     try:
         found = run.measure(batch(loaded), 0, FULL)
-        assert loaded.pair.graphs is None
+        assert loaded.pair.graphs is graphs
     finally:
         loaded.pair.graphs = Tapes()
-    assert len(made) == 1 and made[0].num_captured > 0
+    assert graphs.num_captured > 0
     assert found.iterations == "recorded"
     assert found.observed is not None
     targets = [f.count for f in found.observed.forwards if f.model == "target"]

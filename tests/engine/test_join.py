@@ -14,6 +14,7 @@ from support.tiny import PROMPTS, VOCAB, complete, label, similar, some_variants
 import mtad.model.lm
 from mtad.core.buckets import rows_of
 from mtad.engine.session import Block, Request, Session
+from mtad.engine.workspace import Workspace
 from mtad.errors import CacheMemoryError, NonFiniteLogitsError
 from mtad.methods.autoregressive import Autoregressive
 from mtad.methods.mtad import MTAD
@@ -69,7 +70,7 @@ def finish(session: Session, found: dict[int, list[int]], most: int = 10**6) -> 
     """Take steps and read what waits; every text grows by its blocks."""
     with torch.inference_mode():
         while most > 0 and (session.rows or session.requests):
-            session.read()
+            session.prefill_chunk()
             blocks: Sequence[Block] = session.step().require_sound().blocks if session.rows else ()
             for block in blocks:
                 found.setdefault(block.request, []).extend(block.token_ids)
@@ -85,7 +86,7 @@ def test_a_text_is_the_same_after_joining_late(pair, method, pads):
     with torch.inference_mode():
         for group, steps in (([0], 1), ([1, 2], 0), ([3, 4], 1), ([5], 10**6)):
             assert session.join([requests[i] for i in group]) == group
-            while session._joining:
+            while session._prefilling:
                 finish(session, found, 1)
             finish(session, found, steps)
     assert [found[i] for i in range(len(TEXTS))] == [list(ids) for ids in alone]
@@ -98,7 +99,7 @@ def test_the_others_run_while_a_long_prompt_is_read(pair):
     with torch.inference_mode():
         session.join([requests[3]])
         chunks = 0
-        while session.read():
+        while session.prefill_chunk():
             chunks += 1
             before = len(found.get(0, ()))
             if session.rows:
@@ -153,7 +154,7 @@ def test_caches_grow_in_steps_and_keep_what_they_hold(pair, pads):
             more = [Request([count], SamplingParams(max_new_tokens=20))]
             expected = session.slots_with(more)
             session.join(more)
-            assert not session.read()
+            assert not session.prefill_chunk()
             address = session.target._address
             assert session.slots_with([]) == expected == address.num_rows * address.capacity
             sizes.append(address.num_rows)
@@ -168,14 +169,14 @@ def test_no_memory_to_grow_leaves_all_as_it_was(pair, monkeypatch):
     expected = token_ids(*pair, MTAD(), [requests[1].prompt_ids], requests[1].sampling)[0]
     session, found = Session(*pair, MTAD(), [requests[1]], VOCAB), {}
     finish(session, found, 2)
-    resize, count = SlotLayer.resize, iter(range(100))
+    allocate, count = SlotLayer.allocated, iter(range(100))
 
-    def failing(layer: SlotLayer) -> None:
-        resize(layer)
-        if next(count) == 1:  # the first layer has grown already
+    def failing(layer: SlotLayer, *size) -> list[torch.Tensor]:
+        if next(count) == 1:  # the first layer has its memory already
             raise CacheMemoryError("no")
+        return allocate(layer, *size)
 
-    monkeypatch.setattr(SlotLayer, "resize", failing)
+    monkeypatch.setattr(SlotLayer, "allocated", failing)
     with torch.inference_mode(), pytest.raises(CacheMemoryError):
         session.join([requests[3]])
     monkeypatch.undo()
@@ -196,9 +197,12 @@ def test_captured_iterations_know_when_caches_have_grown(pair, method, make):
     ]
     expected = [token_ids(*pair, method, [r.prompt_ids], r.sampling)[0] for r in requests]
     with torch.inference_mode():
-        session, found = Session(*pair, method, requests[:1], VOCAB, graphs=make()), {}
+        session, found = (
+            Session(*pair, method, requests[:1], VOCAB, workspace=Workspace(make())),
+            {},
+        )
         finish(session, found, 12)
-        assert session.graphs.pace == "captured"
+        assert session.graphs.last_mode == "captured"
         session.join(requests[1:])
         finish(session, found)
     assert [found[0], found[1]] == expected
@@ -210,10 +214,10 @@ def test_a_text_may_leave_while_it_is_read(pair):
     session, found = Session(*pair, MTAD(), requests[:2], VOCAB), {}
     with torch.inference_mode():
         (index,) = session.join([requests[3]])
-        assert session.read()
+        assert session.prefill_chunk()
         finish(session, found, 1)
         session.leave({index})
-        assert not session.read() and session.requests.keys() == {0, 1}
+        assert not session.prefill_chunk() and session.requests.keys() == {0, 1}
         session.join([requests[2]])
         finish(session, found)
     assert [found[0], found[1], found[3]] == expected[:3]
@@ -225,10 +229,10 @@ def test_a_draft_without_memory_leaves_the_target_alone(pair, monkeypatch):
     def failing(*size: int) -> None:
         raise CacheMemoryError("no")
 
-    monkeypatch.setattr(session.drafter, "reserve", failing)
+    monkeypatch.setattr(session.drafter, "resized", failing)
     with torch.inference_mode(), pytest.raises(CacheMemoryError):
         session.join([Request([3], SETTINGS[0])])
-    assert session.target._reading is None
+    assert session.target._prefill is None
 
 
 # ---------------------------------------------------------------- copies that fill the batch up
@@ -249,13 +253,13 @@ def test_captured_iterations_are_played_while_others_come_and_go(pair, make):
     expected, captured = token_ids(*pair, MTAD(), texts, params), {}
     for pads in (False, True):
         waiting, graphs, found = list(requests), make(), {}
-        session = Session(*pair, MTAD(), [], VOCAB, graphs=graphs, pads=pads)
+        session = Session(*pair, MTAD(), [], VOCAB, workspace=Workspace(graphs), pads=pads)
         with torch.inference_mode():
             while waiting:
                 if len(session.rows) < 13:
                     count = 16 - len(session.rows)
                     session.join(waiting[:count])
-                    assert not session.read()
+                    assert not session.prefill_chunk()
                     waiting = waiting[count:]
                 if pads:
                     assert session.target.num_rows in (12, 16)
@@ -269,12 +273,12 @@ def test_captured_iterations_are_played_while_others_come_and_go(pair, make):
 def test_large_batches_run_eagerly_where_that_is_asked_for(pair):
     requests = [Request([i], SamplingParams(max_new_tokens=8 + 4 * i)) for i in range(1, 5)]
     graphs, paces = Graphs(Recorder(), patience=1), []
-    session = Session(*pair, MTAD(), requests, VOCAB, graphs=graphs, most_recorded=2)
+    session = Session(*pair, MTAD(), requests, VOCAB, workspace=Workspace(graphs), most_captured=2)
     with torch.inference_mode():
         while session.rows:
-            graphs.pace, num_rows = "eager", len(session.rows)
+            graphs.last_mode, num_rows = "eager", len(session.rows)
             session.step()
-            paces.append((num_rows > 2, graphs.pace == "eager"))
+            paces.append((num_rows > 2, graphs.last_mode == "eager"))
     assert set(paces) == {(True, True), (False, False)}
 
 
@@ -325,7 +329,7 @@ def test_copies_give_way_to_those_who_have_been_read(pair):
     with torch.inference_mode():
         session.leave({5, 6, 7})
         session.join(requests[8:])
-        while session.read():
+        while session.prefill_chunk():
             assert session.target.num_rows == 6, "5 texts and a copy"
             for block in session.step().require_sound().blocks:
                 found.setdefault(block.request, []).extend(block.token_ids)
@@ -364,7 +368,7 @@ def test_nan_fails_one_row_and_no_neighbour(method, failing, pads):
     with torch.inference_mode():
         for joining in (requests[5:], requests[4:]):  # the last one where one has failed
             session.join(joining)
-            while session.read():
+            while session.prefill_chunk():
                 pass
             for block in session.step().blocks:
                 found.setdefault(block.request, []).extend(block.token_ids)
@@ -388,11 +392,11 @@ def test_nan_that_leaves_early_stays_with_nobody():
     with torch.inference_mode():
         for read_all in (True, False):
             (index,) = session.join([Request([30] * 200, params)])
-            while session.read() and read_all:
+            while session.prefill_chunk() and read_all:
                 pass
             session.leave({index})
             session.join([Request([4, 5], params)])
-            while session.read():
+            while session.prefill_chunk():
                 pass
             session.leave({index + 1})
         session.join([Request([4, 5], params)])

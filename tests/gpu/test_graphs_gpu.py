@@ -24,9 +24,11 @@ from support.tiny import (
 
 import mtad
 from mtad.engine.session import Block, Request, Session
+from mtad.engine.workspace import Workspace
 from mtad.measure.phases import PhaseClock
 from mtad.model.lm import LM
-from mtad.runtime.cuda_graphs import PATIENCE, Graphs, State
+from mtad.runtime.cuda_graphs import PATIENCE, Graphs
+from mtad.runtime.state import State
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
 
@@ -82,7 +84,7 @@ def warm(session: Session) -> None:
 @EVERY_CAPTURED
 @pytest.mark.parametrize("params", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 def test_texts_under_graphs_are_those_of_eager_iterations(pair, method, params):
-    expected = blocks_of(opened(pair, method, params, graphs=Graphs(None)))
+    expected = blocks_of(opened(pair, method, params, workspace=Workspace(Graphs(None))))
     session = opened(pair, method, params)
     assert blocks_of(session) == expected
     assert session.graph_reason is None
@@ -136,7 +138,9 @@ def test_the_host_waits_once_per_iteration(pair, method):
 def test_a_method_that_reads_runs_eagerly_and_says_why(pair):
     method = next(m for m in variants() if m.name == "bild")
     session = opened(pair, method, GREEDY)
-    assert blocks_of(session) == blocks_of(opened(pair, method, GREEDY, graphs=Graphs(None)))
+    assert blocks_of(session) == blocks_of(
+        opened(pair, method, GREEDY, workspace=Workspace(Graphs(None)))
+    )
     assert "synchronizing CUDA operation" in str(session.graph_reason)
     assert torch.cuda.get_sync_debug_mode() == 0
 
@@ -174,7 +178,9 @@ def test_a_capture_that_fails_leaves_the_device_usable(pair, monkeypatch):
             return super().draft(lm, prefix, warp, noise)
 
     session = opened(pair, Late(), GREEDY)
-    expected = blocks_of(opened(pair, mtad.Autoregressive(), GREEDY, graphs=Graphs(None)))
+    expected = blocks_of(
+        opened(pair, mtad.Autoregressive(), GREEDY, workspace=Workspace(Graphs(None)))
+    )
     assert blocks_of(session) == expected
     assert "can't be captured" in str(session.graph_reason)
     torch.cuda.synchronize()
@@ -197,7 +203,7 @@ def test_memory_comes_back_with_the_session(pair):
 
 def test_no_more_graphs_are_kept_than_allowed(pair):
     graphs = Graphs.on([torch.device("cuda", 0)])
-    graphs.limit = 1
-    session = opened(pair, mtad.MTAD(), SAMPLED, graphs=graphs)
+    graphs.limit_bytes = 1
+    session = opened(pair, mtad.MTAD(), SAMPLED, workspace=Workspace(graphs))
     assert blocks_of(session) == blocks_of(opened(pair, mtad.MTAD(), SAMPLED))
     assert graphs.num_captured == 1

@@ -9,22 +9,22 @@ from typing import ClassVar
 
 import pytest
 import torch
-from support.tiny import PROMPTS, VOCAB, label, similar, tiny_model, variants
+from support.tiny import PROMPTS, VOCAB, similar, some_variants, tiny_model, variants
 
 import mtad
 from mtad.core.tree import TokenTree
 from mtad.engine.session import Block, Request, Session
+from mtad.engine.workspace import Workspace
 from mtad.methods.mtad import MTAD
 from mtad.methods.speculative_sampling import SpeculativeSampling
 from mtad.runtime.cpu_tapes import Tapes
-from mtad.runtime.cuda_graphs import State
 from mtad.runtime.linear.packed import pack
+from mtad.runtime.state import State
 from mtad.sampling.params import SamplingParams
-from mtad.speculative.method import Method, name_of
+from mtad.speculative.method import Method, method_key
 from mtad.testing import random_llama
 
 READS = {"bild"}
-RECORDED = [m for m in variants() if m.name not in READS | {"beam_search"}]
 MIXED = [
     SamplingParams(temperature=0.0, max_new_tokens=26),
     SamplingParams(
@@ -48,7 +48,7 @@ def models() -> tuple:
 
 def blocks_of(pair: tuple, method: Method, requests: Sequence[Request], tapes=None) -> list[Block]:
     with torch.inference_mode():
-        session = Session(*pair, method, requests, VOCAB, graphs=tapes)
+        session = Session(*pair, method, requests, VOCAB, workspace=Workspace(tapes))
     return [block for step in session.run() for block in step.blocks]
 
 
@@ -61,13 +61,13 @@ def requests_for(method: Method, seed: int = 0) -> list[Request]:
     ]
 
 
-@pytest.mark.parametrize("method", RECORDED, ids=label)
+@pytest.mark.parametrize("method", some_variants(but=READS | {"beam_search"}))
 def test_texts_are_those_of_eager_iterations(method: Method) -> None:
     pair, tapes = models(), Tapes(patience=1)
     wanted = blocks_of(pair, method, requests_for(method))
     assert blocks_of(pair, method, requests_for(method), tapes) == wanted
     assert tapes.num_captured > 0
-    assert tapes.reason(name_of(method)) is None
+    assert tapes.reason(method_key(method)) is None
 
 
 def test_tapes_outlive_their_session() -> None:
@@ -98,7 +98,7 @@ def test_one_token_prompts_write_to_the_caches_of_their_own_session() -> None:
     assert tapes.num_captured > 0
 
 
-def test_a_tape_that_writes_to_other_buffers_is_not_believed() -> None:
+def test_a_tape_that_writes_to_other_buffers_is_not_used() -> None:
     holder = SimpleNamespace(place=torch.zeros(1))
     own, tapes = torch.zeros(3), Tapes(patience=0)
 
@@ -131,11 +131,19 @@ def test_what_cannot_be_scripted_runs_eagerly() -> None:
     assert "can't be recorded" in str(tapes.reason("one"))
 
 
-def test_the_number_of_tapes_is_bounded() -> None:
-    pair, tapes = models(), Tapes(patience=0, limit=2)
-    for width in range(1, 6):
+def test_the_memory_of_tapes_is_bounded() -> None:
+    pair, tapes = models(), Tapes(patience=0)
+    blocks_of(pair, MTAD(beam_width=1), [Request([3], MIXED[2])], tapes)
+    one = tapes.captured_bytes // tapes.num_captured
+    assert one > 1e6, "some hundred operations"
+    tapes = Tapes(patience=0, limit_bytes=4 * one)
+    made = 0
+    for width in range(1, 5):
+        before = tapes._captured.keys()
         blocks_of(pair, MTAD(beam_width=width), [Request([3], MIXED[2])], tapes)
-    assert tapes.num_captured == 2
+        made += len(tapes._captured.keys() - before) or 1
+        assert tapes.captured_bytes <= 4 * one
+    assert 1 <= tapes.num_captured < made
 
 
 def test_what_reads_a_tensor_runs_eagerly_and_says_so() -> None:
@@ -144,7 +152,7 @@ def test_what_reads_a_tensor_runs_eagerly_and_says_so() -> None:
     requests = [Request(PROMPTS[0], MIXED[2])]
     assert blocks_of(pair, method, requests, tapes) == blocks_of(pair, method, requests)
     assert tapes.num_captured == 0
-    assert "reads a tensor back to the host" in str(tapes.reason(name_of(method)))
+    assert "reads a tensor back to the host" in str(tapes.reason(method_key(method)))
 
 
 @dataclass(frozen=True)
@@ -164,7 +172,7 @@ def test_what_is_read_behind_the_recorders_back_is_found_out() -> None:
     requests = [Request(PROMPTS[0], SamplingParams(max_new_tokens=60, seed=4))]
     method = Sly(num_draft_tokens=2)
     assert blocks_of(pair, method, requests, tapes) == blocks_of(pair, method, requests)
-    assert "more than the recording shows" in str(tapes.reason(name_of(method)))
+    assert "more than the recording shows" in str(tapes.reason(method_key(method)))
     assert tapes.num_captured == 0
 
 
@@ -173,7 +181,9 @@ def test_phases_are_told() -> None:
     with torch.inference_mode():
         requests = [Request([3, 4], SamplingParams(max_new_tokens=30, seed=2))]
         graphs = Tapes(patience=0)
-        session = Session(*models(), MTAD(), requests, VOCAB, heard.append, graphs=graphs)
+        session = Session(
+            *models(), MTAD(), requests, VOCAB, heard.append, workspace=Workspace(graphs)
+        )
     steps = len(list(session.run()))
     assert heard == ["draft", "target", "verify", "commit", "end"] * steps
 

@@ -15,25 +15,26 @@ from typing import Any
 import pytest
 import torch
 from support.recorder import Recorder
-from support.tiny import PROMPTS, VOCAB, label, similar, tiny_model, variants
+from support.tiny import PROMPTS, VOCAB, similar, some_variants, tiny_model, variants
 
 import mtad
 import mtad.core.buckets
 import mtad.engine.session
 import mtad.runtime.backend
 from mtad.engine.session import Block, Request, Session
+from mtad.engine.workspace import Workspace
 from mtad.errors import NonFiniteLogitsError
 from mtad.model.lm import LM
 from mtad.runtime.backend import CudaBackend
-from mtad.runtime.cuda_graphs import Graphs, State
+from mtad.runtime.cuda_graphs import Graphs
+from mtad.runtime.state import State
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
 
 BUCKET = 16
 READS = {"bild"}
 ONE_ITERATION = {"beam_search"}
-CAPTURED = [m for m in variants() if m.name not in READS | ONE_ITERATION]
-EVERY_CAPTURED = pytest.mark.parametrize("method", CAPTURED, ids=label)
+EVERY_CAPTURED = pytest.mark.parametrize("method", some_variants(but=READS | ONE_ITERATION))
 SAMPLED = SamplingParams(temperature=0.9, top_k=20, top_p=0.95, max_new_tokens=32, seed=3)
 MIXED = [
     SamplingParams(temperature=0.0, max_new_tokens=26),
@@ -87,9 +88,12 @@ class Captured:
     backend: Recorder
 
 
-def captured(method: Method, requests: Sequence[Request], limit: int = 8, **options) -> Captured:
+def captured(
+    method: Method, requests: Sequence[Request], limit_bytes: int = 2**40, **options
+) -> Captured:
     backend = Recorder()
-    session = opened(method, requests, graphs=Graphs(backend, patience=1, limit=limit), **options)
+    graphs = Graphs(backend, patience=1, limit_bytes=limit_bytes)
+    session = opened(method, requests, workspace=Workspace(graphs), **options)
     return Captured(blocks_of(session), session, backend)
 
 
@@ -113,7 +117,7 @@ def test_texts_are_those_of_eager_iterations(method: Method, rows: int) -> None:
     assert got.blocks == expected
     assert got.session.graph_reason is None
     assert len(got.backend.recordings) >= 2, "buckets and batch sizes have changed"
-    num_steps = got.backend.num_replays + got.backend.num_rehearsals
+    num_steps = got.backend.num_replays + got.backend.num_warm_ups
     assert got.backend.num_replays > num_steps / 3
     assert got.session.rows == []
 
@@ -125,19 +129,23 @@ def test_models_with_other_masks_and_positions(name: str) -> None:
     backend = Recorder()
     with torch.inference_mode():
         eager = Session(*models, mtad.MTAD(), requests, VOCAB)
-        graphed = Session(*models, mtad.MTAD(), requests, VOCAB, graphs=Graphs(backend))
+        graphed = Session(
+            *models, mtad.MTAD(), requests, VOCAB, workspace=Workspace(Graphs(backend))
+        )
     assert blocks_of(graphed) == blocks_of(eager)
     assert backend.num_replays > 0
 
 
-@pytest.mark.parametrize("limit", [8, 1])
-def test_methods_may_take_turns(limit: int) -> None:
+@pytest.mark.parametrize("limit_bytes", [2**40, 1])
+def test_methods_may_take_turns(limit_bytes: int) -> None:
     """Every captured program begins where the one before it ended, whichever method it is of."""
     requests = requests_for(mtad.SpeculativeSampling(), 3)
     texts = []
     for backend in (None, Recorder()):
-        graphs = Graphs(backend, patience=1, limit=limit)
-        session = opened(mtad.SpeculativeSampling(num_draft_tokens=3), requests, graphs=graphs)
+        graphs = Graphs(backend, patience=1, limit_bytes=limit_bytes)
+        session = opened(
+            mtad.SpeculativeSampling(num_draft_tokens=3), requests, workspace=Workspace(graphs)
+        )
         methods = [session.method, mtad.SpeculativeSampling(num_draft_tokens=2)]
         texts.append([])
         with torch.inference_mode():
@@ -170,7 +178,12 @@ def test_bad_logits_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.inference_mode():
         graphs = Graphs(backend, patience=1)
         session = Session(
-            target, None, mtad.Autoregressive(), [Request([3], SAMPLED)], VOCAB, graphs=graphs
+            target,
+            None,
+            mtad.Autoregressive(),
+            [Request([3], SAMPLED)],
+            VOCAB,
+            workspace=Workspace(graphs),
         )
         for _ in range(4):
             session.step()
@@ -184,16 +197,17 @@ def test_bad_logits_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- how many are kept
 
 
-def test_the_number_of_programs_is_bounded() -> None:
+def test_the_memory_of_programs_is_bounded() -> None:
     requests = requests_for(mtad.MTAD(), 3)
-    got = captured(mtad.MTAD(), requests, limit=2)
+    got = captured(mtad.MTAD(), requests, limit_bytes=5 * 2**23)
     assert len(got.backend.recordings) > 3
     assert got.session.graphs.num_captured == 2
+    assert 2 * 2**24 < got.session.graphs.captured_bytes < 5 * 2**23
     assert got.blocks == blocks_of(opened(mtad.MTAD(), requests))
 
 
 def test_a_program_that_leaves_is_freed() -> None:
-    got = captured(mtad.MTAD(), requests_for(mtad.MTAD(), 3), limit=1)
+    got = captured(mtad.MTAD(), requests_for(mtad.MTAD(), 3), limit_bytes=1)
     last = got.backend.recordings[-1]
     watched = [weakref.ref(one) for one in got.backend.recordings]
     got.backend.recordings.clear()
@@ -212,23 +226,25 @@ def test_programs_die_with_their_session() -> None:
 def test_capture_waits_until_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mtad.core.buckets, "BUCKET", 256)
     backend, requests = Recorder(), [Request([3, 5], SAMPLED)]
-    session = opened(mtad.Autoregressive(), requests, graphs=Graphs(backend, patience=4))
+    session = opened(
+        mtad.Autoregressive(), requests, workspace=Workspace(Graphs(backend, patience=4))
+    )
     with torch.inference_mode():
         for expected in (0, 0, 0, 0, 1, 2, 3):
             session.step()
             assert backend.num_replays == expected
-            assert session.graphs.is_settled == (expected > 1)
-    assert backend.num_rehearsals == 4
+            assert session.graphs.is_warm == (expected > 1)
+    assert backend.num_warm_ups == 4
 
 
 def test_another_session_needs_other_programs() -> None:
     """The buffers of a cache are part of a program; equal shapes do not make it fit."""
     graphs = Graphs(Recorder(), patience=1)
-    first = opened(mtad.MTAD(), [Request(PROMPTS[0], SAMPLED)], graphs=graphs)
+    first = opened(mtad.MTAD(), [Request(PROMPTS[0], SAMPLED)], workspace=Workspace(graphs))
     blocks_of(first)
     others = [Request([token + 1 for token in PROMPTS[0]], SAMPLED)]
     expected = blocks_of(opened(mtad.MTAD(), others))
-    assert blocks_of(opened(mtad.MTAD(), others, graphs=graphs)) == expected
+    assert blocks_of(opened(mtad.MTAD(), others, workspace=Workspace(graphs))) == expected
 
 
 # --- what can't be captured
@@ -240,8 +256,8 @@ def test_a_method_that_reads_runs_eagerly_and_says_why() -> None:
     got = captured(method, requests)
     assert got.blocks == blocks_of(opened(method, requests))
     assert got.backend.recordings == []
-    assert got.backend.num_rehearsals == 1, "it is not tried again"
-    assert got.session.graphs.is_settled
+    assert got.backend.num_warm_ups == 1, "it is not tried again"
+    assert got.session.graphs.is_warm
     reason = got.session.graph_reason
     assert (
         reason == "the iteration can't be captured: aten._local_scalar_dense.default reads a value"
@@ -271,7 +287,7 @@ class Full(Recorder):
 
 def test_a_failed_capture_changes_nothing() -> None:
     requests, backend = requests_for(mtad.MTAD(), 3), Full()
-    session = opened(mtad.MTAD(), requests, graphs=Graphs(backend, patience=2))
+    session = opened(mtad.MTAD(), requests, workspace=Workspace(Graphs(backend, patience=2)))
     assert blocks_of(session) == blocks_of(opened(mtad.MTAD(), requests))
     assert session.graph_reason == "the iteration can't be captured: no memory is left"
     assert len(backend.recordings) == 1
@@ -279,7 +295,9 @@ def test_a_failed_capture_changes_nothing() -> None:
 
 def test_a_method_that_fails_does_not_stop_another() -> None:
     backend = Recorder()
-    session = opened(Copying(), [Request([3], SAMPLED)], graphs=Graphs(backend, patience=1))
+    session = opened(
+        Copying(), [Request([3], SAMPLED)], workspace=Workspace(Graphs(backend, patience=1))
+    )
     with torch.inference_mode():
         session.step()
         assert session.graph_reason is not None
@@ -344,7 +362,9 @@ def test_a_host_value_that_changes_is_noticed() -> None:
     for backend in (None, Recorder()):
         calls = 0
         texts.append(
-            blocks_of(opened(Forgetful(), [Request([3], SAMPLED)], graphs=Graphs(backend)))
+            blocks_of(
+                opened(Forgetful(), [Request([3], SAMPLED)], workspace=Workspace(Graphs(backend)))
+            )
         )
     assert texts[0][:2] == texts[1][:2]
     assert texts[0] != texts[1]
@@ -483,7 +503,7 @@ def test_rehearsals_refuse_reads_but_let_clocks_wait(cuda) -> None:
         modes.append(cuda.mode)
         return torch.tensor([1])
 
-    CudaBackend(torch.device("cuda", 0)).rehearse(program, lambda phase: modes.append(cuda.mode))
+    CudaBackend(torch.device("cuda", 0)).warm_up(program, lambda phase: modes.append(cuda.mode))
     assert modes == ["error", 0, "error"]
     assert cuda.mode == 0
 

@@ -25,7 +25,7 @@ def recorded(program, *inputs: Tensor) -> Tape:
 
 def play(tape: Tape, *inputs: Tensor) -> list[Tensor]:
     with torch.inference_mode():
-        return tape.play(inputs, ignore)
+        return tape.replay(inputs, ignore)
 
 
 def test_other_inputs_of_the_same_shape() -> None:
@@ -103,7 +103,7 @@ def test_phases_hand_their_values_on() -> None:
     with torch.inference_mode():
         tape = Tape(run, [x])
         given = torch.tensor([5.0, 6.0, 7.0])
-        (result,) = tape.play([given], heard.append)
+        (result,) = tape.replay([given], heard.append)
     assert heard == ["first", "nothing", "last"]
     assert result.tolist() == [15.0, 19.0, 22.0]
 

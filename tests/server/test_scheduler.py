@@ -368,7 +368,7 @@ def test_a_cancelled_job_is_gone_within_an_iteration(serve, story, gate):
 def test_a_prompt_that_is_being_read_is_given_up_at_once(serve, story, monkeypatch):
     monkeypatch.setattr(mtad.model.lm, "PREFILL_TOKENS", {"cpu": 4})
     monkeypatch.setattr("mtad.server.scheduler.admission.PREFILL_TOKENS", {"cpu": 4})
-    begun, num_reads, read = threading.Event(), [], LM.read
+    begun, num_reads, read = threading.Event(), [], LM.prefill_chunk
 
     def held(lm: LM) -> bool:
         num_reads.append(lm.name)
@@ -377,7 +377,7 @@ def test_a_prompt_that_is_being_read_is_given_up_at_once(serve, story, monkeypat
         return read(lm)
 
     cancelled, scheduler = threading.Event(), serve(max_rows=1)
-    monkeypatch.setattr(LM, "read", held)
+    monkeypatch.setattr(LM, "prefill_chunk", held)
     jobs, heard = send(scheduler, work([5] * 200), work(num_new=3))
     assert begun.wait(PATIENCE_S)
     scheduler.cancel(jobs[0])
@@ -635,19 +635,19 @@ def test_who_lacks_memory_waits_and_is_admitted_once(models, serve, story, monke
     def is_tight() -> bool:
         return len(first[0].chunks) < 4
 
-    grow, make = LM.reserve, SlotLayer.lazy_initialization
+    grow, make = LM.resized, SlotLayer.lazy_initialization
 
-    def no_growth(lm: LM, num_rows: int, capacity: int) -> None:
+    def no_growth(lm: LM, num_rows: int, capacity: int) -> Any:
         if is_tight() and lm.num_rows:
             raise CacheMemoryError("no room to grow")
-        grow(lm, num_rows, capacity)
+        return grow(lm, num_rows, capacity)
 
     def no_cache(layer: SlotLayer, *args: Any) -> None:
         if is_tight():
             raise CacheMemoryError("no room at all")
         make(layer, *args)
 
-    monkeypatch.setattr(LM, "reserve", no_growth)
+    monkeypatch.setattr(LM, "resized", no_growth)
     monkeypatch.setattr(SlotLayer, "lazy_initialization", no_cache)
     jobs, heard = send(scheduler, work(seed=1), work(seed=2, method=Autoregressive()))
     gate.opened.set()

@@ -73,6 +73,8 @@ class Tape:
 class Recorded(Recording):
     """A program as tapes, one for every phase it told."""
 
+    num_bytes = 2**24
+
     def __init__(self, split: bool) -> None:
         self.tapes: list[Tape] = []
         self.output = torch.empty(0)
@@ -128,19 +130,19 @@ class Recorder(Backend):
 
     Attributes:
         recordings: all that were captured, the first one first.
-        num_rehearsals: eager runs.
+        num_warm_ups: eager runs before a capture.
     """
 
     def __init__(self) -> None:
         self.recordings: list[Recorded] = []
-        self.num_rehearsals = 0
+        self.num_warm_ups = 0
 
     @property
     def num_replays(self) -> int:
         return sum(recording.num_replays for recording in self.recordings)
 
-    def rehearse(self, program: Program, begin: OnPhase) -> Tensor:
-        self.num_rehearsals += 1
+    def warm_up(self, program: Program, begin: OnPhase) -> Tensor:
+        self.num_warm_ups += 1
         with Watch(lambda function, args, kwargs, run: run()):
             return program(begin)
 

@@ -115,6 +115,12 @@ class Generation:
             self.detokenizer.extend(block.token_ids)
         return self.detokenizer.take(last=block.finish_reason is not None)
 
+    def chunk(self, index: int) -> Chunk:
+        """What the last block added to the text of prompt `index`."""
+        block = self.blocks[-1]
+        text, is_last = self.detokenize(block), block.finish_reason is not None
+        return Chunk(index, text, block, self.completion() if is_last else None)
+
     def completion(self) -> Completion:
         """What came of the prompt."""
         reason = self.blocks[-1].finish_reason if self.blocks else "length"

@@ -5,9 +5,9 @@ target alone, takes s seconds. Drafting pays if t/k < s. Now and then the guard 
 be taken to learn s. A plain step gives a token too, so it wastes at most s - t/k, which is 0 where
 drafting does not pay; the guard wastes `BUDGET` of the time and one plain step in advance.
 
-`Guard` only decides: it has no clock, knows no model and is told what iterations took. `laps` asks
-it before each iteration of a session and measures. Every step is lossless if the methods are, and
-each begins with fresh random numbers, so their order does not change the law of the text.
+`Guard` only decides: it has no clock, knows no model and gets what iterations took. `iterations`
+asks it before each iteration of a session and measures. Every step is lossless if the methods are,
+and each begins with fresh random numbers, so their order does not change the law of the text.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import torch
 
 from mtad.engine.session import Session, Step
 from mtad.methods.autoregressive import Autoregressive
+from mtad.runtime.programs import Mode
 from mtad.speculative.method import Method
 
 Clock = Callable[[], float]
@@ -73,14 +74,14 @@ class Guard:
     Attributes:
         method: what drafts now.
         reason: what the guard fell back to last and why, None if it did not.
-        pace: how the iterations ran that it judges by; see `mtad.runtime.cpu_tapes.Tapes.pace`.
+        mode: how the iterations ran that it judges by.
         has_given_up: whether all further iterations are plain.
     """
 
     def __init__(self, method: Method) -> None:
         self.method = method
         self.reason: str | None = None
-        self.pace = "eager"
+        self.mode: Mode = "eager"
         self.has_given_up = False
         self._drafted: deque[_Drafted] = deque(maxlen=VALID)
         self._plain: deque[tuple[int, float]] = deque(maxlen=len(MARGINS))
@@ -94,13 +95,13 @@ class Guard:
             self._judge()
         return PLAIN if self.has_given_up or self._may_probe() else self.method
 
-    def saw_drafted(self, seconds: float, tokens: Sequence[int], pace: str = "eager") -> None:
+    def add_drafted(self, seconds: float, tokens: Sequence[int], mode: Mode = "eager") -> None:
         """Learn what a drafted iteration took, and how many tokens each row got.
 
-        What was learnt at another pace, see `mtad.runtime.cpu_tapes`, is forgotten.
+        What was learnt of another mode is forgotten.
         """
-        if pace != self.pace:
-            self.pace, self._num_drafted, self._is_in_vain = pace, 0, False
+        if mode != self.mode:
+            self.mode, self._num_drafted, self._is_in_vain = mode, 0, False
             self._drafted.clear()
             self._plain.clear()
         self._num_seen += 1
@@ -109,18 +110,18 @@ class Guard:
         if tokens and self._num_drafted > WARM_UP:
             self._drafted.append(_Drafted(seconds, tokens, fmean(tokens)))
 
-    def saw_plain(self, seconds: float, aside: float = 0.0, pace: str = "eager") -> None:
+    def add_plain(self, seconds: float, aside: float = 0.0, mode: Mode = "eager") -> None:
         """Learn what a plain step took, and what had to be done for it `aside`, in seconds."""
         self._num_seen += 1
         self._elapsed_s += seconds + aside
-        if self.pace == "eager" != pace:
+        if self.mode == "eager" != mode:
             self._is_in_vain = True  # no telling what a plain step would take without its tape
         elif not self.has_given_up:
             self._last_plain = self._num_seen
             self._plain.append((self._num_seen, seconds))
             self._wasted_s += self._waste(seconds + aside)
 
-    def saw_capture(self, seconds: float) -> None:
+    def add_capture(self, seconds: float) -> None:
         """Learn nothing from an iteration that will be faster once it is captured."""
         self._num_seen += 1
         self._elapsed_s += seconds
@@ -225,7 +226,7 @@ def wants_guard(method: Method, guard: bool | None, has_seed: bool, is_greedy: b
 
 
 @dataclass(frozen=True)
-class Lap:
+class Iteration:
     """An iteration of a session, with what it took.
 
     Attributes:
@@ -241,7 +242,7 @@ class Lap:
     reason: str | None = None
 
 
-def laps(session: Session, guard: Guard | None, clock: Clock) -> Iterator[Lap]:
+def iterations(session: Session, guard: Guard | None, clock: Clock) -> Iterator[Iteration]:
     """The iterations of a session until every request is finished.
 
     Args:
@@ -252,26 +253,28 @@ def laps(session: Session, guard: Guard | None, clock: Clock) -> Iterator[Lap]:
     steps, decode_s = session.run(), 0.0
     while session.rows:
         began = clock()
-        lap = Lap(next(steps)) if guard is None else _guarded(session, steps, guard, clock)
+        iteration = (
+            Iteration(next(steps)) if guard is None else _guarded(session, steps, guard, clock)
+        )
         decode_s += clock() - began
-        yield dataclasses.replace(lap, decode_s=decode_s)
+        yield dataclasses.replace(iteration, decode_s=decode_s)
 
 
-def _guarded(session: Session, steps: Iterator[Step], guard: Guard, clock: Clock) -> Lap:
+def _guarded(session: Session, steps: Iterator[Step], guard: Guard, clock: Clock) -> Iteration:
     """One iteration of the method that the guard chooses."""
     began = clock()
     _prepare(session, guard)
     reason, middle = guard.reason, clock()
     step = next(steps)
     seconds, is_plain = clock() - middle, session.method is PLAIN
-    if session.graphs.pace == "capturing":
-        guard.saw_capture(seconds)
+    if session.graphs.last_mode == "capturing":
+        guard.add_capture(seconds)
     elif is_plain:
-        guard.saw_plain(seconds, middle - began, session.graphs.pace)
+        guard.add_plain(seconds, middle - began, session.graphs.last_mode)
     else:
         going = [len(b.token_ids) for b in step.blocks if b.finish_reason is None]
-        guard.saw_drafted(seconds, going, session.graphs.pace)
-    return Lap(step, is_plain=is_plain, reason=reason)
+        guard.add_drafted(seconds, going, session.graphs.last_mode)
+    return Iteration(step, is_plain=is_plain, reason=reason)
 
 
 def _prepare(session: Session, guard: Guard) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,10 +20,11 @@ from mtad import demo
 from mtad.api.completion import Chunk as Chunk
 from mtad.api.completion import Completion as Completion
 from mtad.api.completion import Generation, with_text
-from mtad.api.guard import Guard, laps, wants_guard
+from mtad.api.guard import Guard, iterations, wants_guard
 from mtad.api.options import Seed, method_of, sampling_params, seeds_for
 from mtad.core.prompt import Prompt
 from mtad.engine.session import OnPhase, Request, Session, check_requests
+from mtad.engine.workspace import CapturedPrograms, Workspace
 from mtad.errors import PromptError
 from mtad.model.lm import Model
 from mtad.model.loading import Models, Tokenizer, join, load_models, quiet
@@ -35,7 +37,7 @@ from mtad.speculative.method import Method
 from mtad.trace.writer import SessionTrace, TraceWriter
 
 _Way: TypeAlias = tuple[Method, OnPhase | None, bool, TraceWriter | None]
-"""How a call decodes: the method, who is told the phases, whether a guard watches, the trace."""
+"""How a call decodes: the method, the callback for phases, whether there is a guard, the trace."""
 
 
 class ModelPair:
@@ -50,10 +52,8 @@ class ModelPair:
 
     Attributes:
         models: both models and what they share.
-        graphs: the iterations recorded so far, where the models are on the CPU and whole.
+        workspace: their KV caches and captured iterations, which all calls share.
     """
-
-    graphs: Tapes | Graphs | None
 
     def __init__(
         self,
@@ -79,9 +79,19 @@ class ModelPair:
 
     def _take(self, models: Models) -> None:
         self.models = models
-        self.graphs = Tapes() if models.target.device.type == "cpu" else None
-        if models.num_parts > 1:
-            self.graphs = Graphs(None, f"the target is spread over {models.num_parts} processes")
+        self.workspace = Workspace(_programs_for(models))
+
+    @property
+    def graphs(self) -> CapturedPrograms:
+        """What captures iterations: tapes on a CPU, CUDA graphs on a GPU.
+
+        Setting it begins anew, with None eagerly; sessions that run already keep theirs.
+        """
+        return self.workspace.programs
+
+    @graphs.setter
+    def graphs(self, programs: CapturedPrograms | None) -> None:
+        self.workspace.programs = programs or Graphs(None)
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -165,23 +175,25 @@ class ModelPair:
 
     def _decode(self, start: int, batch: Sequence[Generation], way: _Way) -> Iterator[Chunk]:
         (method, on_phase, guarded, trace), began = way, time.perf_counter()
-        both, vocab = (self.models.target, self.models.draft), self.models.vocab
-        requests = [r.request for r in batch]
+        models, requests = self.models, [r.request for r in batch]
         with torch.inference_mode():
-            session = Session(*both, method, requests, vocab, on_phase, self.graphs)
-        tracing = trace and self._trace(trace, session, start, requests)
-        prefill_s = time.perf_counter() - began
-        for lap in laps(session, Guard(method) if guarded else None, time.perf_counter):
-            if tracing:
-                tracing.take(lap.step)
-            for block in lap.step.blocks:
-                one = batch[block.request]
-                one.append(block, lap.is_plain)
-                one.stats.prefill_s, one.stats.decode_s = prefill_s, lap.decode_s
-                one.stats.fallback = lap.reason
-                text, is_last = one.detokenize(block), block.finish_reason is not None
-                done = one.completion() if is_last else None
-                yield Chunk(start + block.request, text, block, done)
+            session = Session(
+                *(models.target, models.draft, method, requests, models.vocab),
+                on_phase=on_phase,
+                workspace=self.workspace,
+            )
+        with closing(session):
+            tracing = trace and self._trace(trace, session, start, requests)
+            guarding, prefill_s = Guard(method) if guarded else None, time.perf_counter() - began
+            for iteration in iterations(session, guarding, time.perf_counter):
+                if tracing:
+                    tracing.take(iteration.step)
+                for block in iteration.step.blocks:
+                    one = batch[block.request]
+                    one.append(block, iteration.is_plain)
+                    one.stats.prefill_s, one.stats.decode_s = prefill_s, iteration.decode_s
+                    one.stats.fallback = iteration.reason
+                    yield one.chunk(start + block.request)
         for index, one in enumerate(batch, start):
             if not one.blocks:
                 yield Chunk(index, "", None, one.completion())
@@ -228,6 +240,15 @@ class ModelPair:
         special = special_tokens(self.tokenizer) if stops else {}
         ends = [special[s] for s in stops if special.get(s, self.models.vocab) < self.models.vocab]
         return stops, replace(params, eos_token_ids=(*params.eos_token_ids, *ends))
+
+
+def _programs_for(models: Models) -> CapturedPrograms:
+    """What captures iterations of these models."""
+    if models.num_parts > 1:
+        return Graphs(None, f"the target is spread over {models.num_parts} processes")
+    if models.target.device.type == "cpu":
+        return Tapes()
+    return Graphs.on({weight.device for weight in models.target.parameters()})
 
 
 def load_pair(

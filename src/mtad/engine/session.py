@@ -10,6 +10,7 @@ tokenizer.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
@@ -27,12 +28,13 @@ from mtad.engine.step import Block as Block
 from mtad.engine.step import Observation as Observation
 from mtad.engine.step import Step as Step
 from mtad.engine.step import block_tokens, cache_places, clipped, failure
+from mtad.engine.workspace import Workspace
 from mtad.model.lm import LM, Model
 from mtad.runtime.backend import OnPhase as OnPhase
-from mtad.runtime.cpu_tapes import Tapes
-from mtad.runtime.cuda_graphs import Graphs, State
+from mtad.runtime.cuda_graphs import Graphs
+from mtad.runtime.state import State
 from mtad.sampling.warper import Warper
-from mtad.speculative.method import Method, Verdict, name_of
+from mtad.speculative.method import Method, Verdict, method_key
 
 
 class Session:
@@ -44,18 +46,19 @@ class Session:
         target: the target model.
         draft: the draft model, None for methods that need none.
         method: the decoding method.
-        requests: what to decode, one row each; their prompts are read at once.
+        requests: what to decode, one row each; their prompts are prefilled at once.
         vocab: number of token ids in use; logits beyond are padding.
         on_phase: called at the borders of an iteration's phases, to time them.
-        graphs: captures the iterations; None for CUDA graphs of its own where the models are on
-            one GPU, and none elsewhere.
+        workspace: has the caches and the captured programs; None for one of its own, which
+            captures CUDA graphs where the models are on one GPU, and nothing elsewhere.
         pads: fill the batch up with copies of its first row to one of few numbers of rows.
-        most_recorded: iterations of more rows run eagerly; None for no such bound.
+        most_captured: iterations of more rows run eagerly; None for no such bound.
 
     Attributes:
         rows: the running requests, in the order of the batch.
         requests: those that run or are about to.
-        observe: shown every iteration, if it is set; such iterations run eagerly.
+        observe: called with every iteration, if it is set; such iterations run eagerly.
+        graphs: captures the iterations.
     """
 
     def __init__(
@@ -66,53 +69,69 @@ class Session:
         requests: Sequence[Request],
         vocab: int,
         on_phase: OnPhase | None = None,
-        graphs: Graphs | Tapes | None = None,
+        workspace: Workspace | None = None,
         pads: bool = False,
-        most_recorded: int | None = None,
+        most_captured: int | None = None,
     ) -> None:
         check_requests(target, draft, method, requests, vocab)
         self.method, self.vocab, self.pads = method, vocab, pads
-        self.most_recorded = math.inf if most_recorded is None else most_recorded
+        self.most_captured = math.inf if most_captured is None else most_captured
         self._begin: OnPhase = on_phase or _nothing
         self.observe: Callable[[Observation], None] | None = None
-        self.target = LM(target, "target", vocab)
-        self.drafter: LM | None = self.target if method.drafter == "target" else None
-        if draft is not None and method.drafter == "draft":
-            self.drafter = LM(draft, "draft", vocab)
-        self.lms = list({id(lm): lm for lm in (self.target, self.drafter) if lm}.values())
-        self.graphs = graphs or Graphs.on(d for lm in self.lms for d in lm.devices)
+        self._take_caches(target, draft, workspace)
         self.prefix: Prefix
         self.seeds: Tensor
         self.rows: list[int] = []
         self.lengths: list[int] = []
         self.requests: dict[int, Request] = {}
-        self._joining: list[int] = []
+        self._prefilling: list[int] = []
         self._num_seen = 0
-        self.join(requests)
-        while self.read():
-            pass
+        try:
+            self.join(requests)
+            while self.prefill_chunk():
+                pass
+        except BaseException:
+            self.close()
+            raise
         if self.target.device.type == "cuda":
             torch.cuda.synchronize(self.target.device)  # to tell the times of prefill and decode
 
-    def join(self, requests: Sequence[Request]) -> list[int]:
-        """The indices of new requests, whose texts `read` is to read before they run.
+    def _take_caches(self, target: Model, draft: Model | None, workspace: Workspace | None) -> None:
+        self.workspace = workspace = workspace or Workspace(
+            Graphs.on({weight.device for weight in target.parameters()})
+        )
+        self.target = workspace.take(target, "target", self.vocab)
+        self.drafter: LM | None = self.target if self.method.drafter == "target" else None
+        if draft is not None and self.method.drafter == "draft":
+            self.drafter = workspace.take(draft, "draft", self.vocab)
+        self.lms = list({id(lm): lm for lm in (self.target, self.drafter) if lm}.values())
+        self._give_back = weakref.finalize(self, workspace.give_back, self.lms)
+        self.graphs = workspace.programs_for({d for lm in self.lms for d in lm.devices})
 
-        Requests with a budget of 0 never run. No others may join before these have been read.
+    def close(self) -> None:
+        """Give the caches back; there are no more steps. Happens by itself where it is dropped."""
+        self.rows, self.requests, self._prefilling = [], {}, []
+        self._give_back()
+
+    def join(self, requests: Sequence[Request]) -> list[int]:
+        """The indices of new requests, which `prefill_chunk` is to prefill before they run.
+
+        Requests with a budget of 0 never run. No others may join before these are prefilled.
 
         Raises:
             CacheMemoryError: the caches cannot grow as they must; nothing has changed.
         """
-        assert not self._joining, "others are being read"
+        assert not self._prefilling, "others are in prefill"
         indices = list(range(self._num_seen, self._num_seen + len(requests)))
         live = {i: r for i, r in zip(indices, requests, strict=True) if r.num_left > 0}
-        for lm in self.lms if live else ():
-            lm.reserve(*self._size_with(live.values()))
+        if live:
+            self.workspace.reserve(self.lms, *self._size_with(live.values()))
         if self.target.num_rows + len(live) > self.target.max_rows:
             self._arrange(range(len(self.rows)))  # copies are in the way
         for lm in self.lms if live else ():
-            lm.open([r.text_ids for r in live.values()])
+            lm.begin_prefill([r.text_ids for r in live.values()])
         self.requests |= live
-        self._joining, self._num_seen = list(live), self._num_seen + len(requests)
+        self._prefilling, self._num_seen = list(live), self._num_seen + len(requests)
         return indices
 
     def slots_with(self, requests: Sequence[Request]) -> int:
@@ -124,29 +143,29 @@ class Session:
         """Rows and slots per row that the caches need with these requests."""
         return size_of(self.method, [*self.requests.values(), *requests], self.vocab, self.pads)
 
-    def read(self) -> bool:
-        """Read a chunk of the texts that are joining; false once there is nothing to be read."""
-        if not self._joining:
+    def prefill_chunk(self) -> bool:
+        """Feed a chunk of the texts that are joining; false once there is nothing to be fed."""
+        if not self._prefilling:
             return False
-        more = [lm.read() for lm in self.lms]
+        more = [lm.prefill_chunk() for lm in self.lms]
         if any(more):
             return True
-        self._seat([self.requests[i] for i in self._joining])
+        self._start([self.requests[i] for i in self._prefilling])
         return False
 
-    def _seat(self, requests: list[Request]) -> None:
-        """Let the requests that have been read run along with the others."""
+    def _start(self, requests: list[Request]) -> None:
+        """Let the requests that are prefilled run along with the others."""
         self._arrange(range(len(self.rows)))
         for lm in self.lms:
-            lm.seat()
+            lm.end_prefill()
         device, running = self.target.device, [self.requests[i] for i in self.rows] + requests
         fresh, seeds = prefix_of(requests, device), seeds_of(requests, device)
         self.prefix = self.prefix.join(fresh) if self.rows else fresh
         self.seeds = torch.cat([self.seeds, seeds]) if self.rows else seeds
         self.warper = Warper.of([r.sampling for r in running], self.vocab, device)
         self.lengths += [len(r.text_ids) for r in requests]
-        self.rows += self._joining
-        self._joining = []
+        self.rows += self._prefilling
+        self._prefilling = []
         horizon = max(r.sampling.max_new_tokens for r in running)
         self.room = self.method.num_nodes(self.vocab, horizon)
         bound = horizon if self.method.drafter == "target" else bucket_of(horizon)
@@ -175,14 +194,18 @@ class Session:
     @property
     def graph_reason(self) -> str | None:
         """Why the iterations run eagerly; None where they are captured, or will be."""
-        return self.graphs.reason(name_of(self.method))
+        return self.graphs.reason(method_key(self.method))
 
     def _iterated(self) -> Tensor:
         """What `_iterate` returns, from its captured graph where there is one."""
-        if self.observe is not None or len(self.rows) > self.most_recorded:
-            return self._iterate(self._begin)
+        if self.observe is not None:
+            return self.graphs.run_eagerly(self._iterate, self._begin, "observed")
+        if len(self.rows) > self.most_captured:
+            return self.graphs.run_eagerly(self._iterate, self._begin, "large_batch")
         split = self._begin is not _nothing
-        return self.graphs.run(name_of(self.method), self._state, self._iterate, self._begin, split)
+        return self.graphs.run(
+            method_key(self.method), self._state, self._iterate, self._begin, split
+        )
 
     @property
     def _state(self) -> State:
@@ -239,12 +262,12 @@ class Session:
         return Block(index, kept, min(accepted, len(kept)), drafted, depth, reason)
 
     def leave(self, indices: Collection[int]) -> None:
-        """Take requests out before they are finished; while they are read, only all of those."""
-        if self._joining and all(index in indices for index in self._joining):
+        """Take requests out before they are finished; those in prefill only all together."""
+        if self._prefilling and all(index in indices for index in self._prefilling):
             for lm in self.lms:
-                lm.close()
-            self.requests = {i: r for i, r in self.requests.items() if i not in self._joining}
-            self._joining = []
+                lm.cancel_prefill()
+            self.requests = {i: r for i, r in self.requests.items() if i not in self._prefilling}
+            self._prefilling = []
         if rows := [row for row, index in enumerate(self.rows) if index in indices]:
             self._leave(rows)
             self._look_ahead()
@@ -267,7 +290,7 @@ class Session:
         """Make row order[i] row i; copies of the first one fill the batch up."""
         num_rows = len(order)
         if self.pads and num_rows:
-            num_rows = min(rows_of(num_rows), self.target.max_rows - len(self._joining))
+            num_rows = min(rows_of(num_rows), self.target.max_rows - len(self._prefilling))
         self._arrange([*order, *[*order[:1]] * (num_rows - len(order))])
 
     def _arrange(self, order: Sequence[int]) -> None:
@@ -292,4 +315,4 @@ def decode(
 
 
 def _nothing(phase: str) -> None:
-    """Nobody asked to be told."""
+    """No-op phase callback."""

@@ -7,7 +7,7 @@ caller's business.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,10 @@ from transformers.cache_utils import CacheLayerMixin
 from mtad.errors import CacheMemoryError
 
 
+def _nothing() -> None:
+    """No idle memory to give up."""
+
+
 @dataclass
 class Address:
     """Where the forward in progress writes its keys and values, and how much of them it reads.
@@ -30,6 +34,7 @@ class Address:
         slots: (b, n) where the new keys and values go.
         bucket: number of slots to attend over.
         fits: whether the memory was checked.
+        before_allocation: called before memory is asked for, to give up what is idle.
     """
 
     num_rows: int
@@ -39,17 +44,18 @@ class Address:
     slots: Tensor | None = None
     bucket: int = 0
     fits: bool = False
+    before_allocation: Callable[[], object] = _nothing
 
 
 @dataclass
-class Reading:
+class Prefill:
     """Texts on their way into the cache, in the rows that follow those in use.
 
     Attributes:
         tokens: (J, L) all but the last token of each, right-padded.
         lengths: (J,) how many that are.
         bad: (J,) as `mtad.model.lm.LM.bad_position`.
-        start: tokens read so far.
+        start: tokens fed so far.
     """
 
     tokens: Int[Tensor, "joining text"]
@@ -59,7 +65,14 @@ class Reading:
 
 
 class SlotLayer(CacheLayerMixin):
-    """Keys and values of one layer, (rows, heads, capacity, head size), addressed by slot."""
+    """Keys and values of one layer, (rows, heads, capacity, head size), addressed by slot.
+
+    Both are views of flat memory, which stays where it is while rows and capacity change, as long
+    as it is large enough.
+
+    Attributes:
+        memory: flat, of the keys and of the values.
+    """
 
     is_sliding = False
     keys: Any
@@ -68,20 +81,54 @@ class SlotLayer(CacheLayerMixin):
     def __init__(self, address: Address) -> None:
         super().__init__()
         self.address = address
+        self.memory: list[Tensor] = []
+        self._heads: list[tuple[int, int]] = []  # number and size, of the keys and of the values
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the buffers, or say how much memory they need."""
-        shapes = [
-            (self.address.num_rows, s.shape[1], self.address.capacity, s.shape[3])
-            for s in (key_states, value_states)
-        ]
-        if not self.address.fits:
-            _require_memory(shapes, key_states, self.address)
-        try:
-            self.keys, self.values = (key_states.new_zeros(shape) for shape in shapes)
-        except (RuntimeError, MemoryError) as error:
-            raise _memory_error(shapes, key_states, self.address) from error
+        self._heads = [(s.shape[1], s.shape[3]) for s in (key_states, value_states)]
+        at = self.address
+        if not at.fits:
+            at.before_allocation()
+        self.memory = self.allocated(key_states, at.num_rows, at.capacity, at.fits)
+        at.fits = True
+        self.keys, self.values = self.views(self.memory, at.num_rows, at.capacity)
         self.is_initialized = True
+
+    def allocated(self, like: Tensor, num_rows: int, capacity: int, fits: bool) -> list[Tensor]:
+        """Flat zeroed memory of the keys and the values for so many rows and slots.
+
+        Args:
+            like: of the same type and device.
+            num_rows, capacity: the size.
+            fits: whether it is known that the memory of all layers is there.
+
+        Raises:
+            CacheMemoryError: there is no memory for it.
+        """
+        sizes = [num_rows * heads * capacity * size for heads, size in self._heads]
+        needed = sum(sizes) * like.element_size() * self.address.num_layers
+        if not fits and needed > free_bytes(like.device):
+            raise _memory_error(needed, num_rows, capacity, like)
+        try:
+            return [like.new_zeros((size,)) for size in sizes]
+        except (RuntimeError, MemoryError) as error:
+            raise _memory_error(needed, num_rows, capacity, like) from error
+
+    def views(self, memory: Sequence[Tensor], num_rows: int, capacity: int) -> list[Tensor]:
+        """Keys and values of so many rows and slots in flat memory."""
+        shapes = [(num_rows, heads, capacity, size) for heads, size in self._heads]
+        return [m[: math.prod(s)].view(s) for m, s in zip(memory, shapes, strict=True)]
+
+    def holds(self, num_slots: int) -> bool:
+        """Whether the memory is enough for so many slots over all rows."""
+        needed = [num_slots * heads * size for heads, size in self._heads]
+        return all(n <= m.numel() for n, m in zip(needed, self.memory, strict=True))
+
+    def drop(self) -> None:
+        """Free the memory; rows and capacity are 0."""
+        self.memory = [memory.new_empty((0,)) for memory in self.memory]
+        self.keys, self.values = self.views(self.memory, 0, 0)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -120,15 +167,6 @@ class SlotLayer(CacheLayerMixin):
         if self.is_initialized:
             self.keys[rows], self.values[rows] = 0, 0
 
-    def resize(self) -> None:
-        """Take the size of the address, which must not be smaller; what is there stays."""
-        if self.is_initialized:
-            old = self.keys, self.values
-            like = [b[:, :, 0].unsqueeze(2) for b in old]
-            self.lazy_initialization(like[0], like[1])
-            for new, held in zip((self.keys, self.values), old, strict=True):
-                new[: held.shape[0], :, : held.shape[2]] = held
-
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Length and offset of the keys that a forward reads."""
         return self.address.bucket, 0
@@ -142,23 +180,83 @@ class SlotLayer(CacheLayerMixin):
         return self.address.capacity
 
 
-def resize(layers: Sequence[SlotLayer], num_rows: int, capacity: int) -> None:
-    """Give the layers of a cache more rows and slots.
+@dataclass(frozen=True)
+class Resized:
+    """A cache of another size, for which all memory is there; nothing has changed yet.
+
+    Attributes:
+        layers: of the cache.
+        num_rows, capacity: the new size.
+        memory: new memory of each layer, None where that which it has is enough.
+        scratch: for what a layer holds, while it is laid out anew in place.
+    """
+
+    layers: Sequence[SlotLayer]
+    num_rows: int
+    capacity: int
+    memory: Sequence[Sequence[Tensor] | None]
+    scratch: Tensor | None
+
+    def install(self) -> None:
+        """Take the size; what the cache held stays. Can't fail."""
+        for layer, memory in zip(self.layers, self.memory, strict=True):
+            if not layer.is_initialized:
+                continue
+            views = layer.views(memory or layer.memory, self.num_rows, self.capacity)
+            for held, new in zip((layer.keys, layer.values), views, strict=True):
+                if held.numel():
+                    self._copy(held, new, in_place=memory is None)
+            layer.keys, layer.values = views
+            layer.memory = list(memory or layer.memory)
+        address = self.layers[0].address
+        address.num_rows, address.capacity = self.num_rows, self.capacity
+        address.fits = False
+
+    def _copy(self, held: Tensor, new: Tensor, in_place: bool) -> None:
+        if in_place:
+            assert self.scratch is not None
+            held = self.scratch[: held.numel()].view(held.shape).copy_(held)
+            new.zero_()  # whatever was there before: NaN would reach texts, masked or not
+        new[: held.shape[0], :, : held.shape[2]] = held
+
+
+def resized(layers: Sequence[SlotLayer], num_rows: int, capacity: int) -> Resized:
+    """A cache with these rows and slots, at least as many as it has.
+
+    Memory that is too small and holds nothing is freed first.
 
     Raises:
-        CacheMemoryError: there is no memory for them; the layers are as they were.
+        CacheMemoryError: there is no memory for it; what the cache holds has not changed.
     """
-    address = layers[0].address
-    old, before = (address.num_rows, address.capacity), [(y.keys, y.values) for y in layers]
-    address.num_rows, address.capacity, address.fits = num_rows, capacity, False
+    at, num_slots = layers[0].address, num_rows * capacity
+    if (num_rows, capacity) == (at.num_rows, at.capacity):
+        return Resized(layers, num_rows, capacity, [None] * len(layers), None)
+    small = [y for y in layers if y.is_initialized and not y.holds(num_slots)]
+    if small and at.num_rows == 0:
+        for layer in small:
+            layer.drop()
+    if small:
+        at.before_allocation()
+    memory: list[list[Tensor] | None] = []
+    for layer in layers:
+        is_small, fits = layer in small, any(memory)
+        like = layer.memory[0] if is_small else None
+        memory.append(None if like is None else layer.allocated(like, num_rows, capacity, fits))
+    return Resized(layers, num_rows, capacity, memory, None if small else _scratch(layers))
+
+
+def _scratch(layers: Sequence[SlotLayer]) -> Tensor | None:
+    """Memory for the keys or the values of one layer."""
+    held = [kind for y in layers if y.is_initialized for kind in (y.keys, y.values)]
+    largest: Tensor | None = max(held, key=torch.Tensor.numel, default=None)
+    if largest is None or not largest.numel():
+        return None
     try:
-        for layer in layers:
-            layer.resize()
-    except CacheMemoryError:
-        address.num_rows, address.capacity = old
-        for layer, (keys, values) in zip(layers, before, strict=True):
-            layer.keys, layer.values = keys, values
-        raise
+        scratch: Tensor = largest.new_empty((largest.numel(),))
+        return scratch
+    except (RuntimeError, MemoryError) as error:
+        at = layers[0].address
+        raise _memory_error(largest.nbytes, at.num_rows, at.capacity, largest) from error
 
 
 def free_bytes(device: torch.device) -> float:
@@ -169,24 +267,10 @@ def free_bytes(device: torch.device) -> float:
     return float(psutil.virtual_memory().available) if device.type == "cpu" else math.inf
 
 
-def _needed_bytes(shapes: Sequence[tuple[int, ...]], like: Tensor, address: Address) -> int:
-    return sum(map(math.prod, shapes)) * like.element_size() * address.num_layers
-
-
-def _require_memory(shapes: Sequence[tuple[int, ...]], like: Tensor, address: Address) -> None:
-    """Refuse buffers that cannot fit before the first of them is allocated."""
-    if _needed_bytes(shapes, like, address) > free_bytes(like.device):
-        raise _memory_error(shapes, like, address)
-    address.fits = True
-
-
-def _memory_error(
-    shapes: Sequence[tuple[int, ...]], like: Tensor, address: Address
-) -> CacheMemoryError:
-    needed, free = _needed_bytes(shapes, like, address), free_bytes(like.device)
+def _memory_error(needed: int, num_rows: int, capacity: int, like: Tensor) -> CacheMemoryError:
     return CacheMemoryError(
-        f"the KV cache needs {needed / 2**30:.2f} GiB ({address.num_rows} rows of "
-        f"{address.capacity} tokens in {like.dtype}) and {free / 2**30:.2f} GiB are free; lower "
+        f"the KV cache needs {needed / 2**30:.2f} GiB ({num_rows} rows of {capacity} tokens in "
+        f"{like.dtype}) and {free_bytes(like.device) / 2**30:.2f} GiB are free; lower "
         "max_batch_size, max_new_tokens or the prompt's length, or load the models in a smaller "
         "dtype"
     )

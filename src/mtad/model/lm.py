@@ -8,7 +8,7 @@ method and no tokenizer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from transformers.cache_utils import Cache
 
 from mtad.core.buckets import bucket_of, power_of_two
 from mtad.core.tree import TokenTree
-from mtad.model.kv_cache import Address, Reading, SlotLayer, resize
+from mtad.model.kv_cache import Address, Prefill, Resized, SlotLayer, resized
 from mtad.model.masks import AttentionPattern, tree_mask
 
 Model = PreTrainedModel
@@ -58,10 +58,26 @@ class LM:
         self._layers = layers
         self._cache = Cache(layers=list(layers))
         self._pattern = AttentionPattern.of(config)
-        self._reading: Reading | None = None
-        self.longest, self.num_slots = 0, num_rows * capacity
+        self._forget()
+
+    def _forget(self) -> None:
+        self._prefill: Prefill | None = None
+        self.longest, self.num_slots = 0, self._address.num_rows * self._address.capacity
         self.lengths = torch.zeros(0, dtype=torch.int64, device=self.device)
         self.bad_position = torch.zeros(0, dtype=torch.int64, device=self.device)
+
+    def clear(self) -> None:
+        """Forget all rows, and the size; the memory stays for those who come next."""
+        for layer in self._layers:
+            if layer.is_initialized:
+                layer.keys, layer.values = layer.views(layer.memory, 0, 0)
+        at = self._address
+        at.num_rows, at.capacity, at.first, at.slots, at.fits = 0, 0, 0, None, False
+        self._forget()
+
+    def before_allocation(self, call: Callable[[], object]) -> None:
+        """Set what is called before the cache asks for memory."""
+        self._address.before_allocation = call
 
     @property
     def num_rows(self) -> int:
@@ -94,40 +110,49 @@ class LM:
             num_rows = power_of_two(num_rows)
         return max(at.num_rows, num_rows), max(at.capacity, capacity)
 
-    def reserve(self, num_rows: int, capacity: int) -> None:
-        """Make room for this many rows and slots; what the cache holds stays.
+    def resized(self, num_rows: int, capacity: int) -> Resized:
+        """The cache with at least so many rows and slots, see `reserve`."""
+        return resized(self._layers, *self.grown(num_rows, capacity))
 
-        Raises:
-            CacheMemoryError: there is no memory for it; nothing has changed.
-        """
-        size = self.grown(num_rows, capacity)
-        if size != (self._address.num_rows, self._address.capacity):
-            resize(self._layers, *size)
-            self.num_slots = size[0] * size[1]
+    def resize(self, size: Resized) -> None:
+        """Take a size that `resized` found memory for."""
+        if (size.num_rows, size.capacity) != (self._address.num_rows, self._address.capacity):
+            size.install()
+            self.num_slots = size.num_rows * size.capacity
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory that the cache has, in use or not."""
+        return sum(memory.nbytes for layer in self._layers for memory in layer.memory)
+
+    @property
+    def addresses(self) -> set[int]:
+        """Where the memory of the cache is."""
+        return {memory.data_ptr() for layer in self._layers for memory in layer.memory}
 
     def prefill(self, texts: Sequence[Sequence[int]]) -> None:
-        """Add one row per text and read all but its last token, a chunk at a time."""
-        self.open(texts)
-        while self.read():
+        """Add one row per text and feed all but its last token, a chunk at a time."""
+        self.begin_prefill(texts)
+        while self.prefill_chunk():
             pass
-        self.seat()
+        self.end_prefill()
 
-    def open(self, texts: Sequence[Sequence[int]]) -> None:
-        """Begin to read texts, all but the last token of each."""
+    def begin_prefill(self, texts: Sequence[Sequence[int]]) -> None:
+        """Begin to feed texts, all but the last token of each."""
         longest = max(1, *(len(t) - 1 for t in texts))  # one token at least: it makes the buffers
         padded = [[*t[:-1], *[0] * (longest - len(t) + 1)] for t in texts]
         lengths = torch.tensor([len(t) - 1 for t in texts], device=self.device)
         for layer in self._layers:  # of NaN, which would reach these texts, masked or not
             layer.wipe_rows(slice(self.num_rows, self.num_rows + len(texts)))
-        self._reading = Reading(
+        self._prefill = Prefill(
             tokens=torch.tensor(padded, device=self.device, dtype=torch.int64),
             lengths=lengths,
             bad=torch.full_like(lengths, NOWHERE),
         )
 
-    def read(self) -> bool:
-        """Feed one chunk of what is being read; whether there is more."""
-        texts = self._reading
+    def prefill_chunk(self) -> bool:
+        """Feed one chunk of the texts that are being prefilled; whether there is more."""
+        texts = self._prefill
         assert texts is not None
         count, longest = texts.tokens.shape
         chunk = max(1, PREFILL_TOKENS.get(self.device.type, 256) // count)
@@ -137,7 +162,7 @@ class LM:
             texts.start = stop
         return stop < longest
 
-    def _feed(self, texts: Reading, chunk: slice) -> None:
+    def _feed(self, texts: Prefill, chunk: slice) -> None:
         """Feed one chunk of the texts to the rows behind those in use."""
         slots = torch.arange(chunk.start, chunk.stop, device=self.device)
         slots = slots.expand(len(texts.tokens), -1)
@@ -148,18 +173,18 @@ class LM:
         texts.bad = texts.bad.minimum(_first_bad(logits, slots[:, -1:]).to(texts.bad.device))
         self._address.first = 0
 
-    def seat(self) -> None:
-        """Take the rows that have been read into use."""
-        texts = self._reading
+    def end_prefill(self) -> None:
+        """Take the rows that have been prefilled into use."""
+        texts = self._prefill
         assert texts is not None
         self.lengths = torch.cat([self.lengths, texts.lengths])
         self.bad_position = torch.cat([self.bad_position, texts.bad])
         self.longest = max(self.longest, texts.tokens.shape[1])
-        self._reading = None
+        self._prefill = None
 
-    def close(self) -> None:
-        """Read no further; what has been read is forgotten."""
-        self._reading = None
+    def cancel_prefill(self) -> None:
+        """Feed no further; what has been fed is forgotten."""
+        self._prefill = None
 
     def forward(self, tree: TokenTree) -> Float[Tensor, "rows nodes vocab"]:
         """Logits after every node of the tree, float32."""
@@ -246,11 +271,11 @@ class LM:
         self.lengths = self.lengths + 1 + num_accepted.to(self.device)
 
     def release(self, order: list[int]) -> None:
-        """Keep only the rows of `order`, old row order[i] becoming row i; those being read follow.
+        """Keep only the rows of `order`, old row order[i] becoming row i; those in prefill follow.
 
         A row may be there more than once. Rows that already are where they belong are not copied.
         """
-        joining = len(self._reading.lengths) if self._reading else 0
+        joining = len(self._prefill.lengths) if self._prefill else 0
         places = [*order, *range(self.num_rows, self.num_rows + joining)]
         moves = [(old, new) for new, old in enumerate(places) if old != new]
         if moves:
@@ -259,6 +284,17 @@ class LM:
                 layer.move_rows(source, target)
         kept = torch.tensor(order, device=self.device, dtype=torch.int64)
         self.lengths, self.bad_position = self.lengths[kept], self.bad_position[kept]
+
+
+def reserve(lms: Iterable[LM], num_rows: int, capacity: int) -> None:
+    """Make room for so many rows and slots in every cache; what they hold stays.
+
+    Raises:
+        CacheMemoryError: there is no memory for all of them; nothing has changed.
+    """
+    sizes = [(lm, lm.resized(num_rows, capacity)) for lm in lms]
+    for lm, size in sizes:
+        lm.resize(size)
 
 
 def context_of(model: Model) -> int | None:

@@ -1,4 +1,4 @@
-"""How a device records a program and plays it again: CUDA graphs.
+"""How a device captures a program and replays it: CUDA graphs.
 
 Knows nothing of what the programs do.
 """
@@ -11,17 +11,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-Pace = Literal["eager", "captured", "capturing"]
-"""How an iteration ran: as a whole by Python, as a captured program, or while one was made."""
 OnPhase = Callable[[str], None]
-"""Told "draft", "target", "verify" and "commit" as they begin, and "end" after each iteration."""
+"""Called with "draft", "target", "verify" and "commit" as they begin, and "end" after each
+iteration."""
 Program = Callable[[OnPhase], Tensor]
-"""An iteration: tells its phases as they begin and returns what the host will read."""
+"""An iteration: calls back as its phases begin and returns what the host will read."""
+GRAPH_BYTES = 2**24
+"""What a CUDA graph takes besides the memory pool of its tensors: thousands of kernels, some kB
+each."""
 
 
 class Recording(ABC):
@@ -29,20 +31,22 @@ class Recording(ABC):
 
     Attributes:
         output: holds what the host will read, after a replay.
+        num_bytes: memory that it keeps, as estimated.
     """
 
     output: Tensor
+    num_bytes: int = 0
 
     @abstractmethod
     def replay(self, begin: OnPhase) -> None:
-        """Run it, telling its phases."""
+        """Run it, calling back as its phases begin."""
 
 
 class Backend(ABC):
     """How a device captures programs."""
 
     @abstractmethod
-    def rehearse(self, program: Program, begin: OnPhase) -> Tensor:
+    def warm_up(self, program: Program, begin: OnPhase) -> Tensor:
         """The output of one eager run, after which the program may be captured.
 
         Raises:
@@ -70,7 +74,7 @@ class CudaBackend(Backend):
         self._stream = _side_stream(device)
         self._pool = torch.cuda.graph_pool_handle()
 
-    def rehearse(self, program: Program, begin: OnPhase) -> Tensor:
+    def warm_up(self, program: Program, begin: OnPhase) -> Tensor:
         """The output of one eager run on the stream that will capture, host reads refused."""
         with self._aside(), reads_refused() as allowed:
             return program(allowed(begin))
@@ -79,6 +83,7 @@ class CudaBackend(Backend):
         """The program as one CUDA graph, or one per phase."""
         recording = _CudaRecording(self._pool, split)
         torch.cuda.synchronize(self.device)
+        before = torch.cuda.memory_reserved(self.device)
         with self._aside(), _nothing_collected():
             try:
                 recording.output = program(recording.mark)
@@ -87,6 +92,7 @@ class CudaBackend(Backend):
                     recording.close()
                 raise
             recording.close()
+        recording.num_bytes = GRAPH_BYTES + max(0, torch.cuda.memory_reserved(self.device) - before)
         return recording
 
     @contextmanager
@@ -127,7 +133,7 @@ class _CudaRecording(Recording):
             self._graphs[-1][1].capture_end()
 
     def replay(self, begin: OnPhase) -> None:
-        """Launch the graphs, telling the phases."""
+        """Launch the graphs, calling back as the phases begin."""
         for phase, graph in self._graphs:
             begin(phase)
             graph.replay()
@@ -160,12 +166,12 @@ def reads_refused() -> Iterator[Callable[[OnPhase], OnPhase]]:
     before = torch.cuda.get_sync_debug_mode()
 
     def allowed(begin: OnPhase) -> OnPhase:
-        def told(phase: str) -> None:
+        def call(phase: str) -> None:
             _set_mode(before)
             begin(phase)
             _set_mode("error")
 
-        return told
+        return call
 
     _set_mode("error")
     try:

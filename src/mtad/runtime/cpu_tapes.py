@@ -1,8 +1,7 @@
-"""Iterations on a CPU as tapes: recorded once per form of the state, played in every session.
+"""Iterations on a CPU as tapes: recorded once per form of the state, replayed in every session.
 
 A tape takes all that changes as its input, caches included, so that it outlives the session it was
-recorded in. What can't be recorded runs eagerly, and the reason is kept. Knows no model, no method
-and no loop.
+recorded in. Knows no model, no method and no loop.
 """
 
 from __future__ import annotations
@@ -12,24 +11,26 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from operator import is_
-from threading import RLock
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from mtad.errors import first_line
-from mtad.runtime.backend import OnPhase, Pace, Program
-from mtad.runtime.cuda_graphs import State, are_same, form_of, keep, mapped, tensors_of
+from mtad.runtime.backend import OnPhase, Program
 from mtad.runtime.linear.packed import SCRIPTED
+from mtad.runtime.programs import Programs, keep, label_of, message_of
+from mtad.runtime.state import State, are_same, form_of, mapped, tensors_of
 from mtad.runtime.tape import Tape
 
 PATIENCE = 24
 """Iterations of a form that run eagerly before it is recorded, which takes as long as some 50."""
-TRIALS = 4
-"""Iterations that a new tape and the program both run, before the tape is believed."""
-LIMIT = 32
-"""Most tapes that are kept, the least recently used leaving first."""
+NUM_VALIDATIONS = 4
+"""Iterations that a new tape and the program both run, before the tape alone is used."""
+LIMIT_BYTES = 3 * 2**28
+"""Memory that tapes may take; one of the embedded pair takes some 24 MiB."""
+MOST_LAST = 8
+"""Names whose last replay is remembered."""
 
 
 _Key: TypeAlias = tuple[Hashable, ...]
@@ -37,7 +38,7 @@ _Key: TypeAlias = tuple[Hashable, ...]
 
 @dataclass(frozen=True)
 class _Last:
-    """What the last play left behind.
+    """What the last replay left behind.
 
     Attributes:
         key: of its tape.
@@ -52,137 +53,116 @@ class _Last:
     sizes: list[int]
 
 
-class Tapes:
+@dataclass
+class _Recorded:
+    """A tape, and how often it was compared with the program."""
+
+    tape: Tape
+    num_validations: int = 0
+
+
+class Tapes(Programs[_Recorded]):
     """The recorded iterations of one pair of models.
 
     Args:
         patience: see `PATIENCE`.
-        limit: see `LIMIT`.
-
-    Attributes:
-        pace: how the last run went: "eager", "captured" if it was played, or "capturing" if a tape
-            was made or tried, which takes its time.
+        limit_bytes: see `LIMIT_BYTES`.
     """
 
-    def __init__(self, patience: int = PATIENCE, limit: int = LIMIT) -> None:
-        self.patience, self.limit = patience, limit
-        self._reasons: dict[Hashable, str] = {}
-        self._uses: OrderedDict[Hashable, int] = OrderedDict()
-        self._tapes: OrderedDict[_Key, Tape] = OrderedDict()
-        self._trials: dict[_Key, int] = {}
-        self._lock = RLock()
-        self._last: _Last | None = None
-        self.pace: Pace = "eager"
+    def __init__(self, patience: int = PATIENCE, limit_bytes: int = LIMIT_BYTES) -> None:
+        super().__init__(patience, limit_bytes)
+        self._last: OrderedDict[Hashable, _Last] = OrderedDict()
 
-    @property
-    def num_captured(self) -> int:
-        """Tapes that are kept."""
-        return len(self._tapes)
-
-    def reason(self, name: Hashable) -> str | None:
-        """Why the iterations of that name run eagerly; None where they may be recorded."""
-        return self._reasons.get(name)
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether the last run took as long as those to come, as far as is known."""
-        return self.pace == "captured" or (self.pace == "eager" and bool(self._reasons))
-
-    def run(
+    def _run(
         self, name: Hashable, state: State, program: Program, begin: OnPhase, split: bool
     ) -> Tensor:
-        """The output of `program`, played where it is recorded, eager otherwise; as `Graphs.run`.
-
-        A tape tells its phases whether or not that is asked for by `split`.
-        """
-        with self._lock:
-            return self._run(name, state, program, begin)
-
-    def _run(self, name: Hashable, state: State, program: Program, begin: OnPhase) -> Tensor:
-        self.pace = "eager"
-        if name in self._reasons:
-            return program(begin)
+        """As `run`; a tape calls `begin` whether or not `split` asks for that."""
         key = self._key(name, state)
-        if key not in self._tapes:
-            uses = self._uses.pop(key, 0)
-            if uses >= self.patience:
-                self.pace = "capturing"
-                self._record(key, name, state, program)
-            else:
-                keep(self._uses, key, uses + 1, 16 * self.limit)
-            return program(begin)
-        if self._trials[key] < TRIALS:
-            self.pace = "capturing"
-            return self._try(key, name, state, program, begin)
-        self._tapes.move_to_end(key)
-        self.pace = "captured"
-        return self._play(key, state, begin)
+        if key not in self._captured:
+            if not self._is_due(key):
+                return self.run_eagerly(program, begin, "warming_up")
+            return self._record(key, name, state, program, begin)
+        recorded = self._use(key)
+        self.is_warm = recorded.num_validations >= NUM_VALIDATIONS
+        self.last_mode = "captured" if self.is_warm else "capturing"
+        if self.is_warm:
+            return self._replay(recorded.tape, key, state, begin)
+        return self._validate(recorded, key, state, program, begin)
 
     def _key(self, name: Hashable, state: State) -> _Key:
-        """What a tape is kept under: that of the last play, if nothing has changed since."""
-        last, casts = self._last, torch.is_autocast_enabled("cpu")
-        if (
-            last is not None
-            and last.key[:2] == (name, casts)
-            and are_same(state.values, last.values)
-        ):
+        """What a tape is kept under: that of the last replay, if nothing has changed since."""
+        last, casts = self._last.get(name), torch.is_autocast_enabled("cpu")
+        if last is not None and last.key[1] == casts and are_same(state.values, last.values):
             return last.key
         buffers = tuple(form_of(buffer) for buffer in state.buffers)
         return name, casts, form_of(state.values), buffers
 
-    def _play(self, key: _Key, state: State, begin: OnPhase) -> Tensor:
-        last, before = self._last, state.values
+    def _replay(self, tape: Tape, key: _Key, state: State, begin: OnPhase) -> Tensor:
+        last, before = self._last.get(key[0]), state.values
         if last is None or not are_same(before, last.values):
             parts = [[*tensors_of(value)] for value in before]
             last = _Last(key, before, [*chain(*parts)], [*map(len, parts)])
-        output, *after = self._tapes[key].play([*last.tensors, *state.buffers], begin)
+        output, *after = tape.replay([*last.tensors, *state.buffers], begin)
         state.bind(_filled(before, last.sizes, last.tensors, after))
-        self._last = _Last(key, state.values, after, last.sizes)
+        keep(self._last, key[0], _Last(key, state.values, after, last.sizes), MOST_LAST)
         return output
 
-    def _try(
-        self, key: _Key, name: Hashable, state: State, program: Program, begin: OnPhase
+    def _validate(
+        self, recorded: _Recorded, key: _Key, state: State, program: Program, begin: OnPhase
     ) -> Tensor:
-        """The output of the program, once more, and proof that the tape says the same.
+        """The output of the program, and proof that the tape gives the same.
 
         It finds what the recording can't see: values that were read past torch's dispatcher.
         """
-        before, agrees = state.values, False
+        before, error = state.values, None
         try:
-            played = [self._play(key, state, _ignore), *tensors_of(state.values)]
-            played += _sums(state)
-        except Exception as error:
-            reason = f"the recorded iteration can't be played: {first_line(error)}"
-        else:
-            reason = "the iteration depends on more than the recording shows"
-            agrees = True
+            replayed = [self._replay(recorded.tape, key, state, _ignore)]
+            replayed += [*tensors_of(state.values), *_sums(state)]
+        except Exception as caught:  # whatever an operation of the tape raises
+            error = caught
         state.bind(before)
         output = program(begin)
         found = [output, *tensors_of(state.values), *_sums(state)]
-        if agrees and all(map(torch.equal, played, found)):
-            self._trials[key] += 1
+        if error is None and all(map(torch.equal, replayed, found)):
+            recorded.num_validations += 1
+            return output
+        self._drop([key])
+        if error is None:
+            message = "the iteration depends on more than the recording shows"
+            self._fall_back(key[0], "mismatch", message)
         else:
-            del self._tapes[key], self._trials[key]
-            self._reasons[name] = reason
+            message = f"the recorded iteration can't be replayed: {first_line(error)}"
+            label = label_of(error)
+            self._fall_back(key[0], label if label == "out_of_memory" else "mismatch", message)
         return output
 
-    def _record(self, key: _Key, name: Hashable, state: State, program: Program) -> None:
-        """Record the program, or note why that is impossible; the state is left as it was.
+    def _record(
+        self, key: _Key, name: Hashable, state: State, program: Program, begin: OnPhase
+    ) -> Tensor:
+        """The output of the program, once it is recorded or the reason against that is noted.
 
-        What a run writes to the buffers is written again by the next one.
+        What the recorded run writes to the buffers is written again by the eager one.
         """
+        tape = self._recorded(state, program)
+        output = self.run_eagerly(program, begin, "warming_up")  # may raise on its own
+        self.last_mode = "capturing"
+        if isinstance(tape, Tape):
+            self._keep(key, _Recorded(tape), tape.num_bytes)
+        else:
+            self._fall_back(name, label_of(tape), message_of("recorded", tape))
+        return output
+
+    def _recorded(self, state: State, program: Program) -> Tape | Exception:
+        """A tape of the program, or what is wrong with it; the state is left as it was."""
         before = state.values
         state.bind(mapped(torch.clone, before))  # so that no two inputs are one tensor
         inputs = [*tensors_of(state.values), *state.buffers]
         try:
-            tape = Tape(
+            return Tape(
                 lambda begin: [program(begin), *tensors_of(state.values)], inputs, [SCRIPTED]
             )
-        except Exception as error:
-            self._reasons[name] = f"the iteration can't be recorded: {first_line(error)}"
-        else:
-            keep(self._tapes, key, tape, self.limit)
-            self._trials = {k: self._trials.get(k, 0) for k in self._tapes}
+        except Exception as error:  # whatever a method does that no tape can hold
+            return error
         finally:
             state.bind(before)
 
@@ -193,7 +173,7 @@ def _sums(state: State) -> list[Tensor]:
 
 
 def _ignore(phase: str) -> None:
-    """Told phases that nobody times."""
+    """No-op phase callback."""
 
 
 def _filled(

@@ -1,75 +1,55 @@
-"""Iterations as captured programs: recorded once per shape, then replayed without any Python.
+"""Iterations as CUDA graphs: captured once per form, then replayed without any Python.
 
 A captured program has fixed addresses, fixed shapes and fixed host values. `Graphs` keeps one per
-form of the state that an iteration reads and replaces, and copies the state to where the program
-expects it. What can't be captured runs eagerly, and the reason is kept. Knows no model, no method
-and no loop.
+form of the state that an iteration reads and replaces, buffers included, and copies the state to
+where the program expects it. Knows no model, no method and no loop.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from collections.abc import Collection, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from mtad.errors import first_line
-from mtad.runtime.backend import Backend, CudaBackend, OnPhase, Pace, Program, Recording
+from mtad.runtime.backend import Backend, CudaBackend, OnPhase, Program, Recording
+from mtad.runtime.programs import Fallback, Programs, keep, label_of, message_of
+from mtad.runtime.state import State, are_same, form_of, mapped, tensors_of
 
 PATIENCE = 2
 """Iterations of a form that run eagerly before it is captured: a capture takes as long as two or
 three of them, and the first ones allocate what a capture must not."""
-LIMIT = 16
-"""Most captured programs that are kept, the least recently used leaving first; the numbers of rows
-that padded batches of up to 32 have are ten."""
-
-
-_Key = tuple[Hashable, bool, Hashable]
+LIMIT_BYTES = 2**31
+"""Memory that captured programs may take."""
+MOST_LAST = 8
+"""Names whose last replay is remembered."""
 
 
 @dataclass(frozen=True)
-class State:
-    """What an iteration reads and replaces: attributes that hold tensors or values made of them.
+class _Key:
+    """What a program is kept under."""
 
-    Attributes:
-        places: (owner, attribute name), in a fixed order.
-        buffers: tensors that the iteration changes in place.
-    """
-
-    places: Sequence[tuple[object, str]]
-    buffers: Sequence[Tensor] = ()
-
-    @property
-    def values(self) -> tuple[Any, ...]:
-        """What the attributes hold now."""
-        return tuple(getattr(owner, name) for owner, name in self.places)
-
-    @property
-    def form(self) -> Hashable:
-        """All that decides a captured program but the contents of tensors."""
-        return form_of(self.values), tuple(buffer.data_ptr() for buffer in self.buffers)
-
-    def bind(self, values: tuple[Any, ...]) -> None:
-        """Make the attributes hold `values`."""
-        for (owner, name), value in zip(self.places, values, strict=True):
-            setattr(owner, name, value)
+    name: Hashable
+    split: bool
+    form: Hashable
+    addresses: tuple[tuple[int, ...], ...]
 
 
-class Graphs:
-    """The captured programs of one set of models and caches.
+_Captured: TypeAlias = tuple[tuple[Any, ...], Recording]
+"""The values that the program reads and updates in place, and the program."""
+
+
+class Graphs(Programs[_Captured]):
+    """The captured programs of a pair of models and its caches.
 
     Args:
         backend: captures; None runs everything eagerly.
         reason: why there is no backend.
         patience: see `PATIENCE`.
-        limit: see `LIMIT`.
-
-    Attributes:
-        pace: how the last run went: "captured" if it was a replay, "eager" if there will be none,
-            or "capturing", rehearsals included.
+        limit_bytes: see `LIMIT_BYTES`.
     """
 
     def __init__(
@@ -77,115 +57,90 @@ class Graphs:
         backend: Backend | None,
         reason: str = "graphs are off",
         patience: int = PATIENCE,
-        limit: int = LIMIT,
+        limit_bytes: int = LIMIT_BYTES,
     ) -> None:
-        self.backend, self._no_backend = backend, reason
-        self.patience, self.limit = max(1, patience), limit
-        self.pace: Pace = "eager"
-        self._reasons: dict[Hashable, str] = {}
-        self._uses: OrderedDict[Hashable, int] = OrderedDict()
-        self._captured: OrderedDict[Hashable, tuple[tuple[Any, ...], Recording]] = OrderedDict()
-        self._last: tuple[_Key, tuple[Any, ...]] | None = None
+        super().__init__(max(1, patience), limit_bytes)
+        self.backend = backend
+        self._off = Fallback("off", reason) if backend is None else None
+        self._last: OrderedDict[Hashable, tuple[_Key, tuple[Any, ...]]] = OrderedDict()
 
     @classmethod
     def on(cls, devices: Iterable[torch.device]) -> Graphs:
         """Graphs for models on these devices: captured where that is one CUDA device."""
         found = set(devices)
-        if any(device.type != "cuda" for device in found):
-            return cls(None, "the models are not on a CUDA device")
-        if len(found) != 1:
-            return cls(None, f"the models are on {len(found)} devices")
-        return cls(CudaBackend(found.pop()))
+        reason = _obstacle(found)
+        return cls(None, reason) if reason else cls(CudaBackend(found.pop()))
 
-    @property
-    def num_captured(self) -> int:
-        """Programs that are kept."""
-        return len(self._captured)
+    def on_devices(self, devices: Collection[torch.device]) -> Graphs:
+        """What runs programs on these devices: itself, or eager ones where it captures others."""
+        if not isinstance(self.backend, CudaBackend) or {*devices} == {self.backend.device}:
+            return self
+        others = Graphs.on(devices)
+        others.eager_iterations = self.eager_iterations
+        return others
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether further runs take as long as the last one."""
-        return self.pace != "capturing"
+    def _fallback(self, name: Hashable) -> Fallback | None:
+        return self._off or super()._fallback(name)
 
-    def reason(self, name: Hashable) -> str | None:
-        """Why the iterations of that name run eagerly; None where they may be captured."""
-        return self._no_backend if self.backend is None else self._reasons.get(name)
+    def forget(self, addresses: Collection[int]) -> None:
+        """Drop the programs that are bound to buffers at these addresses, which are freed."""
+        with self._lock:
+            gone = [k for k in self._captured if any(a[0] in addresses for a in k.addresses)]
+            self._drop(gone)
+            self._last = OrderedDict((n, x) for n, x in self._last.items() if x[0] not in gone)
 
-    def run(
+    def _run(
         self, name: Hashable, state: State, program: Program, begin: OnPhase, split: bool
     ) -> Tensor:
-        """The output of `program`, replayed where it is captured, eager otherwise.
-
-        Args:
-            name: equal names, forms of the state and `split` mean equal programs.
-            state: all that changes from one iteration to the next.
-            program: one iteration, free of effects but those on `state`.
-            begin: told the phases; those of a rehearsal that breaks off are told once more.
-            split: whether `begin` wants the phases one by one.
-        """
-        if self.reason(name) is not None:
-            self.pace = "eager"
-            return program(begin)
+        assert self.backend is not None
         key, before = self._key(name, split, state), state.values
-        self.pace = "captured" if key in self._captured else "capturing"
-        if not self.is_settled:
-            try:
-                output = self._prepare(key, state, program, begin)
-            except RuntimeError as error:
-                state.bind(before)
-                self._reasons[name] = f"the iteration can't be captured: {first_line(error)}"
-                return program(begin)
-            if output is not None:
-                return output
+        self.is_warm = key in self._captured
+        self.last_mode = "captured" if self.is_warm else "capturing"
+        if self.is_warm:
+            return self._replay(key, state, begin)
+        try:
+            if not self._is_due(key):
+                return self.backend.warm_up(program, begin)
+            self._capture(key, state, program, self.backend)
+        except RuntimeError as error:
+            state.bind(before)
+            output = self.run_eagerly(program, begin, label_of(error))  # may raise on its own
+            self._fall_back(name, label_of(error), message_of("captured", error))
+            self.last_mode, self.is_warm = "capturing", False
+            return output
         return self._replay(key, state, begin)
 
     def _key(self, name: Hashable, split: bool, state: State) -> _Key:
         """What the program is kept under: that of the last replay, if nothing has changed since."""
-        if self._last is not None:
-            key, values = self._last
-            if key[:2] == (name, split) and are_same(state.values, values):
-                return key
-        return name, split, state.form
+        last = self._last.get(name)
+        if last is not None and last[0].split == split and are_same(state.values, last[1]):
+            return last[0]
+        return _Key(name, split, form_of(state.values), state.addresses)
 
-    def _prepare(self, key: _Key, state: State, program: Program, begin: OnPhase) -> Tensor | None:
-        """The output of a rehearsal, or None once the program is captured."""
-        assert self.backend is not None
-        uses, before = self._uses.get(key, 0), state.values
-        if uses < self.patience:
-            output = self.backend.rehearse(program, begin)
-            keep(self._uses, key, uses + 1, 16 * self.limit)
-            return output
+    def _capture(self, key: _Key, state: State, program: Program, backend: Backend) -> None:
+        before = state.values
         fixed = mapped(torch.clone, before)
-        recording = self.backend.capture(_in_place(program, state, fixed), split=key[1])
+        recording = backend.capture(_in_place(program, state, fixed), split=key.split)
         state.bind(before)
-        keep(self._captured, key, (fixed, recording), self.limit)
-        return None
+        size = recording.num_bytes + sum(tensor.nbytes for tensor in tensors_of(fixed))
+        self._keep(key, (fixed, recording), size)
 
     def _replay(self, key: _Key, state: State, begin: OnPhase) -> Tensor:
         """The output of a captured program, the state brought to where it expects it."""
-        self._captured.move_to_end(key)
-        fixed, recording = self._captured[key]
+        fixed, recording = self._use(key)
         if not are_same(state.values, fixed):
             _copy(state.values, fixed)
             state.bind(fixed)
-        self._last = key, fixed
+        keep(self._last, key.name, (key, fixed), MOST_LAST)
         recording.replay(begin)
         return recording.output
 
 
-def are_same(values: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
-    """Whether these are the very same objects, or equal integers."""
-    return len(values) == len(others) and all(
-        a is b or (isinstance(a, int) and a == b) for a, b in zip(values, others, strict=True)
-    )
-
-
-def keep(kept: OrderedDict[Any, Any], key: Hashable, value: Any, limit: int) -> None:
-    """Add a value as the most recently used one, and drop those that are too many."""
-    kept[key] = value
-    kept.move_to_end(key)
-    while len(kept) > limit:
-        kept.popitem(last=False)
+def _obstacle(devices: Collection[torch.device]) -> str | None:
+    """Why programs on these devices can't be captured, None where they can."""
+    if any(device.type != "cuda" for device in devices):
+        return "the models are not on a CUDA device"
+    return None if len(devices) == 1 else f"the models are on {len(devices)} devices"
 
 
 def _in_place(program: Program, state: State, fixed: tuple[Any, ...]) -> Program:
@@ -204,40 +159,3 @@ def _copy(source: tuple[Any, ...], target: tuple[Any, ...]) -> None:
     for new, old in zip(tensors_of(source), tensors_of(target), strict=True):
         if new is not old:
             old.copy_(new)
-
-
-def _parts(value: Any) -> list[Any]:
-    if isinstance(value, tuple):
-        return list(value)
-    return [getattr(value, f.name) for f in fields(value)] if is_dataclass(value) else []
-
-
-def tensors_of(value: Any) -> Iterator[Tensor]:
-    """All tensors in a value made of tuples and dataclasses."""
-    if isinstance(value, Tensor):
-        yield value
-    for part in _parts(value):
-        yield from tensors_of(part)
-
-
-def mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """The value with `function` applied to all its tensors."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, tuple):
-        return tuple(mapped(function, part) for part in value)
-    if not is_dataclass(value) or isinstance(value, type):
-        return value
-    return replace(
-        value, **{f.name: mapped(function, getattr(value, f.name)) for f in fields(value)}
-    )
-
-
-def form_of(value: Any) -> Hashable:
-    """What decides a program besides the contents of the tensors."""
-    if isinstance(value, Tensor):
-        return (*value.shape, value.dtype, value.device)
-    parts = _parts(value)
-    if parts:
-        return (type(value).__name__, *map(form_of, parts))
-    return value if isinstance(value, Hashable) else repr(value)

@@ -1,8 +1,8 @@
-"""Programs of tensors as tapes: recorded once, then played without any Python between the ops.
+"""Programs of tensors as tapes: recorded once, then replayed without any Python between the ops.
 
 On a CPU a small model spends more time between its operations than in them. A tape is the flat list
 of the operations that one run of a program dispatched, with all shapes and host values fixed; it is
-played by TorchScript's interpreter, which needs neither a compiler nor Python. Knows no model, no
+replayed by TorchScript's interpreter, which needs neither a compiler nor Python. Knows no model, no
 method and no loop.
 """
 
@@ -19,6 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from mtad.runtime.backend import OnPhase
+
+BYTES_PER_OP = 5_000
+"""What TorchScript keeps of an operation, measured on tapes of the embedded pair."""
 
 _READS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _ALSO_READS = {torch.ops.aten.is_nonzero.default, torch.ops.aten.equal.default}
@@ -111,7 +114,7 @@ def mark(phase: str) -> bool:
     """Whether a tape is being recorded right now, in which case another segment of it begins.
 
     Args:
-        phase: told to `begin` at every play of the segment.
+        phase: `begin` is called with it at every replay of the segment.
     """
     recorder = _get_current_dispatch_mode()
     if not isinstance(recorder, _Recorder):
@@ -138,14 +141,18 @@ class _Segment:
 
 
 class Tape:
-    """A recorded program, to be played on tensors of the same shapes.
+    """A recorded program, to be replayed on tensors of the same shapes.
 
     Args:
-        program: told `begin`, which it calls as its phases begin; returns its outputs. Must do
-            nothing with tensors but what torch dispatches, and draw no random numbers from torch.
-        inputs: all tensors that may differ from one play to the next, buffers included that the
+        program: called with `begin`, which it calls as its phases begin; returns its outputs. It
+            must do nothing with tensors but what torch dispatches, and draw no random numbers
+            from torch.
+        inputs: all tensors that may differ from one replay to the next, buffers included that the
             program changes. Every other tensor is taken for a constant.
         rewrites: pairs of TorchScript graphs, as text: each match of the first becomes the second.
+
+    Attributes:
+        num_bytes: what its operations take, as estimated.
 
     Raises:
         RuntimeError: the program reads a tensor back to the host.
@@ -163,9 +170,11 @@ class Tape:
         self._inputs = recorder.inputs
         self._outputs = [recorder.place(t) for t in outputs]
         self._values: list[Any] = [None] * len(recorder.tensors)
+        self._num_ops = 0
         self._segments = self._build(recorder, rewrites)
+        self.num_bytes = BYTES_PER_OP * self._num_ops
 
-    def play(self, inputs: Sequence[Tensor], begin: OnPhase) -> list[Tensor]:
+    def replay(self, inputs: Sequence[Tensor], begin: OnPhase) -> list[Tensor]:
         """The program's outputs for these inputs."""
         values = self._values.copy()
         for place, tensor in zip(self._inputs, inputs, strict=True):
@@ -178,12 +187,13 @@ class Tape:
         return [values[place.index] for place in self._outputs]
 
     def _build(self, recorder: _Recorder, rewrites: Sequence[tuple[str, str]]) -> list[_Segment]:
-        """Scripted functions of the segments, without what nobody reads or what never changes."""
+        """Scripted functions of the segments, without what is never read or never changes."""
         segments = [(phase, list(ops)) for phase, ops in recorder.segments]
         _drop_constant(segments, set(self._inputs))
         _drop_unread(segments, set(self._outputs))
         built, wanted = [], set(self._outputs)
         for phase, ops in reversed(segments):
+            self._num_ops += len(ops)
             made = {p for op in ops for p in op.made}
             operands = sorted({p for op in ops for p in op.operands} - made)
             results = sorted(made & wanted) or operands[:1]  # a script must return something
@@ -221,7 +231,7 @@ def _drop_constant(segments: _Segments, inputs: set[_Place]) -> None:
 
 
 def _drop_unread(segments: _Segments, wanted: set[_Place]) -> None:
-    """Remove what nobody reads."""
+    """Remove what is never read."""
     for _, part in reversed(segments):
         kept = []
         for op in reversed(part):

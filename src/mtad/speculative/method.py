@@ -144,6 +144,6 @@ def require(ok: bool, method: Method, option: str, allowed: str) -> None:
         raise OptionError(f"{method.name}: {option} is {given!r}; it must be {allowed}", option)
 
 
-def name_of(method: Method) -> Hashable:
+def method_key(method: Method) -> Hashable:
     """What equal methods have in common, options included."""
     return type(method), repr(method)

@@ -31,7 +31,7 @@ class ForwardClock:
 
     Args:
         device: where the models are; its work is waited for at every border.
-        is_settled: asked after each iteration whether the next ones take as long.
+        is_warm: asked after each iteration whether the next ones take as long.
 
     Attributes:
         phases: the clock of the phases.
@@ -40,11 +40,11 @@ class ForwardClock:
         num_unsettled: iterations that were recorded, or compared with their recording.
     """
 
-    def __init__(self, device: torch.device, is_settled: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, device: torch.device, is_warm: Callable[[], bool] = lambda: True) -> None:
         self.phases = PhaseClock.of(device)
         self.counts: Counter[tuple[str, int, int]] = Counter()
         self.seconds, self.num_unsettled = 0.0, 0
-        self._device, self._is_settled = device, is_settled
+        self._device, self._is_warm = device, is_warm
         self._begun = 0.0
 
     @property
@@ -62,7 +62,7 @@ class ForwardClock:
             self.seconds += self._now() - self._begun
         else:
             self.phases(phase)
-            self.num_unsettled += phase == "end" and not self._is_settled()
+            self.num_unsettled += phase == "end" and not self._is_warm()
 
     def _now(self) -> float:
         synchronize(self._device)

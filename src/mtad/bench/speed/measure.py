@@ -25,8 +25,8 @@ from mtad.jsonl import JsonLines
 from mtad.measure.meter import Meter, find_meter, idle_power_w
 from mtad.runtime.cpu_tapes import Tapes
 
-NUM_TAPES = 256
-"""Recorded iterations that are kept: every method of an experiment has its own."""
+TAPES_BYTES = 2**33
+"""Memory of the tapes of a run, so that none has to leave."""
 IDLE_S = 2.0
 WATCHED = ("context",)
 """Axes along which the peak of the memory is measured; elsewhere that would cost time."""
@@ -81,8 +81,8 @@ def measure(
 
 def _record_at_once(pair: ModelPair) -> None:
     """Let a pair on a CPU begin anew, and without patience, to record its iterations."""
-    if pair.graphs is not None:
-        pair.graphs = Tapes(patience=0, limit=NUM_TAPES)
+    if isinstance(pair.graphs, Tapes):
+        pair.graphs = Tapes(patience=0, limit_bytes=TAPES_BYTES)
 
 
 def _num_prompts(plan: SpeedPlan) -> int:

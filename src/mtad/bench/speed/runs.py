@@ -13,23 +13,22 @@ import torch
 
 from mtad.api.pair import Completion, ModelPair
 from mtad.bench.speed.marks import ForwardClock, marked_forwards
-from mtad.bench.speed.models import Loaded, models_of
+from mtad.bench.speed.models import Loaded
 from mtad.bench.speed.observe import MemoryWatch, repeated_energy
 from mtad.bench.speed.rows import Measured, Observed
+from mtad.engine.workspace import CapturedPrograms
 from mtad.errors import MtadError
 from mtad.measure.meter import Meter
 from mtad.methods import describe
-from mtad.runtime.cpu_tapes import TRIALS, Tapes
+from mtad.runtime.cpu_tapes import NUM_VALIDATIONS
 from mtad.runtime.cuda_graphs import Graphs
-from mtad.speculative.method import Method, name_of
+from mtad.speculative.method import Method, method_key
 
 Batch = Sequence[list[int]]
-Recorder = Graphs | Tapes
-"""What records iterations."""
 RECORDED, EAGER = "recorded", "eager"
-NUM_WARM_UPS = TRIALS + 1
+NUM_WARM_UPS = NUM_VALIDATIONS + 1
 """So often at most is a batch decoded before it is timed: after them, a form of iteration that
-occurs once in its text is recorded, tried and believed."""
+occurs once in its text is recorded and validated."""
 WARM_UP_TOKENS = {"cpu": 8, "cuda": 128}
 """A GPU is prepared for every shape that it has seen some times."""
 
@@ -96,7 +95,7 @@ class Ours:
     def warm_up(self, batches: Sequence[Batch], seeds: Sequence[int], sampling: Sampling) -> None:
         """Decode all batches until their iterations are recorded, so that no timed one has to be.
 
-        On a GPU every call records its own, and a few tokens do.
+        On a GPU a few tokens do.
         """
         if self.loaded.device.type != "cpu":
             with suppress(MtadError):  # a row will say so
@@ -126,9 +125,11 @@ class Ours:
 
     def _observed(self, batch: Batch, seed: int, sampling: Sampling) -> Measured:
         """Eager on a GPU: a CUDA graph holds the work of its phases, but not their marks."""
-        graphs = self.loaded.pair.graphs or Graphs(None, "they are observed")
-        clock = ForwardClock(self.loaded.device, lambda: graphs.is_settled)
-        with _recorded_by(self.loaded.pair, graphs):
+        pair = self.loaded.pair
+        is_on_cpu = self.loaded.device.type == "cpu"
+        graphs = pair.graphs if is_on_cpu else Graphs(None, "they are observed")
+        clock = ForwardClock(self.loaded.device, lambda: graphs.is_warm)
+        with _recorded_by(pair, graphs):
             timed = self._timed(batch, seed, sampling, clock)
         seen = Observed(
             decode_s=timed.decode_s,
@@ -145,14 +146,14 @@ class Ours:
         options: dict[str, Any] = {"max_batch_size": len(batch), "on_phase": clock}
         options |= {"guard": False, **vars(sampling)}  # a guard would change the method
         options["seed"] = [seed + i for i in range(len(batch))]
-        graphs = self.loaded.pair.graphs or own_graphs(self.loaded.pair)
+        graphs = self.loaded.pair.graphs
         memory = MemoryWatch.start(self.loaded.device) if self.watches_memory else None
         begun, started = self.meter.start(), time.perf_counter()
-        with marked_forwards(clock), _recorded_by(self.loaded.pair, graphs):
+        with marked_forwards(clock):
             texts = self.loaded.pair.generate(list(batch), self.chosen, **options)
         wall_s, energy = time.perf_counter() - started, self.meter.stop(begun)
         peak = None if memory is None else memory.peak()
-        reason = graphs.reason(name_of(self.chosen))
+        reason = graphs.reason(method_key(self.chosen))
         found = _of_texts(texts, sum(map(len, batch)), wall_s)
         return replace(
             found,
@@ -169,21 +170,15 @@ def shortened(sampling: Sampling, device: torch.device) -> Sampling:
     return replace(sampling, max_new_tokens=min(budget, sampling.max_new_tokens))
 
 
-def own_graphs(pair: ModelPair) -> Graphs:
-    """What a session makes for itself where the pair has none, so that it can be asked."""
-    return Graphs.on(w.device for model in models_of(pair) for w in model.parameters())
-
-
 @contextmanager
-def _recorded_by(pair: ModelPair, graphs: Recorder) -> Iterator[None]:
+def _recorded_by(pair: ModelPair, graphs: CapturedPrograms) -> Iterator[None]:
     """Within the block sessions of the pair use these graphs."""
-    changed: Any = pair  # its own are of one kind only
     before = pair.graphs
-    changed.graphs = graphs
+    pair.graphs = graphs
     try:
         yield
     finally:
-        changed.graphs = before
+        pair.graphs = before
 
 
 def _of_texts(texts: Sequence[Completion], num_prompt_tokens: int, wall_s: float) -> Measured:

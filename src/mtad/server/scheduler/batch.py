@@ -67,9 +67,9 @@ class Batch:
             method,
             [],
             m.vocab,
-            graphs=pair.graphs,
+            workspace=pair.workspace,
             pads=pads_batches(pair),
-            most_recorded=MOST_RECORDED.get(m.target.device.type),
+            most_captured=MOST_RECORDED.get(m.target.device.type),
         )
         return cls(pair, session, writer)
 
@@ -85,7 +85,7 @@ class Batch:
 
     def prefill(self, now: float) -> None:
         """Prefill one chunk of the prompts, if any are in it."""
-        if self.prefilling and not self.session.read():
+        if self.prefilling and not self.session.prefill_chunk():
             for sequence in map(self.sequences.__getitem__, self.prefilling):
                 since = now if sequence.admitted_at is None else sequence.admitted_at
                 sequence.stats.prefill_s = sequence.stats.prefill_s or now - since

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 from mtad.api.completion import Generation
 from mtad.engine.session import Block
 from mtad.model.tokenizer import TextStream
-from mtad.speculative.method import Method, name_of
+from mtad.speculative.method import Method, method_key
 from mtad.trace.writer import TokenLogprobs
 
 Clock: TypeAlias = Callable[[], float]
@@ -151,7 +151,7 @@ class Sequence(Generation):
     @property
     def batch_key(self) -> Hashable:
         """What it shares with the sequences of its batch."""
-        key = (name_of(self.method), self.needs_observation)
+        key = (method_key(self.method), self.needs_observation)
         return (*key, self.id) if self.is_alone else key
 
     def advance(self, block: Block, seconds: float, now: float) -> float | None:

@@ -1,0 +1,112 @@
+"""What sessions of one pair of models share: KV caches and captured programs.
+
+A session takes the caches that it needs and gives them back when it ends; the next one finds them,
+and the programs that were captured with them. Two sessions at a time have two sets of caches. Knows
+no method and no loop.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Collection, Iterable
+from itertools import count
+from threading import RLock
+from typing import TypeAlias
+
+import torch
+
+from mtad.model.lm import LM, Model, reserve
+from mtad.runtime.cpu_tapes import Tapes
+from mtad.runtime.cuda_graphs import Graphs
+
+CapturedPrograms: TypeAlias = Tapes | Graphs
+
+
+class Workspace:
+    """The KV caches and captured programs of a pair of models.
+
+    Args:
+        programs: captures the iterations; None runs all of them eagerly.
+
+    Attributes:
+        programs: captures the iterations of the sessions that begin from now on.
+    """
+
+    def __init__(self, programs: CapturedPrograms | None = None) -> None:
+        self.programs: CapturedPrograms = programs or Graphs(None)
+        self._number: weakref.WeakKeyDictionary[LM, int] = weakref.WeakKeyDictionary()
+        self._numbers = count()
+        self._idle: list[LM] = []
+        self._lock = RLock()  # a session may be collected, and end, while another one takes
+
+    @property
+    def idle_bytes(self) -> int:
+        """Memory of the caches that no session has."""
+        return sum(lm.memory_bytes for lm in list(self._idle))
+
+    def take(self, model: Model, name: str, vocab: int) -> LM:
+        """An empty cache of a model, the oldest idle one if there is one, until it is given back.
+
+        The oldest one is that which the session before had: captured programs are bound to it.
+        """
+        with self._lock:
+            wanted = (model, name, vocab)
+            fitting = [lm for lm in self._idle if (lm.model, lm.name, lm.vocab) == wanted]
+            if fitting:
+                lm = min(fitting, key=self._number.__getitem__)
+                self._idle.remove(lm)
+                lm.clear()
+                return lm
+            lm = LM(*wanted)
+            lm.before_allocation(_calling(self))
+            self._number[lm] = next(self._numbers)
+            return lm
+
+    def give_back(self, lms: Iterable[LM]) -> None:
+        """Keep these caches for the sessions to come; what they hold may be overwritten."""
+        with self._lock:
+            self._idle += lms
+
+    def reserve(self, lms: Collection[LM], num_rows: int, capacity: int) -> None:
+        """Make room for so many rows and slots in every cache; what they hold stays.
+
+        Raises:
+            CacheMemoryError: there is no memory for all of them; nothing has changed.
+        """
+        before = _addresses(lms)
+        try:
+            reserve(lms, num_rows, capacity)
+        finally:
+            if gone := before - _addresses(lms):
+                self.programs.forget(gone)
+
+    def free_idle(self) -> None:
+        """Free the caches that no session has, and the programs that are bound to them.
+
+        Happens by itself before a cache asks for memory.
+        """
+        with self._lock:
+            idle, self._idle = self._idle, []
+        if idle:
+            self.programs.forget(_addresses(idle))
+
+    def programs_for(self, devices: Collection[torch.device]) -> CapturedPrograms:
+        """What captures the iterations of models on these devices."""
+        if isinstance(self.programs, Graphs):
+            return self.programs.on_devices(devices)
+        return self.programs
+
+
+def _calling(workspace: Workspace) -> Callable[[], None]:
+    """`free_idle` of a workspace that is there still; the caches of one that is not are freed."""
+    found = weakref.ref(workspace)
+
+    def call() -> None:
+        if (there := found()) is not None:
+            there.free_idle()
+
+    return call
+
+
+def _addresses(lms: Iterable[LM]) -> set[int]:
+    return {address for lm in lms for address in lm.addresses}
