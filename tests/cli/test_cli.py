@@ -27,16 +27,10 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 # --- help, version, methods
 
 
-def test_help_is_light() -> None:
-    code = (
-        "import sys, mtad.cli\n"
-        "try: mtad.cli.app(['generate', '--help'])\n"
-        "except SystemExit: print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.endswith("[]\n"), "neither torch nor transformers nor numpy is imported"
+def test_help_lists_the_flags() -> None:
+    text = cli("generate", "--help").stdout
     for flag in ("--target-model", "--num-speculative-tokens", "--accept-thres", "--prompt-file"):
-        assert flag in done.stdout
+        assert flag in text
 
 
 def test_version() -> None:

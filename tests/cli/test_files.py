@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.command import MAIN, MODELS, SHORT, answer, cli, refused, without_loading
+from support.command import SHORT, answer, cli, refused, without_loading
 from support.saved_pair import pair
 
+from mtad.cli.generate.answers import AnswerFile
 from mtad.cli.generate.many import line_seed
 
 
@@ -226,33 +224,24 @@ def test_an_error_while_decoding_names_the_lines(loads: list[Any], prompts: Path
     assert "prompts.jsonl, lines 1 to 2: request 0: the prompt has" in message
 
 
-def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(loads: list[Any], tmp_path: Path) -> None:
-    """One by one the prompts take many seconds, so the signal comes long before the last answer."""
-    count = 150
-    prompts = write_lines(tmp_path / "p.jsonl", ["the cat"] * count)
-    output = tmp_path / "answers.jsonl"
-    command = ["generate", "--prompt-file", str(prompts), "--output", str(output), *MODELS]
-    command += ["--method", "autoregressive", "--max-new-tokens", "120", "--ignore-eos"]
-    command += ["--seed", "7", "--max-batch-size"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [*MAIN, *command, "1"],
-        stderr=subprocess.PIPE,
-        env=environment,
-        # where the tests run in the background, a shell has them and their children ignore Ctrl-C
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    deadline = time.monotonic() + 120
-    while not (output.exists() and b"\n" in output.read_bytes()) and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    said = stderr.decode()
-    assert process.returncode == 130, said
-    assert "Traceback" not in said
-    done = read_lines(output.read_text("utf-8"))
-    assert 1 <= len(done) < count
-    assert f"interrupted after {len(done)} of {count} answers; they are in" in said
-    assert f"{len(done)} of {count} answers are in" in cli(*command, "75").stderr
-    assert set(read_lines(output.read_text("utf-8"))) == set(range(count))
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
+    loads: list[Any], prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, written = tmp_path / "answers.jsonl", AnswerFile.write
+    command = ["generate", "--prompt-file", prompts, "--output", output, *SHORT]
+    command += ["--max-batch-size", "1"]
+
+    def write(file: AnswerFile, record: dict[str, Any]) -> None:
+        """Ctrl-C is pressed after the second answer."""
+        written(file, record)
+        if record["index"] == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as pressing:
+        pressing.setattr(AnswerFile, "write", write)
+        result = cli(*command)
+    assert result.exit_code == 130
+    assert "interrupted after 2 of 5 answers; they are in" in result.stderr
+    assert set(read_lines(output.read_text("utf-8"))) == {0, 1}
+    assert "2 of 5 answers are in" in cli(*command).stderr
+    assert set(read_lines(output.read_text("utf-8"))) == {0, 1, 2, 3, 4}

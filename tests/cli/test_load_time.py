@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from support.command import cli
+
+import mtad.cli
 
 CODE = """
 import gc, json, sys
@@ -50,7 +55,7 @@ def generate() -> dict[str, Any]:
 
 
 def test_help_imports_no_library_that_is_slow_to_load() -> None:
-    facts = facts_of("--help")
+    facts = facts_of("generate", "--help")
     loaded = {name.partition(".")[0] for name in facts["modules"]}
     assert not loaded & {"torch", "transformers", "numpy", "psutil", "jaxtyping", "huggingface_hub"}
     assert facts["kept_out"] == 0
@@ -93,6 +98,17 @@ def test_torch_and_transformers_are_kept_out_of_the_garbage_collector(
     assert generate["enabled"], "what comes after the imports is collected as ever"
 
 
-def test_methods_is_imported_the_same_way() -> None:
-    facts = facts_of("methods", "mtad")
-    assert (facts["code"] or 0, facts["collections_of_imports"], facts["enabled"]) == (0, 0, True)
+@pytest.mark.parametrize("command", ["methods mtad", "generate - --temperature -1", "chat -o x"])
+def test_every_command_is_imported_the_same_way(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[bool] = []
+
+    @contextmanager
+    def noted() -> Iterator[None]:
+        entered.append(True)
+        yield
+
+    monkeypatch.setattr(mtad.cli, "_quick_imports", noted)
+    cli(*command.split())
+    assert entered == [True]

@@ -68,7 +68,7 @@ def test_own_models(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_own_models_that_are_not_there() -> None:
     with pytest.raises(SystemExit, match="error: cannot load the target model"):
-        run("own_models", "nowhere/at/all", "nowhere/either", "Hello")
+        run("own_models", "/nowhere/target", "/nowhere/draft", "Hello")
 
 
 @pytest.fixture

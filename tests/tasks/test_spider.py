@@ -640,6 +640,7 @@ def dump(folder: Path) -> dict[str, Any]:
     return files
 
 
+@pytest.mark.slow
 def test_the_bundled_set_is_what_its_recipe_writes(tmp_path: Path) -> None:
     recipe.write(tmp_path)
     assert dump(tmp_path) == dump(BUNDLED / "spider")

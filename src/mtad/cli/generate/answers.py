@@ -39,6 +39,7 @@ class AnswerFile:
     def __init__(self, path: Path | None, overwrite: bool = False) -> None:
         self.path, self._overwrite = path, overwrite
         self.records: list[Record] = []
+        self.num_written = 0
         self._lines: JsonLines | None = None
         self._stdout = sys.stdout  # a progress bar stands in for it later
         if path is not None and path.exists() and not overwrite:
@@ -88,6 +89,7 @@ class AnswerFile:
                 file=self._stdout,
                 flush=True,
             )
+        self.num_written += 1
 
     def _read(self, path: Path) -> None:
         try:

@@ -90,23 +90,21 @@ class _Run:
         pair, parts, started = load(self.settings), list[Stats](), time.perf_counter()
         bar, size = _progress(to_file=answers.path is not None), self.settings.max_batch_size
         task = bar.add_task("", total=len(items), rate="")
-        num_done = 0
         try:
             with bar, answers:
                 for start in range(0, len(items), size):
                     for item, completions in self._answers(pair, items[start : start + size]):
                         seed = line_seed(self.seed, item.index)
                         answers.write(record_of(item, completions, seed, self.conditions))
-                        num_done += 1
                         parts += [c.stats for c in completions]
                         so_far = total(parts, time.perf_counter() - started)
                         bar.update(task, advance=1, rate=terminal.speed(so_far))
         except KeyboardInterrupt:
-            self._print_how_to_resume(num_done, len(items))
+            self._print_how_to_resume(answers.num_written, len(items))
             raise typer.Exit(130) from None
         so_far = total(parts, time.perf_counter() - started)
         facts = (self.method.name, self.method.is_lossless, self.seed)
-        typer.echo(f"answered {num_done} · {terminal.summary(so_far, *facts)}", err=True)
+        typer.echo(f"answered {answers.num_written} · {terminal.summary(so_far, *facts)}", err=True)
 
     def _answers(
         self, pair: ModelPair, batch: Sequence[Item]
