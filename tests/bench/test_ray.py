@@ -20,14 +20,14 @@ from mtad.api.pair import ModelPair, load_pair
 from mtad.bench import run as run_module
 from mtad.bench.files import read_conditions, read_samples
 from mtad.bench.jobs import Job
-from mtad.bench.on_ray import AHEAD, MAX_LOSSES, Pool, rounds, workers
 from mtad.bench.plan import Recipe
-from mtad.bench.ray_cluster import ClusterError
-from mtad.bench.ray_seats import Seat, portable, seats
-from mtad.bench.ray_worker import Worker
+from mtad.bench.ray.placement import Placement, placements, portable
+from mtad.bench.ray.pool import AHEAD, MAX_LOSSES, Pool, rounds, workers
+from mtad.bench.ray.worker import Worker
 from mtad.bench.recipe import parse
 from mtad.bench.run import run
 from mtad.bench.sample import Sample
+from mtad.cluster import ClusterError
 from mtad.errors import DataError, MtadError
 
 TABLE = BASE | {"run": {"seeds": 2, "num_test": 3, "max_new_tokens": 12, "num_threads": 1}}
@@ -162,9 +162,22 @@ class FakeRay:
 
 @pytest.fixture
 def fake(demo_pair: ModelPair, monkeypatch: pytest.MonkeyPatch) -> FakeRay:
-    monkeypatch.setattr("mtad.bench.ray_worker.load", lambda recipe: demo_pair)
-    monkeypatch.setattr("mtad.bench.on_ray.find_ray", lambda module: _Strategies)
+    monkeypatch.setattr("mtad.bench.ray.worker.load", lambda recipe: demo_pair)
+    monkeypatch.setattr("mtad.bench.ray.pool.find_ray", lambda module: _Strategies)
+    monkeypatch.setattr("mtad.bench.ray.worker.decode", decoded_once)
+    monkeypatch.setattr("mtad.bench.ray.worker.warm_up", lambda *_: None)
     return FakeRay(demo_pair)
+
+
+ROWS: dict[Any, list[Sample]] = {}
+
+
+def decoded_once(recipe: Recipe, job: Job, answering: Any) -> list[Sample]:
+    """What a worker decodes; each job of these tests once, since its rows are always the same."""
+    key = (repr(recipe.plan), *job.keys)
+    if key not in ROWS:
+        ROWS[key] = run_module.decode(recipe, job, answering)
+    return ROWS[key]
 
 
 class _Strategies:
@@ -179,7 +192,7 @@ class _Strategies:
 def run_on(fake: FakeRay, folder: Path, wanted: Recipe | None = None, **options: Any) -> None:
     """Run the recipe on two workers of the made-up cluster."""
     wanted = wanted or recipe()
-    places = [Seat(f"n{i}", f"10.0.0.{i}", 0, 0) for i in range(2)]
+    places = [Placement(f"n{i}", f"10.0.0.{i}", 0, 0) for i in range(2)]
 
     @contextmanager
     def crew(recipe: Recipe) -> Iterator[Pool]:
@@ -217,13 +230,11 @@ def test_every_worker_is_warm_before_it_is_timed(
     fake: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warm: list[list[str]] = []
-    real = run_module.warm_up
 
     def noted(recipe: Recipe, left: Sequence[Job], answering: Any) -> None:
         warm.append([job.label for job in left if job.is_timed])
-        real(recipe, left, answering)
 
-    monkeypatch.setattr("mtad.bench.ray_worker.warm_up", noted)
+    monkeypatch.setattr("mtad.bench.ray.worker.warm_up", noted)
     run_on(fake, tmp_path, recipe(seeds=1))
     assert sorted(map(sorted, filter(None, warm))) == [["autoregressive", "greedy", "mtad"]] * 2
 
@@ -272,14 +283,13 @@ def test_without_any_worker_it_says_what_to_do(fake: FakeRay, tmp_path: Path) ->
 def test_an_error_comes_at_its_turn(
     fake: FakeRay, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = run_module.decode
 
     def failing(recipe: Recipe, job: Job, answering: Any) -> list[Sample]:
         if job.seed == 1:
             raise DataError("the seed 1 is unlucky")
-        return real(recipe, job, answering)
+        return decoded_once(recipe, job, answering)
 
-    monkeypatch.setattr("mtad.bench.ray_worker.decode", failing)
+    monkeypatch.setattr("mtad.bench.ray.worker.decode", failing)
     with pytest.raises(DataError, match="the seed 1 is unlucky"):
         run_on(fake, tmp_path)
     rows = told(tmp_path)
@@ -321,7 +331,7 @@ def test_no_more_than_a_few_rounds_are_ahead(
     monkeypatch.setattr(FakeRay, "wait", slow_first)
     seen: list[int] = []
     tell = lambda stage, label, done, total: seen.append(len(fake.given))  # noqa: E731
-    run_on(fake, tmp_path, recipe(seeds=8, num_test=2), tell=tell)
+    run_on(fake, tmp_path, recipe(seeds=8, num_test=2, max_new_tokens=1), tell=tell)
     for fetched, number in enumerate(seen):
         assert number <= fetched + 2 * AHEAD + 3
 
@@ -339,10 +349,10 @@ def test_all_workers_have_the_same_models_and_version(
 ) -> None:
     prints = iter("abcdef")
     with monkeypatch.context() as patch:
-        patch.setattr("mtad.bench.ray_worker.fingerprint", lambda pair: next(prints))
+        patch.setattr("mtad.bench.ray.worker.fingerprint", lambda pair: next(prints))
         with pytest.raises(DataError, match="another pair than the others"):
             run_on(fake, tmp_path)
-    monkeypatch.setattr("mtad.bench.on_ray.mtad.__version__", "9")
+    monkeypatch.setattr("mtad.bench.ray.pool.mtad.__version__", "9")
     worker = Worker(recipe(), 0, {})
     with pytest.raises(DataError, match=r"a worker has mtad 9, and 0\.1\.0 asked it"):
         worker.join("0.1.0", {})
@@ -366,7 +376,7 @@ def test_rounds_keep_the_order_and_every_job(whole: Path) -> None:
     assert [job for part in rounds(planned) for job in part] == planned
 
 
-# --- seats and messages --------------------------------------------------------------------------
+# --- placements and messages ----------------------------------------------------------------------
 
 
 def _node(name: str, address: str, alive: bool = True, **resources: float) -> dict[str, Any]:
@@ -378,23 +388,23 @@ def _node(name: str, address: str, alive: bool = True, **resources: float) -> di
     }
 
 
-def _seats_of(nodes: list[dict[str, Any]], **pair: Any) -> list[tuple[str, int, int]]:
+def _placements_of(nodes: list[dict[str, Any]], **pair: Any) -> list[tuple[str, int, int]]:
     wanted = parse({**TABLE, "pair": pair})
-    found = seats(type("Ray", (), {"nodes": staticmethod(lambda: nodes)}), wanted)
-    return [(seat.node, seat.num_gpus, seat.num_neighbours) for seat in found]
+    found = placements(type("Ray", (), {"nodes": staticmethod(lambda: nodes)}), wanted)
+    return [(place.node, place.num_gpus, place.num_neighbours) for place in found]
 
 
 def test_a_seat_per_gpu_or_per_machine() -> None:
     nodes = [_node("a", "1", CPU=4.0), _node("b", "2", CPU=8.0, GPU=2.0)]
     nodes.append(_node("c", "3", alive=False, CPU=64.0))
-    assert _seats_of(nodes) == [("a", 0, 0), ("b", 1, 1), ("b", 1, 1)]
-    assert _seats_of(nodes, device="cuda") == [("b", 1, 1), ("b", 1, 1)]
-    assert _seats_of(nodes, device="cpu") == [("a", 0, 0), ("b", 0, 0)]
-    assert _seats_of(nodes, device_map="auto") == [("a", 0, 0), ("b", 2, 0)]
+    assert _placements_of(nodes) == [("a", 0, 0), ("b", 1, 1), ("b", 1, 1)]
+    assert _placements_of(nodes, device="cuda") == [("b", 1, 1), ("b", 1, 1)]
+    assert _placements_of(nodes, device="cpu") == [("a", 0, 0), ("b", 0, 0)]
+    assert _placements_of(nodes, device_map="auto") == [("a", 0, 0), ("b", 2, 0)]
 
 
 def test_seats_of_one_address_are_neighbours() -> None:
-    assert _seats_of([_node("a", "1", CPU=1.0), _node("b", "1", CPU=1.0)]) == [
+    assert _placements_of([_node("a", "1", CPU=1.0), _node("b", "1", CPU=1.0)]) == [
         ("a", 0, 1),
         ("b", 0, 1),
     ]
@@ -402,9 +412,9 @@ def test_seats_of_one_address_are_neighbours() -> None:
 
 def test_a_cluster_without_room_is_refused() -> None:
     with pytest.raises(ClusterError, match="no machine of the Ray cluster has a GPU"):
-        _seats_of([_node("a", "1", CPU=4.0)], device="cuda")
+        _placements_of([_node("a", "1", CPU=4.0)], device="cuda")
     with pytest.raises(ClusterError, match="has 1 CPUs or a GPU"):
-        _seats_of([_node("a", "1", CPU=0.5)])
+        _placements_of([_node("a", "1", CPU=0.5)])
 
 
 def test_device_numbers_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""The server on a Ray cluster: the same answers, one set of figures, and clean ends."""
+"""The server on a Ray cluster: the same answers, one page of metrics, and clean ends."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from support.command import MAIN, refused
 
 from mtad import methods
 from mtad.api.pair import ModelPair, load_pair
-from mtad.bench.ray_cluster import ClusterError
+from mtad.cluster import ClusterError
 from mtad.methods.mtad import MTAD
 from mtad.server.http.keys import Keys
-from mtad.server.ops import on_ray
-from mtad.server.ops import replica as replica_module
-from mtad.server.ops.figures import Board, added, lasting
-from mtad.server.ops.on_ray import Fleet, deployed
-from mtad.server.ops.replica import Replica, SharedBoard, UnhealthyError, own_file
+from mtad.server.ray import deploy
+from mtad.server.ray import replica as replica_module
+from mtad.server.ray.deploy import Fleet, deployed
+from mtad.server.ray.metrics import labelled
+from mtad.server.ray.replica import Replica, UnhealthyError, own_file
 from mtad.server.scheduler.events import Load
 from mtad.server.settings import ServerSettings
 
-# --- figures -------------------------------------------------------------------------------------
+# --- metrics -------------------------------------------------------------------------------------
 
 ONE = """\
 # HELP mtad:generation_tokens_total Tokens.
@@ -48,12 +48,6 @@ mtad:e2e_seconds_bucket{le="0.5"} 1.0
 mtad:e2e_seconds_bucket{le="+Inf"} 2.0
 mtad:e2e_seconds_count 2.0
 mtad:e2e_seconds_sum 1.5
-# HELP mtad:num_requests_running Running.
-# TYPE mtad:num_requests_running gauge
-mtad:num_requests_running 2.0
-# HELP mtad:kv_cache_usage_perc Share.
-# TYPE mtad:kv_cache_usage_perc gauge
-mtad:kv_cache_usage_perc 0.25
 """
 TWO = """\
 # HELP mtad:generation_tokens_total Tokens.
@@ -63,6 +57,25 @@ mtad:generation_tokens_total{method="mtad"} 10.0
 # TYPE mtad:kv_cache_usage_perc gauge
 mtad:kv_cache_usage_perc 0.75
 """
+BOTH = """\
+# HELP mtad:generation_tokens_total Tokens.
+# TYPE mtad:generation_tokens_total counter
+mtad:generation_tokens_total{method="mtad",replica="a"} 3.0
+mtad:generation_tokens_total{method="bild",replica="a"} 1.0
+mtad:generation_tokens_total{method="mtad",replica="b"} 10.0
+# HELP mtad:e2e_seconds Time.
+# TYPE mtad:e2e_seconds histogram
+mtad:e2e_seconds_bucket{le="0.5",replica="a"} 1.0
+mtad:e2e_seconds_bucket{le="+Inf",replica="a"} 2.0
+mtad:e2e_seconds_count{replica="a"} 2.0
+mtad:e2e_seconds_sum{replica="a"} 1.5
+# HELP mtad:kv_cache_usage_perc Share.
+# TYPE mtad:kv_cache_usage_perc gauge
+mtad:kv_cache_usage_perc{replica="b"} 0.75
+# HELP mtad:replicas Replicas that answered.
+# TYPE mtad:replicas gauge
+mtad:replicas 2.0
+"""
 
 
 def values(text: bytes | str) -> dict[str, float]:
@@ -71,61 +84,8 @@ def values(text: bytes | str) -> dict[str, float]:
     return {name: float(value) for name, value in pairs}
 
 
-def test_figures_of_one_stay_as_they_are() -> None:
-    assert added([ONE]).decode() == ONE
-
-
-def test_counters_are_added_and_shares_are_means() -> None:
-    found = values(added([ONE, TWO, ""]))
-    assert found['mtad:generation_tokens_total{method="mtad"}'] == 13
-    assert found['mtad:generation_tokens_total{method="bild"}'] == 1
-    assert found['mtad:e2e_seconds_bucket{le="+Inf"}'] == 2
-    assert found["mtad:e2e_seconds_sum"] == 1.5
-    assert found["mtad:num_requests_running"] == 2
-    assert found["mtad:kv_cache_usage_perc"] == 0.5
-
-
-def test_what_lasts_are_counters_and_histograms() -> None:
-    assert set(values(lasting(ONE))) == {
-        k for k in values(ONE) if "num_" not in k and "kv" not in k
-    }
-
-
-def test_counters_of_a_lost_replica_do_not_fall_and_its_gauges_go() -> None:
-    board = Board(silence_s=5.0)
-    board.post("a", ONE, 0.0)
-    board.post("b", TWO, 0.0)
-    both = values(board.total(1.0))
-    assert both["mtad:replicas"] == 2
-    board.post("b", TWO, 9.0)
-    for now in (9.0, 13.0):  # and again: it is not counted twice
-        later = values(board.total(now))
-        assert later['mtad:generation_tokens_total{method="mtad"}'] == 13
-        assert (later["mtad:replicas"], later["mtad:kv_cache_usage_perc"]) == (1, 0.75)
-        assert "mtad:num_requests_running" not in later
-    board.post("a", ONE, 14.0)  # it was only slow
-    assert values(board.total(14.0)) == both
-
-
-def test_replicas_that_are_long_gone_are_one_sum() -> None:
-    board = Board(5.0)
-    for number in range(100):
-        board.post(f"r{number}", ONE, 10.0 * number)
-        board.total(10.0 * number)
-    later = values(board.total(2000.0))
-    name = 'mtad:generation_tokens_total{method="mtad"}'
-    assert later[name] == 100 * values(ONE.encode())[name]
-    assert later["mtad:replicas"] == 0
-    assert len(board.past) <= 16
-
-
-def test_the_shared_board_tells_replicas_to_finish() -> None:
-    board = SharedBoard()
-    assert board.post("a", ONE) is False
-    assert values(board.total("b", TWO))["mtad:replicas"] == 2
-    assert board.num_replicas() == 2
-    board.close()
-    assert board.post("a", ONE) is True
+def test_every_series_has_the_label_of_its_replica() -> None:
+    assert labelled({"a": ONE, "b": TWO}).decode() == BOTH
 
 
 # --- a replica, without Ray ----------------------------------------------------------------------
@@ -137,10 +97,10 @@ class FakeServed:
 
     settings: ServerSettings
     keys: Keys
+    render: Any
     is_alive: bool = True
     calls: list[Any] = field(default_factory=list)
     drained: threading.Event = field(default_factory=threading.Event)
-    status: int = 200
 
     @property
     def scheduler(self) -> Any:
@@ -164,30 +124,10 @@ class FakeServed:
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         headers = [(b"content-type", b"text/plain"), (b"content-length", b"7")]
         headers += [(b"X-Request-Id", b"r")]
-        start = {"type": "http.response.start", "status": self.status, "headers": headers}
+        start = {"type": "http.response.start", "status": 200, "headers": headers}
         await send(start)
         await send({"type": "http.response.body", "body": b"the ", "more_body": True})
         await send({"type": "http.response.body", "body": b"own", "more_body": False})
-
-
-class Handle:
-    """Stands for an actor's handle: methods answer at once, to `get` or to `await`."""
-
-    def __init__(self, board: SharedBoard) -> None:
-        self._board, self.is_away = board, False
-
-    def __getattr__(self, name: str) -> Any:
-        def remote(*arguments: Any) -> Any:
-            if self.is_away:
-                raise ConnectionError("away")
-            value = getattr(self._board, name)(*arguments)
-            answer: asyncio.Future[Any] | Any = value
-            if name == "total":
-                answer = asyncio.get_running_loop().create_future()
-                answer.set_result(value)
-            return answer
-
-        return SimpleNamespace(remote=remote)
 
 
 @pytest.fixture
@@ -195,17 +135,23 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Makes replicas of a made-up pair; closes them."""
     replicas: list[Replica] = []
 
-    def assemble(pair: Any, settings: ServerSettings, meter: Any, keys: Keys) -> FakeServed:
-        return FakeServed(settings, keys)
+    def assemble(pair: Any, settings: Any, meter: Any, keys: Keys, render: Any) -> FakeServed:
+        return FakeServed(settings, keys, render)
 
     monkeypatch.setattr(replica_module, "load", lambda settings: None)
     monkeypatch.setattr(replica_module, "assemble", assemble)
     monkeypatch.setattr(replica_module, "catch_records", lambda log, prompts: None)
-    monkeypatch.setattr(replica_module, "POST_S", 0.01)
 
-    def make(board: Any, keys: Keys = Keys(), **settings: Any) -> tuple[Replica, FakeServed]:  # noqa: B008
+    def make(
+        keys: Keys = Keys(),  # noqa: B008
+        pages: Any = None,
+        **settings: Any,
+    ) -> tuple[Replica, FakeServed]:
+        async def none() -> list[Any]:
+            return []
+
         own = ServerSettings(**settings)
-        replicas.append(Replica(own, keys, f"r{len(replicas)}", board, lambda value: value))
+        replicas.append(Replica(own, keys, f"r{len(replicas)}", pages or none))
         return replicas[-1], replicas[-1].served  # type: ignore[return-value]
 
     yield make
@@ -227,65 +173,59 @@ async def ask(app: Any, path: str, method: str = "GET") -> tuple[dict[bytes, byt
     return dict(sent[0]["headers"]), b"".join(m.get("body", b"") for m in sent[1:])
 
 
-def test_figures_of_all_replicas_are_shown_by_each(made: Any) -> None:
-    board = SharedBoard()
-    board.post("other", TWO)
-    replica, _ = made(Handle(board))
-    headers, body = asyncio.run(ask(replica.app, "/metrics"))
-    assert values(body)['mtad:generation_tokens_total{method="mtad"}'] == 13
-    assert headers == {b"content-type": b"text/plain"}  # the length was that of the own ones
+def test_metrics_of_all_replicas_are_shown_by_each(made: Any) -> None:
+    async def pages() -> list[Any]:
+        return [("other", TWO), ("r0", "of a moment ago")]
+
+    _, served = made(pages=pages)
+    found = values(asyncio.run(served.render()))
+    assert found['mtad:generation_tokens_total{method="mtad",replica="other"}'] == 10
+    assert found['mtad:generation_tokens_total{method="mtad",replica="r0"}'] == 3
+    assert found["mtad:replicas"] == 2
 
 
-def test_other_answers_pass_through(made: Any) -> None:
-    replica, served = made(Handle(SharedBoard()))
-    for path, method in (("/health", "GET"), ("/metrics", "POST")):
-        headers, body = asyncio.run(ask(replica.app, path, method))
-        assert body == b"the own"
-        assert b"X-Request-Id" not in headers  # the proxy adds it
-    served.status = 401  # who may not see the figures does not see those of the others
-    _, body = asyncio.run(ask(replica.app, "/metrics"))
+def test_without_the_others_a_replica_shows_its_own_metrics(made: Any) -> None:
+    async def pages() -> list[Any]:
+        raise ConnectionError("away")
+
+    _, served = made(pages=pages)
+    assert asyncio.run(served.render()) == labelled({"r0": ONE})
+
+
+def test_answers_pass_through(made: Any) -> None:
+    replica, _ = made()
+    headers, body = asyncio.run(ask(replica.app, "/health"))
     assert body == b"the own"
+    assert headers.keys() == {b"content-type", b"content-length"}  # the proxy adds the request id
 
 
-def test_without_the_board_a_replica_shows_its_own_figures(made: Any) -> None:
-    handle = Handle(SharedBoard())
-    handle.is_away = True
-    replica, _ = made(handle)
-    _, body = asyncio.run(ask(replica.app, "/metrics"))
-    assert body.decode() == ONE
-
-
-def test_a_replica_reports_and_finishes_when_told(made: Any) -> None:
-    board = SharedBoard()
-    replica, served = made(Handle(board), shutdown_s=7.0)
-    while board.num_replicas() < 1:
-        time.sleep(0.01)
-    assert not served.drained.is_set()
-    board.close()
+def test_a_replica_that_is_told_to_finishes_once(made: Any) -> None:
+    replica, served = made(shutdown_s=7.0)
+    replica.drain()
+    replica.drain()
     assert served.drained.wait(10)
     replica.close()
     assert served.calls == ["start", ("drain", 7.0), "close"]
 
 
-def test_a_scheduler_that_stands_still_is_unhealthy(made: Any) -> None:
-    replica, served = made(Handle(SharedBoard()))
+def test_a_scheduler_that_hangs_is_unhealthy(made: Any) -> None:
+    replica, served = made()
     replica.check_health()
     served.is_alive = False
-    with pytest.raises(UnhealthyError, match="replica r0 stands still"):
+    with pytest.raises(UnhealthyError, match="replica r0 hangs"):
         replica.check_health()
-    replica._board.close.remote()
-    assert served.drained.wait(10)
+    replica.drain()
     replica.check_health()  # what has ended as it was told to is not to be replaced
 
 
 def test_keys_reach_a_replica(made: Any) -> None:
     for keys in (Keys({b"comma,key": "ann", b"other-key": "ben"}), Keys()):
-        _, served = made(Handle(SharedBoard()), keys)
+        _, served = made(keys)
         assert served.keys is keys
 
 
 def test_every_replica_has_its_own_trace(made: Any) -> None:
-    _, served = made(Handle(SharedBoard()), trace=Path("/t/f.jsonl"))
+    _, served = made(trace=Path("/t/f.jsonl"))
     assert served.settings.trace == Path("/t/f.r0.jsonl")
     assert own_file(None, "r0") is None
 
@@ -306,7 +246,7 @@ def test_impossible_fleets_are_refused() -> None:
 
 def _options(fleet: Fleet, gpus: int = 0, **settings: Any) -> dict[str, Any]:
     ray = SimpleNamespace(cluster_resources=lambda: {"CPU": 4.0, "GPU": float(gpus)})
-    return on_ray._options(ray, ServerSettings(**settings), fleet)
+    return deploy._options(ray, ServerSettings(**settings), fleet)
 
 
 def test_replicas_are_fixed_or_follow_the_requests() -> None:
@@ -342,7 +282,7 @@ def test_a_replica_gets_a_gpu_where_there_are_any(
 def test_another_application_on_the_cluster_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     serve = SimpleNamespace(status=lambda: SimpleNamespace(applications={"theirs": None}))
     modules = {"ray": SimpleNamespace(), "ray.serve": serve}
-    monkeypatch.setattr(on_ray, "find_ray", lambda module="ray": modules[module])
+    monkeypatch.setattr(deploy, "find_ray", lambda module="ray": modules[module])
     with (
         pytest.raises(ClusterError, match="Ray Serve already serves theirs on this cluster"),
         deployed(ServerSettings(), Fleet()),
@@ -358,7 +298,7 @@ def test_what_a_replica_died_of_is_told_in_one_line() -> None:
         raise RuntimeError(text)
 
     with pytest.raises(ClusterError) as caught:
-        on_ray._run(SimpleNamespace(run=run), None)
+        deploy._run(SimpleNamespace(run=run), None)
     assert str(caught.value) == (
         "a replica could not be made: mtad.errors.CheckpointError: there is no folder /m"
     )
@@ -451,7 +391,6 @@ def test_the_same_answers_from_every_replica(demo_pair: ModelPair) -> None:
         assert httpx.get(f"{url}/metrics", trust_env=False).status_code == 401
         refused = client.post("/v1/completions", json=body(0, no_such="x"))
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "no_such")
-        time.sleep(2.5)  # both replicas have reported
         found = values(client.get("/metrics").text)
         assert found["mtad:replicas"] == 2
         done = [v for k, v in found.items() if k.startswith("mtad:request_success_total")]

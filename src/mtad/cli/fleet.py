@@ -56,7 +56,7 @@ def server_of(flags: RayFlags) -> "Callable[[ServerSettings], None]":
 
 
 def _on_ray(flags: RayFlags) -> "Callable[[ServerSettings], None]":
-    from mtad.server.ops.on_ray import Fleet, serve_on_ray
+    from mtad.server.ray.deploy import Fleet, serve_on_ray
 
     fleet = Fleet(
         replicas=1 if flags.replicas is None else flags.replicas,

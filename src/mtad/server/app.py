@@ -1,9 +1,11 @@
-"""The application: routes, guards, page and figures around a scheduler.
+"""The application: routes, guards, page and metrics around a scheduler.
 
 Knows no command line and opens no port.
 """
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI
 from starlette.responses import Response
@@ -24,14 +26,16 @@ def create_app(
     settings: ServerSettings,
     metrics: Metrics | None = None,
     keys: Keys | None = None,
+    render: Callable[[], Awaitable[bytes]] | None = None,
 ) -> FastAPI:
     """The server as an ASGI application.
 
     Args:
         scheduler: started; it is not closed here.
         settings: limits and defaults.
-        metrics: what the scheduler was given as its watch, None for no figures.
+        metrics: an observer of the scheduler; None for no `/metrics`.
         keys: that open it; None for those that the settings and the environment name.
+        render: what `/metrics` answers; None for this process' own metrics.
     """
     service = Service.of(scheduler, settings, metrics.energy if metrics else None)
     app = FastAPI(docs_url=None, redoc_url=None, redirect_slashes=False)
@@ -39,7 +43,8 @@ def create_app(
     app.include_router(Api(service).router)
     answer_errors(app)
     if settings.metrics and metrics is not None:
-        _show(app, scheduler, metrics)
+        metrics.load = lambda: scheduler.load
+        _show(app, render or metrics.page)
     if settings.playground:
         page.mount(app)
     keys = read_keys(settings.api_key_file) if keys is None else keys
@@ -48,12 +53,11 @@ def create_app(
     return app
 
 
-def _show(app: FastAPI, scheduler: Decodes, metrics: Metrics) -> None:
-    """Serve the figures for Prometheus."""
-    metrics.load = lambda: scheduler.load
+def _show(app: FastAPI, render: Callable[[], Awaitable[bytes]]) -> None:
+    """Add `GET /metrics`."""
 
-    def figures() -> Response:
-        """Figures for Prometheus."""
-        return Response(metrics.render(), media_type=CONTENT_TYPE)
+    async def metrics() -> Response:
+        """Metrics in Prometheus' text format."""
+        return Response(await render(), media_type=CONTENT_TYPE)
 
-    documented(app.router, "GET", "/metrics", figures)
+    documented(app.router, "GET", "/metrics", metrics)

@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import FrameType
 
@@ -94,6 +95,7 @@ def assemble(
     settings: ServerSettings,
     meter: Meter | None = None,
     keys: Keys | None = None,
+    render: Callable[[], Awaitable[bytes]] | None = None,
 ) -> Served:
     """Scheduler and application of a pair; without a meter it looks for one.
 
@@ -102,6 +104,7 @@ def assemble(
         settings: limits and defaults.
         meter: of energy.
         keys: that open it; None for those that the settings and the environment name.
+        render: what `/metrics` answers; None for this process' own metrics.
 
     Raises:
         ValueError: the default method's tree is larger than `max_nodes`.
@@ -117,7 +120,7 @@ def assemble(
     limits = Limits(settings.max_rows, settings.cache_slots, settings.max_queue)
     scheduler = Scheduler(pair, limits, (metrics,), writer)
     metrics.load = lambda: scheduler.load
-    app = create_app(scheduler, settings, metrics, keys)
+    app = create_app(scheduler, settings, metrics, keys, render)
     text_of = _text_of(pair) if settings.log_prompts else None
     logged = RequestLog(app, Log(settings.log_format), metrics, text_of)
     return Served(scheduler, logged, metrics, energy, writer)

@@ -42,7 +42,7 @@ def run_recipe(
     recipe = read_recipe(path, overrides)
     crew = None
     if on_ray:
-        from mtad.bench.on_ray import workers
+        from mtad.bench.ray.pool import workers
 
         crew = workers(address)
     folder = output or Path("results") / recipe.name

@@ -6,6 +6,7 @@ are those of `mtad.engine.stats`: S steps, D drafted, A accepted. Knows no HTTP 
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Items
@@ -137,6 +138,10 @@ class Metrics:
     def render(self) -> bytes:
         """What `/metrics` answers, in Prometheus' text format."""
         return generate_latest(self._registry)
+
+    async def page(self) -> bytes:
+        """As `render`, in a thread: reading energy counters may take its time."""
+        return await asyncio.to_thread(self.render)
 
     def collect(self) -> Iterator[Metric]:
         """Every figure as it is now; Prometheus' client calls it."""

@@ -1,6 +1,6 @@
-"""Ray, with a cluster behind it; for the benchmark and the server.
+"""Connects to a Ray cluster, for the benchmark and the server.
 
-Knows neither of them. Ray is imported when a cluster is asked for.
+Knows neither of them. Ray is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 from mtad.errors import MtadError, first_line
 
 OBJECT_STORE_BYTES = 200_000_000
-"""Of a Ray that is started here: jobs and rows are small."""
+"""Of a Ray cluster that is started here: jobs and rows are small."""
 
 
 class ClusterError(MtadError):
-    """Ray is not installed, cannot be reached, has no machine for us, or lost them all."""
+    """Ray is not installed, cannot be reached, has no machine that fits, or lost them all."""
 
 
 def find_ray(module: str = "ray") -> Any:
-    """A module of Ray, which tells nobody that it is used.
+    """A module of Ray, with its usage reports turned off.
 
     Raises:
         ClusterError: it is not installed.
@@ -38,9 +38,9 @@ def find_ray(module: str = "ray") -> Any:
 
 @contextmanager
 def connected(address: str | None = None) -> Iterator[Any]:
-    """Ray, with a cluster behind it: the one at the address, one that runs here, or a new one.
+    """Ray, connected to the cluster at the address, to one that runs here, or to a new one.
 
-    A new one is of this machine alone, has no dashboard, and ends with the program.
+    A new one has this machine alone and no dashboard, and ends with the program.
 
     Args:
         address: as `ray.init` takes it; None for $RAY_ADDRESS, then a cluster that was started on

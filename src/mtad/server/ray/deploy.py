@@ -1,7 +1,7 @@
-"""The same server on the machines of a Ray cluster, with Ray Serve in front of its replicas.
+"""Deploys the server on a Ray cluster and ends it: Ray Serve in front of replicas.
 
-Ray Serve has the port, chooses a replica for every request, and starts and ends replicas; what a
-request means, who may ask and how much is decided by the application, in every replica alike.
+Ray Serve has the port, routes each request to a replica, and starts, checks and ends replicas. What
+a request means, who may send it and how much is decided by the application in each replica.
 """
 
 from __future__ import annotations
@@ -11,23 +11,22 @@ import os
 import re
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
-from mtad.bench.ray_cluster import ClusterError, connected, find_ray
+from mtad.cluster import ClusterError, connected, find_ray
 from mtad.errors import first_line
 from mtad.server.api.service import served_name
 from mtad.server.http.keys import Keys, find_keys
-from mtad.server.ops.replica import POST_S, Ingress, SharedBoard
+from mtad.server.ray.replica import NAME, Ingress
 from mtad.server.run import FLUSH_S, listen, say
 from mtad.server.settings import ServerSettings
 
-NAME = "mtad"
-"""Of the application on Ray Serve."""
+DRAIN_CALL_S = 10.0
+"""Seconds in which replicas have to answer that they begin to finish."""
 SPARE_REQUESTS = 64
 """Requests that a replica takes beyond its queue: they are cheap, or are refused by it."""
 
@@ -129,8 +128,6 @@ def deployed(settings: ServerSettings, fleet: Fleet, keys: Keys | None = None) -
             "another --ray-address"
         )
     settings = replace(settings, port=_free_port(settings))
-    place = ray.get_runtime_context().get_node_id()
-    board = ray.remote(SharedBoard).options(num_cpus=0, scheduling_strategy=_near(place)).remote()
     serve.start(
         proxy_location="HeadOnly",
         http_options={"host": settings.host, "port": settings.port},
@@ -140,13 +137,12 @@ def deployed(settings: ServerSettings, fleet: Fleet, keys: Keys | None = None) -
         replicas = serve.deployment(serve.ingress()(Ingress)).options(
             **_options(ray, settings, fleet)
         )
-        _run(serve, replicas.bind(settings, keys or Keys(), board))
+        _run(serve, replicas.bind(settings, keys or Keys()))
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         yield f"http://{host}:{settings.port}"
     finally:
-        _drain(ray, serve, board)
+        _drain(serve)
         serve.shutdown()
-        ray.kill(board)
 
 
 def _run(serve: Any, application: Any) -> None:
@@ -200,22 +196,16 @@ def _options(ray: Any, settings: ServerSettings, fleet: Fleet) -> dict[str, Any]
     }
 
 
-def _drain(ray: Any, serve: Any, board: Any) -> None:
-    """Tell the replicas to finish, and wait until they have and are gone."""
+def _drain(serve: Any) -> None:
+    """Let the replicas finish what runs, and wait until they are gone."""
     try:
-        ray.get(board.close.remote())
-        time.sleep(1.5 * POST_S)  # every replica has asked by now
-    except ray.exceptions.RayError as error:
+        draining = serve.get_app_handle(NAME).broadcast("drain")
+        draining.results(timeout_s=DRAIN_CALL_S, return_exceptions=True)
+    except Exception as error:  # Ray Serve has many; the replicas are ended all the same
         say(f"Warning: the replicas could not be told to finish: {first_line(error)}")
     while NAME in serve.status().applications:
         with suppress(TimeoutError):  # it waits for a minute at most
             serve.delete(NAME)
-
-
-def _near(node: str) -> Any:
-    """On this machine, if it can be."""
-    strategies = find_ray("ray.util.scheduling_strategies")
-    return strategies.NodeAffinitySchedulingStrategy(node, soft=True)
 
 
 def _free_port(settings: ServerSettings) -> int:

@@ -1,4 +1,4 @@
-"""Where on a Ray cluster the workers of a recipe have their places.
+"""Where on a Ray cluster the workers of a recipe run.
 
 Starts nothing.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mtad.bench.plan import Recipe
-from mtad.bench.ray_cluster import ClusterError
+from mtad.cluster import ClusterError
 
 
 def portable(recipe: Recipe) -> Recipe:
@@ -39,14 +39,14 @@ def _in_full(model: str | None) -> str | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Seat:
-    """A place for a worker.
+class Placement:
+    """Where a worker runs.
 
     Attributes:
         node: Ray's id of the machine.
         address: of the machine, for messages.
         num_gpus: GPUs of the worker.
-        num_neighbours: other seats on the same machine.
+        num_neighbours: other workers on the same machine.
     """
 
     node: str
@@ -55,8 +55,8 @@ class Seat:
     num_neighbours: int
 
 
-def seats(ray: Any, recipe: Recipe) -> list[Seat]:
-    """One seat per GPU, or per machine where the models do not run on GPUs."""
+def placements(ray: Any, recipe: Recipe) -> list[Placement]:
+    """One worker per GPU, or per machine where the models do not run on GPUs."""
     found: list[tuple[str, str, int]] = []
     for node in ray.nodes():
         gpus = 0 if recipe.pair.device == "cpu" else int(node["Resources"].get("GPU", 0))
@@ -71,7 +71,7 @@ def seats(ray: Any, recipe: Recipe) -> list[Seat]:
         wanted = "a GPU" if recipe.pair.device == "cuda" else f"{num_cpus(recipe)} CPUs or a GPU"
         raise ClusterError(f"no machine of the Ray cluster has {wanted}; see `ray status`")
     hosts = [address for _, address, _ in found]
-    return [Seat(*one, hosts.count(one[1]) - 1) for one in found]
+    return [Placement(*one, hosts.count(one[1]) - 1) for one in found]
 
 
 def num_cpus(recipe: Recipe) -> int:

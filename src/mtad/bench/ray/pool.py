@@ -20,11 +20,11 @@ from mtad.bench.checks import Items
 from mtad.bench.decoder import Crew, Decoder
 from mtad.bench.jobs import Job
 from mtad.bench.plan import Recipe
-from mtad.bench.ray_cluster import ClusterError, connected, find_ray
-from mtad.bench.ray_seats import Seat, num_cpus, portable, seats
-from mtad.bench.ray_worker import Worker
+from mtad.bench.ray.placement import Placement, num_cpus, placements, portable
+from mtad.bench.ray.worker import Worker
 from mtad.bench.run import note_conditions, require_pair
 from mtad.bench.sample import Key, Sample
+from mtad.cluster import ClusterError, connected, find_ray
 from mtad.errors import DataError
 
 AHEAD = 4
@@ -44,7 +44,7 @@ def workers(address: str | None = None) -> Crew:
     def crew(recipe: Recipe) -> Iterator[Decoder]:
         recipe = portable(recipe)
         with connected(address) as ray:
-            pool = Pool(ray, recipe, seats(ray, recipe))
+            pool = Pool(ray, recipe, placements(ray, recipe))
             try:
                 yield pool
             finally:
@@ -67,17 +67,17 @@ class _Round:
 
 
 @dataclass(eq=False)
-class _Hand:
+class _Slot:
     """A worker, and what it was asked last; None for the round while it joins."""
 
-    seat: Seat
+    place: Placement
     actor: Any
     reference: Any
     round: _Round | None = None
 
 
 class Pool:
-    """Decodes the jobs of a run on the seats of a cluster; see `Decoder`.
+    """Decodes the jobs of a run on the placements of a cluster; see `Decoder`.
 
     A worker that is lost is started once more on its machine; if that fails too, it is left out,
     and its round goes to another one. No worker is told of a round before the round's last worker
@@ -86,25 +86,25 @@ class Pool:
     Args:
         ray: the module, connected.
         recipe: what is asked for.
-        places: the seats to use.
+        places: the placements to use.
     """
 
-    def __init__(self, ray: Any, recipe: Recipe, places: Sequence[Seat]) -> None:
+    def __init__(self, ray: Any, recipe: Recipe, places: Sequence[Placement]) -> None:
         self._ray, self._recipe = ray, recipe
         self._places = list(places)
-        self._hands: list[_Hand] = []
+        self._slots: list[_Slot] = []
         self._rounds: deque[_Round] = deque()
         self._is_wanted: Callable[[Job], bool] = lambda job: True
         self._folder: Path | None = None
         self._fingerprint: str | None = None
         self._items: Any = None
-        self._restarted: set[Seat] = set()
+        self._restarted: set[Placement] = set()
 
     def check(self, items: Items) -> None:
         """Start the workers; wait until one has read the models and found that the items fit."""
         self._items = self._ray.put(items)
-        for seat in self._places:
-            self._start(seat)
+        for place in self._places:
+            self._start(place)
         while self._fingerprint is None:
             self._collect()
 
@@ -117,113 +117,115 @@ class Pool:
     def expect(self, left: Sequence[Job], is_wanted: Callable[[Job], bool]) -> None:
         """Hand out the first rounds."""
         self._rounds, self._is_wanted = deque(map(_Round, rounds(left))), is_wanted
-        self._hand_out()
+        self._assign()
 
     def samples(self, job: Job) -> list[Sample]:
         """The rows of a job, waited for; conditions that are new are noted."""
         assert self._folder is not None, "the folder is opened first"
         while job not in self._rounds[0].jobs:
             self._rounds.popleft()
-        turn = self._rounds[0]
-        while not turn.is_over:
-            self._hand_out()
+        part = self._rounds[0]
+        while not part.is_over:
+            self._assign()
             self._collect()
-        self._hand_out()
-        if turn.error is not None:
-            raise turn.error
-        idle = turn.conditions.get("idle_power_w", "unavailable")
-        note_conditions(self._folder, turn.conditions, lambda: idle)
-        return turn.rows[job.keys[0]]
+        self._assign()
+        if part.error is not None:
+            raise part.error
+        idle = part.conditions.get("idle_power_w", "unavailable")
+        note_conditions(self._folder, part.conditions, lambda: idle)
+        return part.rows[job.keys[0]]
 
     def close(self) -> None:
         """Let the workers go."""
-        for hand in self._hands:
-            self._ray.kill(hand.actor)
-        self._hands.clear()
+        for slot in self._slots:
+            self._ray.kill(slot.actor)
+        self._slots.clear()
 
-    def _start(self, seat: Seat) -> None:
+    def _start(self, place: Placement) -> None:
         strategies = find_ray("ray.util.scheduling_strategies")
         options = {
-            "num_cpus": 0 if seat.num_gpus else num_cpus(self._recipe),
-            "num_gpus": seat.num_gpus,
+            "num_cpus": 0 if place.num_gpus else num_cpus(self._recipe),
+            "num_gpus": place.num_gpus,
             "max_restarts": 0,
-            "scheduling_strategy": strategies.NodeAffinitySchedulingStrategy(seat.node, soft=False),
+            "scheduling_strategy": strategies.NodeAffinitySchedulingStrategy(
+                place.node, soft=False
+            ),
         }
-        facts = {"version": self._ray.__version__, "workers_on_machine": seat.num_neighbours + 1}
+        facts = {"version": self._ray.__version__, "workers_on_machine": place.num_neighbours + 1}
         actor = self._ray.remote(Worker).options(**options)
-        worker = actor.remote(self._recipe, seat.num_neighbours, facts)
-        self._hands.append(_Hand(seat, worker, worker.join.remote(mtad.__version__, self._items)))
+        worker = actor.remote(self._recipe, place.num_neighbours, facts)
+        self._slots.append(_Slot(place, worker, worker.join.remote(mtad.__version__, self._items)))
 
-    def _hand_out(self) -> None:
+    def _assign(self) -> None:
         """Give every idle worker the first round that nobody has."""
-        window = list(islice(self._rounds, AHEAD * len(self._hands)))
-        waiting = deque(turn for turn in window if not turn.is_taken)
-        for hand in self._hands:
-            while waiting and hand.reference is None:
-                turn = waiting.popleft()
-                turn.is_taken = True
-                turn.jobs = [job for job in turn.jobs if self._is_wanted(job)]
-                turn.is_over = not turn.jobs
-                if turn.jobs:
-                    hand.round, hand.reference = turn, hand.actor.rows.remote(turn.jobs)
+        window = list(islice(self._rounds, AHEAD * len(self._slots)))
+        waiting = deque(part for part in window if not part.is_taken)
+        for slot in self._slots:
+            while waiting and slot.reference is None:
+                part = waiting.popleft()
+                part.is_taken = True
+                part.jobs = [job for job in part.jobs if self._is_wanted(job)]
+                part.is_over = not part.jobs
+                if part.jobs:
+                    slot.round, slot.reference = part, slot.actor.rows.remote(part.jobs)
 
     def _collect(self) -> None:
         """Wait for one answer of one worker."""
-        if not self._hands:
+        if not self._slots:
             raise ClusterError(
                 "all workers on the Ray cluster are lost; every row that was written is kept, so "
                 "run it again when there are machines"
             )
-        busy = {hand.reference: hand for hand in self._hands if hand.reference is not None}
+        busy = {slot.reference: slot for slot in self._slots if slot.reference is not None}
         [done], _ = self._ray.wait(list(busy), num_returns=1)
-        hand, turn = busy[done], busy[done].round
-        hand.reference = hand.round = None
+        slot, part = busy[done], busy[done].round
+        slot.reference = slot.round = None
         try:
             found = self._ray.get(done)
         except self._ray.exceptions.RayTaskError as error:
-            self._failed(hand, turn, error)
+            self._failed(slot, part, error)
         except self._ray.exceptions.RayError as error:
-            self._lost(hand, turn, error)
+            self._lost(slot, part, error)
         else:
-            self._answered(hand, turn, found)
+            self._answered(slot, part, found)
 
-    def _answered(self, hand: _Hand, turn: _Round | None, found: Any) -> None:
-        if turn is None:
-            self._joined(hand, found)
+    def _answered(self, slot: _Slot, part: _Round | None, found: Any) -> None:
+        if part is None:
+            self._joined(slot, found)
             return
-        turn.conditions, rows = found
-        turn.rows = {job.keys[0]: part for job, part in zip(turn.jobs, rows, strict=True)}
-        turn.is_over = True
+        part.conditions, rows = found
+        part.rows = {job.keys[0]: own for job, own in zip(part.jobs, rows, strict=True)}
+        part.is_over = True
 
-    def _joined(self, hand: _Hand, fingerprint: str) -> None:
+    def _joined(self, slot: _Slot, fingerprint: str) -> None:
         self._fingerprint = self._fingerprint or fingerprint
         if fingerprint != self._fingerprint:
             raise DataError(
-                f"the worker on {hand.seat.address} loaded another pair than the others; put the "
+                f"the worker on {slot.place.address} loaded another pair than the others; put the "
                 "same models on all machines of the cluster"
             )
 
-    def _failed(self, hand: _Hand, turn: _Round | None, error: Any) -> None:
-        """What was raised on a worker: at once if it could not join, else when it is its turn."""
+    def _failed(self, slot: _Slot, part: _Round | None, error: Any) -> None:
+        """What was raised on a worker: at once if it could not join, else when its row is next."""
         cause = error.cause if isinstance(error.cause, Exception) else error
-        if turn is None:
+        if part is None:
             raise cause
-        turn.error, turn.is_over = cause, True
+        part.error, part.is_over = cause, True
 
-    def _lost(self, hand: _Hand, turn: _Round | None, error: Exception) -> None:
+    def _lost(self, slot: _Slot, part: _Round | None, error: Exception) -> None:
         """Leave a worker out and let others have its round."""
-        self._hands.remove(hand)
-        self._ray.kill(hand.actor)  # it may be alive and only out of reach
-        if turn is not None:
-            turn.is_taken, turn.num_losses = False, turn.num_losses + 1
-            if turn.num_losses >= MAX_LOSSES:
-                names = ", ".join(job.label for job in turn.jobs)
+        self._slots.remove(slot)
+        self._ray.kill(slot.actor)  # it may be alive and only out of reach
+        if part is not None:
+            part.is_taken, part.num_losses = False, part.num_losses + 1
+            if part.num_losses >= MAX_LOSSES:
+                names = ", ".join(job.label for job in part.jobs)
                 raise ClusterError(
                     f"{MAX_LOSSES} workers died while they decoded {names}: {error}"
                 ) from error
-        if hand.seat not in self._restarted:
-            self._restarted.add(hand.seat)
-            self._start(hand.seat)
+        if slot.place not in self._restarted:
+            self._restarted.add(slot.place)
+            self._start(slot.place)
 
 
 def rounds(jobs: Sequence[Job]) -> list[list[Job]]:

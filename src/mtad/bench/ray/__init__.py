@@ -1,0 +1,1 @@
+"""A recipe on a Ray cluster: workers on many machines decode its rows."""
