@@ -1,12 +1,11 @@
-"""The figures of `/metrics`, and the joules: both against sums made by hand."""
+"""`/metrics` against sums made by hand."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Sequence as Items
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,7 @@ from mtad.engine.session import Block, Request
 from mtad.errors import NonFiniteLogitsError
 from mtad.measure.energy import Reading
 from mtad.measure.meter import Meter
-from mtad.server.ops.energy import EnergyLedger
-from mtad.server.ops.histogram import Histogram
+from mtad.measure.sharing import SharedEnergy
 from mtad.server.ops.metrics import Metrics
 from mtad.server.scheduler.events import Load
 from mtad.server.scheduler.sequence import Chunk, Sequence
@@ -64,7 +62,7 @@ def block(accepted: int, drafted: int = 4, end: str | None = None, tokens: int =
     return Block(0, ids, accepted, drafted, drafted, end)
 
 
-def figures(metrics: Metrics) -> dict[str, float]:
+def samples(metrics: Metrics) -> dict[str, float]:
     """Every sample by its name and labels, from the text that Prometheus reads."""
     found: dict[str, float] = {}
     for family in text_string_to_metric_families(metrics.render().decode()):
@@ -95,7 +93,7 @@ def test_counters_equal_a_fold_made_by_hand() -> None:
     end(metrics, plain, "length")
     sick = Block(0, (), 0, 4, 4, "error", NonFiniteLogitsError("NaN"))
     metrics.decoded([chunk(text(clock), sick)], 0.01)
-    found = figures(metrics)
+    found = samples(metrics)
     position = "mtad:spec_decode_num_accepted_tokens_per_pos_total{method=mtad,position=%d}"
     assert [found[position % p] for p in range(4)] == [2, 2, 1, 1]
     assert position % 4 not in found
@@ -130,7 +128,7 @@ def test_times_are_those_of_the_texts() -> None:
     for at, accepted in ((101.0, 1), (101.5, 3), (103.0, 0)):
         metrics.decoded([chunk(one, block(accepted), at)], 0.5)
     end(metrics, one, "length", 104.0)
-    found = figures(metrics)
+    found = samples(metrics)
     assert found["mtad:request_queue_time_seconds_sum"] == 0.25
     assert found["mtad:time_to_first_token_seconds_sum"] == 1.0
     assert found["mtad:inter_token_latency_seconds_sum"] == 2.0
@@ -146,7 +144,7 @@ def test_a_text_of_one_token_has_no_time_per_token_and_a_failed_one_no_latency()
     metrics.decoded([chunk(short, block(0)), chunk(failed, block(3))], 0.1)
     end(metrics, short, "stop")
     end(metrics, failed, "error")
-    found = figures(metrics)
+    found = samples(metrics)
     assert found["mtad:time_per_output_token_seconds_count"] == 0
     assert found["mtad:e2e_request_latency_seconds_count"] == 1
     assert found["mtad:requests_failed_total{reason=error}"] == 1
@@ -154,22 +152,22 @@ def test_a_text_of_one_token_has_no_time_per_token_and_a_failed_one_no_latency()
 
 def test_gauges_say_how_busy_the_scheduler_is_now() -> None:
     metrics = Metrics()
-    assert "mtad:num_requests_running" not in figures(metrics)
+    assert "mtad:num_requests_running" not in samples(metrics)
     metrics.load = lambda: load(running=6)
-    found = figures(metrics)
+    found = samples(metrics)
     assert found["mtad:num_requests_running"] == 7
     assert found["mtad:num_requests_waiting"] == 4
     assert found["mtad:num_batches"] == 2
     assert found["mtad:kv_cache_usage_perc"] == 0.25
     metrics.load = lambda: Load(0, 0, 0, 0, 0, 0, True, True)
-    assert figures(metrics)["mtad:kv_cache_usage_perc"] == 0
+    assert samples(metrics)["mtad:kv_cache_usage_perc"] == 0
 
 
 def test_answers_are_counted_by_status() -> None:
     metrics = Metrics()
     for status in (200, 429, 200):
         metrics.answered(status)
-    found = figures(metrics)
+    found = samples(metrics)
     assert found["mtad:http_responses_total{status=200}"] == 2
     assert found["mtad:http_responses_total{status=429}"] == 1
 
@@ -188,19 +186,7 @@ def test_several_threads_lose_no_count() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert figures(metrics)["mtad:spec_decode_num_drafts_total{method=mtad}"] == 1200
-
-
-def test_a_histograms_buckets_hold_their_upper_bound() -> None:
-    histogram = Histogram("x", "Some.", (1.0, 2.5))
-    for value in (0.5, 1.0, 1.1, 2.5, 7.0):
-        histogram.observe(value)
-    [family] = [histogram.family()]
-    assert {s.labels.get("le"): s.value for s in family.samples if s.name == "x_bucket"} == {
-        "1.0": 2,
-        "2.5": 4,
-        "+Inf": 5,
-    }
+    assert samples(metrics)["mtad:spec_decode_num_drafts_total{method=mtad}"] == 1200
 
 
 def test_the_text_has_types_and_no_times_of_creation() -> None:
@@ -214,131 +200,43 @@ def test_the_text_has_types_and_no_times_of_creation() -> None:
     assert all(f"# HELP {name} " in page for name in names)
 
 
-def metered(readings: list[Reading], clock: Clock, ranges: dict[str, int] | None = None) -> Meter:
-    """A meter that replays; the clock of the readings is the ledger's."""
-
-    def times() -> Iterator[Reading]:
-        for reading in readings:
-            yield Reading(clock.now, reading.microjoules, reading.problem)
-
-    return Meter(Replay(times(), "test (recorded)", 0.1, ranges or {}))
+def energy_of(values: Items[float], clock: Clock) -> SharedEnergy:
+    """Joules that a meter of one device shows, a second apart."""
+    readings = [
+        Reading(clock.now + i, {"cpu": int(joules * 1e6)}) for i, joules in enumerate(values)
+    ]
+    return SharedEnergy(Meter(Replay(iter(readings), "test (recorded)", 0.1, {})), clock)
 
 
-def joules(*values: float) -> list[Reading]:
-    return [Reading(math.nan, {"cpu": int(value * 1e6)}) for value in values]
-
-
-def ledger(readings: list[Reading], clock: Clock, **options: dict[str, int]) -> EnergyLedger:
-    return EnergyLedger(metered(readings, clock, **options), 1.0, clock)
-
-
-def test_a_request_gets_the_share_of_its_tokens() -> None:
+def test_a_text_gets_the_joules_of_its_tokens() -> None:
     clock = Clock()
-    book = ledger(joules(50, 60, 75, 90), clock)  # at 100, 101, 102 and 103 s
-    for at, tokens in ((101.0, 30), (102.0, 10), (103.0, 20)):
-        clock.now = at
-        book.count(tokens)
-    assert book.joules_between(100.0, 103.0) == pytest.approx(40)
-    assert book.share(15, 100.0, 103.0) == (pytest.approx(40 * 15 / 60), None)
-    assert book.joules_between(101.0, 103.0) == pytest.approx(30)
-    assert book.joules_between(100.5, 102.0) == pytest.approx(5 + 15), "between two readings"
-    assert book.share(10, 101.5, 102.5) == (pytest.approx(15.0), None)
-    assert book.share(30, 101.0, 102.0) == (pytest.approx(15 * 30 / 40), None), "both ends count"
-
-
-def test_shares_add_up_to_all_that_was_used() -> None:
-    clock = Clock()
-    book = ledger(joules(0, 8, 20, 20), clock)
-    for at, tokens in ((101.0, 5), (102.0, 15)):
-        clock.now = at
-        book.count(tokens)
-    parts = [book.share(tokens, 100.0, 102.0)[0] for tokens in (5, 12, 3)]
-    assert sum(part or math.nan for part in parts) == pytest.approx(20)
-
-
-def test_without_a_meter_there_is_a_reason_and_no_number() -> None:
-    clock = Clock()
-    metrics = Metrics(EnergyLedger(Meter(None, "no counters here"), 1.0, clock))
-    metrics.decoded([chunk(text(clock), block(3))], 0.1)
+    metrics = Metrics(energy_of((3, 5, 9), clock))
+    one, two = text(clock), text(clock)
+    for each in (one, two):
+        metrics.admitted(each)
+    clock.now = 101.0
+    metrics.decoded([chunk(one, block(3)), chunk(two, block(1))], 0.1)
     assert metrics.energy is not None
-    assert metrics.energy.share(4, 0.0, 200.0) == (None, "no counters here")
+    assert metrics.energy.share([one], 4) == (pytest.approx(2 * 4 / 6), None)
+    clock.now = 102.0
+    assert samples(metrics)["mtad:energy_joules_total{device=cpu}"] == 6
+
+
+def test_without_a_meter_no_joules_are_shown() -> None:
+    metrics = Metrics(SharedEnergy(Meter(None, "no counters here")))
+    metrics.decoded([chunk(text(Clock()), block(3))], 0.1)
     assert "energy" not in metrics.render().decode()
-
-
-def test_windows_that_have_no_value() -> None:
-    clock = Clock()
-    book = ledger(joules(0, 10, 10, 5, 20), clock)
-    clock.now = 101.0
-    book.count(10)
-
-    def reason(since: float, until: float, tokens: int = 1) -> str:
-        value, why = book.share(tokens, since, until)
-        assert value is None and why
-        return why
-
-    assert "too short" in reason(100.0, 100.1)
-    assert "begins before" in reason(99.0, 101.0)
-    assert "the request has 11 of the 10 tokens" in reason(100.0, 101.0, 11)
-    assert "the request has 0 of the 10 tokens" in reason(100.0, 101.0, 0)
-    clock.now = 102.0
-    book.count(1)
-    assert "did not advance" in reason(101.0, 102.0)
-    clock.now = 103.0
-    book.count(1)
-    assert "went backwards" in reason(102.0, 103.0)
-    assert "could not be read at the end" in reason(102.5, 104.0)
-    clock.now = 104.0
-    book.count(1)
-    assert book.share(1, 103.0, 104.0) == (pytest.approx(15.0 / 2), None), "it goes on after that"
-    clock.now = 105.0
-    book.count(1)
-    assert "no more readings" in reason(104.0, 105.0)
-
-
-def test_the_end_of_a_window_is_read_when_it_is_asked_for() -> None:
-    clock = Clock()
-    book = ledger(joules(0, 7), clock)
-    clock.now = 100.5
-    book.count(4)  # within the period: nothing is read
-    assert book.share(4, 100.0, 100.5) == (pytest.approx(7.0), None)
-
-
-def test_counters_that_begin_anew_are_counted_on() -> None:
-    clock = Clock()
-    book = ledger(joules(90, 10), clock, ranges={"cpu": 1_000_000_000})
-    clock.now = 101.0
-    assert book.joules_between(100.0, 101.0) == pytest.approx(920.0)
-    assert book.total_joules() == {"cpu": pytest.approx(920.0)}
-
-
-def test_joules_of_the_machine_are_a_counter() -> None:
-    clock = Clock()
-    metrics = Metrics(ledger(joules(3, 5, 9), clock))
-    clock.now = 101.0
-    metrics.decoded([chunk(text(clock), block(3))], 0.1)
-    clock.now = 102.0
-    assert figures(metrics)["mtad:energy_joules_total{device=cpu}"] == 6
-
-
-def test_old_readings_are_dropped() -> None:
-    clock = Clock()
-    book = ledger([Reading(math.nan, {"cpu": i * 1_000_000}) for i in range(9000)], clock)
-    for _ in range(8500):
-        clock.now += 1.0
-        book.count(1)
-    assert 7200 <= len(book._marks) <= 8000 and len(book._times) <= 8000
-    assert book.share(100, clock.now - 100, clock.now) == (pytest.approx(100 * 100 / 101), None)
 
 
 def test_the_dashboard_uses_names_that_are_rendered() -> None:
     clock = Clock()
-    metrics = Metrics(ledger(joules(3, 5, 9), clock))
+    metrics = Metrics(energy_of((3, 5, 9), clock))
     metrics.load = load
     one = text(clock)
     metrics.admitted(one)
     metrics.decoded([chunk(one, block(3))], 0.1)
     end(metrics, one, "stop")
-    rendered = {name.partition("{")[0] for name in figures(metrics)}
+    rendered = {name.partition("{")[0] for name in samples(metrics)}
     board = json.loads(DASHBOARD.read_text(encoding="utf-8"))
     asked = set(
         re.findall(r"mtad:\w+", json.dumps([panel["targets"] for panel in board["panels"]]))
@@ -349,4 +247,4 @@ def test_the_dashboard_uses_names_that_are_rendered() -> None:
     }, asked - rendered
     families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in rendered}
     shown = {re.sub(r"_(bucket|sum|count)$", "", name) for name in asked}
-    assert families - shown == set(), "every figure is on the dashboard"
+    assert families - shown == set(), "every metric is on the dashboard"

@@ -21,11 +21,11 @@ from starlette.types import ASGIApp
 from mtad.api.pair import ModelPair, open_pair
 from mtad.errors import MtadError
 from mtad.measure.meter import Meter, find_meter
+from mtad.measure.sharing import SharedEnergy
 from mtad.model.loading import Models
 from mtad.server.api.service import served_name
 from mtad.server.app import create_app
 from mtad.server.http.keys import Keys, find_keys
-from mtad.server.ops.energy import EnergyLedger
 from mtad.server.ops.logs import Log, RequestLog, TextOf, catch_records
 from mtad.server.ops.metrics import Metrics
 from mtad.server.scheduler.scheduler import Limits, Scheduler
@@ -60,7 +60,7 @@ class Served:
     scheduler: Scheduler
     app: ASGIApp
     metrics: Metrics
-    energy: EnergyLedger
+    energy: SharedEnergy
     writer: TraceWriter | None
 
     def start(self) -> None:
@@ -110,7 +110,7 @@ def assemble(
         ValueError: the default method's tree is larger than `max_nodes`.
     """
     _check_tree(pair.models, settings)
-    energy = EnergyLedger(meter or find_meter(_devices(pair.models)))
+    energy = SharedEnergy(meter or find_meter(_devices(pair.models)))
     metrics = Metrics(energy)
     writer = None
     if settings.trace is not None:

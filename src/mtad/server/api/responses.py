@@ -112,7 +112,4 @@ class ResponseBuilder:
         """Joules of all choices together, or why there are none."""
         if self._service.energy is None:
             return None, "this server has no energy meter"
-        sequences = self.parsed.sequences
-        begun = min(sequence.arrived_at + sequence.queue_s for sequence in sequences)
-        ended = max(sequence.ended_at or time.monotonic() for sequence in sequences)
-        return self._service.energy.share(self._num_tokens, begun, ended)
+        return self._service.energy.share(self.parsed.sequences, self._num_tokens)

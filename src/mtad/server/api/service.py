@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from mtad.api.pair import ModelPair
+from mtad.measure.sharing import SharedEnergy
 from mtad.model.lm import context_of
 from mtad.model.loading import Models
 from mtad.server.api.methods_info import known_methods
 from mtad.server.api.tokenizing import Texts
-from mtad.server.ops.energy import EnergyLedger
 from mtad.server.scheduler.events import Load
 from mtad.server.scheduler.sequence import Sequence
 from mtad.server.settings import ServerSettings
@@ -59,12 +59,12 @@ class Service:
     name: str
     texts: Texts
     methods: dict[str, type[Method]]
-    energy: EnergyLedger | None
+    energy: SharedEnergy | None
     created: int
 
     @classmethod
     def of(
-        cls, scheduler: Decodes, settings: ServerSettings, energy: EnergyLedger | None
+        cls, scheduler: Decodes, settings: ServerSettings, energy: SharedEnergy | None
     ) -> Service:
         """The service of a scheduler."""
         models = scheduler.pair.models

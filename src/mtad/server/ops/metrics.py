@@ -1,4 +1,4 @@
-"""Figures for Prometheus: counters, histograms and gauges, folded from what the scheduler tells.
+"""Metrics for Prometheus: counters, histograms and gauges of what the scheduler does.
 
 A request here is a text: a request for `n` choices counts `n` times. Names and formulas of drafting
 are those of `mtad.engine.stats`: S steps, D drafted, A accepted. Knows no HTTP and no model.
@@ -7,16 +7,19 @@ are those of `mtad.engine.stats`: S steps, D drafted, A accepted. Knows no HTTP 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Items
-from threading import Lock
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from mtad.server.ops.energy import EnergyLedger
-from mtad.server.ops.histogram import Histogram
+from mtad.measure.sharing import SharedEnergy
 from mtad.server.scheduler.events import Load
 from mtad.server.scheduler.sequence import Chunk, Sequence
 
@@ -67,33 +70,36 @@ class Metrics:
         energy: as given.
     """
 
-    def __init__(self, energy: EnergyLedger | None = None) -> None:
+    def __init__(self, energy: SharedEnergy | None = None) -> None:
         self.energy = energy
         self.load: Callable[[], Load] | None = None
-        self._lock = Lock()
-        self._counts = {name: Counter[tuple[str, ...]]() for name in _COUNTERS}
-        self._histograms = {
-            name: Histogram(f"mtad:{name}", help_text, bounds)
-            for name, (help_text, bounds) in _HISTOGRAMS.items()
-        }
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry(auto_describe=False)
+        self._counters = {
+            name: Counter(f"mtad:{name}", text, labels, registry=self._registry)
+            for name, (text, labels) in _COUNTERS.items()
+        }
+        self._histograms = {
+            name: Histogram(f"mtad:{name}", text, buckets=bounds, registry=self._registry)
+            for name, (text, bounds) in _HISTOGRAMS.items()
+        }
         self._registry.register(self)
 
     def admitted(self, sequence: Sequence) -> None:
         """Count the prompt and the wait."""
-        with self._lock:
-            self._counts["prompt_tokens"][()] += len(sequence.request.prompt_ids)
-            self._histograms["request_queue_time_seconds"].observe(sequence.queue_s)
+        self._counters["prompt_tokens"].inc(len(sequence.request.prompt_ids))
+        self._histograms["request_queue_time_seconds"].observe(sequence.queue_s)
+        if self.energy:
+            self.energy.begin(sequence)
 
     def decoded(self, chunks: Items[Chunk], seconds: float) -> None:
         """Count what one iteration drafted, accepted and produced."""
-        with self._lock:
-            self._histograms["iteration_rows"].observe(float(len(chunks)))
-            self._histograms["iteration_seconds"].observe(seconds)
-            for chunk in chunks:
-                if chunk.token_ids:
-                    self._count(chunk)
-                    self._time(chunk)
+        self._histograms["iteration_rows"].observe(len(chunks))
+        self._histograms["iteration_seconds"].observe(seconds)
+        for chunk in chunks:
+            if chunk.token_ids:
+                self._count(chunk)
+                self._time(chunk)
         if self.energy:
             self.energy.count(sum(len(chunk.token_ids) for chunk in chunks))
 
@@ -106,9 +112,10 @@ class Metrics:
             ("spec_decode_num_accepted_tokens", block.num_accepted),
             ("generation_tokens", len(block.token_ids)),
         ):
-            self._counts[name][(method,)] += count
+            self._counters[name].labels(method).inc(count)
         for position in range(block.num_accepted):
-            self._counts["spec_decode_num_accepted_tokens_per_pos"][(method, str(position))] += 1
+            name = "spec_decode_num_accepted_tokens_per_pos"
+            self._counters[name].labels(method, str(position)).inc()
 
     def _time(self, chunk: Chunk) -> None:
         if chunk.gap_s is None:
@@ -120,20 +127,18 @@ class Metrics:
     def ended(self, sequence: Sequence) -> None:
         """Count how it ended, and how long it took."""
         outcome = str(sequence.outcome)
-        with self._lock:
-            if outcome not in ("stop", "length"):
-                self._counts["requests_failed"][(outcome,)] += 1
-                return
-            self._counts["request_success"][(outcome,)] += 1
-            took_s = (sequence.ended_at or 0.0) - sequence.arrived_at
-            self._histograms["e2e_request_latency_seconds"].observe(took_s)
-            if (per_token := _seconds_per_token(sequence)) is not None:
-                self._histograms["time_per_output_token_seconds"].observe(per_token)
+        if outcome not in ("stop", "length"):
+            self._counters["requests_failed"].labels(outcome).inc()
+            return
+        self._counters["request_success"].labels(outcome).inc()
+        took_s = (sequence.ended_at or 0.0) - sequence.arrived_at
+        self._histograms["e2e_request_latency_seconds"].observe(took_s)
+        if (per_token := _seconds_per_token(sequence)) is not None:
+            self._histograms["time_per_output_token_seconds"].observe(per_token)
 
     def answered(self, status: int) -> None:
         """Count one HTTP response."""
-        with self._lock:
-            self._counts["http_responses"][(str(status),)] += 1
+        self._counters["http_responses"].labels(str(status)).inc()
 
     def render(self) -> bytes:
         """What `/metrics` answers, in Prometheus' text format."""
@@ -144,37 +149,23 @@ class Metrics:
         return await asyncio.to_thread(self.render)
 
     def collect(self) -> Iterator[Metric]:
-        """Every figure as it is now; Prometheus' client calls it."""
-        with self._lock:
-            counters = [self._counter(name) for name in _COUNTERS]
-            histograms = [histogram.family() for histogram in self._histograms.values()]
-        yield from counters
-        yield from histograms
-        yield from self._gauges()
+        """What is read at the time of a scrape: the load, and the energy counters."""
+        if self.load is not None:
+            yield from _gauges(self.load())
         if self.energy and self.energy.is_metered:
             yield _joules(self.energy.total_joules())
 
-    def _counter(self, name: str) -> Metric:
-        help_text, labels = _COUNTERS[name]
-        family = CounterMetricFamily(f"mtad:{name}", help_text, labels=labels)
-        counts = self._counts[name]
-        for values in counts if labels else [()]:
-            family.add_metric(values, counts[values])
-        return family
 
-    def _gauges(self) -> Iterator[Metric]:
-        if self.load is None:
-            return
-        load = self.load()
-        running = load.num_running + load.num_prefilling
-        usage = load.slots_reserved / load.slots_total if load.slots_total else 0.0
-        for name, help_text, value in (
-            ("num_requests_running", "Texts in a batch, or whose prompt is being read.", running),
-            ("num_requests_waiting", "Texts in the queue.", load.num_waiting),
-            ("num_batches", "Batches; one per method with its options.", load.num_batches),
-            ("kv_cache_usage_perc", "Share of the cache slots that are reserved, 1 is all.", usage),
-        ):
-            yield GaugeMetricFamily(f"mtad:{name}", help_text, value=value)
+def _gauges(load: Load) -> Iterator[Metric]:
+    running = load.num_running + load.num_prefilling
+    usage = load.slots_reserved / load.slots_total if load.slots_total else 0.0
+    for name, text, value in (
+        ("num_requests_running", "Texts in a batch or in the prefill.", running),
+        ("num_requests_waiting", "Texts in the queue.", load.num_waiting),
+        ("num_batches", "Batches; one per method with its options.", load.num_batches),
+        ("kv_cache_usage_perc", "Share of the cache slots that are reserved, 1 is all.", usage),
+    ):
+        yield GaugeMetricFamily(f"mtad:{name}", text, value=value)
 
 
 def _seconds_per_token(sequence: Sequence) -> float | None:
