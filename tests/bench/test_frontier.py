@@ -18,7 +18,6 @@ from mtad.api.pair import load_pair
 from mtad.bench import frontier_files
 from mtad.bench import run as run_module
 from mtad.bench.files import read_conditions, read_samples, write_json
-from mtad.bench.frontier import LOSSLESS, REFERENCE, Sweep, check, dial_of
 from mtad.bench.frontier_choice import (
     Kind,
     Setting,
@@ -33,13 +32,22 @@ from mtad.bench.plan import Point
 from mtad.bench.recipe import parse
 from mtad.bench.report import Results, Summary
 from mtad.bench.statistics import Estimate, farthest_from_end
+from mtad.bench.sweep import LOSSLESS, REFERENCE, check, dial_of
+from mtad.cli.bench.frontier import Flags
 from mtad.errors import DataError
 from mtad.tasks import BUNDLED
 
 NUM_ITEMS = 12
 GREEDY, FAST_GREEDY = "autoregressive, greedy", "speculative_sampling, greedy"
 LOW, HIGH = "mtad [accept_threshold=0.1]", "mtad [accept_threshold=0.5]"
-SWEEP = Sweep(thresholds=(0.1, 0.5), options={"mtad": {"beam_width": 2}}, sampling={"top_k": 5})
+
+
+def swept(**flags: Any) -> Recipe:
+    """The recipe of the command with these flags."""
+    return Flags(**flags).recipe({})
+
+
+SWEEP = swept(thresholds="0.1,0.5", option=["beam_width=2"], top_k=5)
 CONDITIONS = {
     "target": {"name": "big", "dtype": "float32"},
     "draft": {"name": "small", "dtype": "float32"},
@@ -53,15 +61,15 @@ Scores = Sequence[float | None]
 
 
 def test_every_threshold_stands_beside_plain_lossless_and_greedy_runs() -> None:
-    recipe = Sweep(
-        methods=("mtad", "typical_acceptance"),
-        thresholds=(0.0, 0.5),
-        options={"mtad": {"beam_width": 2}},
-        num_items=11,
+    recipe = swept(
+        method=["mtad", "typical_acceptance"],
+        thresholds="0.0,0.5",
+        option=["beam_width=2"],
+        items=11,
         seeds=4,
-        sampling={"temperature": 0.7},
+        temperature=0.7,
         max_new_tokens=9,
-    ).recipe()
+    )
     assert recipe.reference == REFERENCE == recipe.runs[0].name
     assert {run.name: run.points[0].method for run in recipe.runs} == {
         REFERENCE: mtad.Autoregressive(),
@@ -90,22 +98,32 @@ WITH_A_DIAL = [name for name in methods.names() if methods.find(name).dial is no
 
 @pytest.mark.parametrize("method", WITH_A_DIAL)
 def test_the_values_that_are_tried_by_themselves_are_lossy_settings(method: str) -> None:
-    recipe = Sweep(methods=(method,)).recipe()
+    recipe = swept(method=[method])
     made = [run.points[0].method for run in recipe.runs if run.name.startswith(f"{method} [")]
     option = dial_of(method).option
     assert [getattr(m, option) for m in made] == list(dial_of(method).values)
     assert not any(m.is_lossless for m in made)
 
 
+def test_a_method_from_elsewhere_is_swept_by_its_dial(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    runs = swept(method=["examples.custom_method"], option=["num_draft_tokens=2"]).runs[4:]
+    made = [run.points[0].method for run in runs]
+    assert {m.name for m in made} == {"lenient_sampling"}
+    assert [getattr(m, "lenience", None) for m in made] == [0.2, 0.4, 0.6, 0.8]
+    assert {getattr(m, "num_draft_tokens", None) for m in made} == {2}
+    assert runs[0].name == "examples.custom_method [lenience=0.2]"
+
+
 def test_greedy_sampling_has_no_greedy_rows_beside_it() -> None:
-    recipe = Sweep(thresholds=(0.5,), sampling={"temperature": 0.0}).recipe()
+    recipe = swept(thresholds="0.5", temperature=0.0)
     assert [run.name for run in recipe.runs] == [REFERENCE, LOSSLESS, HIGH]
 
 
 def test_own_models_keep_their_threads_and_dtype() -> None:
-    assert Sweep().recipe().plan.num_threads == 1
-    assert Sweep().recipe().pair.dtype == "float32"
-    recipe = Sweep(pair={"target": "big", "draft": "small", "dtype": None}).recipe()
+    assert swept().plan.num_threads == 1
+    assert swept().pair.dtype == "float32"
+    recipe = swept(target_model="big", draft_model="small")
     assert (recipe.plan.num_threads, recipe.pair.dtype, recipe.pair.draft) == (0, "auto", "small")
 
 
@@ -121,9 +139,9 @@ def results(scores: dict[str, Scores], task: str = "spider", **fields: Any) -> R
         fields: by the name of a field of `Sample`, its value by run.
     """
     samples, scored = [], []
-    for run in SWEEP.recipe().runs:
+    for run in SWEEP.runs:
         chosen = run.points[0].method
-        options = {name: getattr(chosen, name) for name in chosen.__dataclass_fields__}
+        options = dict(vars(chosen))
         values = scores.get(run.name, [0.0, 1.0] * (NUM_ITEMS // 2))
         for number, value in enumerate(values):
             row = sample(
@@ -137,7 +155,7 @@ def results(scores: dict[str, Scores], task: str = "spider", **fields: Any) -> R
             )
             samples.append(row)
             scored.append(score(row, value))
-    names = [run.name for run in SWEEP.recipe().runs]
+    names = [run.name for run in SWEEP.runs]
     only = {task: TASKS[task]}
     return Results(samples, scored, only, {"c1": CONDITIONS}, runs=names, reference=REFERENCE)
 
@@ -145,7 +163,7 @@ def results(scores: dict[str, Scores], task: str = "spider", **fields: Any) -> R
 def frontier(found: Results, max_loss: float = 2.0, command: str = "mtad …") -> Frontier:
     [task] = found.tasks
     options = {"data": "prompts.jsonl"} if task == "perplexity" else {}
-    table = {**SWEEP.recipe().table, "tasks": {task: options}}
+    table = {**SWEEP.table, "tasks": {task: options}}
     return Frontier(parse(table), found, max_loss, command)
 
 
@@ -160,11 +178,12 @@ def setting(
 ) -> Setting:
     none, point = Estimate(None), Point("a", mtad.MTAD())
     better = Estimate(value, low, high, num_items)
-    return Setting(run, point, kind, none, better, none, none, none, Estimate(speed), none)
+    place = (run, run, None, none, none, Estimate(speed), none)
+    return Setting(*place, point, kind, better, repetition=none, acceptance_length=none)
 
 
 def test_settings_are_of_three_kinds() -> None:
-    recipe = Sweep(methods=("speculative_sampling",), thresholds=(0.5,)).recipe()
+    recipe = swept(method=["speculative_sampling"], thresholds="0.5")
     table = {run.name: run for run in recipe.runs}
     rows = [
         sample(name, f"i{n}", sampling=dict(run.sampling))
@@ -200,13 +219,13 @@ def test_items_that_all_agree_are_no_certainty() -> None:
 
 
 def test_without_scores_a_gain_is_the_perplexity_saved() -> None:
-    scores: dict[str, Scores] = {run.name: [None] * NUM_ITEMS for run in SWEEP.recipe().runs}
+    scores: dict[str, Scores] = {run.name: [None] * NUM_ITEMS for run in SWEEP.runs}
     found = results(scores, "perplexity", nll={LOW: 0.5, HIGH: 2.0})
     by_run = {s.run: s for s in frontier(found).settings}
     # ten tokens a row: the perplexities are exp(0.05), exp(0.1), exp(0.2)
     assert by_run[LOW].gain.value == pytest.approx(100 * (1 - 2.718281828**-0.05))
     assert by_run[HIGH].gain.value == pytest.approx(100 * (1 - 2.718281828**0.1))
-    assert by_run[LOW].quality.value == pytest.approx(2.718281828**0.05)
+    assert by_run[LOW].perplexity.value == pytest.approx(2.718281828**0.05)
     assert [run for run, s in by_run.items() if s.is_pareto] == [LOW]
 
 
@@ -222,7 +241,7 @@ def test_ends_of_a_gain_in_perplexity_are_in_order() -> None:
 
 
 def test_the_pareto_set_counts_energy_where_all_have_it() -> None:
-    names = [run.name for run in SWEEP.recipe().runs]
+    names = [run.name for run in SWEEP.runs]
     fast = {"decode_s": {LOW: 1.0}}
     assert [s.run for s in frontier(results({}, **fast)).settings if s.is_pareto] == [LOW]
     thrifty = dict.fromkeys(names, JOULES) | {HIGH: {"joules": {"cpu": 1.0}}}
@@ -310,7 +329,7 @@ def test_samples_without_a_score_are_no_evidence() -> None:
 
 
 def test_where_nothing_can_be_lost_nothing_lossy_is_taken() -> None:
-    scores: dict[str, Scores] = {run.name: [0.0] * NUM_ITEMS for run in SWEEP.recipe().runs}
+    scores: dict[str, Scores] = {run.name: [0.0] * NUM_ITEMS for run in SWEEP.runs}
     made = frontier(results(scores, decode_s={HIGH: 0.5}), max_loss=50.0)
     assert {*chosen(made).values()} == {REFERENCE}
     assert "a loss could not be seen" in made.text()
@@ -332,7 +351,12 @@ def test_a_configuration_holds_the_method_and_its_evidence(
     path.write_text(text, encoding="utf-8")
     read = read_config(path)
     assert read.method == mtad.MTAD(beam_width=2, accept_threshold=0.5)
-    assert read.sampling == {"top_k": 5, "max_new_tokens": 128}
+    assert read.sampling == {
+        "temperature": 1.0,
+        "top_k": 5,
+        "top_p": 1.0,
+        "max_new_tokens": 128,
+    }
     without_loading(monkeypatch)
     made_by = answer("x", "--config", path, "--max-new-tokens", "4")["method"]
     assert made_by["name"] == "mtad"
@@ -395,7 +419,7 @@ def test_a_loss_that_buys_no_speed_is_pointed_out() -> None:
 
 
 def test_own_prompts_come_with_a_warning() -> None:
-    scores: dict[str, Scores] = {run.name: [None] * NUM_ITEMS for run in SWEEP.recipe().runs}
+    scores: dict[str, Scores] = {run.name: [None] * NUM_ITEMS for run in SWEEP.runs}
     made = frontier(results(scores, "perplexity"))
     assert REPETITION_WARNING in made.text()
     assert "0 to 100" not in made.text()
@@ -531,15 +555,13 @@ def test_scoring_that_is_not_allowed_is_refused_before_anything_is_decoded(tmp_p
 
 @pytest.mark.usefixtures("never_loaded")
 def test_results_of_another_sweep_are_not_mixed_in(tmp_path: Path) -> None:
-    write_json(tmp_path / "recipe.json", Sweep(task="mt_bench").recipe().table)
+    write_json(tmp_path / "recipe.json", swept(task="mt_bench").table)
     message = refused("bench", "frontier", "--output", tmp_path, code=1)
     assert "has the results of another sweep" in message and "give another --output" in message
 
 
 def test_more_thresholds_may_be_added_to_a_folder(tmp_path: Path) -> None:
-    write_json(tmp_path / "recipe.json", Sweep(thresholds=(0.1,)).recipe().table)
-    check(
-        Sweep(thresholds=(0.1, 0.5), seeds=9, task_options={"match": "authors"}).recipe(), tmp_path
-    )
+    write_json(tmp_path / "recipe.json", swept(thresholds="0.1").table)
+    check(Flags(thresholds="0.1,0.5", seeds=9).recipe({"spider": {"match": "authors"}}), tmp_path)
     with pytest.raises(DataError, match="another sweep"):
-        check(Sweep(task_options={"chat": True}).recipe(), tmp_path)
+        check(swept(chat=True), tmp_path)

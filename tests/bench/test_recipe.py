@@ -78,6 +78,21 @@ def test_a_grid_is_every_combination_laid_over_the_options() -> None:
     assert run.choose == "quality"
 
 
+def test_of_a_grid_all_combinations_may_be_reported() -> None:
+    row = {"method": "mtad", "grid": {"accept_threshold": [0.1, 0.5]}, "choose": "all"}
+    plain = {"method": "autoregressive", "choose": "all"}
+    recipe = parse(table(run={}, runs=[row, plain]))
+    assert [run.name for run in recipe.runs] == [
+        "mtad [accept_threshold=0.1]",
+        "mtad [accept_threshold=0.5]",
+        "autoregressive",
+    ]
+    assert not any(run.is_tuned for run in recipe.runs)
+    assert recipe.runs[1].points[0].method == mtad.MTAD(accept_threshold=0.5)
+    alone = parse(table(runs=[row | {"grid": {"accept_threshold": [0.1]}}]))
+    assert alone.runs[0].name == "mtad [accept_threshold=0.1]"
+
+
 def test_a_grid_of_one_point_needs_no_choice() -> None:
     row = {"method": "speculative_sampling", "grid": {"num_draft_tokens": [3]}}
     run = parse(table(run={}, runs=[row])).runs[0]
@@ -128,7 +143,10 @@ GAMMAS = {"num_draft_tokens": [2, 3]}
             {"runs": [MTAD | {"options": {"beam_width": 2}, "grid": {"beam_width": [2, 4]}}]},
             "given twice",
         ),
-        ({"runs": [MTAD | {"choose": "luck"}]}, "choose is 'luck'; it must be quality or speed"),
+        (
+            {"runs": [MTAD | {"choose": "luck"}]},
+            "choose is 'luck'; it must be quality or speed or all",
+        ),
         ({"runs": [MTAD | {"models": "both"}]}, "models is 'both'; it must be pair or draft"),
         ({"runs": [MTAD | {"tasks": ["mt_bench"]}]}, "it must be one of spider"),
         ({"runs": [MTAD | {"sampling": {"top_q": 1}}]}, "unknown sampling option 'top_q'"),

@@ -7,6 +7,7 @@ import json
 import lzma
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,10 +42,11 @@ from mtad.tasks import Item, Score
 from mtad.tasks.perplexity import perplexity, repeated_4grams
 from mtad.tasks.spider import Spider
 
+BUDGET = 8
 BASE: dict[str, Any] = {
     "name": "tiny",
     "pair": {"dtype": "float32"},
-    "run": {"seeds": 2, "num_test": 3, "max_new_tokens": 16, "untimed_batch_size": 2},
+    "run": {"seeds": 2, "num_test": 3, "max_new_tokens": BUDGET, "untimed_batch_size": 2},
     "sampling": {"temperature": 1.0, "top_k": 10, "top_p": 0.9},
     "tasks": {"spider": {}},
     "runs": [
@@ -77,16 +79,30 @@ def texts(samples: list[Sample]) -> dict[Any, Any]:
     return {s.key: (s.answers, s.token_ids, s.finish_reasons) for s in samples}
 
 
+def decoded(wanted: Recipe, folder: Path, pair: ModelPair) -> Path:
+    """The folder of a run, for all tests of the module: not to be changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "load", lambda recipe: pair)
+        patch.setattr(run_module, "IDLE_S", 0.0)
+        run(wanted, folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, demo_pair: ModelPair) -> Path:
-    """The folder of a run that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "load", lambda recipe: demo_pair)
-        patch.setattr(run_module, "IDLE_S", 0.0)
-        run(recipe(), folder)
+    """The folder of a run that nothing disturbed, scored."""
+    folder = decoded(recipe(), tmp_path_factory.mktemp("whole"), demo_pair)
     score_folder(recipe(), folder)
     return folder
+
+
+@pytest.fixture
+def first_seed(whole: Path, tmp_path: Path) -> Path:
+    """A folder with the rows of the first seed alone, not scored."""
+    rows = (whole / "samples.jsonl").read_text().splitlines(keepends=True)
+    kept = [row for row in rows if json.loads(row)["seed"] == 0]
+    (tmp_path / "samples.jsonl").write_text("".join(kept))
+    return tmp_path
 
 
 def test_every_item_run_and_seed_has_its_row(whole: Path) -> None:
@@ -122,7 +138,7 @@ def test_rows_say_what_was_done(whole: Path, demo_pair: ModelPair) -> None:
         "temperature": 1.0,
         "top_k": 10,
         "top_p": 0.9,
-        "max_new_tokens": 16,
+        "max_new_tokens": BUDGET,
     }
     assert by_run["greedy"].sampling["temperature"] == 0.0
     [conditions] = read_conditions(whole).values()
@@ -174,7 +190,9 @@ def test_a_run_that_is_done_does_nothing_more(whole: Path, monkeypatch: pytest.M
     assert (whole / "samples.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("rows", [1, 4, 11])
+@pytest.mark.parametrize(
+    "rows", [4, *(pytest.param(rows, marks=pytest.mark.slow) for rows in (1, 11))]
+)
 def test_an_interrupted_run_goes_on_and_gives_the_same(
     whole: Path, tmp_path: Path, rows: int
 ) -> None:
@@ -214,13 +232,13 @@ def _num_lines(path: Path) -> int:
 
 def _toml() -> str:
     """BASE as a file."""
-    return """
+    return f"""
 name = "tiny"
-pair = { dtype = "float32" }
+pair = {{ dtype = "float32" }}
 [run]
 seeds = 2
 num_test = 3
-max_new_tokens = 16
+max_new_tokens = {BUDGET}
 untimed_batch_size = 2
 num_threads = 1
 [sampling]
@@ -235,7 +253,7 @@ method = "mtad"
 [[runs]]
 name = "greedy"
 method = "autoregressive"
-sampling = { temperature = 0.0 }
+sampling = {{ temperature = 0.0 }}
 """
 
 
@@ -252,7 +270,7 @@ def test_rows_of_other_options_are_not_mixed(whole: Path) -> None:
     with pytest.raises(DataError, match="made with other options"):
         run(recipe(sampling={"temperature": 0.5}), whole)
     with pytest.raises(DataError, match="made with other options"):
-        run(recipe(run={"max_new_tokens": 8}), whole)
+        run(recipe(run={"max_new_tokens": BUDGET - 1}), whole)
 
 
 def test_rows_of_another_pair_are_not_mixed(
@@ -275,10 +293,10 @@ def test_warm_up_comes_first_and_is_thrown_away(
         return real(self, job, task, budget)
 
     monkeypatch.setattr(Answering, "samples", noted)
-    run(recipe(run={"seeds": 1}), tmp_path)
+    run(recipe(run={"seeds": 1, "num_test": 2}), tmp_path)
     assert sorted(calls[:3]) == [("autoregressive", 0), ("greedy", 0), ("mtad", 0)]
     assert calls[3] == ("autoregressive", 0)  # the first row that stays
-    assert len(calls) == 3 + 9
+    assert len(calls) == 3 + 6
 
 
 def test_a_run_that_used_up_its_time_gets_no_more_items(tmp_path: Path) -> None:
@@ -351,7 +369,7 @@ def test_energy_is_that_of_the_timed_windows(
 ) -> None:
     monkeypatch.setattr(run_module, "find_meter", lambda devices: Meter(Steady()))
     monkeypatch.setattr(run_module, "IDLE_S", 0.01)
-    run(recipe(run={"phases": True, "batch_size": 3}), tmp_path)
+    run(recipe(run={"phases": True, "batch_size": 2, "num_test": 2}), tmp_path)
     samples = read_samples(tmp_path)
     assert {s.energy is None for s in samples if not s.is_timed} == {True}
     for s in samples:
@@ -373,7 +391,7 @@ def test_without_a_meter_energy_is_unavailable_and_not_zero(whole: Path) -> None
 
 
 def test_phases_are_kept_for_timed_rows(tmp_path: Path) -> None:
-    run(recipe(run={"phases": True}), tmp_path)
+    run(recipe(run={"phases": True, "num_test": 1}), tmp_path)
     for s in read_samples(tmp_path):
         assert (s.phases_s is not None) == s.is_timed
         if s.phases_s is not None:
@@ -419,7 +437,7 @@ def test_the_draft_alone_is_the_draft_and_judged_by_the_target(
         {"name": "draft", "method": "autoregressive", "models": "draft"},
         {"method": "autoregressive"},
     ]
-    run(recipe(run={"seeds": 1}, runs=rows, sampling={"temperature": 0.0}), tmp_path)
+    run(recipe(run={"seeds": 1, "num_test": 2}, runs=rows, sampling={"temperature": 0.0}), tmp_path)
     task = recipe().tasks["spider"].task
     prompts = {item.id: item.turns[0] for item in task.prompts()}
     alone = ModelPair(demo_pair.models.draft, None, demo_pair.tokenizer)
@@ -447,13 +465,20 @@ def test_perplexity_and_repetition_by_hand() -> None:
 # --- tasks of several turns, prompts without answers -------------------------------------------
 
 
-def test_the_second_turn_is_asked_after_the_first_answer(
-    tmp_path: Path, demo_pair: ModelPair
-) -> None:
-    run(recipe(run={"seeds": 1, "num_test": 2}, tasks={"mt_bench": {}}), tmp_path)
+@pytest.fixture(scope="module")
+def chats(tmp_path_factory: pytest.TempPathFactory, demo_pair: ModelPair) -> Path:
+    """The folder of a run of MT-Bench, not scored."""
+    return decoded(_chats(), tmp_path_factory.mktemp("chats"), demo_pair)
+
+
+def _chats() -> Recipe:
+    return recipe(run={"seeds": 1, "num_test": 2}, tasks={"mt_bench": {}})
+
+
+def test_the_second_turn_is_asked_after_the_first_answer(chats: Path, demo_pair: ModelPair) -> None:
     task = recipe(tasks={"mt_bench": {}}).tasks["mt_bench"].task
     items = {item.id: item for item in task.prompts()}
-    for s in read_samples(tmp_path):
+    for s in read_samples(chats):
         assert len(s.answers) == len(s.token_ids) == len(s.stats) == 2
         turns = items[s.item].turns
         chat = [
@@ -516,36 +541,45 @@ def tuned(**changes: Any) -> Recipe:
     return recipe(runs=[BASE["runs"][0], _MTAD_GRID], run=_TUNED_PLAN | changes)
 
 
-def test_options_are_chosen_on_dev_items_and_reported_on_others(tmp_path: Path) -> None:
-    run(tuned(), tmp_path)
-    samples = read_samples(tmp_path)
+@pytest.fixture(scope="module")
+def tuned_once(tmp_path_factory: pytest.TempPathFactory, demo_pair: ModelPair) -> Path:
+    """The folder of the tuned run."""
+    return decoded(tuned(), tmp_path_factory.mktemp("tuned"), demo_pair)
+
+
+@pytest.fixture
+def tuned_folder(tuned_once: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(tuned_once, tmp_path / "tuned"))
+
+
+def test_options_are_chosen_on_dev_items_and_reported_on_others(tuned_folder: Path) -> None:
+    samples = read_samples(tuned_folder)
     dev, test = ([s for s in samples if s.stage == stage] for stage in ("dev", "test"))
     assert {s.run for s in dev} == {"mtad [accept_threshold=0.0]", "mtad [accept_threshold=0.9]"}
     assert not {s.item for s in dev} & {s.item for s in test}
-    chosen = read_json(tmp_path / "chosen.json")["mtad"]["spider"]
+    chosen = read_json(tuned_folder / "chosen.json")["mtad"]["spider"]
     assert chosen["num_points"] == 2
     [options] = {json.dumps(s.method["options"]) for s in test if s.run == "mtad"}
     assert json.loads(options) == chosen["options"]
     assert chosen["run"] == f"mtad [accept_threshold={chosen['options']['accept_threshold']}]"
 
 
-def test_a_choice_stays_when_more_is_decoded(tmp_path: Path) -> None:
-    run(tuned(), tmp_path)
-    chosen = read_json(tmp_path / "chosen.json")
+def test_a_choice_stays_when_more_is_decoded(tuned_folder: Path) -> None:
+    chosen = read_json(tuned_folder / "chosen.json")
     points = {f"mtad [accept_threshold={t}]" for t in (0.0, 0.9)}
     [other] = points - {chosen["mtad"]["spider"]["run"]}
     chosen["mtad"]["spider"]["run"] = other
-    write_json(tmp_path / "chosen.json", chosen)
+    write_json(tuned_folder / "chosen.json", chosen)
     with pytest.raises(DataError, match="rows of run 'mtad' were made with other options"):
-        run(tuned(seeds=2), tmp_path)
+        run(tuned(seeds=2), tuned_folder)
 
 
-def test_a_tuned_run_may_be_added_later(tmp_path: Path) -> None:
-    run(tuned(), tmp_path)
-    before = read_json(tmp_path / "chosen.json")
+def test_a_tuned_run_may_be_added_later(tuned_folder: Path) -> None:
+    before = read_json(tuned_folder / "chosen.json")
     late = {"name": "late", "method": "mtad", "grid": {"beam_width": [1, 2]}}
-    run(recipe(runs=[*BASE["runs"][:1], _MTAD_GRID, late], run=_TUNED_PLAN), tmp_path)
-    after = read_json(tmp_path / "chosen.json")
+    run(recipe(runs=[*BASE["runs"][:1], _MTAD_GRID, late], run=_TUNED_PLAN), tuned_folder)
+    after = read_json(tuned_folder / "chosen.json")
     assert after["mtad"] == before["mtad"]
     assert after["late"]["spider"]["num_points"] == 2
 
@@ -614,23 +648,21 @@ def test_tuning_needs_the_permission_to_score_before_anything_is_decoded(tmp_pat
 # --- scoring -----------------------------------------------------------------------------------
 
 
-def test_scores_are_made_once_and_only_for_what_is_new(tmp_path: Path) -> None:
-    run(recipe(run={"seeds": 1}), tmp_path)
-    assert score_folder(recipe(), tmp_path) == 9
-    assert score_folder(recipe(), tmp_path) == 0
-    run(recipe(), tmp_path)
-    assert score_folder(recipe(), tmp_path) == 6
-    keys = {s.key for s in read_samples(tmp_path)}
-    assert {row.key for row in read_scores(tmp_path)} == keys
+def test_scores_are_made_once_and_only_for_what_is_new(whole: Path, first_seed: Path) -> None:
+    assert score_folder(recipe(), first_seed) == 9
+    assert score_folder(recipe(), first_seed) == 0
+    shutil.copy(whole / "samples.jsonl", first_seed)
+    assert score_folder(recipe(), first_seed) == 6
+    keys = {s.key for s in read_samples(first_seed)}
+    assert {row.key for row in read_scores(first_seed)} == keys
 
 
-def test_scores_by_another_rule_are_made_again(tmp_path: Path) -> None:
-    run(recipe(run={"seeds": 1}), tmp_path)
-    score_folder(recipe(), tmp_path)
+def test_scores_by_another_rule_are_made_again(first_seed: Path) -> None:
+    score_folder(recipe(), first_seed)
     lax = recipe(tasks={"spider": {"match": "authors"}})
-    assert score_folder(lax, tmp_path) == 9
-    assert score_folder(lax, tmp_path) == 0
-    assert len(read_scores(tmp_path)) == 9
+    assert score_folder(lax, first_seed) == 9
+    assert score_folder(lax, first_seed) == 0
+    assert len(read_scores(first_seed)) == 9
 
 
 class Judged(Spider):
@@ -660,10 +692,11 @@ def test_what_was_judged_before_an_error_is_kept(
     assert score_folder(plain, tmp_path) == 12
 
 
-def test_nothing_is_lost_where_scoring_by_another_rule_is_refused(tmp_path: Path) -> None:
-    own = recipe(run={"seeds": 1, "num_test": 2}, tasks={"mt_bench": {}})
-    run(own, tmp_path)
-    assert score_folder(own, tmp_path) == 6
+def test_nothing_is_lost_where_scoring_by_another_rule_is_refused(
+    chats: Path, tmp_path: Path
+) -> None:
+    shutil.copy(chats / "samples.jsonl", tmp_path)
+    assert score_folder(_chats(), tmp_path) == 6
     missing = {"judge": "some-model", "judge_api_key_env": "NO_SUCH_VARIABLE"}
     with pytest.raises(JudgeError, match="NO_SUCH_VARIABLE"):
         score_folder(recipe(tasks={"mt_bench": missing}), tmp_path)
@@ -712,7 +745,7 @@ def test_scoring_without_a_judge_or_permission_writes_nothing(tmp_path: Path) ->
     line = {"question_id": 1, "category": "writing", "turns": ["Hello", "And?"]}
     (tmp_path / "mt_bench" / "question.jsonl").write_text(json.dumps(line) + "\n")
     tasks = {"mt_bench": {"data": str(tmp_path / "mt_bench")}}
-    own = recipe(run={"seeds": 1}, tasks=tasks)
+    own = recipe(run={"seeds": 1, "max_new_tokens": 2}, tasks=tasks)
     run(own, tmp_path / "out")
     with pytest.raises(JudgeError, match="need a judge"):
         score_folder(own, tmp_path / "out")
@@ -735,7 +768,7 @@ def test_results_and_exports_of_a_whole_run(whole: Path, tmp_path: Path) -> None
 
 def test_run_score_and_report_on_the_command_line(tmp_path: Path) -> None:
     path, out = tmp_path / "r.toml", tmp_path / "out"
-    path.write_text(_toml().replace("num_threads = 1\n", ""))
+    path.write_text(_toml().replace("num_threads = 1\n", "").replace("seeds = 2", "seeds = 1"))
     done = cli("bench", "run", path, "-o", out)
     assert done.exit_code == 0
     assert done.stdout == ""
@@ -772,6 +805,7 @@ def test_a_missing_data_set_says_where_to_get_it(tmp_path: Path) -> None:
 
 def test_the_permission_to_run_code_is_given_each_time(tmp_path: Path) -> None:
     text = _toml().replace("[tasks.spider]", "[tasks.human_eval]")
+    text = text.replace("seeds = 2", "seeds = 1").replace("num_test = 3", "num_test = 1")
     path, out = tmp_path / "r.toml", tmp_path / "out"
     path.write_text(text.replace("num_threads = 1\n", ""))
     allow = "--allow-code-execution"

@@ -6,20 +6,16 @@ The reference is plain sampling, whose law the lossless methods keep. Knows no f
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from mtad.bench.plan import Point, Recipe, Run
-from mtad.bench.report import Summary
-from mtad.bench.report.metrics import (
-    ACCEPTANCE_LENGTH,
-    ENERGY,
-    PERPLEXITY,
-    REPETITION,
-    SPEED,
-)
-from mtad.bench.statistics import MIN_ITEMS, Comparison, Estimate, farthest_from_end, pareto
+from mtad.bench.report import FrontierPoint, Summary, frontier_points
+from mtad.bench.report.frontier import pareto_runs
+from mtad.bench.report.metrics import ACCEPTANCE_LENGTH, PERPLEXITY, REPETITION, SPEED
+from mtad.bench.statistics import MIN_ITEMS, Comparison, Estimate, farthest_from_end
+from mtad.speculative.method import Method
 
 Kind = Literal["lossless", "greedy", "lossy"]
 
@@ -27,64 +23,60 @@ _ROUNDING: Final = 1e-9
 
 
 @dataclass(frozen=True)
-class Setting:
+class Setting(FrontierPoint):
     """One row of the sweep.
 
     Attributes:
-        run: its label.
         point: the method with its options.
         kind: "lossless" if its answers follow the law of the reference, "greedy" if it takes the
             likeliest token instead of a sample, else "lossy".
-        quality: 0 to 100, or the perplexity of the output where there are no scores.
         gain: quality against the reference in points of 100, paired, negative for a loss; without
             scores by how many per cent the perplexity is lower.
-        perplexity, repetition, acceptance_length, energy: of the output, J/token.
-        speed: tokens/s relative to the reference, decode only.
+        repetition, acceptance_length: of the output.
         is_pareto: whether no other setting beats it in quality and speed (and energy, if known).
     """
 
-    run: str
     point: Point
     kind: Kind
-    quality: Estimate
     gain: Estimate
-    perplexity: Estimate
     repetition: Estimate
     acceptance_length: Estimate
-    speed: Estimate
-    energy: Estimate
     is_pareto: bool = False
 
 
 def settings_of(summary: Summary, recipe: Recipe) -> list[Setting]:
     """Every run of the recipe that has rows, in its order."""
+    dials = {m.name: m.dial.option for m in map(_method_of, recipe.runs) if m.dial is not None}
+    places = {point.run: point for point in frontier_points(summary, dials)}
     reference = next(run for run in recipe.runs if run.name == recipe.reference)
-    found = [_setting(summary, run, reference) for run in recipe.runs if run.name in summary.runs]
-    best = _pareto(found, is_scored=bool(summary.results.scored_tasks))
+    found = [
+        _setting(summary, run, reference, places[run.name])
+        for run in recipe.runs
+        if run.name in places
+    ]
+    best = pareto_runs(found)
     return [dataclasses.replace(s, is_pareto=s.run in best) for s in found]
 
 
-def _setting(summary: Summary, run: Run, reference: Run) -> Setting:
-    is_scored, name = bool(summary.results.scored_tasks), run.name
-    perplexity = summary.estimate(name, PERPLEXITY)
+def _method_of(run: Run) -> Method:
+    return run.points[0].method
+
+
+def _setting(summary: Summary, run: Run, reference: Run, place: FrontierPoint) -> Setting:
     return Setting(
-        name,
-        run.points[0],
-        _kind(run, reference),
-        summary.mean_quality(name) if is_scored else perplexity,
-        gain(summary, name, reference.name),
-        perplexity,
-        summary.estimate(name, REPETITION),
-        summary.estimate(name, ACCEPTANCE_LENGTH),
-        summary.compare(name, reference.name, SPEED).estimate,
-        summary.estimate(name, ENERGY),
+        **vars(place),
+        point=run.points[0],
+        kind=_kind(run, reference),
+        gain=gain(summary, run.name, reference.name),
+        repetition=summary.estimate(run.name, REPETITION),
+        acceptance_length=summary.estimate(run.name, ACCEPTANCE_LENGTH),
     )
 
 
 def _kind(run: Run, reference: Run) -> Kind:
     if run.sampling != reference.sampling:
         return "greedy"
-    return "lossless" if run.points[0].method.is_lossless else "lossy"
+    return "lossless" if _method_of(run).is_lossless else "lossy"
 
 
 def gain(summary: Summary, run: str, other: str) -> Estimate:
@@ -111,21 +103,6 @@ def _widened(comparison: Comparison) -> Estimate:
     reach = 100 * farthest_from_end(estimate.num_items)
     low, high = estimate.low - reach, estimate.high + reach
     return dataclasses.replace(estimate, low=low, high=high)
-
-
-def _pareto(settings: Iterable[Setting], is_scored: bool) -> set[str]:
-    settings = list(settings)
-    with_energy = all(s.energy.value is not None for s in settings)
-    sign = 1 if is_scored else -1
-    points: dict[Hashable, Sequence[float | None]] = {
-        s.run: [
-            None if s.quality.value is None else sign * s.quality.value,
-            s.speed.value,
-            *([-(s.energy.value or 0.0)] if with_energy else []),
-        ]
-        for s in settings
-    }
-    return {str(run) for run in pareto(points)}
 
 
 def can_lose(summary: Summary, max_loss: float) -> bool:

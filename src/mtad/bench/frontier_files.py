@@ -21,7 +21,7 @@ from mtad.bench.frontier_choice import (
     without_shown_loss,
 )
 from mtad.bench.plan import Recipe
-from mtad.bench.report import Results, Summary, frontier_plot, frontier_points, write_report
+from mtad.bench.report import Results, Summary, frontier_plot, write_report
 from mtad.bench.report.markdown import grid
 from mtad.bench.report.metrics import SPEED
 from mtad.bench.report.table import UNAVAILABLE, Table, figure, number
@@ -221,12 +221,14 @@ class Frontier:
         ]
 
     def _figures(self, setting: Setting, reference: Setting) -> list[str]:
-        digits = 1 if self.is_scored else 3
+        quality, plain = (
+            figure(s.quality, 1) if self.is_scored else figure(s.perplexity, 3)
+            for s in (setting, reference)
+        )
         energy = setting.energy
         known = f"{figure(energy, 3)} (gross)" if energy.value is not None else UNAVAILABLE
         return [
-            f"Quality ({self.measure}): {figure(setting.quality, digits)}; plain sampling: "
-            f"{figure(reference.quality, digits)}.",
+            f"Quality ({self.measure}): {quality}; plain sampling: {plain}.",
             *self._against(setting, reference),
             f"Perplexity: {figure(setting.perplexity, 3)}; repetition rate: "
             f"{figure(setting.repetition, 3)}, plain sampling: {figure(reference.repetition, 3)}.",
@@ -254,10 +256,7 @@ class Frontier:
         Raises:
             MtadError: matplotlib is not installed.
         """
-        swept = (run.points[0].method for run in self.recipe.runs)
-        options = {m.name: m.dial.option for m in swept if m.dial is not None}
-        points = frontier_points(self.summary, options)
-        plot = frontier_plot([p for p in points if p.run in {s.run for s in self.settings}])
+        plot = frontier_plot(self.settings)
         files: dict[str, bytes] = {"frontier.svg": plot.svg, "frontier.png": plot.png}
         files["frontier.md"] = (self.text() + "\n").encode()
         for name, content in files.items():

@@ -20,11 +20,12 @@ grid = { accept_threshold = [0.1, 0.5, 0.9] }
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from mtad import tasks
 from mtad.api.options import sampling_params
@@ -123,7 +124,7 @@ def parse(table: Mapping[str, Any]) -> Recipe:
     }
     if not plans:
         raise ValueError(f"no [tasks.…] table; known tasks: {', '.join(tasks.names())}")
-    runs = tuple(_run(row, table, plans) for row in _runs(table))
+    runs = tuple(run for row in _runs(table) for run in _runs_of(row, table, plans))
     names = [run.name for run in runs]
     if doubled := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"runs share the name {min(doubled)!r}; give each its own name")
@@ -176,6 +177,14 @@ def _runs(table: Mapping[str, Any]) -> list[Any]:
     return rows
 
 
+def _runs_of(row: Any, table: Mapping[str, Any], plans: Mapping[str, TaskPlan]) -> list[Run]:
+    """The run of a row, or with `choose = "all"` a run for every combination of its grid."""
+    run = _run(row, table, plans)
+    if row.get("choose") != "all":
+        return [run]
+    return [dataclasses.replace(run, name=p.label, points=(p,)) for p in run.points]
+
+
 def _run(row: Any, table: Mapping[str, Any], plans: Mapping[str, TaskPlan]) -> Run:
     if not isinstance(row, Mapping) or "method" not in row:
         raise ValueError(f"run {row!r} has no method")
@@ -186,7 +195,9 @@ def _run(row: Any, table: Mapping[str, Any], plans: Mapping[str, TaskPlan]) -> R
     points = _points(name, row)
     sampling = {**_table(table, "sampling"), **_table(row, "sampling")}
     require("max_new_tokens" not in sampling, "sampling.max_new_tokens", "", "in [run] instead")
-    lossless = all(point.method.is_lossless for point in points)
+    is_lossless = all(point.method.is_lossless for point in points)
+    default: Literal["quality", "speed"] = "speed" if is_lossless else "quality"
+    choose = _one_of(row, "choose", ("quality", "speed", "all"), default, where)
     chosen = typed(row.get("tasks", [*plans]), tuple[str, ...], f"{where}: tasks")
     require(bool(chosen), f"{where}: tasks", [*chosen], "at least one")
     for task in chosen:
@@ -196,7 +207,7 @@ def _run(row: Any, table: Mapping[str, Any], plans: Mapping[str, TaskPlan]) -> R
     return Run(
         name,
         points,
-        _one_of(row, "choose", ("quality", "speed"), "speed" if lossless else "quality", where),
+        default if choose == "all" else choose,
         sampling,
         _one_of(row, "models", ("pair", "draft"), "pair", where),
         chosen,
@@ -216,9 +227,10 @@ def _points(name: str, row: Mapping[str, Any]) -> tuple[Point, ...]:
     combinations = [
         dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
     ]
+    is_named = len(combinations) > 1 or (bool(grid) and row.get("choose") == "all")
     return tuple(
         Point(
-            label(name, chosen) if len(combinations) > 1 else name,
+            label(name, chosen) if is_named else name,
             make(method, {**options, **chosen}),
         )
         for chosen in combinations

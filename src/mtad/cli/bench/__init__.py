@@ -141,7 +141,7 @@ def _frontier(flags: Flags) -> None:
         flags.judge_base_url,
         flags.spider_match,
     )
-    draw_frontier(flags.sweep(options), flags.output, flags.max_loss)
+    draw_frontier(flags.recipe(options), flags.output, flags.max_loss)
 
 
 @app.command("speed")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from mtad.bench.frontier import Sweep
+    from mtad.bench.plan import Recipe
 
 
 def _models(*names: str, **options: Any) -> Any:
@@ -110,37 +110,34 @@ class Flags:
         if not 0 <= self.max_loss < 100:
             raise ValueError(f"--max-loss is {self.max_loss:g}; it must be from 0 to below 100")
 
-    def sweep(self, scoring: Mapping[str, Mapping[str, Any]]) -> "Sweep":
-        """The sweep that the flags describe.
+    def recipe(self, scoring: Mapping[str, Mapping[str, Any]]) -> "Recipe":
+        """The recipe of the sweep that the flags describe.
 
         Args:
             scoring: the options of scoring, by task; None for those not given.
         """
-        from mtad.bench.frontier import Sweep
         from mtad.bench.recipe import BUNDLED_NAME
+        from mtad.bench.sweep import sweep
 
-        methods = tuple(self.method or ("mtad",))
-        return Sweep(
-            pair={
+        names = ("temperature", "top_k", "top_p")
+        table = {
+            "pair": {
                 "target": self.target_model,
                 "draft": self.draft_model,
                 "dtype": self.dtype,
                 "device": self.device,
             },
-            task=self._task,
-            task_options=self._task_options(scoring),
-            data=self.data or BUNDLED_NAME,
-            methods=methods,
-            options=_fixed(methods, self.option or []),
-            thresholds=_numbers(self.thresholds),
-            num_items=self.items,
-            seeds=self.seeds,
-            sampling={
-                "temperature": self.temperature,
-                "top_k": self.top_k,
-                "top_p": self.top_p,
+            "data": self.data or BUNDLED_NAME,
+            "run": {
+                "seeds": self.seeds,
+                "num_test": self.items,
+                "max_new_tokens": self.max_new_tokens,
             },
-            max_new_tokens=self.max_new_tokens,
+            "sampling": {name: getattr(self, name) for name in names},
+            "tasks": {self._task: self._task_options(scoring)},
+        }
+        return sweep(
+            table, _fixed(self.method or ["mtad"], self.option or []), _numbers(self.thresholds)
         )
 
     @property
@@ -162,15 +159,17 @@ class Flags:
         return own | ({"chat": True} if self.chat else {})
 
 
-def _fixed(methods: tuple[str, ...], texts: list[str]) -> dict[str, dict[str, Any]]:
+def _fixed(methods: list[str], texts: list[str]) -> dict[str, dict[str, Any]]:
     """The options of each method; every text must fit one of them."""
-    from mtad.bench.frontier import dial_of
+    from mtad.bench.sweep import dial_of
     from mtad.cli.options import find_method, parse
     from mtad.core.options import option_types
 
+    if len({*methods}) < len(methods):
+        raise ValueError(f"--method is {', '.join(methods)}; each may be given once")
+    types_of = {method: option_types(find_method(method)) for method in methods}
     for method in methods:
         dial_of(method)
-    types_of = {method: option_types(find_method(method)) for method in methods}
     found: dict[str, dict[str, Any]] = {method: {} for method in methods}
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))

@@ -21,13 +21,14 @@ from rich.progress import (
 )
 
 from mtad.bench.files import RECIPE, write_json
-from mtad.bench.frontier import Sweep, check
 from mtad.bench.frontier_files import Frontier
+from mtad.bench.plan import Recipe
 from mtad.bench.recipe import laid_over, parse, read_recipe, without_permissions
 from mtad.bench.report import main_table, write_report
 from mtad.bench.results import export, read_recipe_of, read_results
 from mtad.bench.run import run
 from mtad.bench.score import score_folder
+from mtad.bench.sweep import check
 from mtad.errors import DataError
 
 
@@ -75,9 +76,8 @@ def report_results(folder: Path, output: Path | None) -> None:
     typer.echo(f"written: {', '.join(pages)} and {len(paths) - len(pages)} more", err=True)
 
 
-def draw_frontier(sweep: Sweep, output: Path | None, max_loss: float) -> None:
+def draw_frontier(recipe: Recipe, output: Path | None, max_loss: float) -> None:
     """Decode, score and report a sweep, and write the settings that it recommends."""
-    recipe = sweep.recipe()
     folder = output or Path("results") / recipe.name
     check(recipe, folder)
     with progress() as show:
