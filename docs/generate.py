@@ -1,4 +1,4 @@
-"""Writes the parts of the documentation that say what the program says of itself.
+"""Writes the parts of the documentation that the program and its results determine.
 
     python docs/generate.py            write what is stale
     python docs/generate.py --check    name what is stale and exit with 1
@@ -150,8 +150,8 @@ def method_index() -> str:
     return page(
         notice("src/mtad/methods"),
         "# Methods",
-        "Lossless: the text follows the target's warped law exactly. Lossy: it does not, by "
-        "design.\n[Choose a method](../choose-a-method.md) says when to take which.",
+        "Lossless: the text follows the target's warped distribution exactly. Lossy: it does not, "
+        "by design.\n[Choose a method](../choose-a-method.md) says when to take which.",
         method_table(""),
     )
 

@@ -37,7 +37,7 @@ def read_recipe_of(folder: Path) -> Recipe:
 
 
 def read_results(folder: Path, recipe: Recipe | None = None) -> Results:
-    """Everything that a report says, read from a folder whose samples are scored.
+    """The input of a report, read from a folder whose samples are scored.
 
     Args:
         folder: where the files are.
@@ -50,10 +50,10 @@ def read_results(folder: Path, recipe: Recipe | None = None) -> Results:
     samples, scores = read_samples(folder), read_scores(folder)
     tested = [row for row in scores if row.stage == TEST]
     more = {
-        (name, run): figures
+        (name, run): values
         for name, plan in recipe.tasks.items()
-        for run, figures in _further(plan.task, [r for r in tested if r.task == name]).items()
-        if figures
+        for run, values in _further(plan.task, [r for r in tested if r.task == name]).items()
+        if values
     }
     return Results(
         samples=samples,

@@ -1,4 +1,4 @@
-"""One row of samples.jsonl: what a run answered to an item, and what that took."""
+"""One row of samples.jsonl: the answer of a run to an item, with its times and energy."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Sample:
         finish_reasons: "stop" or "length", for each turn.
         num_prompt_tokens: of each turn.
         stats: counts and seconds of each turn, named as in `Stats`; seconds are not shared here.
-        nll: sum of −log p of the tokens under the raw target, None where it was not asked for.
-        batch_size: prompts decoded at once.
-        is_timed: whether the times are to be compared; warm-up never gets here.
-        prefill_s, decode_s, wall_s: reading prompts; iterations; all of it, with the tokenizer.
+        nll: sum of −log p of the tokens under the raw target, None if it was not measured.
+        batch_size: prompts decoded together.
+        is_timed: whether the times count in comparisons; warm-up is never written.
+        prefill_s, decode_s, wall_s: prefill; iterations; all of it, with the tokenizer.
         energy: `Energy` as a dictionary; None where unavailable or the window was too short.
-        phases_s: seconds of draft, target, verify and commit; None where they were not asked for.
+        phases_s: seconds of draft, target, verify and commit; None if they were not measured.
         phases_j: joules of the same, where the counters are fast enough for them.
         conditions: the id of the line in conditions.jsonl.
         schema_version: raised when a field changes its meaning.
@@ -72,7 +72,7 @@ class Sample:
 
     @property
     def key(self) -> Key:
-        """What makes the row one of its kind."""
+        """The key that occurs once in a file."""
         return (self.stage, self.task, self.item, self.run, self.seed)
 
     @property
@@ -103,7 +103,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Scored:
-    """One row of scores.jsonl: what a sample is worth.
+    """One row of scores.jsonl: the score of a sample.
 
     Attributes:
         stage, task, item, run, seed: the sample.

@@ -30,7 +30,7 @@ from mtad.tasks.perplexity import repeated_4grams
 _AT_ONCE = 256
 _NUM_WAITING = 8
 _NO_RULES = ("data", "judge_api_key_env", "judge_base_url", "judge_max_retries", "judge_timeout_s")
-"""Options that say how scoring is done, not what an answer is worth."""
+"""Options of how scoring runs, which no score depends on."""
 
 
 def score_folder(
@@ -43,7 +43,7 @@ def score_folder(
     Args:
         recipe: the tasks and their options.
         folder: where samples.jsonl is.
-        tick: told how many of how many rows are done.
+        tick: called with the rows done and all rows.
 
     Raises:
         DataError: samples.jsonl is missing or damaged, or names items that the data set lacks.
@@ -105,7 +105,7 @@ def scoring_options(task: Task) -> dict[str, Any]:
 
 
 def _kept(folder: Path, tasks: Mapping[str, Task]) -> tuple[list[Scored], bool]:
-    """The scores that stay, and whether some were made by another rule and do not."""
+    """The scores that are kept, and whether others were dropped as made by another rule."""
     if not (folder / SCORES).exists() and not (folder / f"{SCORES}.xz").exists():
         return [], False
     before, scores = read_json(folder / SCORING), read_scores(folder)

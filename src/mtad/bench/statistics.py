@@ -1,6 +1,6 @@
 """Intervals by resampling items, paired comparisons, and the Pareto set.
 
-Every figure of a report is a ratio of sums over items. The item is the cluster: all of its seeds
+Every metric of a report is a ratio of sums over items. The item is the cluster: all of its seeds
 are drawn together. All runs share the same resamples, so a difference of two runs is a difference
 on the same items in every resample. Knows no files, tasks or metrics.
 """
@@ -30,9 +30,9 @@ class Estimate:
     """A value with its interval; None where there is nothing to divide by or to resample.
 
     Attributes:
-        value: the figure on all items.
+        value: on all items.
         low, high: the ends of the 95 % interval.
-        num_items: items that the figure rests on.
+        num_items: items that take part.
     """
 
     value: float | None
@@ -58,7 +58,7 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """A figure on all items and on every resample of them; NaN where a denominator is 0.
+    """A value on all items and on every resample of them; NaN where a denominator is 0.
 
     Attributes:
         value: on all items.
@@ -71,7 +71,7 @@ class Resampled:
     num_items: int
 
     def map(self, function: Callable[[Floats], Floats]) -> Resampled:
-        """The figure after `function`, which works element by element."""
+        """The value after `function`, which works element by element."""
         value = function(np.array([self.value]))[0]
         return Resampled(float(value), function(self.draws), self.num_items)
 
@@ -130,7 +130,7 @@ def _divided(num: Floats, den: Floats) -> Floats:
 
 
 def mean_of(parts: Sequence[Resampled]) -> Resampled:
-    """The plain mean of several figures of the same resamples, such as one per task."""
+    """The plain mean of several values of the same resamples, such as one per task."""
     value = sum(part.value for part in parts) / len(parts)
     draws = np.mean([part.draws for part in parts], axis=0)
     return Resampled(value, draws, sum(part.num_items for part in parts))
@@ -139,12 +139,12 @@ def mean_of(parts: Sequence[Resampled]) -> Resampled:
 def judge(
     resampled: Resampled, neutral: Literal[0, 1], better: Literal["higher", "lower", ""]
 ) -> Comparison:
-    """What a paired difference (neutral 0) or ratio (neutral 1) shows.
+    """The verdict on a paired difference (neutral 0) or ratio (neutral 1).
 
     Args:
         resampled: from `Resampled.minus` or `Resampled.over`.
         neutral: the value of two equal runs.
-        better: which direction is good; "" for figures that are neither.
+        better: which direction is good; "" for neither.
     """
     estimate = resampled.estimate()
     if estimate.value is None:

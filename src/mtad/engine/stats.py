@@ -1,4 +1,4 @@
-"""What happened while a text was made: a fold over its blocks.
+"""Counts and times of a text: a fold over its blocks.
 
 The engine keeps no counters. Names and formulas are those that the field's engines print; S is the
 number of verification steps, D of drafted, A of accepted draft tokens. Rates without a denominator

@@ -1,4 +1,4 @@
-"""Energy as a value with its unit, what counters say, and why there may be no value.
+"""Energy with its unit, readings of counters, and the reason where there is no value.
 
 Knows no hardware and no file format.
 """
@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 @dataclass(frozen=True)
 class Energy:
-    """What the hardware used in a window: gross, so that the idle power is in it.
+    """Energy that the hardware used in a window: gross, so idle power is included.
 
     Attributes:
         joules: by device: "cpu:package-0", "cpu:package-0:dram", "cuda:0".
@@ -61,10 +61,10 @@ class Energy:
 
 @dataclass(frozen=True)
 class NoEnergy:
-    """Why there is no value; it is neither 0 nor an estimate.
+    """The reason why there is no value, which is then neither 0 nor an estimate.
 
     Attributes:
-        reason: what is missing, and where possible what to do.
+        reason: what is missing, and what to do where possible.
     """
 
     reason: str
@@ -109,7 +109,7 @@ class Counters(Protocol):
 
     @property
     def source(self) -> str:
-        """What people call it."""
+        """Its usual name."""
 
     @property
     def interval_s(self) -> float:
@@ -120,4 +120,4 @@ class Counters(Protocol):
         """Microjoules after which a counter begins anew, by device; none for those that do not."""
 
     def read(self) -> Reading:
-        """What the counters show now; never raises because of the hardware."""
+        """What the counters show now; hardware errors are in `problem` and never raised."""

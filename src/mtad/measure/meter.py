@@ -1,4 +1,4 @@
-"""The meter: joules of a window between two readings of the energy counters, or why there are none.
+"""Measures the joules between two readings of the energy counters, or says why there are none.
 
 meter = find_meter([torch.device("cuda:0")])
 begun = meter.start()
@@ -56,7 +56,7 @@ class Meter:
         return None if self.counters is None else self.counters.interval_s
 
     def start(self) -> Reading:
-        """The counters when the devices have finished their work: a window begins."""
+        """Begin a window: a reading once the devices have finished their work."""
         synchronize(*self.devices)
         if self.counters is None:
             return Reading(time.perf_counter(), {}, self.reason)

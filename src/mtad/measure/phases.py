@@ -1,4 +1,4 @@
-"""How long each phase of the iterations took, and what it cost where the counters are fast enough.
+"""Seconds of each phase of the iterations, and joules where the counters are fast enough.
 
 Knows no models; `PhaseClock` is what `ModelPair.generate` takes as `on_phase`.
 """
@@ -56,7 +56,7 @@ class PhaseClock:
         self._phase, self._begun = phase, now
 
     def energy(self, phase: str) -> Energy | NoEnergy:
-        """What a phase used in all its runs; none if they were too short for the counters."""
+        """Energy of all runs of a phase; none if they were too short for the counters."""
         if self._meter is None or self._meter.counters is None:
             return NoEnergy(self._meter.reason if self._meter else "no meter was asked for")
         if self._problem is not None:

@@ -1,4 +1,4 @@
-"""From rows and scores to tables, plots and statements with an interval."""
+"""Turns rows and scores into tables, plots and comparisons with intervals."""
 
 from mtad.bench.report.canvas import Plot
 from mtad.bench.report.frontier import FrontierPoint, frontier_plot, frontier_points

@@ -1,4 +1,4 @@
-"""Pictures as values, and marks that can be told apart without colour."""
+"""Plots as values, and marker styles that do not need colour to be distinct."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLOURS = ("#000000", "#0b57a4", "#c4450c", "#5a5a5a", "#1b7837", "#8a5bb5", "#a
 
 @dataclass(frozen=True)
 class Plot:
-    """A picture in both forms.
+    """A plot in both formats.
 
     Attributes:
         name: of its files, without an ending.

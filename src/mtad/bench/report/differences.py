@@ -150,7 +150,7 @@ def _table(
     cells = [column.cells(others, reference) for column in columns]
     rows = [[run, *row] for run, *row in zip(others, *cells, strict=True)]
     note = (
-        f"Paired: each figure compares a run with {reference} on the items that both have. "
+        f"Paired: each value compares a run with {reference} on the items that both have. "
         f'"Better" and "worse" mean that the whole 95 % interval is on that side; '
         f'"no difference shown" is not "no difference". Of runs that do not differ, one in twenty '
         f"is called better or worse by chance; verdicts with{_MARK} hold even if all of their "

@@ -56,7 +56,7 @@ def latex(table: Table) -> str:
 
 
 def escaped(text: str) -> str:
-    """The text with every character that LaTeX would act on made harmless."""
+    """The text with every character that LaTeX would act on escaped."""
     return "".join(_ESCAPES.get(mark, mark) for mark in " ".join(text.split()))
 
 

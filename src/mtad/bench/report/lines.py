@@ -1,4 +1,4 @@
-"""Runs that differ in one numeric option alone make a line."""
+"""Runs that differ only in one numeric option form a line of a plot."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Line:
     """Some runs with the values of their option.
 
     Attributes:
-        label: the method, and what sets the line apart from the method's other lines.
+        label: the method, and what distinguishes it from the method's other lines.
         places: the option's value by run, ascending.
     """
 

@@ -24,7 +24,7 @@ def grid(table: Table) -> str:
 
 
 def escaped(text: str) -> str:
-    """The text with nothing in it that Markdown or HTML would read as a mark.
+    """The text with every character escaped that Markdown or HTML would interpret.
 
     Square brackets stay, as long as no parenthesis follows that would make them a link.
     """

@@ -1,4 +1,4 @@
-"""The pictures of a report: axes carry units, runs differ by mark and line as well as colour."""
+"""The plots of a report: axes carry units, runs differ by marker and dash as well as colour."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PER_PANEL = 8
 
 
 def plots(summary: Summary) -> list[Plot]:
-    """The pictures that the results have data for."""
+    """The plots that the results have data for."""
     drawn = [
         quality_plot(summary),
         trade_plot(summary),

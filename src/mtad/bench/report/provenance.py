@@ -173,11 +173,11 @@ def chosen_table(results: Results) -> Table:
 
 
 def further_table(results: Results) -> Table:
-    """What the tasks add of their own."""
+    """Metrics that only one task has."""
     rows = [
         [task, run, name, number(value, 3)]
-        for (task, run), figures in results.more.items()
-        for name, value in figures.items()
+        for (task, run), values in results.more.items()
+        for name, value in values.items()
     ]
     headers = ["task", "run", "figure", "value"]
     return Table("Further figures", headers, rows, num_labels=3, slug="further")

@@ -1,4 +1,4 @@
-"""What a report is made of: rows, scores and their conditions, as read from a results folder."""
+"""The input of a report: rows, scores and their conditions, as read from a results folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mtad.tasks import Task
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """What the report has to know of a task.
+    """What a report needs to know about a task.
 
     Attributes:
         metric: what the mean of the scores is called.
@@ -27,7 +27,7 @@ class TaskInfo:
 
     @classmethod
     def of(cls, task: Task | type[Task]) -> TaskInfo:
-        """What a task says of itself; one whose metric is "no score" gives no scores."""
+        """Metric and scale of a task; one whose metric is "no score" gives no scores."""
         return cls(task.metric, None if task.metric == "no score" else task.scale)
 
     @property
@@ -37,7 +37,7 @@ class TaskInfo:
 
     @property
     def unit(self) -> str:
-        """What stands behind a score."""
+        """The unit shown behind a score."""
         return "%" if self.is_percent or self.scale is None else "{:g} to {:g}".format(*self.scale)
 
 
@@ -59,7 +59,7 @@ class Results:
         tasks: what the tasks are called and how they are scored, in the order of the columns.
         conditions: the lines of conditions.jsonl by id.
         chosen: by run and task, what the dev stage chose: `run`, `options`, `rule`, `num_points`.
-        more: further figures by (task, run), from `Task.more`.
+        more: further metrics by (task, run), from `Task.more`.
         runs: labels in the order of the rows; runs that are not named follow as they come.
         reference: the run that others are compared with; see `reference_run`.
     """
@@ -93,7 +93,7 @@ class Results:
             )
         if unknown := {row.sample.task for row in rows} - set(self.tasks):
             raise DataError(
-                f"samples of the tasks {', '.join(sorted(unknown))}, which nothing is known of; "
+                f"samples of the tasks {', '.join(sorted(unknown))}, which are not in the recipe; "
                 f"known: {', '.join(self.tasks) or 'none'}"
             )
         return rows
@@ -115,7 +115,7 @@ class Results:
 
     @cached_property
     def items(self) -> dict[str, list[str]]:
-        """The items that any run answered, by task; sorted, so that the rows' order is no matter.
+        """The items that any run answered, by task; sorted, so the order of rows does not matter.
 
         Raises:
             DataError: see `rows`.

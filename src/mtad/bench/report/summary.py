@@ -88,7 +88,7 @@ class Summary:
 
     def resampled(self, run: str, metric: Metric, task: str | None = None) -> Resampled:
         """The value behind `estimate`, for differences and means."""
-        return self._figure(run, metric, [task] if task else self.tasks, None)
+        return self._resampled(run, metric, [task] if task else self.tasks, None)
 
     def mean_quality(self, run: str) -> Estimate:
         """The mean over tasks of the scores, each mapped to 0 to 100 by its task's scale."""
@@ -108,7 +108,7 @@ class Summary:
             return self.compare_mean_quality(run, reference)
         tasks = [task] if task else self.tasks
         one, other = (
-            self._figure(first, metric, tasks, second)
+            self._resampled(first, metric, tasks, second)
             for first, second in ((run, reference), (reference, run))
         )
         if metric.compare == "ratio":
@@ -146,10 +146,10 @@ class Summary:
 
     def _quality(self, run: str, task: str, common_with: str | None) -> Resampled:
         worst, best = self.results.tasks[task].scale or (0.0, 1.0)
-        figure = self._figure(run, QUALITY, [task], common_with)
-        return figure.map(lambda score: 100 * (score - worst) / (best - worst))
+        quality = self._resampled(run, QUALITY, [task], common_with)
+        return quality.map(lambda score: 100 * (score - worst) / (best - worst))
 
-    def _figure(
+    def _resampled(
         self, run: str, metric: Metric, tasks: Sequence[str], common_with: str | None
     ) -> Resampled:
         """The metric over the tasks' items, or over those that another run has as well."""

@@ -22,9 +22,9 @@ class Table:
         title: of the section.
         headers: of the columns.
         rows: cells, as many as headers.
-        note: what a reader has to know, below the title.
-        num_labels: columns from the left that hold words and are set flush left.
-        slug: the name of the section in links.
+        note: an explanation below the title.
+        num_labels: leading columns that hold text and are left-aligned.
+        slug: of the section, for links.
     """
 
     title: str
@@ -36,7 +36,7 @@ class Table:
 
 
 def figure(estimate: Estimate, digits: int, factor: float = 1.0) -> str:
-    """The value with its interval, or a dash."""
+    """A cell: the value with its interval, or a dash."""
     if estimate.value is None:
         return NONE
     value = number(estimate.value * factor, digits)

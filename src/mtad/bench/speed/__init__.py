@@ -9,6 +9,6 @@ prompts.py    what is asked
 runs.py       one way to decode: a method of mtad, or transformers' `generate`
 plan.py       the experiments: the main comparison, and one per axis of scaling
 rows.py       the rows of speed.jsonl
-measure.py    the loop: all runs take turns, every row is written at once
+measure.py    the loop: runs alternate, every row is written at once
 summary.py    rows to results; tables.py, verdicts.py, plots.py and report.py show them
 """

@@ -45,7 +45,7 @@ class Transformers:
 
     @property
     def method(self) -> Mapping[str, Any] | None:
-        """None: it is none of mtad's."""
+        """None: it is not a method of mtad."""
         return None
 
     def warm_up(self, batches: Sequence[Batch], seeds: Sequence[int], sampling: Sampling) -> None:
@@ -54,7 +54,7 @@ class Transformers:
             self.measure(batches[0], seeds[0], shortened(sampling, self.loaded.device))
 
     def measure(self, batch: Batch, seed: int, sampling: Sampling) -> Measured:
-        """Decode the prompts once for one token, which is the prefill, and once in earnest."""
+        """Decode the prompts once for one token, which is the prefill, and once to the end."""
         self._set_ends(sampling)
         prefill_s, _ = self._generate(batch, seed, replace(sampling, max_new_tokens=1), False)
         memory = MemoryWatch.start(self.loaded.device) if self.watches_memory else None
@@ -123,7 +123,7 @@ class Transformers:
         return next(iter(self.loaded.pair.models.eos_token_ids), 0)
 
     def _set_ends(self, sampling: Sampling) -> None:
-        """Let texts end where ours do."""
+        """End texts at the EOS tokens of our pair."""
         ends = None if sampling.ignore_eos else list(self.loaded.pair.models.eos_token_ids) or None
         models = self.loaded.plain.models
         for model in (models.target, models.draft):

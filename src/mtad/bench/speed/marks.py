@@ -1,8 +1,8 @@
 """The forwards of a decoding, counted and timed, in eager and in recorded iterations alike.
 
 Every forward begins with a mark such as "+target 1 5" (model, rows, tokens per row) and ends with
-"-". A tape that is being recorded keeps the marks as segments of its own and tells them at every
-play, when `LM` is no longer called; otherwise they are told at once.
+"-". A tape that is being recorded keeps the marks as segments of its own and emits them at every
+replay, when `LM` is no longer called; otherwise they are emitted at once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ForwardClock:
 
     Args:
         device: where the models are; its work is waited for at every border.
-        is_warm: asked after each iteration whether the next ones take as long.
+        is_warm: says after each iteration whether it ran as the following ones will.
 
     Attributes:
         phases: the clock of the phases.
@@ -53,7 +53,7 @@ class ForwardClock:
         return tuple(Forwards(*shape, count) for shape, count in sorted(self.counts.items()))
 
     def __call__(self, phase: str) -> None:
-        """Take a mark for itself; all else is for the clock of the phases."""
+        """Count a mark; pass everything else on to the clock of the phases."""
         if phase.startswith(_BEGIN):
             model, rows, tokens = phase.removeprefix(_BEGIN).split()
             self.counts[model, int(rows), int(tokens)] += 1
@@ -77,7 +77,7 @@ def marked_forwards(listener: OnPhase | None) -> Iterator[None]:
     outside.
 
     Args:
-        listener: told the marks of eager forwards; those of recorded ones go to `on_phase`.
+        listener: gets the marks of eager forwards; those of recorded ones go to `on_phase`.
     """
     plain = {name: getattr(LM, name) for name in _tokens_of}
     for name, function in plain.items():
@@ -92,21 +92,21 @@ def marked_forwards(listener: OnPhase | None) -> Iterator[None]:
 def _marked(
     function: Any, tokens_of: Callable[[TokenTree], int], listener: OnPhase
 ) -> Callable[..., Any]:
-    def tell(phase: str) -> None:
+    def emit(phase: str) -> None:
         if not mark(phase):
             listener(phase)
 
     def marked(self: LM, tree: TokenTree, *arguments: Any, **options: Any) -> Any:
-        tell(f"{_BEGIN}{self.name} {self.num_rows} {tokens_of(tree)}")
+        emit(f"{_BEGIN}{self.name} {self.num_rows} {tokens_of(tree)}")
         logits = function(self, tree, *arguments, **options)
-        tell(_END)
+        emit(_END)
         return logits
 
     return marked
 
 
 def _ignore(phase: str) -> None:
-    """Nobody listens."""
+    """No-op phase callback."""
 
 
 def _level_tokens(tree: TokenTree) -> int:

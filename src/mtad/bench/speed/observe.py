@@ -1,4 +1,4 @@
-"""Peak memory and energy of a decoding, seen from outside of the engine."""
+"""Peak memory and energy of a decoding, measured from outside of the engine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class MemoryWatch:
-    """Memory at the beginning of a window whose peak is asked for.
+    """Memory at the beginning of a window whose peak is measured.
 
     Attributes:
         device: where the models are.
@@ -55,7 +55,7 @@ class MemoryWatch:
 
 
 def _give_back_free_memory() -> None:
-    """Let the system have what this process no longer uses, so that using it again is seen."""
+    """Return free heap memory to the system, so that the peak counts what is allocated again."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries lack it
         if trim is not None:

@@ -1,4 +1,4 @@
-"""The experiments: what is varied, who takes turns, and on which prompts. Loads nothing."""
+"""The experiments: what is varied, which runs alternate, and on which prompts. Loads nothing."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Points that take turns on the same batches of prompts.
+    """Points that alternate on the same batches of prompts.
 
     Attributes:
         axis: what is varied; "" for the main comparison.
         pair: the models.
-        points: who takes part.
+        points: the ways to decode.
         batches: token ids of the prompts, batch by batch.
         repeats: how often each batch is decoded.
         sampling: how to draw.
