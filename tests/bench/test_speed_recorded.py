@@ -29,7 +29,7 @@ from mtad.speculative.method import Method
 CPU = torch.device("cpu")
 NEVER = 10**9
 NO_METER = Meter(None, "none here")
-FULL = Sampling(max_new_tokens=40, ignore_eos=True)
+FULL = Sampling(max_new_tokens=20, ignore_eos=True)
 METHODS = [
     mtad.Autoregressive(),
     mtad.MTAD(num_draft_tokens=3, beam_width=2),
@@ -149,7 +149,7 @@ def test_recorded_iterations_count_like_eager_ones(
         assert found.observed.forwards == eager.observed.forwards
         assert found.observed.phases.keys() == eager.observed.phases.keys()
         assert 0 < found.observed.forward_s < found.decode_s
-    assert played.num_output_tokens == eager.num_output_tokens == 80
+    assert played.num_output_tokens == eager.num_output_tokens == 2 * FULL.max_new_tokens
 
 
 def test_played_iterations_do_not_call_the_models(
