@@ -51,7 +51,7 @@ def ours(loaded: Loaded) -> Iterator[Callable[..., Ours]]:
 
     def make(method: Method, patience: int) -> Ours:
         loaded.pair.graphs = Tapes(patience, loop.TAPES_BYTES)
-        return Ours(method.name, method, loaded, NO_METER)
+        return Ours(method.name, loaded, NO_METER, method)
 
     yield make
     loaded.pair.graphs = Tapes()
@@ -192,7 +192,7 @@ def scripted(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> tuple[Ours, lis
         return replace(whole, num_unsettled=unsettled.pop(0) if unsettled else 0)
 
     monkeypatch.setattr(Ours, "_observed", observed)
-    return Ours("mtad", mtad.MTAD(), loaded, NO_METER), asked, unsettled
+    return Ours("mtad", loaded, NO_METER, mtad.MTAD()), asked, unsettled
 
 
 def test_batches_are_warmed_up_until_nothing_is_recorded(scripted: Any) -> None:
@@ -288,7 +288,7 @@ def test_a_gpu_is_timed_with_graphs_and_observed_without(
     graphs = Graphs(Eager(), patience=1)
     monkeypatch.setattr(Loaded, "device", torch.device("meta"))
     loaded.pair.graphs = graphs
-    run = Ours("mtad", mtad.MTAD(), loaded, NO_METER)
+    run = Ours("mtad", loaded, NO_METER, mtad.MTAD())
     try:
         found = run.measure(batch(loaded), 0, FULL)
         assert loaded.pair.graphs is graphs

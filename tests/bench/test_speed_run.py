@@ -180,19 +180,19 @@ def test_texts_end_where_they_end_by_themselves(loaded: Loaded) -> None:
     """Greedy texts of both engines stop at the same EOS, so they count the same tokens."""
     prompts = encoded(loaded.pair, heldout_prompts(1))
     greedy = Sampling(temperature=0.0, max_new_tokens=60)
-    ours = Ours("mtad", mtad.Autoregressive(), loaded, NO_METER).measure(prompts, 0, greedy)
+    ours = Ours("mtad", loaded, NO_METER, mtad.Autoregressive()).measure(prompts, 0, greedy)
     for is_assisted in (False, True):
-        theirs = Transformers("t", is_assisted, loaded, NO_METER).measure(prompts, 0, greedy)
+        theirs = Transformers("t", loaded, NO_METER, is_assisted).measure(prompts, 0, greedy)
         assert theirs.num_output_tokens == ours.num_output_tokens < 60
         assert theirs.num_decoded == theirs.num_output_tokens - 1
     full = replace(greedy, ignore_eos=True)
-    theirs = Transformers("t", False, loaded, NO_METER).measure(prompts, 0, full)
+    theirs = Transformers("t", loaded, NO_METER, False).measure(prompts, 0, full)
     assert theirs.num_output_tokens == 60
 
 
 def test_transformers_decodes_batches(loaded: Loaded) -> None:
     prompts = [prompt_ids(loaded), prompt_ids(loaded)[:2]]
-    found = Transformers("t", False, loaded, NO_METER).measure(prompts, 0, SHORT)
+    found = Transformers("t", loaded, NO_METER, False).measure(prompts, 0, SHORT)
     assert (found.num_rows, found.num_output_tokens, found.num_iterations) == (2, 12, 5)
     assert found.observed is not None
     assert [f.num_rows for f in found.observed.forwards] == [2]
@@ -215,7 +215,7 @@ def test_every_text_has_its_seed_and_the_method_no_guard(
         return generate(*arguments, **options)
 
     monkeypatch.setattr(mtad.ModelPair, "generate", recording)
-    run = Ours("mtad", mtad.MTAD(), loaded, NO_METER)
+    run = Ours("mtad", loaded, NO_METER, mtad.MTAD())
     counts = [run.measure([prompt_ids(loaded)] * 2, 3, SHORT).num_accepted for _ in range(2)]
     assert counts[0] == counts[1]
     assert [options["seed"] for options in asked] == [[3, 4], [3, 4]]

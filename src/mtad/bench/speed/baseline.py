@@ -13,35 +13,25 @@ import torch
 from torch import Tensor
 
 from mtad.bench.speed.cost import Forwards
-from mtad.bench.speed.models import Loaded
 from mtad.bench.speed.observe import MemoryWatch, repeated_energy
 from mtad.bench.speed.rows import Measured, Observed
-from mtad.bench.speed.runs import Batch, Sampling, shortened
+from mtad.bench.speed.runs import Batch, Decoder, Sampling, shortened
 from mtad.errors import MtadError
 from mtad.measure.device import synchronize
-from mtad.measure.meter import Meter
 
 PLAIN, ASSISTED = "transformers generate", "transformers assisted"
 NUM_ASSISTANT_TOKENS = 4
 
 
 @dataclass(frozen=True)
-class Transformers:
+class Transformers(Decoder):
     """`generate` of transformers on plain models.
 
     Attributes:
-        label: its name in tables.
         is_assisted: whether the draft helps; transformers does that for single prompts only.
-        loaded: the models.
-        meter: for energy.
-        watches_memory: whether the peak is measured, before which free memory is given back.
     """
 
-    label: str
     is_assisted: bool
-    loaded: Loaded
-    meter: Meter
-    watches_memory: bool = False
 
     @property
     def method(self) -> Mapping[str, Any] | None:

@@ -205,8 +205,9 @@ class _Loop:
 def decoder_of(point: Point, loaded: Loaded, meter: Meter, watches_memory: bool) -> Decoder:
     """The way to decode that a point stands for."""
     if point.method is None:
-        return Transformers(point.label, point.is_assisted, loaded, meter, watches_memory)
-    return Ours(point.label, point.method, loaded, meter, watches_memory)
+        assisted = point.is_assisted
+        return Transformers(point.label, loaded, meter, assisted, watches_memory=watches_memory)
+    return Ours(point.label, loaded, meter, point.method, watches_memory=watches_memory)
 
 
 def measured(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 
@@ -50,42 +51,41 @@ class Sampling:
     ignore_eos: bool = False
 
 
-@runtime_checkable
-class Decoder(Protocol):
-    """A way to decode."""
-
-    @property
-    def label(self) -> str:
-        """Its name in tables."""
-
-    @property
-    def method(self) -> Mapping[str, Any] | None:
-        """Name and options of the method; None if it is none of mtad's."""
-
-    def warm_up(self, batches: Sequence[Batch], seeds: Sequence[int], sampling: Sampling) -> None:
-        """Decode what has to be decoded before the batches are timed."""
-
-    def measure(self, batch: Batch, seed: int, sampling: Sampling) -> Measured:
-        """Decode the prompts; text i gets the seed `seed` + i where texts have their own."""
-
-
 @dataclass(frozen=True)
-class Ours:
-    """A method on the engine of mtad.
+class Decoder(ABC):
+    """A way to decode.
 
     Attributes:
         label: its name in tables.
-        chosen: the method.
         loaded: the models.
         meter: for energy.
         watches_memory: whether the peak is measured, before which free memory is given back.
     """
 
     label: str
-    chosen: Method
     loaded: Loaded
     meter: Meter
-    watches_memory: bool = False
+    watches_memory: bool = field(default=False, kw_only=True)
+
+    @property
+    @abstractmethod
+    def method(self) -> Mapping[str, Any] | None:
+        """Name and options of the method; None if it is not one of mtad's."""
+
+    @abstractmethod
+    def warm_up(self, batches: Sequence[Batch], seeds: Sequence[int], sampling: Sampling) -> None:
+        """Decode what has to be decoded before the batches are timed."""
+
+    @abstractmethod
+    def measure(self, batch: Batch, seed: int, sampling: Sampling) -> Measured:
+        """Decode the prompts; text i gets the seed `seed` + i where texts have their own."""
+
+
+@dataclass(frozen=True)
+class Ours(Decoder):
+    """A method on the engine of mtad; `chosen` is the method."""
+
+    chosen: Method
 
     @property
     def method(self) -> Mapping[str, Any] | None:
