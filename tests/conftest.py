@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import jaxtyping
 import pytest
 import torch
+from support.device import require_device
 from support.toys import MarkovPair
 
 import mtad.methods
 from mtad.speculative.method import Method
 from mtad.testing import TOY_DRAFT, TOY_START, TOY_TARGET
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests that need a GPU where there is none, or fail them; before their fixtures."""
+    if item.get_closest_marker("gpu"):
+        require_device(torch.cuda.is_available(), os.environ.get("MTAD_REQUIRE_GPU") == "1")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -13,10 +13,7 @@ from mtad.errors import CacheMemoryError
 from mtad.model.kv_cache import Address, SlotLayer
 from mtad.sampling.params import SamplingParams
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 EVERY_METHOD = pytest.mark.parametrize("method", variants(), ids=label)
 
 

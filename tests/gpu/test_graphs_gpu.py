@@ -32,10 +32,7 @@ from mtad.runtime.state import State
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 READS = {"bild"}
 ONE_ITERATION = {"beam_search"}
 CAPTURED = [m for m in variants() if m.name not in READS | ONE_ITERATION]

@@ -34,7 +34,9 @@ from mtad.speculative.method import Method
 BUCKET = 16
 READS = {"bild"}
 ONE_ITERATION = {"beam_search"}
-EVERY_CAPTURED = pytest.mark.parametrize("method", some_variants(but=READS | ONE_ITERATION))
+EVERY_CAPTURED = pytest.mark.parametrize(
+    "method", some_variants(READS | ONE_ITERATION, ("autoregressive", "mtad"))
+)
 SAMPLED = SamplingParams(temperature=0.9, top_k=20, top_p=0.95, max_new_tokens=32, seed=3)
 MIXED = [
     SamplingParams(temperature=0.0, max_new_tokens=26),
@@ -122,7 +124,13 @@ def test_texts_are_those_of_eager_iterations(method: Method, rows: int) -> None:
     assert got.session.rows == []
 
 
-@pytest.mark.parametrize("name", ["gpt2", "gemma3_text", "mistral_sliding"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gemma3_text",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("gpt2", "mistral_sliding")),
+    ],
+)
 def test_models_with_other_masks_and_positions(name: str) -> None:
     target = tiny_model(name)
     models, requests = (target, similar(target)), requests_for(mtad.MTAD(), 3)

@@ -106,16 +106,17 @@ FAST = ("autoregressive", "mcss", "mmtad", "mtad", "speculative_sampling")
 """Methods whose first settings stand for the others where time is short."""
 
 
-def some_variants(but: Collection[str] = ()) -> list[Any]:
-    """All variants as parameters; those that `FAST` stands for are slow tests.
+def some_variants(but: Collection[str] = (), fast: Collection[str] = FAST) -> list[Any]:
+    """All variants as parameters; the first settings of some methods stand for the slow rest.
 
     Args:
         but: names of methods that are left out.
+        fast: names of the methods that are no slow tests.
     """
     found: list[Any] = []
     seen: set[str] = set()
     for method in (m for m in variants() if m.name not in but):
-        stands = method.name in FAST and method.name not in seen
+        stands = method.name in fast and method.name not in seen
         seen.add(method.name)
         found.append(
             pytest.param(method, id=label(method), marks=() if stands else pytest.mark.slow)

@@ -6,6 +6,7 @@ loop; with `attention`, `cache` and `lm` the only place that imports transformer
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from mtad.model.parallel import (
 )
 from mtad.model.tree_support import SUPPORTED, embedding_rows, require_tree_support
 from mtad.runtime.linear import packed
+
+logger = logging.getLogger(__name__)
 
 DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
 Tokenizer = PreTrainedTokenizerBase
@@ -205,7 +208,7 @@ def load_model(path: str | Path, name: str, dtype: Any, device_map: Any, **optio
 
 
 def _needed_bytes(path: str | Path | None, dtype: Any, options: dict[str, Any]) -> int:
-    """Bytes of a model and a cache of one token, before it is loaded; 0 where none can tell."""
+    """Bytes of a model and a cache of one token, before it is loaded; 0 if unknown."""
     if path is None or options.keys() - _HUB_OPTIONS or options.get("trust_remote_code"):
         return 0
     try:
@@ -216,7 +219,8 @@ def _needed_bytes(path: str | Path | None, dtype: Any, options: dict[str, Any]) 
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, dtype=dtype)
         return memory_of([model.eval()], 1, 1).total_bytes
-    except Exception:  # loading it will say what is wrong
+    except Exception as error:  # loading it will fail with the whole cause
+        logger.info("the size of %s is unknown before it is loaded: %s", path, first_line(error))
         return 0
 
 

@@ -5,6 +5,7 @@ Knows models and the cache; no checkpoint, no tokenizer, no method.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from mtad.core.tree import TokenTree
 from mtad.errors import UnsupportedModelError, first_line
 from mtad.model.attention import NAME, use_grouped_attention
 from mtad.model.lm import LM, Model
+
+logger = logging.getLogger(__name__)
 
 SUPPORTED = frozenset(
     "llama mistral qwen2 qwen3 opt gpt2 gpt_neox phi phi3 gemma3_text olmo2 falcon stablelm "
@@ -71,8 +74,9 @@ def _scores_trees_grouped(model: Model) -> bool:
     try:
         if use_grouped_attention(model) and _scores_trees(model):
             return True
-    except Exception:
-        pass  # whether SDPA does no better is seen next
+    except Exception as error:  # whether SDPA does no better is seen next
+        kind = model.config.get_text_config().model_type
+        logger.info("%s: SDPA in place of grouped attention (%s)", kind, first_line(error))
     if model.config._attn_implementation == NAME:
         model.set_attn_implementation("sdpa")
     return False
