@@ -6,15 +6,16 @@ import asyncio
 import json
 import logging
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.site import KEYS, SECRET, Site, error, listening, site
+from support.site import KEYS, SECRET, Site, error, listening, log_to, site
 
 import mtad
 from mtad.engine.session import Block
 from mtad.engine.session import Request as Text
-from mtad.server.ops.logs import Log, RequestLog, _Handler, catch_records
+from mtad.server.ops.logs import REQUESTS, LineFormatter, RequestLog, configure
 from mtad.server.scheduler.sequence import Sequence
 
 
@@ -43,43 +44,56 @@ def test_a_line_per_request(locked: Site) -> None:
     assert SECRET not in text and "right-key-1" not in text
 
 
-def test_errors_are_logged_without_what_was_asked() -> None:
-    lines: list[str] = []
-    before = {
-        name: logging.getLogger(name) for name in ("mtad", "uvicorn", "asyncio", "concurrent")
-    }
-    kept = {name: (logger.handlers, logger.propagate) for name, logger in before.items()}
-    catch_records(Log("json", lines.append))
-    try:
-        with listening(site()) as place:
-            answer = place.ask("POST", "/v1/fail", content=SECRET)
-    finally:
-        for name, (handlers, propagate) in kept.items():
-            before[name].handlers, before[name].propagate = handlers, propagate
+@pytest.fixture
+def configured() -> Iterator[None]:
+    """The server's logging, to be configured; as it was afterwards."""
+    names = ("mtad", "mtad.requests", "uvicorn", "asyncio", "concurrent")
+    loggers = [logging.getLogger(name) for name in names]
+    kept = [(one.handlers, one.propagate, one.level) for one in loggers]
+    yield
+    for logger, (handlers, propagate, level) in zip(loggers, kept, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
+
+
+@pytest.mark.usefixtures("configured")
+def test_errors_are_logged_without_what_was_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("json")
+    with listening(site()) as place:
+        answer = place.ask("POST", "/v1/fail", content=SECRET)
     assert error(answer, 500)["code"] == "internal_error"
-    assert SECRET not in answer.text and SECRET not in "".join(lines)
-    found = [json.loads(line) for line in lines]
-    [record] = [line for line in found if line.get("error") == "RuntimeError"]
-    assert record["level"] == "error" and any("fail" in place for place in record["at"])
+    written = capsys.readouterr().err
+    assert SECRET not in answer.text and SECRET not in written
+    [record] = [json.loads(line) for line in written.splitlines()]
+    assert (record["error"], record["level"]) == ("RuntimeError", "error")
+    assert any("fail" in place for place in record["at"])
+
+
+@pytest.mark.usefixtures("configured")
+def test_the_servers_own_log_is_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("text")
+    REQUESTS.info("request", extra={"fields": {"status": 200}})
+    logging.getLogger("uvicorn.error").info("not a warning")
+    logging.getLogger("mtad.server").warning("careful")
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith(" status=200") and first.startswith('time="20')
+    assert 'level="warning"' in second and 'message="careful"' in second
 
 
 def test_what_an_unfetched_error_says_is_not_logged() -> None:
-    lines: list[str] = []
     record = logging.LogRecord(
         "asyncio", logging.ERROR, "", 0, f"never fetched\nfuture: {SECRET}", None, None
     )
-    _Handler(Log("json", lines.append), with_messages=False).emit(record)
-    _Handler(Log("json", lines.append), with_messages=True).emit(record)
-    first, second = lines
-    assert json.loads(first)["message"] == "never fetched"
-    assert SECRET not in first and SECRET in second
+    without, whole = LineFormatter("json").format(record), LineFormatter("json", True)
+    assert json.loads(without)["message"] == "never fetched"
+    assert SECRET not in without and SECRET in whole.format(record)
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_no_line_can_steer_a_terminal(form: Any) -> None:
     lines: list[str] = []
     name = "ä 猫\x9b31m\u202e\u2028\x1b[0m\ud800\U000e0001"
-    Log(form, lines.append).line({"user": name})
+    log_to(lines, form).info("request", extra={"fields": {"user": name}})
     assert lines[0].isprintable() and "ä 猫" in lines[0]
     if form == "json":
         assert json.loads(lines[0])["user"] == name
@@ -117,7 +131,7 @@ def logged(with_text: bool = False, form: Any = "json", admitted: bool = True) -
         pass
 
     text_of = (lambda ids: f"text of {list(ids)}") if with_text else None
-    log = RequestLog(app, Log(form, lines.append), None, text_of)
+    log = RequestLog(app, None, text_of, log_to(lines, form))
     scope = {"type": "http", "method": "POST", "path": "/x", "headers": [], "query_string": b""}
     asyncio.run(log(scope, send, send))
     assert not log.open_ids, "it is forgotten"

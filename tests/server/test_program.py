@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,11 +20,12 @@ import pytest
 from fastapi import FastAPI
 from support.command import MAIN, refused
 from support.serving import demo, serving, wait_for
-from support.site import SECRET, error
+from support.site import SECRET, error, log_to
 
 from mtad.measure.meter import Meter
 from mtad.server import run
 from mtad.server.http.keys import Keys
+from mtad.server.ops.logs import RequestLog
 from mtad.server.settings import ServerSettings
 
 
@@ -128,7 +130,7 @@ def signalled(
     **settings: Any,
 ) -> Iterator[tuple[run._Server, run.Served, Iterator[dict[str, Any]]]]:
     """A server in this process for signals, and the events of a text that it has begun."""
-    chosen = ServerSettings(dtype="float32", log_format="text", **settings)
+    chosen = ServerSettings(dtype="float32", **settings)
     served = run.assemble(demo(), chosen, Meter(None, "not metered here"), Keys())
     served.start()
     body = {"model": "demo", "prompt": "SELECT", "stream": True, **LONG}
@@ -144,13 +146,16 @@ def signalled(
     served.close()
 
 
-def test_the_time_to_end_is_limited(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_time_to_end_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    make = partial(RequestLog, log=log_to(lines, "text"))
+    monkeypatch.setattr(run, "RequestLog", make)
     with signalled(shutdown_s=0.05) as (server, _, events):
         server.handle_exit(signal.SIGINT, None)
         *_, last = events
         assert last["error"]["type"] == "server_error"
         wait_for(lambda: server.should_exit)
-    assert 'finish_reasons=["closing"]' in capsys.readouterr().err
+    assert 'finish_reasons=["closing"]' in lines[0]
 
 
 def test_a_second_signal_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,7 +140,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     monkeypatch.setattr(replica_module, "load", lambda settings: None)
     monkeypatch.setattr(replica_module, "assemble", assemble)
-    monkeypatch.setattr(replica_module, "catch_records", lambda log, prompts: None)
+    monkeypatch.setattr(replica_module, "configure", lambda form, prompts: None)
 
     def make(
         keys: Keys = Keys(),  # noqa: B008

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,12 +19,30 @@ from support.serving import serving
 from mtad.server.api.errors import answer_errors
 from mtad.server.http.keys import Keys
 from mtad.server.http.middleware import protect
-from mtad.server.ops.logs import Log, RequestLog
+from mtad.server.ops.logs import LineFormatter, RequestLog
 from mtad.server.ops.metrics import Metrics
-from mtad.server.settings import ServerSettings
+from mtad.server.settings import LogFormat, ServerSettings
 
 KEYS = Keys({b"right-key-1": "ann", "schlüssel-2".encode(): "bob"})
 SECRET = "xyzzy-secret-prompt"
+
+
+class _Lines(logging.Handler):
+    """Keeps lines."""
+
+    def __init__(self, lines: list[str], formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._lines, self.formatter = lines, formatter
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(self.format(record))
+
+
+def log_to(lines: list[str], form: LogFormat = "json") -> logging.Logger:
+    """A logger of its own whose lines are kept."""
+    logger = logging.Logger("requests", logging.INFO)
+    logger.addHandler(_Lines(lines, LineFormatter(form)))
+    return logger
 
 
 @dataclass
@@ -57,8 +76,7 @@ class Site:
         routes = _routes(self.gate)
         answer_errors(routes)
         protect(routes, self.settings, self.keys)
-        log = Log("json", self.lines.append)
-        self.app: ASGIApp = RequestLog(routes, log, Metrics())
+        self.app: ASGIApp = RequestLog(routes, Metrics(), log=log_to(self.lines))
 
     def client(self) -> httpx.AsyncClient:
         """A client in this process, without a socket."""

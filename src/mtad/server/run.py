@@ -26,7 +26,7 @@ from mtad.model.loading import Models
 from mtad.server.api.service import served_name
 from mtad.server.app import create_app
 from mtad.server.http.keys import Keys, find_keys
-from mtad.server.ops.logs import Log, RequestLog, TextOf, catch_records
+from mtad.server.ops.logs import RequestLog, TextOf, configure
 from mtad.server.ops.metrics import Metrics
 from mtad.server.scheduler.scheduler import Limits, Scheduler
 from mtad.server.settings import ServerSettings
@@ -42,7 +42,7 @@ KEEP_ALIVE_S = 30
 
 
 class AddressError(MtadError):
-    """The server cannot listen where it was told to."""
+    """The server cannot listen on the address that it was given."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Served:
     Attributes:
         scheduler: owns the models.
         app: with the log of requests around it.
-        metrics: the figures of `/metrics`.
+        metrics: of `/metrics`.
         energy: reads the meter.
         writer: of the trace file, if one is wanted.
     """
@@ -122,7 +122,7 @@ def assemble(
     metrics.load = lambda: scheduler.load
     app = create_app(scheduler, settings, metrics, keys, render)
     text_of = _text_of(pair) if settings.log_prompts else None
-    logged = RequestLog(app, Log(settings.log_format), metrics, text_of)
+    logged = RequestLog(app, metrics, text_of)
     return Served(scheduler, logged, metrics, energy, writer)
 
 
@@ -155,7 +155,7 @@ def serve(settings: ServerSettings) -> None:
     """
     keys = find_keys(settings, say)
     with contextlib.closing(listen(settings.host, settings.port)) as sock:
-        catch_records(Log(settings.log_format), settings.log_prompts)
+        configure(settings.log_format, settings.log_prompts)
         served = assemble(load(settings), settings, keys=keys)
         served.start()
         try:

@@ -80,7 +80,7 @@ class Pool:
     """Decodes the jobs of a run on the placements of a cluster; see `Decoder`.
 
     A worker that is lost is started once more on its machine; if that fails too, it is left out,
-    and its round goes to another one. No worker is told of a round before the round's last worker
+    and its round goes to another one. No worker gets a round again before the round's last worker
     is known to be lost, and of each round one answer is taken.
 
     Args:
@@ -157,7 +157,7 @@ class Pool:
         self._slots.append(_Slot(place, worker, worker.join.remote(mtad.__version__, self._items)))
 
     def _assign(self) -> None:
-        """Give every idle worker the first round that nobody has."""
+        """Give every idle worker the first round that no worker has."""
         window = list(islice(self._rounds, AHEAD * len(self._slots)))
         waiting = deque(part for part in window if not part.is_taken)
         for slot in self._slots:

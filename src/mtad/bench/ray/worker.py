@@ -1,6 +1,6 @@
 """Decodes jobs on one machine of a cluster, for the run that is elsewhere.
 
-Knows nothing of Ray: it is told what to say of it. Touches no file of the results.
+Knows nothing of Ray: its facts for the conditions are given. Touches no file of the results.
 """
 
 from __future__ import annotations

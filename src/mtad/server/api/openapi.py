@@ -95,26 +95,26 @@ def _json_of(model: type[BaseModel]) -> dict[str, Any]:
 
 def _event_of(chunk: type[ResponseModel]) -> dict[str, Any]:
     """The schema of one event of a stream."""
-    told = [{"$ref": _REF.format(model=model.__name__)} for model in (chunk, ErrorReply)]
+    models = [{"$ref": _REF.format(model=model.__name__)} for model in (chunk, ErrorReply)]
     data = {
         "description": "A chunk; the last event's is `[DONE]`, or an error.",
         "type": "string",
         "anyOf": [
             {"const": "[DONE]"},
-            {"contentMediaType": "application/json", "contentSchema": {"anyOf": told}},
+            {"contentMediaType": "application/json", "contentSchema": {"anyOf": models}},
         ],
     }
     return {"type": "object", "properties": {"data": data}, "required": ["data"]}
 
 
 def describe(app: FastAPI, service: Service, *, has_keys: bool) -> None:
-    """Make `app.openapi` tell the whole truth about the application's routes."""
-    told: dict[str, Any] = {}
+    """Make `app.openapi` describe the application's routes in full."""
+    known: dict[str, Any] = {}
 
     def openapi() -> dict[str, Any]:
-        if not told:
-            told.update(_schema(app, service, has_keys))
-        return told
+        if not known:
+            known.update(_schema(app, service, has_keys))
+        return known
 
     app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI documents
 

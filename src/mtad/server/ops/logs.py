@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -27,29 +26,51 @@ from mtad.server.scheduler.sequence import Sequence
 from mtad.server.settings import LogFormat
 
 TextOf = Callable[[Items[int]], str]
-LOGGERS = ("mtad", "uvicorn", "asyncio", "concurrent")
-"""Those whose records the server writes down."""
+REQUESTS = logging.getLogger("mtad.requests")
+"""Has a record per request, at level INFO, with its fields in the attribute `fields`."""
+_LOGGERS = ("mtad", "uvicorn", "asyncio", "concurrent")
+"""Those whose records the server writes."""
 
 
-@dataclass(frozen=True)
-class Log:
-    """Where the lines go.
+class LineFormatter(logging.Formatter):
+    """Formats each record as one line: JSON, or `name=value` for people; the time comes first.
 
-    Attributes:
-        format: JSON, or `name=value` for people.
-        write: takes a line without its end; to stderr by default.
+    Args:
+        form: of the lines.
+        with_messages: whether the messages of errors are in them; these may repeat a prompt.
     """
 
-    format: LogFormat = "json"
-    write: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
+    def __init__(self, form: LogFormat, with_messages: bool = False) -> None:
+        super().__init__()
+        self._form, self._with_messages = form, with_messages
 
-    def line(self, facts: dict[str, Any]) -> None:
-        """Write one line; the time comes first."""
-        record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **facts}
-        if self.format == "json":
-            self.write(_json(record))
-        else:
-            self.write(" ".join(f"{name}={_json(value)}" for name, value in record.items()))
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {"time": at, **(getattr(record, "fields", None) or self._fields(record))}
+        if self._form == "json":
+            return _json(line)
+        return " ".join(f"{name}={_json(value)}" for name, value in line.items())
+
+    def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
+        """The fields of a record that is no request's: an error, by its type and place."""
+        message = record.getMessage().strip()
+        fields: dict[str, Any] = {
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            # asyncio goes on with the error's own words
+            "message": message if self._with_messages else message.partition("\n")[0],
+        }
+        if error := record.exc_info[1] if record.exc_info else None:
+            fields |= {"error": type(error).__name__, "at": _place(error)}
+            fields |= {"reason": str(error)} if self._with_messages else {}
+        return fields
+
+
+def _place(error: BaseException) -> list[str]:
+    """File, line and function of each call that led to an error, without any value."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
 
 
 def _json(value: Any) -> str:
@@ -62,6 +83,20 @@ def _shown(char: str) -> str:
     return char if char.isprintable() else json.dumps(char)[1:-1]
 
 
+def configure(form: LogFormat, with_messages: bool = False) -> None:
+    """Send the records of the server's loggers to stderr, and nowhere else.
+
+    Args:
+        form, with_messages: as for `LineFormatter`.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter(form, with_messages))
+    for logger in map(logging.getLogger, _LOGGERS):
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.WARNING)
+    REQUESTS.setLevel(logging.INFO)
+
+
 @dataclass(frozen=True)
 class RequestLog:
     """Logs every request when its answer is complete; the outermost layer of the application.
@@ -69,21 +104,21 @@ class RequestLog:
     A route that decodes leaves the request's sequences in `request.state.sequences`.
 
     Attributes:
-        app: what comes after.
-        log: where the lines go.
-        metrics: counts the answers.
+        app: the next ASGI application.
+        metrics: counts the responses.
         text_of: to log prompts and outputs as text; None to leave them out.
-        open_ids: ids of the requests at work; another request with one of them gets its own.
+        log: gets the records.
+        open_ids: ids of the requests in progress; another request with one of them gets its own.
     """
 
     app: ASGIApp
-    log: Log
     metrics: Metrics | None = None
     text_of: TextOf | None = None
+    log: logging.Logger = REQUESTS
     open_ids: set[str] = field(default_factory=set)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on, and log what came of it."""
+        """Pass the request on, and log what came of it."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         begun, status = time.monotonic(), 0
@@ -106,7 +141,8 @@ class RequestLog:
             total_s = time.monotonic() - begun
             if self.metrics:
                 self.metrics.answered(status)
-            self.log.line(_head(scope, status, total_s) | _tail(texts) | self._words(texts))
+            fields = _head(scope, status, total_s) | _tail(texts) | self._words(texts)
+            self.log.info("request", extra={"fields": fields})
 
     def _words(self, texts: Items[Sequence]) -> dict[str, Any]:
         if self.text_of is None or not texts:
@@ -155,45 +191,3 @@ def _tail(texts: Items[Sequence]) -> dict[str, Any]:
         "finish_reasons": [one.outcome for one in texts],
         "mean_acceptance_length": None if length is None else round(length, 3),
     }
-
-
-class _Handler(logging.Handler):
-    """Writes records of Python's logging as lines of a `Log`."""
-
-    def __init__(self, log: Log, with_messages: bool) -> None:
-        super().__init__(logging.WARNING)
-        self._log, self._with_messages = log, with_messages
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
-        message = record.getMessage().strip()
-        facts: dict[str, Any] = {
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            # asyncio goes on with the error's own words
-            "message": message if self._with_messages else message.partition("\n")[0],
-        }
-        error = record.exc_info[1] if record.exc_info else None
-        if error is not None:
-            facts |= {"error": type(error).__name__, "at": _place(error)}
-            if self._with_messages:
-                facts["reason"] = str(error)
-        self._log.line(facts)
-
-
-def _place(error: BaseException) -> list[str]:
-    """File, line and function of each call that led to an error, without any value."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
-
-
-def catch_records(log: Log, with_messages: bool = False) -> None:
-    """Send the records of the server's loggers to `log`, and nowhere else.
-
-    Args:
-        log: where they go.
-        with_messages: whether the messages of errors are in them; these may repeat a prompt.
-    """
-    for name in LOGGERS:
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [_Handler(log, with_messages)], False

@@ -202,7 +202,7 @@ def _drain(serve: Any) -> None:
         draining = serve.get_app_handle(NAME).broadcast("drain")
         draining.results(timeout_s=DRAIN_CALL_S, return_exceptions=True)
     except Exception as error:  # Ray Serve has many; the replicas are ended all the same
-        say(f"Warning: the replicas could not be told to finish: {first_line(error)}")
+        say(f"Warning: the replicas could not be asked to finish: {first_line(error)}")
     while NAME in serve.status().applications:
         with suppress(TimeoutError):  # it waits for a minute at most
             serve.delete(NAME)

@@ -1,4 +1,4 @@
-"""The metrics of several replicas as one page for Prometheus, told apart by a label.
+"""The metrics of several replicas as one page for Prometheus, distinguished by a label.
 
 Knows no Ray.
 """

@@ -16,7 +16,7 @@ from mtad.cluster import find_ray
 from mtad.errors import MtadError
 from mtad.measure.meter import Meter
 from mtad.server.http.keys import Keys
-from mtad.server.ops.logs import Log, catch_records
+from mtad.server.ops.logs import configure
 from mtad.server.ray.metrics import labelled
 from mtad.server.run import assemble, load
 from mtad.server.settings import ServerSettings
@@ -53,7 +53,7 @@ class Replica:
     ) -> None:
         self.name, self._pages = name, pages
         self._settings = dataclasses.replace(settings, trace=own_file(settings.trace, name))
-        catch_records(Log(settings.log_format), settings.log_prompts)
+        configure(settings.log_format, settings.log_prompts)
         meter = Meter(None, "replicas may share a machine")
         self.served = assemble(load(self._settings), self._settings, meter, keys, self._render)
         self.served.start()
@@ -80,7 +80,7 @@ class Replica:
         return labelled(dict([*pages, self.page()]))
 
     def check_health(self) -> None:
-        """Do nothing if the scheduler works, or was told to end.
+        """Do nothing if the scheduler works, or drains.
 
         Raises:
             UnhealthyError: it does not.
