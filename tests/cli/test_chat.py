@@ -448,6 +448,7 @@ CTRL_C, CTRL_D, BACKSPACE = "\x03", "\x04", "\x7f"
         (f"half{CTRL_C}whole\r{CTRL_D}", ["whole"]),
         (f"one\\\r{CTRL_C}two\r{CTRL_D}", ["two"]),
         (f"one\\\r{CTRL_D}", ["one"]),
+        (f"\x1b[200~pasted\nlines\x1b[201~\r{CTRL_D}", ["pasted\nlines"]),
         (CTRL_D, []),
     ],
 )

@@ -1,4 +1,4 @@
-"""Right or wrong, for an item of a test set and what a model wrote.
+"""Whether a completion is right, for an item of a test set.
 
 SQL is run on a private in-memory database where it can only read. Python is compared, never run.
 """
@@ -37,7 +37,7 @@ def score(item: dict[str, Any], completion: str) -> bool:
 
 
 def run_query(schema_sql: str, query: str) -> Rows:
-    """The rows the query finds in a fresh database made by `schema_sql`.
+    """The rows the query returns in a fresh database made by `schema_sql`.
 
     Raises:
         sqlite3.Error: if the query is wrong, tries anything but reading, or takes too long.
@@ -53,7 +53,7 @@ def run_query(schema_sql: str, query: str) -> Rows:
 
 
 def _authorize(action: int, first: str | None, second: str | None, *_: str | None) -> int:
-    """Let reading through, and of the functions only harmless ones."""
+    """Allow reads, and only harmless functions."""
     if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() not in _FUNCTIONS:
         return sqlite3.SQLITE_DENY
     return sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY
@@ -66,7 +66,7 @@ def _limit() -> Callable[[], bool]:
 
 
 def _score_sql(item: dict[str, Any], completion: str) -> bool:
-    """The same rows; their order counts where the reference orders them."""
+    """Whether both return the same rows; their order counts where the reference orders them."""
     try:
         found = run_query(item["schema_sql"], completion)
     except (sqlite3.Error, sqlite3.Warning, ValueError):
@@ -77,7 +77,7 @@ def _score_sql(item: dict[str, Any], completion: str) -> bool:
 
 
 def _score_python(item: dict[str, Any], completion: str) -> bool:
-    """The same function once formatting is taken away."""
+    """Whether both are the same function, formatting aside."""
     return _parsed(item["prompt"] + completion) == _parsed(item["prompt"] + item["reference"])
 
 
@@ -91,6 +91,6 @@ def _parsed(source: str) -> str | None:
 
 
 def _score_chat(item: dict[str, Any], completion: str) -> bool:
-    """The same words; spaces and letter case do not count."""
+    """Whether both have the same words; spaces and letter case do not count."""
     wanted: str = item["reference"]
     return completion.casefold().split() == wanted.casefold().split()

@@ -1,4 +1,4 @@
-"""FastChat's file shapes: questions and reference answers in, answers and judgments out.
+"""FastChat's file formats: questions and reference answers in, answers and judgments out.
 
 Spec-Bench reads the answers too. Knows no judge and no model.
 """
@@ -61,7 +61,7 @@ def references(folder: Path, first: str) -> dict[str, list[str]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each line's JSON object, with the words that say where it stands."""
+    """Each line's JSON object, with its place for messages."""
     for number, raw in enumerate(path.read_bytes().splitlines(), 1):
         place = f"{path}, line {number}"
         if not raw.strip():

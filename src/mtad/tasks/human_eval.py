@@ -137,10 +137,10 @@ class HumanEval(Task):
 
 @functools.lru_cache(maxsize=1 << 16)
 def _result(program: str, limits: Limits, isolation: Isolation) -> str:
-    """What became of the program; many samples say the same, and are run once."""
+    """The result of the program; equal samples run once."""
     outcome = run_python(program, limits, isolation)
     if outcome.status == "timed out":
-        # its time is that of the clock on the wall, and others may have had the processor
+        # the limit is wall-clock time, and other processes may have had the processor
         with _AGAIN_ALONE:
             outcome = run_python(program, limits, isolation)
     if outcome.status == "finished":
@@ -191,7 +191,7 @@ def read_problems(data: Path) -> list[dict[str, Any]]:
 
 
 def _file(path: Path) -> Path:
-    """The one file that is meant by a path."""
+    """The one data file at a path."""
     found = [path] if path.is_file() else []
     for pattern in ("HumanEval.jsonl", "HumanEval.jsonl.gz", "*.jsonl", "*.jsonl.gz"):
         found = found or sorted(path.glob(pattern) if path.is_dir() else [])

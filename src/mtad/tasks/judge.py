@@ -49,7 +49,7 @@ _FORMAT: Final = (
 
 @dataclass(frozen=True)
 class Grade:
-    """What a judge said of one turn.
+    """The judgment of one turn.
 
     Attributes:
         rating: from 1 to 10; None where no rating could be read.
@@ -64,7 +64,7 @@ class Grade:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a judge is asked: the name of the form, and the text."""
+    """The prompt of a judge: the name of its form, and the text."""
 
     form: str
     user_prompt: str
@@ -72,11 +72,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn to be graded, with what was said before it.
+    """One turn to grade, with the conversation before it.
 
     Attributes:
-        question: what the user said, one text per turn.
-        answers: what the assistant said, likewise.
+        question: the user messages, one per turn.
+        answers: the assistant messages, one per turn.
         number: of the turn, from 1.
         reference: the right answers, None where the judge is to do without.
     """
@@ -92,7 +92,7 @@ class Judge(ABC):
 
     @abstractmethod
     def ask(self, turn: Turn) -> Asked:
-        """What is asked about the turn."""
+        """The prompt about the turn."""
 
     @abstractmethod
     def grade(self, turn: Turn) -> Grade:
@@ -130,7 +130,7 @@ def _plain(text: str) -> str:
 
 @dataclass(frozen=True)
 class EndpointJudge(Judge):
-    """A model behind an endpoint that speaks OpenAI's chat completions.
+    """A model behind an OpenAI-compatible chat completions endpoint.
 
     Attributes:
         model: its name there.
@@ -167,7 +167,7 @@ class EndpointJudge(Judge):
         )
 
     def _key(self) -> str:
-        """The key; servers of one's own often want none."""
+        """The API key; local servers often need none."""
         key = os.environ.get(self.api_key_env, "")
         has_own_server = bool(self.base_url or os.environ.get("OPENAI_BASE_URL"))
         if not key and not (has_own_server and self.api_key_env == DEFAULT_KEY_ENV):
@@ -222,17 +222,17 @@ class EndpointJudge(Judge):
         except APIStatusError as error:
             raise JudgeError(self._refusal(error.status_code, error.response.text)) from error
         except APIConnectionError as error:
-            raise JudgeError(self._silence(str(error))) from error
+            raise JudgeError(self._timeout(str(error))) from error
         except (OpenAIError, ValueError) as error:
-            raise JudgeError(self._nonsense(error)) from error
+            raise JudgeError(self._malformed(error)) from error
         return self._text(answer)
 
     def _text(self, answer: Any) -> str:
-        """What the model said; empty where it said nothing."""
+        """The text of the response, empty if there is none."""
         try:
             return str(answer.choices[0].message.content or "")
         except (AttributeError, IndexError, TypeError) as error:
-            raise JudgeError(self._nonsense(answer)) from error
+            raise JudgeError(self._malformed(answer)) from error
 
     def _refusal(self, status: int, text: str) -> str:
         if status == 400 and (named := _REFUSABLE.search(text)):
@@ -247,14 +247,14 @@ class EndpointJudge(Judge):
             f"{self.api_key_env}"
         )
 
-    def _silence(self, reason: str) -> str:
+    def _timeout(self, reason: str) -> str:
         return (
             f"the judge {self.model!r} at {self.client.base_url} did not answer in "
             f"{self.max_retries + 1} tries of up to {self.timeout_s:g} s ({reason}); check "
             "judge_base_url, or raise judge_timeout_s"
         )
 
-    def _nonsense(self, what: object) -> str:
+    def _malformed(self, what: object) -> str:
         return (
             f"the judge {self.model!r} at {self.client.base_url} did not answer with a chat "
             f"completion: {str(what)[:300]!r}; judge_base_url usually ends in /v1"

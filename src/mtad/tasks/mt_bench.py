@@ -79,8 +79,8 @@ class MTBench(Task):
         """A chat, or a transcript that ends where the assistant is to go on."""
         if self.chat:
             return super().prompt(item, answers)
-        said = zip(item.turns, [*answers, ""], strict=False)
-        parts = [f"Human: {turn}\n\nAssistant: {answer.strip()}" for turn, answer in said]
+        turns = zip(item.turns, [*answers, ""], strict=False)
+        parts = [f"Human: {turn}\n\nAssistant: {answer.strip()}" for turn, answer in turns]
         return "\n\n".join(parts).rstrip()
 
     def score(self, item: Item, answers: Sequence[str]) -> Score:
@@ -158,12 +158,12 @@ class MTBench(Task):
     def more(self, scores: Mapping[str, Sequence[Score]]) -> dict[str, float]:
         """Mean ratings of each turn, and the number of judgments without a rating."""
         rows = [score.detail.get("ratings", ()) for group in scores.values() for score in group]
-        figures = {"unparsed_judgments": float(sum(list(row).count(None) for row in rows))}
+        metrics = {"unparsed_judgments": float(sum(list(row).count(None) for row in rows))}
         for turn in range(fastchat.NUM_TURNS):
             rated = [row[turn] for row in rows if len(row) > turn and row[turn] is not None]
             if rated:
-                figures[f"turn_{turn + 1}"] = fmean(rated)
-        return figures
+                metrics[f"turn_{turn + 1}"] = fmean(rated)
+        return metrics
 
     def export(self, run: str, samples: Mapping[str, Sequence[Exported]]) -> dict[str, str]:
         """FastChat's files of answers and, where there is a judge, of judgments."""

@@ -1,7 +1,7 @@
-"""How likely the target finds the output, on any prompts; and how much the output repeats itself.
+"""Perplexity of the output under the target, on any prompts, and how far the output repeats itself.
 
 A low perplexity can be mere repetition, so the repetition rate stands beside it in every table. The
-sums are made where the model is; this module turns them into figures.
+sums are made where the model is; this module turns them into metrics.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Spider: a schema and a question in, one SQLite query out, judged by the rows that it finds."""
+"""Spider: a schema and a question in, one SQLite query out, scored by the rows that it returns."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class Spider(Task):
         ]
 
     def score(self, item: Item, answers: Sequence[str]) -> Score:
-        """1 if the predicted query finds what the gold query finds, else 0.
+        """1 if the predicted query returns what the gold query returns, else 0.
 
         Raises:
             DataError: the database is missing or damaged.
@@ -195,7 +195,7 @@ class Spider(Task):
         return Score(float(equal), detail)
 
     def _query(self, sql: str) -> str:
-        """A query as the rule has it run."""
+        """The query that the rule runs."""
         return sql if self.match == "authors" else prepared(sql, self.keep_distinct)
 
     def _read(self, file: str, keys: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -215,7 +215,7 @@ class Spider(Task):
         return list(entries)
 
     def _template(self) -> str:
-        """The prompt with its places still open."""
+        """The prompt template."""
         path = self.data / "prompt.txt"
         if self.prompt_form == "authors":
             return AUTHORS_TEMPLATE
@@ -231,7 +231,7 @@ class Spider(Task):
         return self.data / "database" / db_id / f"{db_id}.sqlite"
 
     def _schema(self, db_id: str, tables: Mapping[str, Any]) -> dict[str, str]:
-        """What the placeholders stand for in a database's questions."""
+        """The values of the placeholders for questions about a database."""
         path = self._database(db_id)
         with opened(path) as database:
             statements = create_statements(database)
@@ -243,7 +243,7 @@ class Spider(Task):
 
 
 def kind(query: str) -> str:
-    """What makes a query hard, the first that holds: nested, join, grouped, ordered or simple."""
+    """The kind of a query, the first that applies: nested, join, grouped, ordered or simple."""
     words = re.findall(r"[a-z]+", first_statement(query).lower())
     if words.count("select") > 1:
         return "nested"
@@ -264,7 +264,7 @@ def _db_ids(records: list[dict[str, Any]]) -> list[str]:
 
 
 def _filled(template: str, schema: Mapping[str, str], question: str) -> str:
-    """The prompt; all places are filled at once, so that a question's own braces stay."""
+    """The prompt; all placeholders are filled at once, so that braces in a question stay."""
     values = {**schema, "question": question}
     return _PLACEHOLDER.sub(lambda match: values[match[1]], template)
 

@@ -1,4 +1,4 @@
-"""When two SQL results count as the same: Spider's official rule, and that of MTAD's authors.
+"""Whether two SQL results are equal: by Spider's official rule, or by that of MTAD's authors.
 
 The official rule is that of `exec_eval.py` in github.com/taoyds/test-suite-sql-eval, on one
 database. Cells are compared as Python compares them: 1 equals 1.0, text never equals a number, NULL

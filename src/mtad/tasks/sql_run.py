@@ -1,4 +1,4 @@
-"""Running a query that a model wrote: on a copy of the database, reading only, within limits.
+"""Runs a query that a model wrote: on a copy of the database, read-only, within limits.
 
 The copy is in memory, so that nothing a query does could reach the file. What bounds a query is its
 time, the number and size of its rows, the length of any one text, and how often its WITH clauses
@@ -67,7 +67,7 @@ class QueryError(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one query may take.
+    """The limits of one query.
 
     Attributes:
         timeout_s: seconds.
@@ -117,7 +117,7 @@ def create_statements(database: sqlite3.Connection) -> list[str]:
 
 
 def run(database: sqlite3.Connection, query: str, limits: Limits) -> list[Row]:
-    """The rows that the query finds; the connection can only read from then on.
+    """The rows that the query returns; the connection is read-only from then on.
 
     Raises:
         QueryError: the query is wrong, tries anything but reading, or exceeds a limit.
@@ -176,7 +176,7 @@ def _plain(name: str) -> str:
 
 
 def _authorize(action: int, first: str | None, second: str | None, *_: str | None) -> int:
-    """Let reading through, with all functions but those that reach files or fill memory.
+    """Allow reads, and all functions but those that reach files or fill memory.
 
     One call of `printf` or `format` can pad for seconds and cannot be interrupted; Spider's own
     queries use neither.

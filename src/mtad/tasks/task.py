@@ -1,4 +1,4 @@
-"""What a task is: prompts, and a score for the answers. No model inside.
+"""A task: prompts, and a score for the answers. Knows no model.
 
 A task is a frozen dataclass; its fields are its options and what a recipe may set in its table.
 """
@@ -16,7 +16,7 @@ from mtad.core.prompt import Message, Prompt
 
 
 def file_name(run: str) -> str:
-    """The run's name as that of a file: in no other folder, not hidden, and no two alike."""
+    """The run's name as a file name: in no other folder, not hidden, and unique."""
     quoted = quote(run, safe=" ,=+()")
     return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
 
@@ -31,7 +31,7 @@ class Item:
 
     Attributes:
         id: unique in the task.
-        turns: what the user says, one text per turn; most tasks have one turn.
+        turns: the user messages, one per turn; most tasks have one turn.
         group: items of one group (a database) stay together when the set is split.
         category: for tables by kind of question.
         record: the line of the data set, for scoring.
@@ -46,11 +46,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Score:
-    """What one sample is worth.
+    """The score of one sample.
 
     Attributes:
         value: on the task's scale; None where it could not be judged, which is no 0.
-        detail: what led to it, for JSON; `problem` names why there is no value.
+        detail: the reasons, for JSON; `problem` says why there is no value.
     """
 
     value: float | None
@@ -59,7 +59,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """A data set with its way of asking and of scoring.
+    """A data set, its prompts and its scoring.
 
     Attributes:
         data: the folder of the data set.
@@ -71,7 +71,7 @@ class Task(ABC):
         scale: the worst and the best score.
         stops: texts that end an answer.
         source: where the data set comes from.
-        is_waiting: whether scoring mostly waits for an answer from elsewhere.
+        is_waiting: whether scoring mostly waits for another service.
     """
 
     data: Path
@@ -94,10 +94,10 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, item: Item, answers: Sequence[str]) -> Score:
-        """What the answers to the item's turns are worth; may be called from several threads."""
+        """The score of the answers to the item's turns; may be called from several threads."""
 
     def prompt(self, item: Item, answers: Sequence[str]) -> Prompt:
-        """What the model reads for the turn after `answers`."""
+        """The prompt of the turn after `answers`."""
         if not self.chat:
             return item.turns[len(answers)]
         messages: list[Message] = []
@@ -108,15 +108,15 @@ class Task(ABC):
             ]
         return [*messages, {"role": "user", "content": item.turns[len(answers)]}]
 
-    def check(self) -> None:  # noqa: B027 - most tasks have nothing to refuse
-        """Refuse at once what scoring would refuse later: no permission, no judge, no isolation."""
+    def check(self) -> None:  # noqa: B027 - most tasks need nothing
+        """Raise now what scoring would raise later: no permission, no judge, no isolation."""
 
     def more(self, scores: Mapping[str, Sequence[Score]]) -> dict[str, float]:
-        """Further figures of one run by name, such as pass@10, from the scores of each item."""
+        """Further metrics of one run by name, such as pass@10, from the scores of each item."""
         return {}
 
     def export(self, run: str, samples: Mapping[str, Sequence[Exported]]) -> dict[str, str]:
-        """File names and contents in the shapes that the field's own scripts read."""
+        """File names and contents in the formats that the data set's own scripts read."""
         return {}
 
 
@@ -127,7 +127,7 @@ class Exported:
     Attributes:
         item: the question.
         answers: the text of each turn.
-        score: what it is worth, None if it was not scored.
+        score: None if it was not scored.
         seed: the number of the sample.
         stats: counts and times of each turn, as `Stats.as_dict` gives them.
     """

@@ -24,7 +24,7 @@ _LABELS = ("question_id", "category", "task_id")
 
 @dataclass(frozen=True)
 class Item:
-    """What one line asks for.
+    """The request of one line.
 
     Attributes:
         index: the line, counted from 0.
@@ -55,9 +55,9 @@ class Item:
             return self.text
         messages = list(self.opening)
         for question, answer in zip(self.questions, answers, strict=False):
-            messages += [_says("user", question), _says("assistant", answer)]
+            messages += [_message("user", question), _message("assistant", answer)]
         if self.questions:
-            messages.append(_says("user", self.questions[len(answers)]))
+            messages.append(_message("user", self.questions[len(answers)]))
         return messages
 
 
@@ -89,7 +89,7 @@ def read_prompts(path: Path, opening: Sequence[Message], chat: bool) -> list[Ite
 
 
 def _item(index: int, value: Any, opening: tuple[Message, ...], chat: bool) -> Item:
-    kind, asked = _asked(value)
+    kind, asked = _kind_and_content(value)
     digest = hashlib.sha256(json.dumps([kind, asked], sort_keys=True).encode()).hexdigest()
     labels = {k: value[k] for k in _LABELS if k in value} if isinstance(value, dict) else {}
     base = Item(index, labels=labels, digest=digest)
@@ -105,8 +105,8 @@ def _item(index: int, value: Any, opening: tuple[Message, ...], chat: bool) -> I
     return replace(base, text=asked)
 
 
-def _asked(value: Any) -> tuple[str, Any]:
-    """What kind of line it is, and its content once that is known to be well formed."""
+def _kind_and_content(value: Any) -> tuple[str, Any]:
+    """The kind of the line and its content, checked."""
     value = {"prompt": value} if isinstance(value, str) else value
     if not isinstance(value, dict):
         raise ValueError(f"it holds a {type(value).__name__}")
@@ -142,5 +142,5 @@ def _are_messages(content: Any) -> bool:
 _WELL_FORMED = {"prompt": _is_text, "messages": _are_messages, "turns": _are_turns}
 
 
-def _says(role: str, content: str) -> Message:
+def _message(role: str, content: str) -> Message:
     return {"role": role, "content": content}

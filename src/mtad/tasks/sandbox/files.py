@@ -14,7 +14,7 @@ _NIX: Final = "/nix/store"
 _SYSTEM: Final = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", _NIX, "/etc/ld.so.cache")
 _PACKAGES: Final = ("site-packages", "dist-packages")
 _DEVICES: Final = ("/dev/null", "/dev/urandom")
-# what a user namespace may not take away from a mount
+# flags that a user namespace may not remove from a mount
 _KEPT: Final = ("nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime")
 
 
@@ -118,7 +118,7 @@ def _is_inside(path: str, shown: list[str]) -> bool:
 
 
 def _mount_points() -> list[str]:
-    """Where something is mounted."""
+    """The mount points of this machine."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         return [line.split()[4].encode().decode("unicode_escape") for line in file]
 

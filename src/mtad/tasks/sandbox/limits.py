@@ -1,4 +1,4 @@
-"""What a program may use, and what became of it."""
+"""The limits of a program, and its outcome."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Status = Literal["finished", "failed", "timed out", "killed"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program may use.
+    """The limits of a program.
 
     Attributes:
         time_s: wall-clock time from the start of its interpreter; a process gets as much of the
@@ -28,7 +28,7 @@ class Limits:
     output_bytes: int = 1 << 20
 
     def __post_init__(self) -> None:
-        """Refuse limits that no program can live with.
+        """Check the limits.
 
         Raises:
             ValueError: a limit is not positive.
@@ -41,7 +41,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a program.
+    """The outcome of a program.
 
     Attributes:
         status: "finished" if its last line was reached; "failed" after an exception or if it left

@@ -24,7 +24,7 @@ _PATIENCE_S = 20.0
 
 
 def run_python(source: str, limits: Limits, isolation: Isolation) -> Outcome:
-    """What became of the program; nothing of it is left when this returns.
+    """The outcome of the program; nothing of it is left when this returns.
 
     It knows the standard library alone. Safe to call from several threads.
 
@@ -80,7 +80,7 @@ class _Run:
         assert self.process.stdin is not None
         job = self.isolation.job(source, self.limits, self.folder)
         job |= {"token": self.token, "status_fd": self.status_write}
-        # where the isolation does not start, its words on standard error say why
+        # where the isolation does not start, its standard error says why
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(job).encode() + b"\n")
             self.process.stdin.flush()
@@ -146,7 +146,7 @@ class _Run:
         os.close(self.status_read)
 
     def outcome(self) -> Outcome:
-        """What became of the program.
+        """The outcome of the program.
 
         Raises:
             IsolationError: it never started.
