@@ -31,6 +31,7 @@ from mtad.runtime.cpu_tapes import Tapes
 from mtad.sampling.params import SamplingParams
 from mtad.server.scheduler import admission
 from mtad.server.scheduler import batch as batches
+from mtad.server.scheduler.admission import Admission
 from mtad.server.scheduler.batch import Batch
 from mtad.server.scheduler.errors import (
     ClosingError,
@@ -806,19 +807,24 @@ def test_probabilities_are_those_of_the_row_after_another_one_has_left(serve):
         assert traced == one.token_ids
 
 
-def test_adding_does_not_wait_for_the_scheduler(serve, gate):
-    """The thread that submits takes no lock that is held during a step."""
-    scheduler = serve(max_rows=1)
-    _, first = send(scheduler, work())
-    assert gate.reached.wait(PATIENCE_S)
-    others = [threading.Thread(target=send, args=(scheduler, work(seed=i))) for i in range(8)]
-    for thread in others:
-        thread.start()
-    for thread in others:
-        thread.join(PATIENCE_S)
-        assert not thread.is_alive()
-    assert scheduler.load.num_waiting == 8
-    gate.opened.set()
+def test_adding_does_not_wait_for_an_admission(serve, monkeypatch):
+    """The thread that submits takes no lock that the scheduler's thread holds while it chooses."""
+    choosing, added, choose = threading.Event(), threading.Event(), Admission.choose
+
+    def held(self: Admission, waiting: Any, batches: Any) -> Any:
+        choosing.set()
+        assert added.wait(PATIENCE_S)
+        return choose(self, waiting, batches)
+
+    monkeypatch.setattr(Admission, "choose", held)
+    scheduler, sequences = serve(), [work(seed=i) for i in range(9)]
+    _, first = send(scheduler, sequences[0])
+    assert choosing.wait(PATIENCE_S)
+    thread = threading.Thread(target=send, args=(scheduler, *sequences[1:]), daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive() and scheduler.load.num_waiting == 9
+    added.set()
     assert len(first[0].token_ids) == 12
 
 
