@@ -15,10 +15,11 @@ from support.tiny import (
     block_length,
     complete,
     counting_model,
+    honours,
     label,
+    methods_that,
     similar,
     token_ids,
-    variants,
 )
 
 from mtad import methods
@@ -37,23 +38,18 @@ from mtad.testing import markov_model, random_llama
 
 VOCAB = 13
 PROMPTS = [[3, 5, 7, 3, 5, 9, 11], [8], [1, 2, 3, 4, 5, 6, 1, 2]]
-EVERY_METHOD = pytest.mark.parametrize("method", variants(), ids=label)
-DRAFTING = [m for m in variants() if m.drafter == "draft"]
+EVERY_METHOD = pytest.mark.parametrize("method", methods_that())
+
+
+def is_drafting(method: Method) -> bool:
+    """Whether a draft model proposes."""
+    return method.drafter == "draft"
 
 
 @pytest.fixture(scope="module")
 def pair():
     target = random_llama(vocab=VOCAB)
     return target, similar(target)
-
-
-def honours(method: Method, params: SamplingParams) -> bool:
-    """Whether the method can keep these sampling settings."""
-    try:
-        method.check(params)
-    except ValueError:
-        return False
-    return True
 
 
 # ---------------------------------------------------------------- budgets
@@ -145,7 +141,8 @@ def test_the_text_ends_at_eos_wherever_it_falls_in_a_block(counting, method):
 
 
 @pytest.mark.parametrize(
-    "method", [m for m in DRAFTING if getattr(m, "replacement", "") != "without"], ids=label
+    "method",
+    methods_that(lambda m: is_drafting(m) and getattr(m, "replacement", "") != "without"),
 )
 def test_nothing_is_drafted_after_eos(method):
     """A draft that is sure of the text proposes no token beyond its end."""
@@ -186,10 +183,8 @@ class EndsWith:
         return self.seen[-len(self.ending) :] == self.ending
 
 
-@EVERY_METHOD
+@pytest.mark.parametrize("method", methods_that(lambda method: method.name != "beam_search"))
 def test_stop_conditions_see_every_token_once_and_end_the_text(counting, method):
-    if method.name == "beam_search":
-        pytest.skip("the whole text is one block")
     ends = range(2, 2 * block_length(method) + 4)
     stops = [EndsWith(end - 1, end) for end in ends]
     params = certain(method, max_new_tokens=40)
@@ -233,7 +228,8 @@ def test_tokens_cut_off_by_a_stop_are_not_accepted(method):
     params = SamplingParams(max_new_tokens=9)
     texts = complete(target, target, method, [[0]], params, CYCLE, [lambda token: token == 1])
     assert texts[0].token_ids == [1]
-    assert texts[0].blocks[0].num_accepted <= 1
+    drafts_at_once = is_drafting(method) and method.name != "bild"  # whose target begins
+    assert texts[0].blocks[0].num_accepted == drafts_at_once
 
 
 # ---------------------------------------------------------------- seeds and rows
@@ -254,7 +250,7 @@ SETTINGS = [
 @EVERY_METHOD
 def test_a_row_does_not_depend_on_its_neighbours(pair, method):
     """Greedy and sampled rows, rows that leave early and rows with penalties, in one batch."""
-    params = [replace(p, seed=i) for i, p in enumerate(SETTINGS) if honours(method, p)]
+    params = [replace(p, seed=i) for i, p in enumerate(SETTINGS) if honours(method, **vars(p))]
     prompts = [PROMPTS[i % 3] for i in range(len(params))]
     together = complete(*pair, method, prompts, params, VOCAB)
     for text, prompt, p in zip(together, prompts, params, strict=True):
@@ -308,50 +304,66 @@ def test_more_candidates_than_tokens(method):
     target, draft = markov_model(SMALL), markov_model(SMALL[::-1])
     settings = [SamplingParams(max_new_tokens=9), SamplingParams(max_new_tokens=9, top_k=2)]
     settings += [SamplingParams(max_new_tokens=9, temperature=0.0)]
-    params = [p for p in settings if honours(method, p)]
+    params = [p for p in settings if honours(method, **vars(p))]
     texts = complete(target, draft, method, [[0]] * len(params), params, 3)
     assert all(len(text.token_ids) == 9 for text in texts)
     for text in texts:
         assert_adds_up(text, method)
 
 
-@EVERY_METHOD
+def is_judged_by_what_is_left(method: Method) -> bool:
+    """Whether it neither searches nor judges by probabilities before truncation."""
+    if method.name in ("mtjd", "typical_acceptance", "beam_search"):
+        return False
+    return getattr(method, "ratio_on", "warped") == "warped"
+
+
+@pytest.mark.parametrize("method", methods_that(is_judged_by_what_is_left))
 def test_laws_of_a_single_token_are_greedy(pair, method):
-    if method.name in ("mtjd", "typical_acceptance") or getattr(method, "ratio_on", "") == "raw":
-        pytest.skip("searches, or judges by the law before truncation")
     single = [{"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}, {"temperature": 1e-5}]
     params = [SamplingParams(max_new_tokens=10, seed=3, **one) for one in single]
-    params = [p for p in params if honours(method, p)]
     greedy = SamplingParams(temperature=0.0, max_new_tokens=10)
     texts = token_ids(*pair, method, [PROMPTS[0]] * len(params), params, VOCAB)
     assert texts == token_ids(*pair, method, [PROMPTS[0]], greedy, VOCAB) * len(params)
 
 
-@EVERY_METHOD
+@pytest.mark.parametrize("method", methods_that(lambda method: honours(method, top_k=2)))
 def test_a_top_k_beyond_the_vocabulary_is_off(pair, method):
     params = [SamplingParams(max_new_tokens=8, top_k=k) for k in (0, VOCAB, 1_000)]
-    if honours(method, params[1]):
-        texts = token_ids(*pair, method, [PROMPTS[0]] * 3, params, VOCAB)
-        assert texts[0] == texts[1] == texts[2]
+    texts = token_ids(*pair, method, [PROMPTS[0]] * 3, params, VOCAB)
+    assert texts[0] == texts[1] == texts[2]
 
 
 # ---------------------------------------------------------------- equal and disjoint laws
 
-ACCEPT_THEIR_EQUAL = [
-    method
-    for method in DRAFTING
-    if method.name in ("speculative_sampling", "block_verification", "spectr", "specinfer", "mtad")
-    or (method.name == "mcss" and getattr(method, "replacement", "") != "naive")
-]
+
+def accepts_its_equal(method: Method) -> bool:
+    """Whether a draft equal to the target is always accepted."""
+    always = {"speculative_sampling", "block_verification", "spectr", "specinfer", "mtad"}
+    with_residual = method.name == "mcss" and getattr(method, "replacement", "") != "naive"
+    return method.name in always or with_residual
 
 
-@pytest.mark.parametrize("method", ACCEPT_THEIR_EQUAL, ids=label)
-@pytest.mark.parametrize("sampling", [{}, {"top_k": 4, "temperature": 0.8}, {"temperature": 0.0}])
+SAMPLING: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "truncated": {"top_k": 4, "temperature": 0.8},
+    "greedy": {"temperature": 0.0},
+    "biased": {"logit_bias": {3: 4.0, 5: -2.0, 7: 4.0}},
+}
+
+
+EQUAL_PAIRS = [
+    pytest.param(*given.values, sampling, marks=given.marks, id=f"{given.id}-{sampling}")
+    for given in methods_that(accepts_its_equal)
+    for sampling in SAMPLING
+    if sampling == "plain" or getattr(given.values[0], "ratio_on", "warped") == "warped"
+]  # a ratio of raw probabilities compares what was not drawn from, unless they are the same
+
+
+@pytest.mark.parametrize(("method", "sampling"), EQUAL_PAIRS)
 def test_a_draft_equal_to_the_target_is_always_accepted(pair, method, sampling):
     target, _ = pair
-    if getattr(method, "ratio_on", "warped") == "raw" and sampling:
-        pytest.skip("compares laws that are not the ones drawn from")
-    params = SamplingParams(max_new_tokens=14, **sampling)
+    params = SamplingParams(max_new_tokens=14, **SAMPLING[sampling])
     for text in complete(target, target, method, PROMPTS, params, VOCAB):
         left = 14
         for block in text.blocks:
@@ -359,7 +371,7 @@ def test_a_draft_equal_to_the_target_is_always_accepted(pair, method, sampling):
             left -= len(block.token_ids)
 
 
-@pytest.mark.parametrize("method", DRAFTING, ids=label)
+@pytest.mark.parametrize("method", methods_that(is_drafting))
 def test_disjoint_laws_accept_nothing_and_follow_the_target(method):
     p = [[0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4]] * 4
     q = [[0.0] * 4 + [0.1, 0.2, 0.3, 0.4]] * 8

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny import PROMPTS, VOCAB, label, similar, tiny_model, token_ids, variants
+from support.tiny import PROMPTS, VOCAB, label, methods_that, similar, tiny_model, token_ids
 
 from mtad import methods
 from mtad.methods.beam_search import BeamSearch
@@ -19,7 +19,12 @@ from mtad.model.lm import Model
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
 
-FAMILIES = ["llama", "qwen2", "opt", "gpt2"]
+FAMILIES = [
+    "llama",
+    pytest.param("qwen2", marks=pytest.mark.slow),
+    pytest.param("opt", marks=pytest.mark.slow),
+    "gpt2",
+]
 NUM_NEW = 14
 SEARCHES = {"beam_search", "mtjd", "bild"}
 """Methods that at temperature 0 are not the token-by-token argmax, or only with some options."""
@@ -30,7 +35,7 @@ def is_greedy(method: Method) -> bool:
     return method.name not in SEARCHES
 
 
-GREEDY = [m for m in variants() if is_greedy(m)] + [
+OTHERS = [
     methods.find("bild")(num_draft_tokens=3, fallback_threshold=0.0, rollback_threshold=1e-9),
     BeamSearch(num_beams=1),
     MTJD(num_block_tokens=1),
@@ -38,6 +43,7 @@ GREEDY = [m for m in variants() if is_greedy(m)] + [
     MMTAD(beam="search"),
     MMTAD(ratio_on="raw", accept_threshold=0.01),
 ]
+GREEDY = methods_that(is_greedy) + [pytest.param(m, id=label(m)) for m in OTHERS]
 
 
 @dataclass(frozen=True)
@@ -73,13 +79,13 @@ def generate(model: Model, prompt: list[int], num_new: int = NUM_NEW, **options:
     return output[0, len(prompt) :].tolist()
 
 
-@pytest.mark.parametrize("method", GREEDY, ids=label)
+@pytest.mark.parametrize("method", GREEDY)
 def test_greedy_equals_generate(pair, method):
     params = SamplingParams(temperature=0.0, max_new_tokens=NUM_NEW)
     assert token_ids(pair.target, pair.draft, method, PROMPTS, params) == pair.expected
 
 
-@pytest.mark.parametrize("method", GREEDY, ids=label)
+@pytest.mark.parametrize("method", GREEDY)
 def test_greedy_alone_equals_greedy_in_a_batch(llama, method):
     params = SamplingParams(temperature=0.0, max_new_tokens=NUM_NEW)
     alone = [token_ids(llama.target, llama.draft, method, [p], params)[0] for p in PROMPTS]
@@ -158,13 +164,13 @@ def test_penalties_and_biases_equal_those_of_transformers(rule, method):
     assert token_ids(pair.target, pair.draft, method, PROMPTS, params) == pair.expected
 
 
-@pytest.mark.parametrize("method", GREEDY, ids=label)
+@pytest.mark.parametrize("method", GREEDY)
 def test_all_penalties_and_biases_at_once_equal_those_of_transformers(method):
     pair, params = ruled("everything")
     assert token_ids(pair.target, pair.draft, method, PROMPTS, params) == pair.expected
 
 
-@pytest.mark.parametrize("method", [m for m in variants() if is_greedy(m)], ids=label)
+@pytest.mark.parametrize("method", methods_that(is_greedy))
 def test_frequency_and_presence_penalties_count_the_output_alone(method):
     """By hand: greedy on logits minus what every token of the output so far costs."""
     target = tiny_model("llama")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from support.recorder import Watch, tensors
-from support.tiny import ARCHITECTURES, PROMPTS, VOCAB, label, tiny_model, variants
+from support.tiny import ARCHITECTURES, PROMPTS, VOCAB, label, methods_that, tiny_model, variants
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException
@@ -30,7 +30,8 @@ from mtad.sampling.warper import Warper
 from mtad.speculative.method import Method
 
 READS_ONE_FLAG_PER_STEP = {"bild"}
-FIXED = [m for m in variants() if m.name not in READS_ONE_FLAG_PER_STEP]
+EVERY_FIXED = methods_that(lambda method: method.name not in READS_ONE_FLAG_PER_STEP)
+FIXED = [given.values[0] for given in EVERY_FIXED]
 SETTINGS = [
     SamplingParams(temperature=0.0, max_new_tokens=6, eos_token_ids=[4, 5]),
     SamplingParams(temperature=0.7, top_k=5, top_p=0.9, min_p=0.01, max_new_tokens=8),
@@ -72,7 +73,7 @@ def inputs(method: Method, mode: FakeTensorMode) -> tuple[Prefix, Warper, Noise]
     return tuple(faked(value, mode) for value in (prefix, warp, noise))
 
 
-@pytest.mark.parametrize("method", FIXED, ids=label)
+@pytest.mark.parametrize("method", EVERY_FIXED)
 def test_draft_and_verify_never_read_a_value(method):
     script = Script()
     with FakeTensorMode() as mode:
@@ -84,8 +85,15 @@ def test_draft_and_verify_never_read_a_value(method):
     assert verdict.next_token.shape == (prefix.lengths.shape[0],)
 
 
-ON_MODELS = [(method, "llama") for method in FIXED]
-ON_MODELS += [(method, name) for method in FIXED[-2:] for name in ("gpt2", "gemma3_text")]
+ON_MODELS = [
+    pytest.param(*given.values, "llama", marks=given.marks, id=f"{given.id}-llama")
+    for given in EVERY_FIXED
+]
+ON_MODELS += [
+    pytest.param(method, name, id=f"{label(method)}-{name}")
+    for method in FIXED[-2:]
+    for name in ("gpt2", "gemma3_text")
+]
 
 
 def opened(model: Model, method: Method) -> Session:
@@ -100,7 +108,7 @@ def opened(model: Model, method: Method) -> Session:
     return session
 
 
-@pytest.mark.parametrize(("method", "name"), ON_MODELS, ids=lambda v: getattr(v, "name", v))
+@pytest.mark.parametrize(("method", "name"), ON_MODELS)
 def test_a_whole_iteration_on_a_real_model_never_reads_a_value(method, name):
     with FakeTensorMode(), torch.inference_mode():
         session = opened(tiny_model(name), method)
@@ -108,7 +116,7 @@ def test_a_whole_iteration_on_a_real_model_never_reads_a_value(method, name):
     assert len(committed) == len(session.rows)
 
 
-@pytest.mark.parametrize("method", FIXED, ids=label)
+@pytest.mark.parametrize("method", EVERY_FIXED)
 def test_everything_of_an_iteration_is_on_the_models_device(method):
     """What is made on the host would have to be copied, and a device would wait for it."""
     assert_on_device(method, "llama")

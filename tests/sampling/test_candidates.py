@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny import VOCAB, label, similar, tiny_model, variants
+from support.tiny import VOCAB, honours, methods_that, similar, tiny_model
 from support.toys import decode_all, prefix_of
 
 import mtad.engine.session
@@ -62,19 +62,14 @@ def test_candidates_ascend_and_spread_back() -> None:
     assert spread(scores.gather(2, ids), ids, 4).tolist() == [[[-torch.inf, 9, -torch.inf, 7]]]
 
 
-@pytest.mark.parametrize("given", SETTINGS[2:3], ids=str)
-@pytest.mark.parametrize("method", variants(), ids=label)
+@pytest.mark.parametrize("method", methods_that(lambda m: honours(m, **SETTINGS[2])))
 def test_texts_do_not_depend_on_the_short_cut(
-    method: Method, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    method: Method, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sampling, "TIES", 2)  # so that few of the tiny vocabulary are candidates
-    try:
-        method.check(SamplingParams(**given))
-    except ValueError as error:
-        pytest.skip(str(error))
     target = tiny_model("llama")
     models = target, similar(target, 0.3)
-    params = SamplingParams(**given, max_new_tokens=9)
+    params = SamplingParams(**SETTINGS[2], max_new_tokens=9)
     requests = [Request([3, 1, 4], replace(params, seed=s)) for s in range(12)]
     short = decode_all(*models, method, requests, VOCAB)
     monkeypatch.setattr(Warper, "of", lambda *args: whole(of(*args)))
@@ -84,12 +79,8 @@ def test_texts_do_not_depend_on_the_short_cut(
 of = mtad.engine.session.Warper.of
 
 
-@pytest.mark.parametrize("method", variants(), ids=label)
+@pytest.mark.parametrize("method", methods_that(lambda m: honours(m, top_k=2)))
 def test_a_neighbour_with_a_larger_top_k_changes_nothing(method: Method) -> None:
-    try:
-        method.check(SamplingParams(top_k=2))
-    except ValueError as error:
-        pytest.skip(str(error))
     target = tiny_model("llama")
     models = target, similar(target, 0.3)
     one = Request([3, 1, 4], SamplingParams(top_k=2, max_new_tokens=9, seed=5))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -353,6 +355,29 @@ def test_typical_acceptance_falls_with_its_thresholds(
         kept = iterate(toy, method, [(3,)] * 2000).verdict.num_accepted
         assert before is None or (kept <= before).all()
         before = kept
+
+
+@pytest.mark.parametrize("truncation", [{"top_k": 2}, {"top_p": 0.7}], ids=str)
+def test_the_typical_threshold_does_not_depend_on_truncation(truncation: dict[str, Any]) -> None:
+    """The entropy is that of the tempered law; the law after truncation would ask for more."""
+    table, warm = [[0.4, 0.35, 0.25], [0.5, 0.3, 0.2], [0.45, 0.3, 0.25]], 1.3
+    pair, texts = MarkovPair.of(table, table), [(token,) for token in range(3)] * 50
+    method = make("typical_acceptance", num_draft_tokens=3, posterior_threshold=1.0)
+    method = replace(method, posterior_alpha=0.8)
+    once = iterate(pair, method, texts, temperature=warm, **truncation)
+
+    def length(text: Text, path: Sequence[int], **settings: Any) -> int:
+        for place, token in enumerate(path):
+            logits = [math.log(x) for x in table[([*text, *path])[place]]]
+            judged = oracles.warp(logits, temperature=warm, **settings)
+            spread = -sum(x * math.log(x) for x in judged if x > 0)
+            if oracles.warp(logits, temperature=warm)[token] <= 0.8 * math.exp(-spread):
+                return place
+        return len(path)
+
+    drafts = list(zip(texts, once.tree.tokens[:, 1:].tolist(), strict=True))
+    assert once.verdict.num_accepted.tolist() == [length(*draft) for draft in drafts]
+    assert [length(*d) for d in drafts] != [length(*d, **truncation) for d in drafts]
 
 
 # --- prompt lookup -------------------------------------------------------------------------------

@@ -110,6 +110,30 @@ def test_beam_scores_are_chain_probabilities(
             assert len(path) == depth or path[-1] in eos
 
 
+@pytest.mark.parametrize("selection", ["sample", "sample_with_replacement"])
+def test_law_of_beams_that_end(selection: str) -> None:
+    """Two sampled beams, either of which may end early: a finished one offers itself once."""
+    table, rows = random_laws(3, 7, rows=1), 8_000
+
+    def law(text: Text) -> list[float]:
+        state = 0
+        for token in text[1:]:
+            state = (state * 7 + token + 1) % table.shape[1]
+        return [float(x) for x in table[0, state]]
+
+    again = selection == "sample_with_replacement"
+    exact: Counter[tuple[Text, ...]] = Counter()
+    for final, weight in oracles.beam_sampling(law, (0,), 2, 3, again, eos=(1,)).items():
+        exact[tuple(path for path, _ in final)] += weight
+    tree, state = make_beams(table.expand(rows, -1, -1), 2, 3, selection, eos=(1,))
+    drawn = [
+        tuple(path_of(tree, row, tree.last_level.start + i) for i in (0, 1) if score[i] > -math.inf)
+        for row, score in enumerate(state.scores.tolist())
+    ]
+    assert sum(any(len(path) < 3 for path in final) for final in drawn) > rows / 4
+    assert_law(drawn, exact)
+
+
 @pytest.mark.parametrize("width", [1, 2, 4, 30])
 def test_beam_search_against_the_oracle(toy: MarkovPair, width: int) -> None:
     tree = iterate(

@@ -328,14 +328,19 @@ def optimal_transport(p: Probs, q: Probs, k: int) -> float:
 # --- beams, MTAD, MMTAD ----------------------------------------------------------------------
 
 
-def candidates(q: Law, text: Text, beams: Sequence[Beam]) -> list[Beam]:
-    """All (beam, token) continuations with their joint probabilities, beam by beam."""
-    return [
-        ((*path, token), weight * chance)
-        for path, weight in beams
-        for token, chance in enumerate(q(text + path))
-        if chance > 0
-    ]
+def candidates(q: Law, text: Text, beams: Sequence[Beam], eos: Iterable[int] = ()) -> list[Beam]:
+    """All (beam, token) continuations with their joint probabilities, beam by beam.
+
+    A beam that ended in an EOS is its own only continuation.
+    """
+    found: list[Beam] = []
+    for path, weight in beams:
+        if path and path[-1] in set(eos):
+            found.append((path, weight))
+            continue
+        chances = enumerate(q(text + path))
+        found += [((*path, token), weight * chance) for token, chance in chances if chance > 0]
+    return found
 
 
 def ranked(beams: Iterable[Beam]) -> list[Beam]:
@@ -352,14 +357,14 @@ def beam_search(q: Law, text: Text, width: int, depth: int) -> list[list[Beam]]:
 
 
 def beam_sampling(
-    q: Law, text: Text, width: int, depth: int, replacement: bool
+    q: Law, text: Text, width: int, depth: int, replacement: bool, eos: Iterable[int] = ()
 ) -> dict[tuple[Beam, ...], float]:
     """The law of the final beams, each outcome sorted best first."""
     states: dict[tuple[Beam, ...], float] = {(((), 1.0),): 1.0}
     for _ in range(depth):
         after: dict[tuple[Beam, ...], float] = defaultdict(float)
         for beams, weight in states.items():
-            pool = candidates(q, text, beams)
+            pool = candidates(q, text, beams, eos)
             for chosen, chance in _selections(pool, width, replacement).items():
                 after[tuple(ranked(pool[i] for i in sorted(chosen)))] += weight * chance
         states = dict(after)

@@ -102,6 +102,26 @@ def variants() -> list[Method]:
     return [methods.find(name)(**options) for name, options in settings]
 
 
+def honours(method: Method, **sampling: Any) -> bool:
+    """Whether the method can keep these sampling settings."""
+    try:
+        method.check(SamplingParams(**sampling))
+    except ValueError:
+        return False
+    return True
+
+
+def methods_that(accept: Callable[[Method], bool] = lambda method: True) -> list[Any]:
+    """The accepted variants as parameters; all but the first of each method are slow tests."""
+    found: list[Any] = []
+    seen: set[str] = set()
+    for method in filter(accept, variants()):
+        marks = pytest.mark.slow if method.name in seen else ()
+        found.append(pytest.param(method, id=label(method), marks=marks))
+        seen.add(method.name)
+    return found
+
+
 FAST = ("autoregressive", "mcss", "mmtad", "mtad", "speculative_sampling")
 """Methods whose first settings stand for the others where time is short."""
 
