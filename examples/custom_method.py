@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from annotated_types import Gt, Le
 from jaxtyping import Float
 from torch import Tensor
 
 from mtad.core.noise import Noise
+from mtad.core.options import Count
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.model.lm import LM
@@ -33,7 +35,7 @@ from mtad.speculative.acceptance import (
 )
 from mtad.speculative.drafting import sampled_tree
 from mtad.speculative.facts import Dial, Reads
-from mtad.speculative.method import Method, Verdict, require
+from mtad.speculative.method import Method, Verdict
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ class LenientSampling(Method):
         lenience: l, 1 for the exact rule.
     """
 
-    num_draft_tokens: int = 4
-    lenience: float = 0.5
+    num_draft_tokens: Count = 4
+    lenience: Annotated[float, Gt(0), Le(1)] = 0.5
 
     name: ClassVar[str] = "lenient_sampling"
     lossless: ClassVar[bool] = False
@@ -54,11 +56,6 @@ class LenientSampling(Method):
     drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens",)
     dial: ClassVar[Dial | None] = Dial("lenience", (0.2, 0.4, 0.6, 0.8))
     reads: ClassVar[Reads | None] = Reads("chain", draft="distributions")
-
-    def __post_init__(self) -> None:
-        """Refuse impossible options."""
-        require(self.num_draft_tokens >= 1, self, "num_draft_tokens", "an integer >= 1")
-        require(0 < self.lenience <= 1, self, "lenience", "a number > 0 and <= 1")
 
     @property
     def is_lossless(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeAlias
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from mtad.core.options import Doc, Finite, plain
+from mtad.core.options import Doc, Finite, notes, plain
 from mtad.core.schema import Option, options_of
 from mtad.errors import OptionError
 
@@ -152,6 +152,11 @@ def numbers() -> Mapping[str, Option]:
     """The settings that are a number each: those with one flag, key, field and control."""
     found = options_of(SamplingParams)
     return {name: option for name, option in found.items() if plain(option.kind) in (int, float)}
+
+
+def setting_of(option: Option) -> Setting:
+    """What is said about a setting beside its type and range."""
+    return next((note for note in notes(option.kind) if isinstance(note, Setting)), Setting())
 
 
 NEUTRAL = SamplingParams()

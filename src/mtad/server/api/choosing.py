@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from mtad.methods import make
+from mtad.methods import make_of
 from mtad.server.api.schema import Decoding, MethodChoice
 from mtad.server.http.errors import ApiError
 from mtad.speculative.method import Method
@@ -36,7 +36,7 @@ def chosen_method(body: Decoding, known: Mapping[str, type[Method]], default: Me
     for option, value in options.items():
         _check_size(option, value, where)
     try:
-        return make(_path(cls), base | options)
+        return make_of(cls, base | options)
     except (ValueError, TypeError, OverflowError) as error:
         raise ApiError(400, str(error), where) from None
 
@@ -74,11 +74,6 @@ def _named(name: str, known: Mapping[str, type[Method]]) -> type[Method]:
             400, f"there is no method {name!r} here; known methods: {', '.join(known)}", "method"
         )
     return known[name]
-
-
-def _path(cls: type[Method]) -> str:
-    """What `method_from` finds the class by; its module where it is not one of the registry."""
-    return cls.name if cls.__module__ == f"mtad.methods.{cls.name}" else cls.__module__
 
 
 def _check_size(option: str, value: Any, where: str) -> None:

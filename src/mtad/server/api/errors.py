@@ -18,7 +18,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from mtad.errors import CacheMemoryError, ContextLengthError, MtadError, first_line
+from mtad.errors import (
+    CacheMemoryError,
+    ContextLengthError,
+    MtadError,
+    OptionError,
+    first_line,
+)
+from mtad.server.api.sampling import NAMES
 from mtad.server.http.errors import ApiError, body_too_large
 from mtad.server.scheduler.errors import (
     ClosingError,
@@ -30,16 +37,6 @@ from mtad.server.scheduler.errors import (
 _log = logging.getLogger("mtad.server")
 _LOOKED_AT = 100
 """Of the errors of a body, which may be as many as its bytes allow."""
-_NAMES = {
-    "max_new_tokens": "max_tokens",
-    "min_new_tokens": "min_tokens",
-    "eos_token_ids": "ignore_eos",
-}
-"""What the engine calls a parameter, and what requests do."""
-_SETTINGS = (
-    "temperature top_k top_p min_p repetition_penalty frequency_penalty presence_penalty "
-    "logit_bias min_tokens max_tokens seed stop ignore_eos"
-).split()
 
 
 def answer_errors(app: FastAPI) -> None:
@@ -113,17 +110,17 @@ def refusal(error: Exception, prompt: str, budget: str) -> ApiError:
     if isinstance(error, QueueFullError | ClosingError):
         return of(error)
     message = str(error).removeprefix("request 0: ")
-    for engine, request in _NAMES.items():
-        message = message.replace(engine, budget if request == "max_tokens" else request)
+    names = NAMES | {"max_new_tokens": budget}
+    for engine, request in names.items():
+        message = message.replace(engine, request) if engine != request else message
     if isinstance(error, ContextLengthError):
         return ApiError(400, message, budget, "context_length_exceeded")
     if isinstance(error, CacheMemoryError):
         return ApiError(400, message, budget, "too_large")
     if isinstance(error, MtadError):
         return ApiError(400, message, prompt)
-    names = [budget if name == "max_tokens" else name for name in _SETTINGS]
-    places = {name: message.find(name) for name in names if name in message}
-    return ApiError(400, message, min(places, key=lambda name: places[name], default="method"))
+    at_fault = error.name if isinstance(error, OptionError) else None
+    return ApiError(400, message, names.get(at_fault or "", "method"))
 
 
 def invalid(error: ValidationError, data: Any) -> ApiError:

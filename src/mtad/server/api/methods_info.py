@@ -14,8 +14,11 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 from mtad import methods
-from mtad.core.options import jsonable, option_types
+from mtad.core.options import jsonable, plain
+from mtad.core.schema import Option, options_of
+from mtad.sampling.params import numbers
 from mtad.server.api.response_models import ResponseModel
+from mtad.server.api.sampling import NAMES, bounds
 from mtad.speculative.method import Method
 
 Kind: TypeAlias = Literal["integer", "number", "boolean", "choice", "list", "text"]
@@ -30,6 +33,17 @@ class MethodOption(ResponseModel):
     default: Any
     choices: list[str] | None
     nullable: bool
+
+
+class SamplingSetting(ResponseModel):
+    """A sampling setting that is a number."""
+
+    name: str
+    type: Literal["integer", "number"]
+    default: float
+    minimum: float | None
+    maximum: float | None
+    description: str
 
 
 class MethodSheet(ResponseModel):
@@ -56,6 +70,7 @@ class MethodList(ResponseModel):
     object: Literal["list"]
     data: list[MethodSheet]
     default: MethodDefault
+    sampling: list[SamplingSetting]
 
 
 def known_methods(default: Method, allowed: Sequence[str]) -> dict[str, type[Method]]:
@@ -77,19 +92,19 @@ def method_list(default: Method, known: Sequence[type[Method]]) -> MethodList:
         object="list",
         data=[sheet(cls) for cls in known],
         default=MethodDefault(name=default.name, options=options),
+        sampling=[_setting(option) for option in numbers().values()],
     )
 
 
 def sheet(cls: type[Method]) -> MethodSheet:
     """What there is to know about a method."""
-    kinds = option_types(cls)
     return MethodSheet(
         name=cls.name,
         lossless=cls.lossless,
         citation=cls.citation,
         rule=rule_of(cls),
         drafter=cls.drafter,
-        options=[_option(field, kinds[field.name]) for field in dataclasses.fields(cls)],
+        options=[_option(option) for option in options_of(cls).values()],
     )
 
 
@@ -99,16 +114,27 @@ def rule_of(cls: type[Method]) -> str:
     return " ".join(text.split("\n\n")[0].split())
 
 
-def _option(field: dataclasses.Field[Any], kind: Any) -> MethodOption:
-    inner, nullable = _without_none(kind)
+def _option(option: Option) -> MethodOption:
+    inner, nullable = _without_none(plain(option.kind))
     is_choice = typing.get_origin(inner) is Literal
-    default = None if field.default is dataclasses.MISSING else jsonable(field.default)
     return MethodOption(
-        name=field.name,
+        name=option.name,
         type="choice" if is_choice else _kind(inner),
-        default=default,
+        default=jsonable(option.default),
         choices=[str(choice) for choice in typing.get_args(inner)] if is_choice else None,
         nullable=nullable,
+    )
+
+
+def _setting(option: Option) -> SamplingSetting:
+    minimum, maximum = bounds(option)
+    return SamplingSetting(
+        name=NAMES[option.name],
+        type="integer" if plain(option.kind) is int else "number",
+        default=option.default,
+        minimum=minimum,
+        maximum=maximum,
+        description=option.help,
     )
 
 
@@ -117,7 +143,7 @@ def _without_none(kind: Any) -> tuple[Any, bool]:
     if typing.get_origin(kind) not in (typing.Union, types.UnionType):
         return kind, False
     inner = [k for k in typing.get_args(kind) if k is not types.NoneType]
-    return inner[0], len(inner) < len(typing.get_args(kind))
+    return plain(inner[0]), len(inner) < len(typing.get_args(kind))
 
 
 def _kind(kind: Any) -> Kind:

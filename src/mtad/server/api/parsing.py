@@ -15,13 +15,13 @@ from mtad.errors import PromptError
 from mtad.sampling.params import SamplingParams
 from mtad.server.api.choosing import check_tree, chosen_method
 from mtad.server.api.errors import refusal
+from mtad.server.api.sampling import given_settings
 from mtad.server.api.schema import ChatRequest, CompletionRequest, Decoding, Message
 from mtad.server.api.service import Service
 from mtad.server.http.errors import ApiError
 from mtad.server.scheduler.sequence import Sequence
 from mtad.speculative.method import Method
 
-_SAME = "top_k min_p presence_penalty frequency_penalty repetition_penalty temperature top_p"
 _MAX_BIASES = 1024
 _MAX_DETAILS = 2**18
 """Log-probabilities, and nodes of trees, of one response: they are held until they are sent."""
@@ -254,17 +254,16 @@ def _sampling(
 ) -> SamplingParams:
     """The sampling parameters; a special token among the stops ends the text like an EOS."""
     models, special = service.models, service.texts.special
-    chosen: dict[str, Any] = {name: getattr(body, name) for name in _SAME.split()}
     ends = () if body.ignore_eos else models.eos_token_ids
     own = [special[stop] for stop in stops if special.get(stop, models.vocab) < models.vocab]
-    chosen |= {"min_new_tokens": body.min_tokens, "max_new_tokens": budget, "seed": seed}
-    chosen |= {"eos_token_ids": (*ends, *own)}
+    chosen = given_settings(body) | {"max_new_tokens": budget, "seed": seed}
+    chosen["eos_token_ids"] = (*ends, *own)
     for token in map(int, body.logit_bias or {}):
         if token >= models.vocab:
             message = f"token id {token} is not in the vocabulary of {models.vocab} tokens"
             raise ApiError(400, f"logit_bias: {message}", "logit_bias")
     chosen["logit_bias"] = {int(t): bias for t, bias in (body.logit_bias or {}).items()}
     try:
-        return SamplingParams(**{n: value for n, value in chosen.items() if value is not None})
+        return SamplingParams(**chosen)
     except ValueError as error:
         raise refusal(error, _prompt_param(body), _budget(body)[0]) from error

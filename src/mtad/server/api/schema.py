@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model
+
+from mtad.server.api.sampling import request_fields
 
 MAX_CHOICES = 128
 """What the schema allows for `n`; the server's own limit may be lower."""
@@ -25,8 +27,6 @@ def _no(value: bool) -> bool:
 TokenId: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
 TokenIds: TypeAlias = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 TokenName: TypeAlias = Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,9})$")]
-Penalty: TypeAlias = Annotated[float, Field(ge=-2, le=2)]
-Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Budget: TypeAlias = Annotated[int, Field(ge=1, lt=2**31)]
 Stop: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
 No: TypeAlias = Annotated[bool, AfterValidator(_no), WithJsonSchema({"const": False})]
@@ -112,22 +112,14 @@ class MethodChoice(BaseModel):
     name: str = Field(description="One of `GET /v1/methods`.")
 
 
-class Decoding(Part):
+_Sampling: Any = create_model("_Sampling", __base__=Part, **request_fields())
+
+
+class Decoding(_Sampling):  # type: ignore[misc]
     """What chats and completions share."""
 
     model: str = Field(description="The served name; `GET /v1/models` lists it.")
 
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
-        None, description="0 is greedy; otherwise at least 0.00001. 1 if left out."
-    )
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(None, description="0 is off.")
-    min_p: Share | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = Field(
-        None, description="1 is off."
-    )
     logit_bias: dict[TokenName, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
         None, description="Added to the logits, by token id; at most 1024 tokens."
     )
@@ -135,14 +127,7 @@ class Decoding(Part):
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = Field(
         None, description="Answers to each prompt. Choice i has the seed `seed` + i."
     )
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = Field(
-        None, description="The text depends on it alone. Drawn if left out; the answer tells it."
-    )
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
-    max_tokens: Budget | None = None
-    min_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(
-        None, description="No end of text before this many tokens."
-    )
     ignore_eos: bool | None = None
 
     stream: bool | None = None

@@ -8,11 +8,11 @@ import { seconds } from "./format.js";
 import { Inspector } from "./inspector.js";
 import { Lane } from "./lane.js";
 import { MethodForm } from "./methods.js";
+import { SamplingForm } from "./sampling.js";
 import { addThemeButton } from "./theme-button.js";
 
 const LETTERS = ["A", "B"];
 const RIVALS = ["speculative_sampling", "mtad"];
-const SAMPLING = ["temperature", "top_k", "top_p", "max_tokens", "seed"];
 
 const form = byId("request");
 const inspector = new Inspector();
@@ -23,6 +23,7 @@ const hooks = {
 };
 const lanes = LETTERS.map((letter) => new Lane(letter, hooks));
 let methodForms = [];
+let sampling = null;
 let model = null;
 let stopper = null;
 
@@ -39,6 +40,7 @@ async function load() {
     const own = registry.default ?? { name: "mtad", options: {} };
     const rival = { name: RIVALS.find((name) => name !== own.name), options: {} };
     methodForms = [own, rival].map((start, i) => new MethodForm(LETTERS[i], registry.data, start));
+    sampling = new SamplingForm(registry.sampling);
     notice("");
   } catch (error) {
     notice(error.message);
@@ -74,12 +76,12 @@ function askForKey() {
 
 function requestOf(index) {
   const text = byId("prompt").value;
-  const numbers = SAMPLING.map((name) => [name, byId(name).valueAsNumber]);
   const asked = isChat() ? { messages: conversation.asking(text) } : { prompt: text };
   return {
     model,
     ...asked,
-    ...Object.fromEntries(numbers),
+    ...sampling.value,
+    seed: byId("seed").valueAsNumber,
     method: methodForms[index].value,
     stream: true,
     stream_options: { include_usage: true },

@@ -1,0 +1,67 @@
+"""Sampling settings as requests give them: made from their definition, `SamplingParams`.
+
+Knows no model and no scheduler.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from mtad.core.options import notes, plain
+from mtad.core.schema import Option, options_of
+from mtad.sampling.params import SamplingParams, numbers, setting_of
+
+NAMES = {name: setting_of(o).http or name for name, o in options_of(SamplingParams).items()}
+"""What requests call each setting."""
+_LEFT_OUT = {
+    "seed": "Drawn if left out; the response has it.",
+    "max_new_tokens": "As many as the server allows if left out.",
+}
+
+
+def range_of(option: Option) -> tuple[Any, ...]:
+    """The finite bounds of a setting in a request."""
+    marks = setting_of(option).http_range or notes(option.kind)
+    return tuple(mark for mark in marks if any(math.isfinite(b) for _, b in _bound(mark)))
+
+
+def request_fields() -> dict[str, Any]:
+    """A field per setting that is a number, for a model of a request; all may be null."""
+    return {
+        NAMES[name]: (
+            Annotated[(plain(option.kind), *range_of(option))] | None,
+            Field(None, description=f"{option.help} {_if_left_out(option)}"),
+        )
+        for name, option in numbers().items()
+    }
+
+
+def _if_left_out(option: Option) -> str:
+    return _LEFT_OUT.get(option.name, f"{option.default:g} if left out.")
+
+
+def given_settings(body: BaseModel) -> dict[str, Any]:
+    """The settings that a request gives, by the names of `SamplingParams`."""
+    values = {name: getattr(body, NAMES[name]) for name in numbers()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def bounds(option: Option) -> tuple[float | None, float | None]:
+    """The least and the largest value that a request may give, None where there is no bound.
+
+    A bound that is not taken itself, as 0 of "> 0", counts for numbers; integers end before it.
+    """
+    found = {sign: bound for mark in range_of(option) for sign, bound in _bound(mark)}
+    below = found.get("lt")
+    if below is not None and plain(option.kind) is int:
+        below -= 1
+    return found.get("ge", found.get("gt")), found.get("le", below)
+
+
+def _bound(mark: Any) -> list[tuple[str, Any]]:
+    """The sign and the value of a mark, if it is a bound."""
+    signs = ("ge", "gt", "le", "lt")
+    return [(sign, getattr(mark, sign)) for sign in signs if hasattr(mark, sign)]

@@ -1,0 +1,202 @@
+"""Additions from outside: a method in another package, a sampling setting in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.command import SHORT, answer, cli, refused, without_loading
+from support.serving import real_server
+
+import mtad
+from mtad import methods
+from mtad.api.options import MethodConfig, read_config
+from mtad.bench.recipe import read_recipe
+from mtad.bench.sweep import dial_of
+
+ROOT = Path(__file__).parents[1]
+NAME = "lenient_sampling"
+
+
+def installed(folder: Path, entry: str) -> None:
+    """Write a package of one method and its metadata into a folder."""
+    shutil.copy(ROOT / "examples" / "custom_method.py", folder / "lenient_package.py")
+    info = folder / "lenient_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lenient-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[mtad.methods]\n{entry}\n")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of installed packages; what is in it is found once the cache is empty."""
+    monkeypatch.syspath_prepend(tmp_path)
+    methods._installed.cache_clear()
+    yield tmp_path
+    methods._installed.cache_clear()
+    sys.modules.pop("lenient_package", None)
+
+
+@pytest.fixture
+def plugin(site: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    installed(site, f"{NAME} = lenient_package:LenientSampling")
+    without_loading(monkeypatch)
+    return site
+
+
+def test_a_method_of_another_package_is_listed_and_decodes(plugin: Path) -> None:
+    assert methods.names() == [*methods.own_names(), NAME]
+    assert NAME in cli("methods").stdout
+    assert "lenience" in cli("methods", NAME).stdout
+    record = answer("the cat", "--method", NAME, "-o", "lenience=0.25", *SHORT)
+    assert record["method"]["options"] == {"num_draft_tokens": 4, "lenience": 0.25}
+    assert len(record["token_ids"]) == 12
+    assert "lenience is 2.0; it must be a number in (0, 1]" in refused(
+        "generate", "a", "--method", NAME, "-o", "lenience=2"
+    )
+
+
+def test_a_file_names_it(plugin: Path) -> None:
+    config = MethodConfig(methods.make(NAME, {"lenience": 1}))
+    assert config.as_toml().startswith(f'method = "{NAME}"\n')
+    (plugin / "method.toml").write_text(config.as_toml())
+    assert read_config(plugin / "method.toml") == config
+
+
+def test_requests_use_it(plugin: Path) -> None:
+    with real_server(playground=False) as served, served.client() as http:
+        found = {sheet["name"]: sheet for sheet in http.get("/v1/methods").json()["data"]}
+        assert [option["name"] for option in found[NAME]["options"]] == [
+            "num_draft_tokens",
+            "lenience",
+        ]
+        body = {"model": "demo", "prompt": "def area(r):", "max_tokens": 6, "seed": 1}
+        method = {"name": NAME, "lenience": 0.5}
+        reply = http.post("/v1/completions", json=body | {"method": method})
+        assert reply.status_code == 200, reply.text
+        refusal = http.post("/v1/completions", json=body | {"method": method | {"lenience": 2}})
+        assert (refusal.status_code, refusal.json()["error"]["param"]) == (400, "method")
+
+
+def test_its_trace_is_judged_again(plugin: Path) -> None:
+    trace = plugin / "trace.jsonl"
+    record = answer("the cat", "--method", NAME, "--trace", str(trace), *SHORT)
+    done = json.loads(cli("replay", str(trace), "--json").stdout)
+    [rule] = done["rules"]
+    assert rule["texts"][0]["method"] == record["method"]["name"] == NAME
+    assert rule["total"]["num_texts_that_differ"] == 0
+    swept = json.loads(cli("replay", str(trace), "--sweep", "lenience=0.2,0.8", "--json").stdout)
+    assert len(swept["rules"]) == 2
+
+
+def test_a_recipe_names_it_with_a_grid(plugin: Path) -> None:
+    recipe = plugin / "recipe.toml"
+    recipe.write_text(
+        "[tasks.spider]\n[run]\nnum_dev = 4\n"
+        f'[[runs]]\nmethod = "{NAME}"\ngrid = {{lenience = [0.2, 0.8]}}\n'
+    )
+    [run] = read_recipe(recipe).runs
+    assert [vars(point.method)["lenience"] for point in run.points] == [0.2, 0.8]
+    assert dial_of(NAME).option == "lenience"
+
+
+def test_a_module_is_an_entry_point_too(site: Path) -> None:
+    installed(site, f"{NAME} = lenient_package")
+    assert methods.find(NAME).__name__ == "LenientSampling"
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("other = lenient_package", "it must be a Method with name = 'other'"),
+        (f"{NAME} = lenient_package:Tensor", f"it must be a Method with name = '{NAME}'"),
+        (f"{NAME} = no_such_package", "cannot be imported"),
+    ],
+)
+def test_wrong_entry_points_are_refused(site: Path, entry: str, words: str) -> None:
+    installed(site, entry)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        methods.find(entry.split()[0])
+
+
+def test_a_name_of_mtad_is_not_taken(site: Path) -> None:
+    installed(site, "mtad = lenient_package")
+    with pytest.warns(UserWarning, match="called like a method of mtad, mtad, and is left out"):
+        assert methods.names() == methods.own_names()
+    assert methods.find("mtad") is mtad.MTAD
+
+
+# --- a sampling setting
+
+LINE = '    typical_p: Annotated[float, Gt(0), Le(1), Setting("1 is off.")] = 1.0\n'
+CODE = """
+import json, sys
+from pathlib import Path
+from pydantic import ValidationError
+from typer.testing import CliRunner
+from mtad.api.options import read_config
+from mtad.cli import app
+from mtad.methods.mtad import MTAD
+from mtad.server.api.methods_info import method_list
+from mtad.server.api.sampling import given_settings
+from mtad.server.api.schema import ChatRequest, CompletionRequest
+
+config = Path(sys.argv[1])
+config.write_text('method = "mtad"\\n[sampling]\\ntypical_p = 0.5\\n')
+try:
+    CompletionRequest(model="m", prompt="p", typical_p=2.0)
+except ValidationError as error:
+    refused = error.errors()[0]["loc"]
+helps = {name: "--typical-p" in CliRunner().invoke(app, [name, "--help"]).stdout
+         for name in ("generate", "chat")}
+print(json.dumps({
+    "help": helps,
+    "file": dict(read_config(config).sampling),
+    "request": given_settings(CompletionRequest(model="m", prompt="p", typical_p=0.5)),
+    "refused": refused,
+    "schema": ChatRequest.model_json_schema()["properties"]["typical_p"]["anyOf"][0],
+    "page": [s.model_dump() for s in method_list(MTAD(), []).sampling if s.name == "typical_p"],
+}))
+"""
+
+
+def test_a_sampling_setting_is_defined_in_one_line(tmp_path: Path) -> None:
+    ignored = shutil.ignore_patterns("__pycache__", "*.safetensors", "data")
+    shutil.copytree(ROOT / "src" / "mtad", tmp_path / "mtad", ignore=ignored)
+    params = tmp_path / "mtad" / "sampling" / "params.py"
+    text = params.read_text("utf-8")
+    assert text.count("    min_p: Annotated[") == 1
+    params.write_text(
+        text.replace("    min_p: Annotated[", f"{LINE}    min_p: Annotated["), "utf-8"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, str(tmp_path / "method.toml")],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["help"] == {"generate": True, "chat": True}
+    assert found["file"] == found["request"] == {"typical_p": 0.5}
+    assert found["refused"] == ["typical_p"]
+    assert found["schema"] == {"exclusiveMinimum": 0, "maximum": 1, "type": "number"}
+    assert found["page"] == [
+        {
+            "name": "typical_p",
+            "type": "number",
+            "default": 1.0,
+            "minimum": 0.0,
+            "maximum": 1.0,
+            "description": "1 is off.",
+        }
+    ]
