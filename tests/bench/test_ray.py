@@ -305,7 +305,7 @@ def test_an_interrupted_run_goes_on_elsewhere(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_on(fake, tmp_path, tell=stop)
+        run_on(fake, tmp_path, on_progress=stop)
     assert 4 <= len(read_samples(tmp_path)) < 15
     monkeypatch.setattr(run_module, "load", lambda recipe: demo_pair)
     run(recipe(), tmp_path)
@@ -330,8 +330,8 @@ def test_no_more_than_a_few_rounds_are_ahead(
 
     monkeypatch.setattr(FakeRay, "wait", slow_first)
     seen: list[int] = []
-    tell = lambda stage, label, done, total: seen.append(len(fake.given))  # noqa: E731
-    run_on(fake, tmp_path, recipe(seeds=8, num_test=2, max_new_tokens=1), tell=tell)
+    count = lambda stage, label, done, total: seen.append(len(fake.given))  # noqa: E731
+    run_on(fake, tmp_path, recipe(seeds=8, num_test=2, max_new_tokens=1), on_progress=count)
     for fetched, number in enumerate(seen):
         assert number <= fetched + 2 * AHEAD + 3
 

@@ -14,7 +14,7 @@ from mtad.methods import describe
 def choose(
     recipe: Recipe, samples: Sequence[Sample], scores: Mapping[Key, Scored]
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """What to report for each tuned run and task, for chosen.json, with the figures of every point.
+    """What to report for each tuned run and task, for chosen.json, with the values of every point.
 
     "quality" takes the best mean score, the fastest where several share it. "speed" takes the most
     tokens per second of decoding. Where a task has no scores, quality is the likelihood of the
@@ -64,28 +64,28 @@ def _best(
     rows: Mapping[tuple[str, str], Sequence[Sample]],
     scores: Mapping[Key, Scored],
 ) -> dict[str, Any]:
-    figures = {p.label: _figures(rows.get((p.label, task), []), scores) for p in run.points}
+    values = {p.label: _values(rows.get((p.label, task), []), scores) for p in run.points}
     order = ("quality", "tokens_per_second") if run.choose == "quality" else ("tokens_per_second",)
-    missing = [label for label, figure in figures.items() if figure[order[0]] is None]
+    missing = [label for label, found in values.items() if found[order[0]] is None]
     if missing:
         raise DataError(
             f"{missing[0]} has no {order[0]} for {task}: no row has a score or a likelihood; see "
             "the problems in scores.jsonl, set perplexity = true, or choose by speed"
         )
-    best = max(run.points, key=lambda p: tuple(figures[p.label][name] or 0.0 for name in order))
+    best = max(run.points, key=lambda p: tuple(values[p.label][name] or 0.0 for name in order))
     return {
         "run": best.label,
         "options": describe(best.method)["options"],
         "rule": run.choose,
         "num_points": len(run.points),
-        "points": figures,
+        "points": values,
     }
 
 
-def _figures(rows: Sequence[Sample], scores: Mapping[Key, Scored]) -> dict[str, Any]:
+def _values(rows: Sequence[Sample], scores: Mapping[Key, Scored]) -> dict[str, Any]:
     """Mean score (or −nll per token) and tokens per second of the timed rows."""
-    values = [scores[row.key].score for row in rows if row.key in scores]
-    judged = [value for value in values if value is not None]
+    known = [scores[row.key].score for row in rows if row.key in scores]
+    judged = [value for value in known if value is not None]
     timed = [row for row in rows if row.is_timed]
     seconds = sum(row.decode_s for row in timed)
     return {

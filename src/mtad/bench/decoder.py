@@ -1,4 +1,4 @@
-"""Who decodes the jobs of a run, as the run sees it.
+"""The interface of what decodes the jobs of a run.
 
 Knows neither models nor files: `run` has the one that works in this process.
 """
@@ -18,7 +18,7 @@ from mtad.bench.sample import Sample
 
 @runtime_checkable
 class Decoder(Protocol):
-    """Whoever decodes the jobs of a run: this process, or the workers of a cluster."""
+    """Decodes the jobs of a run: this process, or the workers of a cluster."""
 
     def check(self, items: Items) -> None:
         """Refuse items that do not fit the models."""

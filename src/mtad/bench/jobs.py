@@ -58,8 +58,8 @@ def jobs(
         for name in recipe.tasks:
             settings = _settings(recipe, stage, name, chosen)
             for seed in _seeds(recipe, stage, is_timed):
-                for turn, batch in enumerate(_batches(recipe, items[name], is_timed)):
-                    first = turn % len(settings) if settings else 0
+                for number, batch in enumerate(_batches(recipe, items[name], is_timed)):
+                    first = number % len(settings) if settings else 0
                     for run, point, label in settings[first:] + settings[:first]:
                         if _is_wanted(stage, run, seed, is_timed):
                             yield Job(stage, name, run, point, label, seed, batch, is_timed)

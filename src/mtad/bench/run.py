@@ -55,7 +55,7 @@ IDLE_S = 3.0
 WARM_UP_TOKENS = 16
 
 
-Tell = Callable[[str, str, int, int], None]
+Progress = Callable[[str, str, int, int], None]
 """Told how far a run is: the stage, the label, rows that are done, all rows."""
 
 
@@ -82,7 +82,7 @@ class _Ledger:
 def run(
     recipe: Recipe,
     folder: Path,
-    tell: Tell = lambda stage, label, done, total: None,
+    on_progress: Progress = lambda stage, label, done, total: None,
     crew: Crew | None = None,
 ) -> None:
     """Decode everything that the recipe asks for and the folder does not have yet.
@@ -90,7 +90,7 @@ def run(
     Args:
         recipe: what is asked for.
         folder: where the rows are, and get.
-        tell: told how far it is.
+        on_progress: called with the stage, the label, what is done and of how much.
         crew: gets whoever decodes; this process if None.
 
     Raises:
@@ -109,9 +109,9 @@ def run(
             write_json(folder / RECIPE, without_permissions(recipe.table))
             chosen: dict[str, dict[str, Point]] = {}
             if any(run.is_tuned for run in recipe.runs):
-                _stage(recipe, DEV, items[DEV], {}, decoder, rows, ledger, tell)
+                _stage(recipe, DEV, items[DEV], {}, decoder, rows, ledger, on_progress)
                 chosen = _choose(recipe, folder, ledger)
-            _stage(recipe, TEST, items[TEST], chosen, decoder, rows, ledger, tell)
+            _stage(recipe, TEST, items[TEST], chosen, decoder, rows, ledger, on_progress)
 
 
 @contextmanager
@@ -230,7 +230,7 @@ def _stage(
     decoder: Decoder,
     rows: JsonLines,
     ledger: _Ledger,
-    tell: Tell,
+    on_progress: Progress,
 ) -> None:
     """Decode the jobs of a stage that are not done."""
     planned = list(jobs(recipe, stage, items, chosen))
@@ -244,13 +244,13 @@ def _stage(
     total = sum(len(job.items) for job in planned)
     done = total - sum(len(job.items) for job in left)
     for job in left:
-        tell(stage, job.label, done, total)
+        on_progress(stage, job.label, done, total)
         if is_wanted(job):
             samples = decoder.samples(job)
             rows.append(sample.as_dict() for sample in samples)
             ledger.add(samples)
         done += len(job.items)
-    tell(stage, "", done, total)
+    on_progress(stage, "", done, total)
 
 
 def decode(recipe: Recipe, job: Job, answering: Answering) -> list[Sample]:
