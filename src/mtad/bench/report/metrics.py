@@ -100,7 +100,7 @@ def _speed(name: str, title: str, formula: str, seconds: Callable[[Sample], floa
 
     def parts(row: Row) -> Parts:
         sample = row.sample
-        return (sample.num_output_tokens, seconds(sample)) if sample.is_timed else None
+        return (float(sample.num_output_tokens), seconds(sample)) if sample.is_timed else None
 
     return Metric(name, title, formula, parts, "higher", unit="tokens/s", digits=1)
 
@@ -110,7 +110,7 @@ def _energy(name: str, title: str, formula: str, per: Callable[[Sample], int]) -
 
     def parts(row: Row) -> Parts:
         energy = joules(row.sample)
-        return None if energy is None else (energy, per(row.sample))
+        return None if energy is None else (energy, float(per(row.sample)))
 
     return Metric(name, title, formula, parts, "lower", unit="J", needs_meter=True)
 
