@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from collections import Counter
 from collections.abc import Sequence as Items
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,18 @@ def test_gauges_say_how_busy_the_scheduler_is_now() -> None:
     assert samples(metrics)["mtad:kv_cache_usage_perc"] == 0
 
 
+def test_eager_iterations_are_read_at_each_scrape() -> None:
+    metrics, reasons = Metrics(), Counter[str]()
+    assert "eager_iterations" not in metrics.render().decode()
+    metrics.eager_iterations = lambda: reasons
+    for reason in ("observed", "warming_up", "observed"):
+        reasons[reason] += 1
+        assert samples(metrics)[f"mtad:eager_iterations_total{{reason={reason}}}"] > 0
+    found = samples(metrics)
+    assert found["mtad:eager_iterations_total{reason=observed}"] == 2
+    assert found["mtad:eager_iterations_total{reason=warming_up}"] == 1
+
+
 def test_answers_are_counted_by_status() -> None:
     metrics = Metrics()
     for status in (200, 429, 200):
@@ -232,6 +245,7 @@ def test_the_dashboard_uses_names_that_are_rendered() -> None:
     clock = Clock()
     metrics = Metrics(energy_of((3, 5, 9), clock))
     metrics.load = load
+    metrics.eager_iterations = lambda: {"observed": 1}
     one = text(clock)
     metrics.admitted(one)
     metrics.decoded([chunk(one, block(3))], 0.1)

@@ -96,6 +96,14 @@ def test_the_program_runs_the_loop_that_these_tests_run() -> None:
 LONG = {"max_tokens": 200, "ignore_eos": True, "seed": 1}
 
 
+def test_eager_iterations_of_the_served_pair_are_metrics() -> None:
+    pair = demo()
+    served = run.assemble(pair, ServerSettings(), Meter(None, "not metered here"), Keys())
+    assert served.metrics.eager_iterations is not None
+    assert served.metrics.eager_iterations() is pair.workspace.programs.eager_iterations
+    served.close()
+
+
 def test_a_signal_lets_running_requests_end_and_takes_no_others() -> None:
     with program("--max-header-bytes", "4000", MTAD_API_KEYS="ann:right-key-1") as server:
         assert server.client.get("/health/ready").status_code == 200

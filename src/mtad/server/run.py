@@ -119,7 +119,7 @@ def assemble(
         )
     limits = Limits(settings.max_rows, settings.cache_slots, settings.max_queue)
     scheduler = Scheduler(pair, limits, (metrics,), writer)
-    metrics.load = lambda: scheduler.load
+    metrics.eager_iterations = lambda: pair.workspace.programs.eager_iterations
     app = create_app(scheduler, settings, metrics, keys, render)
     text_of = _text_of(pair) if settings.log_prompts else None
     logged = RequestLog(app, metrics, text_of)

@@ -7,7 +7,7 @@ are those of `mtad.engine.stats`: S steps, D drafted, A accepted. Knows no HTTP 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Items
 
 from prometheus_client import (
@@ -67,12 +67,14 @@ class Metrics:
 
     Attributes:
         load: how busy the scheduler is now; set once there is one.
+        eager_iterations: how many iterations ran eagerly, by reason; set once there is a pair.
         energy: as given.
     """
 
     def __init__(self, energy: SharedEnergy | None = None) -> None:
         self.energy = energy
         self.load: Callable[[], Load] | None = None
+        self.eager_iterations: Callable[[], Mapping[str, int]] | None = None
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry(auto_describe=False)
         self._counters = {
@@ -149,11 +151,15 @@ class Metrics:
         return await asyncio.to_thread(self.render)
 
     def collect(self) -> Iterator[Metric]:
-        """What is read at the time of a scrape: the load, and the energy counters."""
+        """What is read at the time of a scrape: load, eager iterations, energy counters."""
         if self.load is not None:
             yield from _gauges(self.load())
+        if self.eager_iterations is not None:
+            text = "Iterations that were not replayed from a captured program."
+            yield _counter("eager_iterations", text, "reason", self.eager_iterations())
         if self.energy and self.energy.is_metered:
-            yield _joules(self.energy.total_joules())
+            text = "Joules of the machine, idle power included."
+            yield _counter("energy_joules", text, "device", self.energy.total_joules())
 
 
 def _gauges(load: Load) -> Iterator[Metric]:
@@ -178,10 +184,9 @@ def _seconds_per_token(sequence: Sequence) -> float | None:
     return None if first is None or last is None or num < 2 else (last - first) / (num - 1)
 
 
-def _joules(by_device: dict[str, float]) -> Metric:
-    family = CounterMetricFamily(
-        "mtad:energy_joules", "Joules of the machine, idle power included.", labels=["device"]
-    )
-    for device, joules in by_device.items():
-        family.add_metric([device], joules)
+def _counter(name: str, text: str, label: str, counts: Mapping[str, int | float]) -> Metric:
+    """A counter that something else keeps, with one series per label."""
+    family = CounterMetricFamily(f"mtad:{name}", text, labels=[label])
+    for value, count in dict(counts).items():  # a copy: another thread may add labels meanwhile
+        family.add_metric([value], count)
     return family
