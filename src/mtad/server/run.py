@@ -256,5 +256,5 @@ class _Server(uvicorn.Server):
 
 
 def say(text: str) -> None:
-    """Tell the operator."""
+    """Write a line to stderr."""
     print(text, file=sys.stderr, flush=True)

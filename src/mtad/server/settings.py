@@ -1,4 +1,4 @@
-"""What a server is told once, when it starts: one frozen dataclass, from flags or one TOML file.
+"""The settings of a server, fixed when it starts: one dataclass, from flags or one TOML file.
 
 Knows no HTTP, no model and no command line.
 """
@@ -56,7 +56,7 @@ def _first_method() -> Method:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Everything that a server can be told: flags, keys of the file and defaults are these."""
+    """All settings of a server: its flags, the keys of its file, and their defaults."""
 
     host: Annotated[str, _server("Where to listen; 0.0.0.0 for every network.")] = "127.0.0.1"
     port: Annotated[int, Ge(0), Le(65535), _server("0 takes a free one.")] = 8000

@@ -53,7 +53,7 @@ async def _api_error(request: Request, error: Exception) -> Response:
 
 
 async def _left(request: Request, error: Exception) -> Response:
-    return Response(status_code=499)  # for the log: nobody reads it
+    return Response(status_code=499)  # for the log: the client has gone
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -80,7 +80,7 @@ async def _unreadable(request: Request, error: Exception) -> Response:
 
 
 def of(error: Exception) -> ApiError:
-    """What a client is told of an error that ended its request."""
+    """The response to a request that an error ended."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, QueueFullError):
@@ -100,7 +100,7 @@ def of(error: Exception) -> ApiError:
 
 
 def refusal(error: Exception, prompt: str, budget: str) -> ApiError:
-    """What a client is told of a request that the engine refuses before it begins.
+    """The response to a request that the engine refuses before it begins.
 
     Args:
         error: whose message names parameters as the engine does.
@@ -124,7 +124,7 @@ def refusal(error: Exception, prompt: str, budget: str) -> ApiError:
 
 
 def invalid(error: ValidationError, data: Any) -> ApiError:
-    """What a client is told of a body that does not fit the schema."""
+    """The response to a body that does not fit the schema."""
     found: dict[str, list[str]] = {}
     errors = error.errors(include_url=False, include_context=False)
     for one in errors[:_LOOKED_AT]:

@@ -32,7 +32,7 @@ Stop: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
 No: TypeAlias = Annotated[bool, AfterValidator(_no), WithJsonSchema({"const": False})]
 Nothing: TypeAlias = Annotated[list[Any], Field(max_length=0)]
 
-RAW_LAW = (
+RAW_LOGPROBS = (
     "The log-probabilities are the target's own, before penalties, temperature and truncation."
 )
 
@@ -90,7 +90,7 @@ Message: TypeAlias = Annotated[
 
 
 class StreamOptions(Part):
-    """What a stream tells beside the text."""
+    """What a stream has beside the text."""
 
     include_usage: bool | None = Field(
         None, description="A last chunk with the usage and no choices."
@@ -133,7 +133,7 @@ class Decoding(_Sampling):  # type: ignore[misc]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     return_token_ids: bool | None = Field(None, description="Token ids beside each text.")
-    trace: bool | None = Field(None, description="Tell every iteration in full.")
+    trace: bool | None = Field(None, description="Every iteration in full.")
     timeout_s: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Seconds, waiting included, after which the request fails."
     )
@@ -155,7 +155,7 @@ class ChatRequest(Decoding):
 
     messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: Budget | None = Field(None, description="The same as `max_tokens`.")
-    logprobs: bool | None = Field(None, description=RAW_LAW)
+    logprobs: bool | None = Field(None, description=RAW_LOGPROBS)
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
     store: No | None = None
@@ -190,7 +190,7 @@ class CompletionRequest(Decoding):
         | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)]
     )
     echo: bool | None = Field(None, description="Begin the text with the prompt; not with logprobs")
-    logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(None, description=RAW_LAW)
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(None, description=RAW_LOGPROBS)
     suffix: Literal[""] | None = None
     best_of: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Only what `n` is: all that is made is answered."
