@@ -31,7 +31,7 @@ from mtad.runtime.cpu_tapes import Tapes
 from mtad.sampling.params import SamplingParams
 from mtad.server.scheduler import admission
 from mtad.server.scheduler import batch as batches
-from mtad.server.scheduler.admission import Admission
+from mtad.server.scheduler.admission import Admission, Limits
 from mtad.server.scheduler.batch import Batch
 from mtad.server.scheduler.errors import (
     ClosingError,
@@ -40,7 +40,7 @@ from mtad.server.scheduler.errors import (
     QueueFullError,
 )
 from mtad.server.scheduler.queue import WaitingQueue
-from mtad.server.scheduler.scheduler import STALL_S, Limits, Scheduler
+from mtad.server.scheduler.scheduler import STALL_S, Scheduler
 from mtad.server.scheduler.sequence import Chunk, Sequence
 from mtad.speculative.method import Method
 from mtad.testing import random_llama

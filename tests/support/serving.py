@@ -186,7 +186,8 @@ def wait_for(fact: Callable[[], object], seconds: float = 20) -> None:
 @contextmanager
 def real_server(pair: ModelPair | None = None, **settings: Any) -> Iterator[Served]:
     """A server around the real scheduler."""
-    from mtad.server.scheduler.scheduler import Limits, Scheduler
+    from mtad.server.scheduler.admission import Limits
+    from mtad.server.scheduler.scheduler import Scheduler
 
     chosen, metrics = ServerSettings(**settings), Metrics()
     limits = Limits(chosen.max_rows, chosen.cache_slots, chosen.max_queue)

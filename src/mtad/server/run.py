@@ -28,7 +28,8 @@ from mtad.server.app import create_app
 from mtad.server.http.keys import Keys, find_keys
 from mtad.server.ops.logs import RequestLog, TextOf, configure
 from mtad.server.ops.metrics import Metrics
-from mtad.server.scheduler.scheduler import Limits, Scheduler
+from mtad.server.scheduler.admission import Limits
+from mtad.server.scheduler.scheduler import Scheduler
 from mtad.server.settings import ServerSettings
 from mtad.trace.format import TraceHeader
 from mtad.trace.writer import TraceWriter

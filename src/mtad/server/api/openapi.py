@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from mtad import __version__
 from mtad.server.api.response_models import (
@@ -62,7 +62,7 @@ def documented(
     endpoint: Callable[..., Any],
     *,
     body: type[BaseModel] | None = None,
-    reply: type[ResponseModel] | None = None,
+    response: type[ResponseModel] | None = None,
 ) -> None:
     """Add a route with what it takes and answers.
 
@@ -72,21 +72,25 @@ def documented(
         path: of the route.
         endpoint: its function.
         body: what it takes, as JSON.
-        reply: what it answers; None for a plain text, or what `body` asks for.
+        response: what it answers; None for a plain text, or what `body` asks for.
     """
-    statuses = _ERRORS if body else _BODILESS
     responses: dict[int | str, dict[str, Any]] = {
-        status: {"description": _ERRORS[status], "content": _json_of(ErrorReply)}
-        for status in statuses
+        status: {"description": _ERRORS[status], "model": ErrorReply}
+        for status in (_ERRORS if body else _BODILESS)
     }
-    text: dict[str, Any] = {"schema": {"type": "string"}}
-    content = _json_of(reply) if reply else {"text/plain": text}
-    if body in _STREAMED:
-        whole, chunk = _STREAMED[body]
-        content = _json_of(whole) | {"text/event-stream": {"schema": _event_of(chunk)}}
-    responses[200] = {"description": "The answer.", "content": content}
+    responses[200] = {"description": "The answer."} | _content(body, response)
     extra = {"requestBody": {"required": True, "content": _json_of(body)}} if body else None
     router.add_api_route(path, endpoint, methods=[method], responses=responses, openapi_extra=extra)
+
+
+def _content(body: type[BaseModel] | None, response: type[ResponseModel] | None) -> dict[str, Any]:
+    """A good response: JSON, JSON or events, or a plain text."""
+    if body in _STREAMED:
+        whole, chunk = _STREAMED[body]
+        return {"model": whole, "content": {"text/event-stream": {"schema": _event_of(chunk)}}}
+    if response is not None:
+        return {"model": response}
+    return {"content": {"text/plain": {"schema": {"type": "string"}}}}
 
 
 def _json_of(model: type[BaseModel]) -> dict[str, Any]:
@@ -133,7 +137,7 @@ def _schema(app: FastAPI, service: Service, has_keys: bool) -> dict[str, Any]:
     for name in ("HTTPValidationError", "ValidationError"):
         components.pop(name, None)
     components.update(_definitions())
-    _tell_limits(components, service)
+    _add_limits(components, service)
     if has_keys:
         schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"key": []}]
@@ -141,21 +145,17 @@ def _schema(app: FastAPI, service: Service, has_keys: bool) -> dict[str, Any]:
 
 
 def _definitions() -> dict[str, Any]:
-    """The schemas of bodies and replies, by name."""
-    bodies = [(model, "validation") for model in _BODIES]
-    replies = [(model, "serialization") for model in _reply_models(ResponseModel)]
-    _, schema = models_json_schema([*bodies, *replies], ref_template=_REF)  # type: ignore[list-item]
+    """The schemas, by name, that FastAPI does not find in the routes: of bodies and events."""
+    bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(one, "validation") for one in _BODIES]
+    chunks: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+        (chunk, "serialization") for _, chunk in _STREAMED.values()
+    ]
+    _, schema = models_json_schema([*bodies, *chunks], ref_template=_REF)
     definitions: dict[str, Any] = schema["$defs"]
     return definitions
 
 
-def _reply_models(base: type[ResponseModel]) -> list[type[ResponseModel]]:
-    """All kinds of replies."""
-    own = base.__subclasses__()
-    return [*own, *(deeper for model in own for deeper in _reply_models(model))]
-
-
-def _tell_limits(components: dict[str, Any], service: Service) -> None:
+def _add_limits(components: dict[str, Any], service: Service) -> None:
     """Write this server's names and limits into the schemas of bodies."""
     for model in (ChatRequest, CompletionRequest):
         fields = components[model.__name__]["properties"]

@@ -6,8 +6,9 @@ Knows no HTTP beyond the errors that clients get, and decodes nothing.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from mtad.api.completion import with_text
 from mtad.engine.request import Request
@@ -20,11 +21,15 @@ from mtad.server.api.schema import ChatRequest, CompletionRequest, Decoding, Mes
 from mtad.server.api.service import Service
 from mtad.server.http.errors import ApiError
 from mtad.server.scheduler.sequence import Sequence
+from mtad.server.settings import ServerSettings
 from mtad.speculative.method import Method
 
 _MAX_BIASES = 1024
 _MAX_DETAILS = 2**18
 """Log-probabilities, and nodes of trees, of one response: they are held until they are sent."""
+
+Rule: TypeAlias = tuple[bool, str, str]
+"""Whether a rule is kept, the parameter at fault otherwise, and the error's message."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +72,8 @@ def parse(service: Service, body: ChatRequest | CompletionRequest) -> ParsedRequ
     """
     check_model(service, body.model)
     _check_flags(service, body)
-    given = _prompts(body)
-    count = body.n or 1
-    if len(given) * count > service.settings.max_queue:
-        raise ApiError(
-            400,
-            f"{len(given)} prompts with {count} choices each are more than this server takes at "
-            f"once, {service.settings.max_queue}; send fewer prompts per request",
-            _prompt_param(body),
-        )
+    given, count = _prompts(body), body.n or 1
+    _check_count(service, body, len(given))
     method = chosen_method(body, service.methods, service.settings.method)
     prompts = [_ids(service, body, prompt) for prompt in given]
     seed = secrets.randbits(52) if body.seed is None else body.seed  # exact in a browser, too
@@ -86,6 +84,18 @@ def parse(service: Service, body: ChatRequest | CompletionRequest) -> ParsedRequ
     _check_details(service, body, sequences)
     echoes = [_echo(service, body, prompt) for prompt in given for _ in range(count)]
     return ParsedRequest(body, tuple(sequences), sum(map(len, prompts)), tuple(echoes))
+
+
+def _check_count(service: Service, body: Decoding, num_prompts: int) -> None:
+    """Refuse a request whose sequences would never fit into the queue."""
+    count, most = body.n or 1, service.settings.max_queue
+    if num_prompts * count > most:
+        raise ApiError(
+            400,
+            f"{num_prompts} prompts with {count} choices each are more than this server takes at "
+            f"once, {most}; send fewer prompts per request",
+            _prompt_param(body),
+        )
 
 
 def check_model(service: Service, model: str | None) -> None:
@@ -105,42 +115,40 @@ def check_model(service: Service, model: str | None) -> None:
 
 def _check_flags(service: Service, body: ChatRequest | CompletionRequest) -> None:
     """Refuse parameters that contradict each other or pass the server's limits."""
-    settings, count = service.settings, body.n or 1
-    rules = [
-        (count <= settings.max_n, "n", f"n is {count}; this server gives at most {settings.max_n}"),
-        (body.stream or not body.stream_options, "stream_options", "stream_options needs stream"),
-        (settings.allow_trace or not body.trace, "trace", "this server gives no traces"),
-        (
-            (body.timeout_s or 0) <= settings.max_timeout_s,
-            "timeout_s",
-            f"timeout_s is {body.timeout_s}; at most {settings.max_timeout_s:g} s are given",
-        ),
-        (
-            len(body.logit_bias or {}) <= _MAX_BIASES,
-            "logit_bias",
-            f"logit_bias has {len(body.logit_bias or {})} tokens; at most {_MAX_BIASES} may be",
-        ),
-    ]
-    if isinstance(body, ChatRequest):
-        both = (body.max_tokens, body.max_completion_tokens)
-        same = None in both or both[0] == both[1]
-        message = "max_tokens and max_completion_tokens mean the same and differ; give one"
-        rules += [(same, "max_tokens", message)]
-        fits = body.logprobs or not body.top_logprobs
-        rules += [(bool(fits), "top_logprobs", "top_logprobs needs logprobs: true")]
-    else:
-        made = body.best_of in (None, count)
-        rules += [
-            (made, "best_of", f"best_of is {body.best_of}; it can only be what n is, {count}"),
-            (
-                not body.echo or body.logprobs is None,
-                "echo",
-                "echo and logprobs do not go together: there are none of the prompt",
-            ),
-        ]
-    for fine, param, message in rules:
-        if not fine:
+    own = _chat_rules(body) if isinstance(body, ChatRequest) else _completion_rules(body)
+    for is_kept, param, message in (*_rules(service.settings, body), *own):
+        if not is_kept:
             raise ApiError(400, message, param)
+
+
+def _rules(settings: ServerSettings, body: Decoding) -> Iterator[Rule]:
+    """Rules of both routes."""
+    n, biases = body.n or 1, len(body.logit_bias or {})
+    timeout_s, longest_s = body.timeout_s or 0, settings.max_timeout_s
+    yield n <= settings.max_n, "n", f"n is {n}; this server gives at most {settings.max_n}"
+    has_stream = bool(body.stream or not body.stream_options)
+    yield has_stream, "stream_options", "stream_options needs stream"
+    yield settings.allow_trace or not body.trace, "trace", "this server gives no traces"
+    message = f"timeout_s is {timeout_s}; at most {longest_s:g} s are given"
+    yield timeout_s <= longest_s, "timeout_s", message
+    message = f"logit_bias has {biases} tokens; at most {_MAX_BIASES} may be"
+    yield biases <= _MAX_BIASES, "logit_bias", message
+
+
+def _chat_rules(body: ChatRequest) -> Iterator[Rule]:
+    both = (body.max_tokens, body.max_completion_tokens)
+    message = "max_tokens and max_completion_tokens mean the same and differ; give one"
+    yield None in both or both[0] == both[1], "max_tokens", message
+    has_logprobs = bool(body.logprobs or not body.top_logprobs)
+    yield has_logprobs, "top_logprobs", "top_logprobs needs logprobs: true"
+
+
+def _completion_rules(body: CompletionRequest) -> Iterator[Rule]:
+    n = body.n or 1
+    message = f"best_of is {body.best_of}; it can only be what n is, {n}"
+    yield body.best_of in (None, n), "best_of", message
+    message = "echo and logprobs do not go together: there are none of the prompt"
+    yield not body.echo or body.logprobs is None, "echo", message
 
 
 def _check_details(service: Service, body: Decoding, sequences: list[Sequence]) -> None:

@@ -49,7 +49,7 @@ def given_settings(body: BaseModel) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def bounds(option: Option) -> tuple[float | None, float | None]:
+def bounds(option: Option) -> tuple[int | float | None, int | float | None]:
     """The least and the largest value that a request may give, None where there is no bound.
 
     A bound that is not taken itself, as 0 of "> 0", counts for numbers; integers end before it.

@@ -31,8 +31,7 @@ import torch
 
 from mtad.api.pair import ModelPair
 from mtad.errors import CacheMemoryError, MtadError, first_line
-from mtad.server.scheduler.admission import Admission, num_rows
-from mtad.server.scheduler.admission import Limits as Limits
+from mtad.server.scheduler.admission import Admission, Limits, num_rows
 from mtad.server.scheduler.batch import Batch, require_devices
 from mtad.server.scheduler.errors import ClosingError, DeadlineError, ModelFailedError
 from mtad.server.scheduler.events import Load, Observer
@@ -57,10 +56,6 @@ class Scheduler:
         writer: writes every iteration down; they run eagerly then.
         clock: shows seconds.
 
-    Attributes:
-        pair: as given.
-        limits: as given.
-
     Raises:
         ValueError: the target is spread over processes, which would form different batches.
     """
@@ -78,10 +73,10 @@ class Scheduler:
                 f"the target is spread over {pair.models.num_parts} processes, which would form "
                 "different batches; serve a target that is whole, or spread by device_map"
             )
-        self.pair, self.limits = pair, limits or Limits()
+        self.pair, limits = pair, limits or Limits()
         self._writer, self._clock = writer, clock
-        self._queue = WaitingQueue(self.limits.max_queue, self.limits.max_rows, clock)
-        self._admission = Admission.of(pair, self.limits)
+        self._queue = WaitingQueue(limits.max_queue, limits.max_rows, clock)
+        self._admission = Admission.of(pair, limits)
         self._publisher = Publisher(observers, writer)
         self._batches: dict[Hashable, Batch] = {}
         self._thread = threading.Thread(target=self._run, name="mtad scheduler", daemon=True)
@@ -142,8 +137,6 @@ class Scheduler:
 
     def _run(self) -> None:
         """Step until it is closed and all is done or the time for that is over."""
-        error: MtadError = ClosingError("the server was shut down before the text was finished")
-        outcome: Outcome = "closing"
         try:
             with torch.inference_mode():
                 while self._queue.wait(lambda: bool(self._batches)):
@@ -152,9 +145,11 @@ class Scheduler:
                     self._step_began = None
         except BaseException as reason:
             _LOG.exception("the scheduler has stopped")
-            error = ModelFailedError(f"the server has failed: {type(reason).__name__}")
-            outcome = "error"
-        self._fail_all(error, outcome)
+            failure = ModelFailedError(f"the server has failed: {type(reason).__name__}")
+            self._fail_all(failure, "error")
+        self._fail_all(
+            ClosingError("the server was shut down before the text was finished"), "closing"
+        )
 
     def _step(self) -> None:
         """Admit, prefill, decode, publish; see above."""
@@ -273,10 +268,10 @@ class Scheduler:
                 sequence.preempt()
             self._queue.put_back(sequences)
             return
-        known = error if isinstance(error, MtadError) else None
-        failure = known or ModelFailedError(f"the model failed: {first_line(error)}")
+        if not isinstance(error, MtadError):
+            error = ModelFailedError(f"the model failed: {first_line(error)}")
         for sequence in sequences:
-            self._end(sequence, "error", failure)
+            self._end(sequence, "error", error)
 
     def _fail_all(self, error: MtadError, outcome: Outcome) -> None:
         """End all sequences, wherever they are."""
