@@ -21,7 +21,8 @@ from mtad.core.noise import Noise
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.engine.request import prefix_of
-from mtad.engine.session import Request, Session, block_tokens
+from mtad.engine.session import Request, Session
+from mtad.engine.step import block_tokens
 from mtad.methods.autoregressive import Autoregressive
 from mtad.model.lm import LM, Model
 from mtad.runtime.cuda_graphs import mapped

@@ -31,7 +31,8 @@ from support.tiny import (
 import mtad.core.buckets
 import mtad.model.lm
 from mtad.core.tree import TokenTree
-from mtad.engine.session import Request, Session, Step
+from mtad.engine.session import Request, Session
+from mtad.engine.step import Step
 from mtad.methods.mmtad import MMTAD
 from mtad.methods.spectr import SpecTr
 from mtad.model.lm import LM, Model

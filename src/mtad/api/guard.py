@@ -7,7 +7,8 @@ drafting does not pay; the guard wastes `BUDGET` of the time and one plain step 
 
 `Guard` only decides: it has no clock, knows no model and gets what iterations took. `iterations`
 asks it before each iteration of a session and measures. Every step is lossless if the methods are,
-and each begins with fresh random numbers, so their order does not change the law of the text.
+and each begins with fresh random numbers, so their order does not change the distribution of the
+text.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from typing import Any
 
 import torch
 
-from mtad.engine.session import Session, Step
+from mtad.engine.session import Session
+from mtad.engine.step import Step
 from mtad.methods.autoregressive import Autoregressive
 from mtad.runtime.programs import Mode
 from mtad.speculative.method import Method
@@ -115,7 +117,7 @@ class Guard:
         self._num_seen += 1
         self._elapsed_s += seconds + aside
         if self.mode == "eager" != mode:
-            self._is_in_vain = True  # no telling what a plain step would take without its tape
+            self._is_in_vain = True  # what a plain step takes without its tape is unknown
         elif not self.has_given_up:
             self._last_plain = self._num_seen
             self._plain.append((self._num_seen, seconds))

@@ -41,7 +41,7 @@ class MethodConfig:
 
     Attributes:
         method: the method with its options.
-        sampling: what `ModelPair.generate` is told beyond it; the rest keeps its defaults.
+        sampling: further arguments of `ModelPair.generate`; the rest keeps its defaults.
     """
 
     method: Method
@@ -109,7 +109,7 @@ def method_of(given: Any) -> Method:
     """The method that is meant: MTAD if None, one with its defaults if a name.
 
     Raises:
-        ValueError: it is a class or something else, or there is no method of this name.
+        ValueError: it is a class or something else, or no method has this name.
     """
     if isinstance(given, str):
         return methods.find(given)()

@@ -23,14 +23,15 @@ from mtad.api.completion import Generation, with_text
 from mtad.api.guard import Guard, iterations, wants_guard
 from mtad.api.options import Seed, method_of, sampling_params, seeds_for
 from mtad.core.prompt import Prompt
-from mtad.engine.session import OnPhase, Request, Session, check_requests
+from mtad.engine.request import check_requests
+from mtad.engine.session import Request, Session
 from mtad.engine.workspace import CapturedPrograms, Workspace
 from mtad.errors import PromptError
 from mtad.model.lm import Model
 from mtad.model.loading import Models, Tokenizer, join, load_models, quiet
 from mtad.model.parallel import agreed
 from mtad.model.tokenizer import encode, prompt_list, special_tokens
-from mtad.runtime.cpu_tapes import Tapes
+from mtad.runtime.backend import OnPhase
 from mtad.runtime.cuda_graphs import Graphs
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
@@ -79,7 +80,7 @@ class ModelPair:
 
     def _take(self, models: Models) -> None:
         self.models = models
-        self.workspace = Workspace(_programs_for(models))
+        self.workspace = Workspace.of(models)
 
     @property
     def graphs(self) -> CapturedPrograms:
@@ -119,10 +120,10 @@ class ModelPair:
             max_batch_size: prompts decoded at once.
             on_phase: called at the borders of an iteration's phases; see `OnPhase`.
             guard: whether a batch gives its drafts up, or takes shorter ones, where they turn out
-                not to pay; `stats.fallback` tells why. The clock then has a say in which random
-                numbers a text is made of, so None is yes only for a lossless method that is
+                not to pay; `stats.fallback` says why. Which random numbers a text is made of then
+                depends on the clock, so None is yes only for a lossless method that is
                 greedy or got no seed. True goes for lossy methods too: from there on the text
-                follows the target's law, not theirs.
+                follows the target's distribution, not theirs.
             trace: every iteration is written there; see `docs/traces.md`.
             sampling: fields of `SamplingParams` (temperature, top_k, top_p, max_new_tokens, …),
                 `stop` (a string or several; a special token ends the text like EOS) and
@@ -240,15 +241,6 @@ class ModelPair:
         special = special_tokens(self.tokenizer) if stops else {}
         ends = [special[s] for s in stops if special.get(s, self.models.vocab) < self.models.vocab]
         return stops, replace(params, eos_token_ids=(*params.eos_token_ids, *ends))
-
-
-def _programs_for(models: Models) -> CapturedPrograms:
-    """What captures iterations of these models."""
-    if models.num_parts > 1:
-        return Graphs(None, f"the target is spread over {models.num_parts} processes")
-    if models.target.device.type == "cpu":
-        return Tapes()
-    return Graphs.on({weight.device for weight in models.target.parameters()})
 
 
 def load_pair(

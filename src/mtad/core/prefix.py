@@ -5,6 +5,7 @@ Knows no model and no method.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -95,3 +96,10 @@ def _stack(above: Tensor, below: Tensor, fill: int) -> Tensor:
     width = max(above.shape[1], below.shape[1])
     pad = torch.nn.functional.pad
     return torch.cat([pad(t, (0, width - t.shape[1]), value=fill) for t in (above, below)])
+
+
+def places_without(gone: Collection[int], total: int) -> list[int]:
+    """The rows that stay of `total`; the last ones take the places of those that are gone."""
+    kept = total - len(gone)
+    movers = iter([row for row in range(kept, total) if row not in gone])
+    return [next(movers) if row in gone else row for row in range(kept)]

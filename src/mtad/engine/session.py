@@ -19,18 +19,15 @@ from torch import Tensor
 
 from mtad.core.buckets import bucket_of, rows_of
 from mtad.core.noise import Noise
-from mtad.core.prefix import Prefix, select_rows
+from mtad.core.prefix import Prefix, places_without, select_rows
 from mtad.core.tree import TokenTree
 from mtad.engine.request import Request as Request
-from mtad.engine.request import check_requests as check_requests
-from mtad.engine.request import prefix_of, seeds_of, size_of
+from mtad.engine.request import check_requests, prefix_of, seeds_of, size_of
 from mtad.engine.step import Block as Block
-from mtad.engine.step import Observation as Observation
-from mtad.engine.step import Step as Step
-from mtad.engine.step import block_tokens, cache_places, clipped, failure
+from mtad.engine.step import Observation, Step, block_of, block_tokens, cache_places, row_values
 from mtad.engine.workspace import Workspace
 from mtad.model.lm import LM, Model
-from mtad.runtime.backend import OnPhase as OnPhase
+from mtad.runtime.backend import OnPhase, ignore_phase
 from mtad.runtime.cuda_graphs import Graphs
 from mtad.runtime.state import State
 from mtad.sampling.warper import Warper
@@ -76,7 +73,7 @@ class Session:
         check_requests(target, draft, method, requests, vocab)
         self.method, self.vocab, self.pads = method, vocab, pads
         self.most_captured = math.inf if most_captured is None else most_captured
-        self._begin: OnPhase = on_phase or _nothing
+        self._begin: OnPhase = on_phase or ignore_phase
         self.observe: Callable[[Observation], None] | None = None
         self._take_caches(target, draft, workspace)
         self.prefix: Prefix
@@ -94,7 +91,7 @@ class Session:
             self.close()
             raise
         if self.target.device.type == "cuda":
-            torch.cuda.synchronize(self.target.device)  # to tell the times of prefill and decode
+            torch.cuda.synchronize(self.target.device)  # else decode would be charged for prefill
 
     def _take_caches(self, target: Model, draft: Model | None, workspace: Workspace | None) -> None:
         self.workspace = workspace = workspace or Workspace(
@@ -167,7 +164,7 @@ class Session:
         self.rows += self._prefilling
         self._prefilling = []
         horizon = max(r.sampling.max_new_tokens for r in running)
-        self.room = self.method.num_nodes(self.vocab, horizon)
+        self.max_nodes = self.method.num_nodes(self.vocab, horizon)
         bound = horizon if self.method.drafter == "target" else bucket_of(horizon)
         self.prefix = self.prefix.within(bound)
         self._fill(range(len(self.rows)))
@@ -198,14 +195,12 @@ class Session:
 
     def _iterated(self) -> Tensor:
         """What `_iterate` returns, from its captured graph where there is one."""
+        key, begin = method_key(self.method), self._begin
         if self.observe is not None:
-            return self.graphs.run_eagerly(self._iterate, self._begin, "observed")
+            return self.graphs.run_eagerly(self._iterate, begin, "observed")
         if len(self.rows) > self.most_captured:
-            return self.graphs.run_eagerly(self._iterate, self._begin, "large_batch")
-        split = self._begin is not _nothing
-        return self.graphs.run(
-            method_key(self.method), self._state, self._iterate, self._begin, split
-        )
+            return self.graphs.run_eagerly(self._iterate, begin, "large_batch")
+        return self.graphs.run(key, self._state, self._iterate, begin, begin is not ignore_phase)
 
     @property
     def _state(self) -> State:
@@ -215,7 +210,7 @@ class Session:
         return State([*own, *caches], [buffer for lm in self.lms for buffer in lm.buffers])
 
     def _iterate(self, begin: OnPhase) -> Int[Tensor, "rows columns"]:
-        """What an iteration committed, for `_clip`; a tensor program that reads nothing back."""
+        """The `row_values` of an iteration; a tensor program that reads nothing back."""
         begin("draft")
         warp = self.warper.at(self.prefix)
         noise = Noise(self.seeds, self.prefix.num_new)
@@ -230,36 +225,26 @@ class Session:
         return self._commit(tree, verdict)
 
     def _commit(self, tree: TokenTree, verdict: Verdict) -> Tensor:
-        """Lengthen the text and the caches by the block; per row what `_clip` takes apart."""
+        """Lengthen the text and the caches by the block; its `row_values`."""
         block = block_tokens(tree, verdict)
         self.prefix = self.prefix.append(block, verdict.num_accepted + 1)
         for lm in self.lms:
             lm.commit(cache_places(tree, verdict.path, lm is not self.target), verdict.num_accepted)
         bad = [lm.bad_position.to(block.device) for lm in self.lms]
-        columns = [verdict.num_accepted, tree.num_drafted, tree.depth_drafted, *bad]
-        return torch.cat([torch.stack(columns, dim=1), block], dim=1)
+        return row_values(tree, verdict, bad, block)
 
     def _look_ahead(self) -> None:
-        """Tell the models in steps how far the next iteration may reach; its shapes follow."""
-        reach = max(self.lengths, default=1) - 1 + self.room
+        """Bound how far the next iteration may reach, in steps; its shapes follow."""
+        reach = max(self.lengths, default=1) - 1 + self.max_nodes
         for lm in self.lms:
-            lm.longest = bucket_of(reach) - self.room
+            lm.longest = bucket_of(reach) - self.max_nodes
 
     def _clip(self, row: int, values: list[int]) -> Block:
         """The block of a row, cut at the first EOS, stop or end of the budget."""
-        accepted, drafted, depth, *rest = values
-        bad, tokens = rest[: len(self.lms)], rest[len(self.lms) :][: accepted + 1]
-        index = self.rows[row]
-        found = (failure(lm.name, at, index) for lm, at in zip(self.lms, bad, strict=True))
-        if error := next(filter(None, found), None):
-            return Block(index, (), 0, 0, 0, "error", error)
-        request = self.requests[index]
-        room = len(request.prompt_ids) + request.sampling.max_new_tokens - self.lengths[row]
-        kept, reason = clipped(tokens, request.sampling.eos_token_ids, request.stop, room)
-        self.lengths[row] += len(kept)
-        if self.method.drafter == "target":
-            accepted = drafted = depth = 0  # its own block: nothing was drafted for it
-        return Block(index, kept, min(accepted, len(kept)), drafted, depth, reason)
+        index, names = self.rows[row], [lm.name for lm in self.lms]
+        block = block_of(index, self.requests[index], self.lengths[row], names, values)
+        self.lengths[row] += len(block.token_ids)
+        return block.as_own() if self.method.drafter == "target" else block
 
     def leave(self, indices: Collection[int]) -> None:
         """Take requests out before they are finished; those in prefill only all together."""
@@ -276,12 +261,9 @@ class Session:
         """Take finished rows out of the batch; the last rows move into their places."""
         if not finished:
             return
-        gone, total = set(finished), len(self.rows)
+        order = places_without(finished, len(self.rows))
         for row in finished:
             del self.requests[self.rows[row]]
-        kept = total - len(gone)
-        movers = iter([row for row in range(kept, total) if row not in gone])
-        order = [next(movers) if row in gone else row for row in range(kept)]
         self.rows = [self.rows[row] for row in order]
         self.lengths = [self.lengths[row] for row in order]
         self._fill(order)
@@ -312,7 +294,3 @@ def decode(
     with torch.inference_mode():
         session = Session(target, draft, method, requests, vocab)
     yield from session.run()
-
-
-def _nothing(phase: str) -> None:
-    """No-op phase callback."""

@@ -6,7 +6,7 @@ Knows no model and no loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -15,8 +15,9 @@ from torch import Tensor
 from mtad.core.noise import Noise
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
+from mtad.engine.request import Request
 from mtad.errors import NonFiniteLogitsError
-from mtad.model.lm import NOWHERE
+from mtad.model.finite import failure
 from mtad.sampling.warper import Warper
 from mtad.speculative.method import Verdict
 
@@ -45,6 +46,10 @@ class Block:
     finish_reason: str | None
     error: NonFiniteLogitsError | None = None
 
+    def as_own(self) -> Block:
+        """The same of a target that searched alone: nothing was drafted for it."""
+        return replace(self, num_accepted=0, num_drafted=0, depth=0)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -68,7 +73,7 @@ class Observation:
         tree: what was drafted; node 0 is the last committed token.
         logits: the target's raw logits after every node.
         verdict: what the method accepted.
-        warp: turns the logits into the law they are judged by.
+        warp: turns logits into the log-probabilities that the method compared.
         noise: the random numbers of the iteration.
         prefix: the text before the iteration.
     """
@@ -85,22 +90,61 @@ def clipped(
     tokens: Sequence[int],
     eos: Collection[int],
     stop: Callable[[int], bool] | None,
-    room: int,
+    num_left: int,
 ) -> tuple[tuple[int, ...], str | None]:
     """The tokens up to the first that ends the text, and the reason if one does.
 
     Args:
         tokens: what an iteration committed.
         eos: tokens that end the text.
-        stop: told every token in order; true ends the text after it.
-        room: tokens that the budget has left.
+        stop: called with every token in order; true ends the text after it.
+        num_left: tokens that the budget still allows.
     """
     for count, token in enumerate(tokens, 1):
         if token in eos or (stop and stop(token)):
             return tuple(tokens[:count]), "stop"
-        if count >= room:
+        if count >= num_left:
             return tuple(tokens[:count]), "length"
     return tuple(tokens), None
+
+
+def row_values(
+    tree: TokenTree,
+    verdict: Verdict,
+    bad: Sequence[Int[Tensor, " rows"]],
+    block: Int[Tensor, "rows width"],
+) -> Int[Tensor, "rows columns"]:
+    """All that the host reads of an iteration, one row of numbers per request, for `block_of`.
+
+    Args:
+        tree, verdict: of the iteration.
+        bad: the first bad position of every model.
+        block: `block_tokens` of them.
+    """
+    columns = [verdict.num_accepted, tree.num_drafted, tree.depth_drafted, *bad]
+    return torch.cat([torch.stack(columns, dim=1), block], dim=1)
+
+
+def block_of(
+    index: int, request: Request, length: int, models: Sequence[str], values: Sequence[int]
+) -> Block:
+    """The block of a request, cut at the first EOS, stop or end of the budget.
+
+    Args:
+        index: of the request.
+        request: what is decoded.
+        length: tokens of its text before the block.
+        models: names of the models, in the order of their bad positions.
+        values: its row of `row_values`.
+    """
+    accepted, drafted, depth, *rest = values
+    bad, tokens = rest[: len(models)], rest[len(models) :][: accepted + 1]
+    errors = (failure(name, at, index) for name, at in zip(models, bad, strict=True))
+    if error := next(filter(None, errors), None):
+        return Block(index, (), 0, 0, 0, "error", error)
+    num_left = len(request.prompt_ids) + request.sampling.max_new_tokens - length
+    kept, reason = clipped(tokens, request.sampling.eos_token_ids, request.stop, num_left)
+    return Block(index, kept, min(accepted, len(kept)), drafted, depth, reason)
 
 
 def block_tokens(tree: TokenTree, verdict: Verdict) -> Int[Tensor, "rows width"]:
@@ -116,13 +160,3 @@ def cache_places(
     if of_drafter and tree.draft_slots is not None:
         return tree.draft_slots.gather(1, path)
     return None if tree.is_chain else path
-
-
-def failure(model: str, position: int, request: int) -> NonFiniteLogitsError | None:
-    """What is wrong with a request whose first bad logits of a model are there, if any are."""
-    if position == NOWHERE:
-        return None
-    return NonFiniteLogitsError(
-        f"the {model} model returned NaN or infinite logits after position {position} of request "
-        f"{request}; check its weights, or load it in float32 or bfloat16 if it is in float16"
-    )

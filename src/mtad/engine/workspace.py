@@ -15,7 +15,8 @@ from typing import TypeAlias
 
 import torch
 
-from mtad.model.lm import LM, Model, reserve
+from mtad.model.lm import LM, Model
+from mtad.model.loading import Models
 from mtad.runtime.cpu_tapes import Tapes
 from mtad.runtime.cuda_graphs import Graphs
 
@@ -38,6 +39,15 @@ class Workspace:
         self._numbers = count()
         self._idle: list[LM] = []
         self._lock = RLock()  # a session may be collected, and end, while another one takes
+
+    @classmethod
+    def of(cls, models: Models) -> Workspace:
+        """A workspace that captures: tapes on a CPU, CUDA graphs on a GPU, nothing of parts."""
+        if models.num_parts > 1:
+            return cls(Graphs(None, f"the target is spread over {models.num_parts} processes"))
+        if models.target.device.type == "cpu":
+            return cls(Tapes())
+        return cls(Graphs.on({weight.device for weight in models.target.parameters()}))
 
     @property
     def idle_bytes(self) -> int:
@@ -75,7 +85,9 @@ class Workspace:
         """
         before = _addresses(lms)
         try:
-            reserve(lms, num_rows, capacity)
+            sizes = [(lm, lm.resized(num_rows, capacity)) for lm in lms]
+            for lm, size in sizes:
+                lm.resize(size)
         finally:
             if gone := before - _addresses(lms):
                 self.programs.forget(gone)

@@ -8,7 +8,7 @@ method and no tokenizer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,14 +19,13 @@ from transformers.cache_utils import Cache
 
 from mtad.core.buckets import bucket_of, power_of_two
 from mtad.core.tree import TokenTree
+from mtad.model.finite import NOWHERE, first_bad
 from mtad.model.kv_cache import Address, Prefill, Resized, SlotLayer, resized
 from mtad.model.masks import AttentionPattern, tree_mask
 
 Model = PreTrainedModel
 PREFILL_TOKENS = {"cpu": 256, "cuda": 2048}
 """Most prompt tokens, over all rows, that one forward of the prefill feeds, by kind of device."""
-NOWHERE = 2**62
-"""Position that stands for 'no bad logits seen'."""
 
 
 class LM:
@@ -54,9 +53,8 @@ class LM:
         embeddings: Any = model.get_input_embeddings()
         self.device: torch.device = embeddings.weight.device
         self._address = Address(num_rows, capacity, config.num_hidden_layers)
-        layers = [SlotLayer(self._address) for _ in range(config.num_hidden_layers)]
-        self._layers = layers
-        self._cache = Cache(layers=list(layers))
+        self._layers = [SlotLayer(self._address) for _ in range(config.num_hidden_layers)]
+        self._cache = Cache(layers=list(self._layers))
         self._pattern = AttentionPattern.of(config)
         self._forget()
 
@@ -86,7 +84,7 @@ class LM:
 
     @property
     def max_rows(self) -> int:
-        """Rows that the cache has room for."""
+        """Rows that the cache can hold."""
         return self._address.num_rows
 
     @property
@@ -111,7 +109,7 @@ class LM:
         return max(at.num_rows, num_rows), max(at.capacity, capacity)
 
     def resized(self, num_rows: int, capacity: int) -> Resized:
-        """The cache with at least so many rows and slots, see `reserve`."""
+        """The cache with at least so many rows and slots, see `kv_cache.resized`."""
         return resized(self._layers, *self.grown(num_rows, capacity))
 
     def resize(self, size: Resized) -> None:
@@ -170,7 +168,7 @@ class LM:
         keys = torch.arange(self._open(slots, chunk.stop), device=self.device)
         tokens, every = texts.tokens[:, chunk], keys.expand(len(slots), -1)
         logits = self._run(tokens, slots, keys <= slots[:, :, None], every, 1)
-        texts.bad = texts.bad.minimum(_first_bad(logits, slots[:, -1:]).to(texts.bad.device))
+        texts.bad = texts.bad.minimum(first_bad(logits, slots[:, -1:]).to(texts.bad.device))
         self._address.first = 0
 
     def end_prefill(self) -> None:
@@ -215,8 +213,7 @@ class LM:
         ancestors = tree.ancestors[:, nodes].to(self.device)
         visible, keys = tree_mask(self.lengths, slots, positions, ancestors, bucket)
         tokens = tree.tokens[:, nodes].to(self.device)
-        count = nodes.stop - nodes.start
-        logits = self._checked(tokens, positions[:, nodes], visible, keys, count)
+        logits = self._checked(tokens, positions[:, nodes], visible, keys, tokens.shape[1])
         return logits.to(tree.tokens.device)
 
     def _open(self, slots: Tensor, used: int) -> int:
@@ -230,7 +227,7 @@ class LM:
     ) -> Float[Tensor, "rows logits vocab"]:
         """The logits of `_run`, bad ones noted."""
         logits = self._run(tokens, positions, visible, keys, num_logits)
-        bad = _first_bad(logits, positions[:, -num_logits:])
+        bad = first_bad(logits, positions[:, -num_logits:])
         self.bad_position = self.bad_position.minimum(bad.to(self.bad_position.device))
         return logits
 
@@ -286,17 +283,6 @@ class LM:
         self.lengths, self.bad_position = self.lengths[kept], self.bad_position[kept]
 
 
-def reserve(lms: Iterable[LM], num_rows: int, capacity: int) -> None:
-    """Make room for so many rows and slots in every cache; what they hold stays.
-
-    Raises:
-        CacheMemoryError: there is no memory for all of them; nothing has changed.
-    """
-    sizes = [(lm, lm.resized(num_rows, capacity)) for lm in lms]
-    for lm, size in sizes:
-        lm.resize(size)
-
-
 def context_of(model: Model) -> int | None:
     """Positions that a model can read, None if it sets no limit.
 
@@ -310,8 +296,3 @@ def context_of(model: Model) -> int | None:
         return longest
     original = rope.get("original_max_position_embeddings")
     return original or getattr(config, "original_max_position_embeddings", None) or longest
-
-
-def _first_bad(logits: Tensor, positions: Tensor) -> Int[Tensor, " rows"]:
-    """The first position of each row whose logits are NaN or infinite, `NOWHERE` if none are."""
-    return torch.where(logits.amax(-1).isfinite(), NOWHERE, positions).amin(1)

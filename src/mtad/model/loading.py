@@ -1,20 +1,19 @@
 """Two models that can be decoded together, and the checks that they can.
 
 Loads whatever `AutoModelForCausalLM` loads, from a folder or a hub name. Knows no method and no
-loop; with `attention`, `cache` and `lm` the only place that imports transformers.
+loop; only here and in other modules of `mtad.model` is transformers imported.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from mtad.errors import CheckpointError, UnsupportedModelError, VocabularyMismatchError, first_line
 from mtad.model import parallel
@@ -28,12 +27,13 @@ from mtad.model.parallel import (
     usable_device,
 )
 from mtad.model.tree_support import SUPPORTED, embedding_rows, require_tree_support
+from mtad.model.vocabulary import Tokenizer as Tokenizer
+from mtad.model.vocabulary import eos_token_ids, require_same_vocabulary, vocabulary_size
 from mtad.runtime.linear import packed
 
 logger = logging.getLogger(__name__)
 
 DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
-Tokenizer = PreTrainedTokenizerBase
 
 _HUB_OPTIONS = frozenset(
     "revision subfolder token cache_dir local_files_only trust_remote_code".split()
@@ -160,19 +160,14 @@ def join(
     rows = [embedding_rows(m) for m in (target, draft) if m is not None]
     if draft is not None and not trust_vocabulary:
         require_same_vocabulary(tokenizer, draft_tokenizer, rows)
-    vocab = rows[0] if tokenizer is None else min(rows[0], _vocabulary_size(tokenizer))
+    vocab = rows[0] if tokenizer is None else min(rows[0], vocabulary_size(tokenizer))
     if rows[-1] < vocab:
         raise VocabularyMismatchError(
             f"the draft has {rows[-1]} embedding rows and the vocabulary {vocab} tokens; take a "
             "draft that can read all of them"
         )
-    eos = tuple(t for t in _eos_token_ids(target, tokenizer) if 0 <= t < vocab)
+    eos = tuple(t for t in eos_token_ids(target, tokenizer) if 0 <= t < vocab)
     return Models(target, draft, tokenizer, vocab, eos)
-
-
-def _vocabulary_size(tokenizer: Tokenizer) -> int:
-    """One more than the largest token id; ids may have gaps, so their number is less."""
-    return int(max(tokenizer.get_vocab().values())) + 1
 
 
 def load_model(path: str | Path, name: str, dtype: Any, device_map: Any, **options: Any) -> Model:
@@ -264,43 +259,6 @@ def _load_tokenizer(
             ) from error
         return None, first_line(error)
     return tokenizer, ""
-
-
-def require_same_vocabulary(
-    tokenizer: Tokenizer | None, draft_tokenizer: Tokenizer | None, rows: Sequence[int]
-) -> None:
-    """Compare two tokenizers token by token; padded embedding rows are fine.
-
-    Raises:
-        VocabularyMismatchError: with the first ids that differ.
-    """
-    if tokenizer is None or draft_tokenizer is None:
-        if len(set(rows)) == 1:
-            return
-        raise VocabularyMismatchError(
-            f"target and draft have {rows[0]} and {rows[1]} embedding rows and not both have a "
-            "tokenizer to compare; give trust_vocabulary=True if their ids mean the same"
-        )
-    ours, theirs = (
-        {i: t for t, i in tok.get_vocab().items()} for tok in (tokenizer, draft_tokenizer)
-    )
-    different = [i for i in sorted(ours.keys() | theirs.keys()) if ours.get(i) != theirs.get(i)]
-    if different:
-        shown = "; ".join(f"{i}: {ours.get(i)!r} and {theirs.get(i)!r}" for i in different[:5])
-        raise VocabularyMismatchError(
-            f"{len(different)} of {len(ours)} token ids differ between target and draft: {shown}; "
-            "take a draft trained with the target's tokenizer"
-        )
-
-
-def _eos_token_ids(target: Model, tokenizer: Tokenizer | None) -> tuple[int, ...]:
-    config = getattr(target, "generation_config", None)
-    eos = getattr(config, "eos_token_id", None)
-    if eos is None:
-        eos = getattr(tokenizer, "eos_token_id", None)
-    if eos is None:
-        return ()
-    return tuple(eos) if isinstance(eos, list | tuple) else (int(eos),)
 
 
 def quiet() -> None:

@@ -86,7 +86,7 @@ def _held(weight: Any) -> Tensor:
 def slot_bytes(model: Model) -> int:
     """Bytes that a model's cache takes for one token of one row.
 
-    The model reads one token to tell; configs name the sizes of heads in too many ways.
+    Measured by feeding one token; configs name the sizes of heads in too many ways.
     """
     lm = LM(model, "probe", 1, num_rows=1, capacity=1)
     lm.prefill([[0, 0]])

@@ -1,8 +1,8 @@
 """Where models go: a device, or the processes of torchrun, each of which gets a part of the target.
 
 What cuts the target up and adds its parts' results is transformers' tensor parallelism. All
-processes run the same loop and say the same, so all must be told the same. Knows no method and no
-text.
+processes run the same loop and return the same texts, so all need the same arguments. Knows no
+method and no text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mtad.errors import first_line
 T = TypeVar("T")
 
 LAUNCH = "torchrun --nproc-per-node 2 script.py"
-_TOLD = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def usable_device(device: str | torch.device) -> str:
@@ -45,7 +45,7 @@ def usable_device(device: str | torch.device) -> str:
 
 
 def placement(device_map: Any) -> dict[str, Any]:
-    """What `from_pretrained` is told of a device map; of a plain device nothing.
+    """Arguments of `from_pretrained` for a device map; none for a plain device.
 
     Raises:
         ValueError: it is not a plain device, and accelerate is not installed.
@@ -61,7 +61,7 @@ def part_device(tp_plan: Any, **others: Any) -> str:
 
     Args:
         tp_plan: "auto" for the architecture's own plan, or a dict of rules, see transformers.
-        others: `device`, and whatever else was said of the target and does not go with a plan.
+        others: `device`, and options of the target that do not go with a plan.
 
     Raises:
         ValueError: no plan, no processes to spread over, or an option that cannot be honoured.
@@ -88,9 +88,9 @@ def part_device(tp_plan: Any, **others: Any) -> str:
 
 
 def _is_launched() -> bool:
-    """Whether there is a group of processes, or torchrun has told this one how to join it."""
+    """Whether there is a group of processes, or torchrun has set the variables to join one."""
     has_group = distributed.is_available() and distributed.is_initialized()
-    return has_group or all(name in os.environ for name in _TOLD)
+    return has_group or all(name in os.environ for name in _LAUNCHED)
 
 
 def _own_device() -> str:
@@ -140,7 +140,7 @@ def require_whole_heads(model: Any) -> None:
 
 
 def agreed(value: T) -> T:
-    """The first process's value, for what each process would draw or measure for itself."""
+    """The first process's value, for what each process would draw or measure itself."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return value
     values = [value]

@@ -21,6 +21,12 @@ OnPhase = Callable[[str], None]
 iteration."""
 Program = Callable[[OnPhase], Tensor]
 """An iteration: calls back as its phases begin and returns what the host will read."""
+
+
+def ignore_phase(phase: str) -> None:
+    """No-op phase callback."""
+
+
 GRAPH_BYTES = 2**24
 """What a CUDA graph takes besides the memory pool of its tensors: thousands of kernels, some kB
 each."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mtad.errors import first_line
-from mtad.runtime.backend import OnPhase, Program
+from mtad.runtime.backend import OnPhase, Program, ignore_phase
 from mtad.runtime.linear.packed import SCRIPTED
 from mtad.runtime.programs import Programs, keep, label_of, message_of
 from mtad.runtime.state import State, are_same, form_of, mapped, tensors_of
@@ -116,7 +116,7 @@ class Tapes(Programs[_Recorded]):
         """
         before, error = state.values, None
         try:
-            replayed = [self._replay(recorded.tape, key, state, _ignore)]
+            replayed = [self._replay(recorded.tape, key, state, ignore_phase)]
             replayed += [*tensors_of(state.values), *_sums(state)]
         except Exception as caught:  # whatever an operation of the tape raises
             error = caught
@@ -170,10 +170,6 @@ class Tapes(Programs[_Recorded]):
 def _sums(state: State) -> list[Tensor]:
     """Fingerprints of the buffers; copies would take as much memory again."""
     return [buffer.sum(dtype=torch.float64) for buffer in state.buffers]
-
-
-def _ignore(phase: str) -> None:
-    """No-op phase callback."""
 
 
 def _filled(

@@ -29,8 +29,8 @@ Mode = Literal["eager", "captured", "capturing"]
 EagerReason = Literal[
     "off", "warming_up", "observed", "large_batch", "unsupported", "mismatch", "out_of_memory"
 ]
-"""Why a run was eager: no capture here; not yet captured; somebody looks at the whole iteration;
-too many rows; the program can't be captured; its replay differed; no memory for the capture."""
+"""Why a run was eager: no capture here; not yet captured; a callback reads the whole iteration; too
+many rows; the program can't be captured; its replay differed; no memory for the capture."""
 RETRY_AFTER = 512
 """Eager runs after which a capture that found no memory is tried again."""
 MOST_REASONS = 256

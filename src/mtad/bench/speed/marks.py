@@ -17,10 +17,10 @@ import torch
 
 from mtad.bench.speed.cost import Forwards
 from mtad.core.tree import TokenTree
-from mtad.engine.session import OnPhase
 from mtad.measure.device import synchronize
 from mtad.measure.phases import PhaseClock
 from mtad.model.lm import LM
+from mtad.runtime.backend import OnPhase
 from mtad.runtime.tape import mark
 
 _BEGIN, _END = "+", "-"

@@ -11,8 +11,7 @@ from typing import TypeAlias
 
 from mtad.api.pair import ModelPair
 from mtad.core.buckets import bucket_of, power_of_two
-from mtad.engine.request import size_of
-from mtad.engine.session import check_requests
+from mtad.engine.request import check_requests, size_of
 from mtad.errors import CacheMemoryError
 from mtad.model.kv_cache import free_bytes
 from mtad.model.lm import PREFILL_TOKENS, context_of

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from mtad.api.pair import ModelPair
-from mtad.engine.session import Block, Observation, Session
+from mtad.engine.session import Block, Session
+from mtad.engine.step import Observation
 from mtad.errors import first_line
 from mtad.server.scheduler.errors import ModelFailedError
 from mtad.server.scheduler.sequence import Chunk, Clock, Sequence

@@ -1,0 +1,58 @@
+"""The vocabulary of two models: its size, its ends, and whether both mean the same by an id.
+
+Loads nothing; knows no method and no loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from mtad.errors import VocabularyMismatchError
+from mtad.model.lm import Model
+
+Tokenizer = PreTrainedTokenizerBase
+
+
+def vocabulary_size(tokenizer: Tokenizer) -> int:
+    """One more than the largest token id; ids may have gaps, so their number is less."""
+    return int(max(tokenizer.get_vocab().values())) + 1
+
+
+def require_same_vocabulary(
+    tokenizer: Tokenizer | None, draft_tokenizer: Tokenizer | None, rows: Sequence[int]
+) -> None:
+    """Compare two tokenizers token by token; padded embedding rows are fine.
+
+    Raises:
+        VocabularyMismatchError: with the first ids that differ.
+    """
+    if tokenizer is None or draft_tokenizer is None:
+        if len(set(rows)) == 1:
+            return
+        raise VocabularyMismatchError(
+            f"target and draft have {rows[0]} and {rows[1]} embedding rows and not both have a "
+            "tokenizer to compare; give trust_vocabulary=True if their ids mean the same"
+        )
+    ours, theirs = (
+        {i: t for t, i in tok.get_vocab().items()} for tok in (tokenizer, draft_tokenizer)
+    )
+    different = [i for i in sorted(ours.keys() | theirs.keys()) if ours.get(i) != theirs.get(i)]
+    if different:
+        shown = "; ".join(f"{i}: {ours.get(i)!r} and {theirs.get(i)!r}" for i in different[:5])
+        raise VocabularyMismatchError(
+            f"{len(different)} of {len(ours)} token ids differ between target and draft: {shown}; "
+            "take a draft trained with the target's tokenizer"
+        )
+
+
+def eos_token_ids(target: Model, tokenizer: Tokenizer | None) -> tuple[int, ...]:
+    """The token ids that end a text, from the generation config or the tokenizer."""
+    config = getattr(target, "generation_config", None)
+    eos = getattr(config, "eos_token_id", None)
+    if eos is None:
+        eos = getattr(tokenizer, "eos_token_id", None)
+    if eos is None:
+        return ()
+    return tuple(eos) if isinstance(eos, list | tuple) else (int(eos),)
