@@ -7,6 +7,7 @@ former because an argmax forgives, the latter because they attend to nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,7 +31,6 @@ from support.tiny import (
 
 import mtad.core.buckets
 import mtad.model.lm
-from mtad.core.tree import TokenTree
 from mtad.engine.session import Request, Session
 from mtad.engine.step import Step
 from mtad.methods.mmtad import MMTAD
@@ -152,7 +152,7 @@ def test_the_logits_of_a_node_do_not_depend_on_its_siblings(target):
     level = tree.levels[2]
     other = tree.tokens.clone()
     other[:, level.start + 1 :] = (other[:, level.start + 1 :] + 1) % VOCAB
-    changed = TokenTree(**{**vars(tree), "tokens": other})
+    changed = replace(tree, tokens=other)
     with torch.inference_mode():
         got, expected = (prefilled(target, PROMPTS).forward(t) for t in (tree, changed))
     same = slice(0, level.start + 1)

@@ -74,13 +74,13 @@ def test_texts_are_those_of_eager_iterations(method: Method) -> None:
 
 def test_tapes_outlive_their_session() -> None:
     pair, tapes = models(), Tapes(patience=1)
-    played = []
+    counts = []
     for seed in range(4):
         requests = [Request(PROMPTS[0], SamplingParams(max_new_tokens=20, seed=seed))]
         wanted = blocks_of(pair, MTAD(), requests)
         assert blocks_of(pair, MTAD(), requests, tapes) == wanted
-        played.append(tapes.num_captured)
-    assert played[0] == played[-1]
+        counts.append(tapes.num_captured)
+    assert counts[0] == counts[-1]
 
 
 def test_prompts_and_budgets_of_similar_length_share_a_tape() -> None:
@@ -135,14 +135,14 @@ def test_what_cannot_be_scripted_runs_eagerly() -> None:
 
 def test_the_memory_of_tapes_is_bounded() -> None:
     pair, tapes = models(), Tapes(patience=0)
-    blocks_of(pair, MTAD(beam_width=1), [Request([3], MIXED[2])], tapes)
+    blocks_of(pair, MTAD(num_draft_tokens=2, beam_width=1), [Request([3], MIXED[2])], tapes)
     one = tapes.captured_bytes // tapes.num_captured
     assert one > 1e6, "some hundred operations"
     tapes = Tapes(patience=0, limit_bytes=2 * one)
     made = 0
     for width in range(1, 4):
         before = tapes._captured.keys()
-        blocks_of(pair, MTAD(beam_width=width), [Request([3], MIXED[2])], tapes)
+        blocks_of(pair, MTAD(num_draft_tokens=2, beam_width=width), [Request([3], MIXED[2])], tapes)
         made += len(tapes._captured.keys() - before) or 1
         assert tapes.captured_bytes <= 2 * one
     assert 1 <= tapes.num_captured < made
@@ -178,7 +178,7 @@ def test_what_is_read_behind_the_recorders_back_is_found_out() -> None:
     assert tapes.num_captured == 0
 
 
-def test_phases_are_told() -> None:
+def test_phases_begin_in_order() -> None:
     heard: list[str] = []
     with torch.inference_mode():
         requests = [Request([3, 4], SamplingParams(max_new_tokens=30, seed=2))]
@@ -190,7 +190,7 @@ def test_phases_are_told() -> None:
     assert heard == ["draft", "target", "verify", "commit", "end"] * steps
 
 
-def test_packed_models_play_the_same_text() -> None:
+def test_packed_models_replay_the_same_text() -> None:
     target = random_llama(vocab=VOCAB, hidden=256, num_layers=1).to(torch.bfloat16)
     draft = random_llama(vocab=VOCAB, hidden=256, num_layers=1, seed=1).to(torch.bfloat16)
     assert pack(target) > 0 and pack(draft) > 0
