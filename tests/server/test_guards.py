@@ -199,7 +199,7 @@ def test_a_clients_id_that_is_not_sane_is_replaced(plain: Site, given: str | byt
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/"), ("GET", "/none"), ("POST", "/v1/fail"), ("POST", "/v1/echo")]
 )
-def test_browsers_are_told_to_be_careful(plain: Site, method: str, path: str) -> None:
+def test_responses_have_headers_for_browsers(plain: Site, method: str, path: str) -> None:
     headers = plain.ask(method, path).headers
     policy = headers["content-security-policy"]
     assert "default-src 'self'" in policy and "frame-ancestors 'none'" in policy

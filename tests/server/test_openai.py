@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,15 @@ import httpx
 import openai
 import pytest
 import torch
-from support.serving import FakeScheduler, Served, demo, fake_server, real_server, serving
+from support.serving import (
+    FakeScheduler,
+    Served,
+    demo,
+    fake_server,
+    load_demo,
+    real_server,
+    serving,
+)
 
 import mtad
 from mtad.server.app import create_app
@@ -29,12 +38,13 @@ from mtad.server.settings import ServerSettings
 
 CHAT: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "A cat?"}]
 PROMPT = "def area(r):"
-SHORT = {"max_tokens": 12, "seed": 3}
+SHORT = {"max_tokens": 8, "seed": 3}
+SHORTER = {"max_tokens": 5, "seed": 3}
 
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    with real_server(unrecorded()) as server:
+    with real_server(load_demo()) as server:
         yield server
 
 
@@ -60,20 +70,28 @@ def client_of(served: Served, key: str = "none") -> openai.OpenAI:
 @functools.cache
 def reference() -> mtad.ModelPair:
     """The pair once more: the scheduler's own is for its thread alone."""
-    return unrecorded()
-
-
-def unrecorded() -> mtad.ModelPair:
-    """The embedded pair without tapes: recording one takes longer than all of a test's texts."""
-    pair = mtad.load_pair("demo", dtype="float32")
-    pair.graphs = None
-    return pair
+    return load_demo()
 
 
 def expected(prompt: Any, method: Any = None, **sampling: Any) -> list[mtad.Completion]:
     """What `generate` makes of it; a text depends on its own seed alone."""
-    options = {"guard": False, "max_new_tokens": 12, "seed": 3} | sampling
+    options = {"guard": False, "max_new_tokens": 8, "seed": 3} | sampling
     return reference().generate(prompt, method, **options)
+
+
+def expected_shorter(prompt: Any, method: Any = None, **sampling: Any) -> list[mtad.Completion]:
+    """As `expected`, for requests with `SHORTER`."""
+    return expected(prompt, method, max_new_tokens=5, **sampling)
+
+
+@asynccontextmanager
+async def async_client_of(served: Served) -> AsyncIterator[openai.AsyncOpenAI]:
+    http = httpx.AsyncClient(verify=False, trust_env=False)
+    url = f"{served.url}/v1"
+    async with openai.AsyncOpenAI(
+        base_url=url, api_key="none", max_retries=0, timeout=60, http_client=http
+    ) as client:
+        yield client
 
 
 PARAMETERS: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
@@ -89,33 +107,57 @@ PARAMETERS: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ({"stop": "e"}, {}, {"stop": "e"}),
     ({"stop": ["zzz", " a", "\n"]}, {}, {"stop": ["zzz", " a", "\n"]}),
     ({"max_tokens": 1}, {}, {"max_new_tokens": 1}),
-    ({}, {"min_tokens": 9}, {"min_new_tokens": 9}),
-    ({"max_tokens": 20}, {"ignore_eos": True}, {"max_new_tokens": 20, "ignore_eos": True}),
+    ({}, {"min_tokens": 6}, {"min_new_tokens": 6}),
+    ({"max_tokens": 12}, {"ignore_eos": True}, {"max_new_tokens": 12, "ignore_eos": True}),
     ({"seed": -7}, {}, {"seed": -7}),
 ]
 IDS = ["plain", *(" ".join(p | e) for p, e, _ in PARAMETERS[1:])]
 
 
-@pytest.mark.parametrize(("known", "extra", "sampling"), PARAMETERS, ids=IDS)
+@pytest.fixture(scope="module")
+def answers(served: Served) -> list[tuple[Any, list[Any]]]:
+    """A completion, and the parts of a chat, for each of `PARAMETERS`.
+
+    All are sent at once: sampling settings are each text's own, within one batch.
+    """
+
+    async def ask(client: openai.AsyncOpenAI, known: Any, extra: Any) -> tuple[Any, list[Any]]:
+        given = {"model": "demo", **SHORT, **known, "extra_body": extra}
+        whole, stream = await asyncio.gather(
+            client.completions.create(prompt=PROMPT, **given),
+            client.chat.completions.create(messages=CHAT, stream=True, **given),
+        )
+        return whole, [part async for part in stream]
+
+    async def ask_all() -> list[tuple[Any, list[Any]]]:
+        async with async_client_of(served) as client:
+            asked = [ask(client, known, extra) for known, extra, _ in PARAMETERS]
+            return await asyncio.gather(*asked)
+
+    return asyncio.run(ask_all())
+
+
+@pytest.mark.parametrize("index", range(len(PARAMETERS)), ids=IDS)
 def test_parameters_mean_what_generate_means(
-    client: openai.OpenAI, known: dict[str, Any], extra: dict[str, Any], sampling: dict[str, Any]
+    answers: list[tuple[Any, list[Any]]], index: int
 ) -> None:
-    told = {"model": "demo", **SHORT, **known, "extra_body": extra}
+    sampling = PARAMETERS[index][2]
     want, said = expected([PROMPT, CHAT], **sampling | {"seed": [sampling.get("seed", 3)] * 2})
-    got = client.completions.create(prompt=PROMPT, **told)
+    got, parts = answers[index]
     assert (got.choices[0].text, got.choices[0].finish_reason) == (want.text, want.finish_reason)
     assert got.usage and got.usage.completion_tokens == len(want.token_ids)
-
-    parts = list(client.chat.completions.create(messages=CHAT, stream=True, **told))
     assert "".join(p.choices[0].delta.content or "" for p in parts) == said.text
     assert parts[-1].choices[0].finish_reason == said.finish_reason
 
 
 @pytest.mark.parametrize("name", mtad.methods.names())
 def test_every_method_by_name(client: openai.OpenAI, name: str) -> None:
-    [want] = expected(PROMPT, name)
+    [want] = expected_shorter(PROMPT, name)
     got = client.completions.create(
-        model="demo", prompt=PROMPT, **SHORT, extra_body={"method": name, "return_token_ids": True}
+        model="demo",
+        prompt=PROMPT,
+        **SHORTER,
+        extra_body={"method": name, "return_token_ids": True},
     )
     assert got.model_extra is not None
     assert got.choices[0].text == want.text
@@ -123,9 +165,9 @@ def test_every_method_by_name(client: openai.OpenAI, name: str) -> None:
     contract = got.model_extra["mtad"]
     assert contract["method"] == name
     assert contract["lossless"] is mtad.methods.find(name)().is_lossless
-    told = got.model_extra["metrics"]["speculative_decoding"]
+    given = got.model_extra["metrics"]["speculative_decoding"]
     stats = want.stats.as_dict()
-    assert told == {key: stats[key] for key in told}
+    assert given == {key: stats[key] for key in given}
 
 
 def test_options_of_methods(client: openai.OpenAI) -> None:
@@ -138,9 +180,9 @@ def test_options_of_methods(client: openai.OpenAI) -> None:
             "method_options": {"num_draft_tokens": 2},
         },
     ]
-    [want] = expected(PROMPT, mtad.MTAD(accept_threshold=0.0, num_draft_tokens=2))
+    [want] = expected_shorter(PROMPT, mtad.MTAD(accept_threshold=0.0, num_draft_tokens=2))
     for extra in bodies:
-        got = client.completions.create(model="demo", prompt=PROMPT, **SHORT, extra_body=extra)
+        got = client.completions.create(model="demo", prompt=PROMPT, **SHORTER, extra_body=extra)
         assert got.model_extra is not None
         assert got.choices[0].text == want.text
         contract = got.model_extra["mtad"]
@@ -180,27 +222,27 @@ def test_forms_of_prompts(client: openai.OpenAI) -> None:
     tokenizer: Any = demo().tokenizer
     prompts = [PROMPT, "SELECT name"]
     ids = [tokenizer(prompt).input_ids for prompt in prompts]
-    wanted = expected(prompts, seed=[3, 4])
+    wanted = expected_shorter(prompts, seed=[3, 4])
     for given, count in ((prompts, 2), (ids, 2), (PROMPT, 1), (ids[0], 1)):
-        got = client.completions.create(model="demo", prompt=given, **SHORT)
+        got = client.completions.create(model="demo", prompt=given, **SHORTER)
         assert [c.text for c in got.choices] == [w.text for w in wanted[:count]]
         assert got.usage and got.usage.prompt_tokens == sum(map(len, ids[:count]))
-    two = client.completions.create(model="demo", prompt=prompts, n=2, **SHORT)
-    made = expected([*prompts[:1] * 2, *prompts[1:] * 2], seed=[3, 4, 5, 6])
+    two = client.completions.create(model="demo", prompt=prompts, n=2, **SHORTER)
+    made = expected_shorter([*prompts[:1] * 2, *prompts[1:] * 2], seed=[3, 4, 5, 6])
     assert [c.text for c in two.choices] == [one.text for one in made]
 
 
 def test_echo(client: openai.OpenAI) -> None:
-    [want] = expected(PROMPT)
-    told: Any = {"model": "demo", "prompt": PROMPT, "echo": True, **SHORT}
-    assert client.completions.create(**told).choices[0].text == PROMPT + want.text
-    chunks = client.completions.create(stream=True, **told)
+    [want] = expected_shorter(PROMPT)
+    given: Any = {"model": "demo", "prompt": PROMPT, "echo": True, **SHORTER}
+    assert client.completions.create(**given).choices[0].text == PROMPT + want.text
+    chunks = client.completions.create(stream=True, **given)
     assert "".join(c.choices[0].text for c in chunks) == PROMPT + want.text
 
 
 def test_a_stream_has_a_beginning_and_an_end(client: openai.OpenAI) -> None:
-    told: Any = {"model": "demo", "messages": CHAT, "stream": True, **SHORT}
-    parts = list(client.chat.completions.create(stream_options={"include_usage": True}, **told))
+    given: Any = {"model": "demo", "messages": CHAT, "stream": True, **SHORT}
+    parts = list(client.chat.completions.create(stream_options={"include_usage": True}, **given))
     assert parts[0].choices[0].delta.role == "assistant"
     assert all(p.usage is None and "usage" in p.model_fields_set for p in parts[:-1])
     assert len({p.id for p in parts}) == 1
@@ -211,14 +253,14 @@ def test_a_stream_has_a_beginning_and_an_end(client: openai.OpenAI) -> None:
     assert last.model_extra["metrics"] == whole.model_extra["metrics"]
     assert end.choices[0].finish_reason == whole.choices[0].finish_reason
     assert [p.choices[0].finish_reason for p in parts[:-2]] == [None] * (len(parts) - 2)
-    without = list(client.chat.completions.create(**told))
+    without = list(client.chat.completions.create(**given))
     assert not any("usage" in p.model_fields_set for p in without)
     assert without[-1].choices and without[-1].model_extra is not None
     assert without[-1].model_extra["metrics"] == whole.model_extra["metrics"]
     assert without[-1].model_extra["mtad"]["seeds"] == [3]
 
 
-def _law(ids: list[int]) -> torch.Tensor:
+def _logprobs(ids: list[int]) -> torch.Tensor:
     with torch.inference_mode():
         logits = reference().models.target(torch.tensor([ids])).logits
     return logits[0].float().log_softmax(-1)
@@ -227,25 +269,25 @@ def _law(ids: list[int]) -> torch.Tensor:
 def test_logprobs_are_those_of_the_raw_target(client: openai.OpenAI) -> None:
     tokenizer: Any = demo().tokenizer
     prompt = tokenizer(PROMPT).input_ids
-    told: Any = {"model": "demo", "prompt": PROMPT, "temperature": 0.3, **SHORT}
-    told["extra_body"] = {"return_token_ids": True, "top_k": 4}
-    got = client.completions.create(logprobs=2, **told)
+    given: Any = {"model": "demo", "prompt": PROMPT, "temperature": 0.3, **SHORT}
+    given["extra_body"] = {"return_token_ids": True, "top_k": 4}
+    got = client.completions.create(logprobs=2, **given)
     ids = got.choices[0].model_extra["token_ids"]  # type: ignore[index]
-    law = _law(prompt + ids)[len(prompt) - 1 : -1]
+    logprobs = _logprobs(prompt + ids)[len(prompt) - 1 : -1]
     said = got.choices[0].logprobs
     assert said and said.token_logprobs and said.top_logprobs and said.tokens and said.text_offset
-    own = law[range(len(ids)), ids].tolist()
+    own = logprobs[range(len(ids)), ids].tolist()
     assert said.token_logprobs == pytest.approx(own, abs=2e-4)
     assert [max(top.values()) for top in said.top_logprobs] == pytest.approx(
-        law.amax(-1).tolist(), abs=2e-4
+        logprobs.amax(-1).tolist(), abs=2e-4
     )
     assert all(len(top) == 2 for top in said.top_logprobs)
     assert "".join(said.tokens).startswith(got.choices[0].text)
     assert said.text_offset == [len("".join(said.tokens[:i])) for i in range(len(ids))]
 
-    chunks = client.completions.create(logprobs=2, stream=True, **told)
-    told_parts = [c.choices[0].logprobs for c in chunks]
-    parts = [p for p in told_parts if p]
+    chunks = client.completions.create(logprobs=2, stream=True, **given)
+    given_parts = [c.choices[0].logprobs for c in chunks]
+    parts = [p for p in given_parts if p]
     assert list(chain.from_iterable(p.tokens or [] for p in parts)) == said.tokens
     assert list(chain.from_iterable(p.token_logprobs or [] for p in parts)) == pytest.approx(
         own, abs=2e-4
@@ -254,20 +296,20 @@ def test_logprobs_are_those_of_the_raw_target(client: openai.OpenAI) -> None:
 
 
 def test_logprobs_of_chats(client: openai.OpenAI) -> None:
-    told: Any = {"model": "demo", "messages": CHAT, "logprobs": True, **SHORT}
-    reply = client.chat.completions.create(top_logprobs=3, **told)
+    given: Any = {"model": "demo", "messages": CHAT, "logprobs": True, **SHORT}
+    reply = client.chat.completions.create(top_logprobs=3, **given)
     assert reply.choices[0].logprobs and reply.choices[0].logprobs.content
     content = reply.choices[0].logprobs.content
     assert all(len(one.top_logprobs) == 3 for one in content)
     assert all(one.top_logprobs[0].logprob >= one.logprob - 1e-6 for one in content)
     raw = b"".join(bytes(one.bytes or []) for one in content)
     assert raw.startswith((reply.choices[0].message.content or "").encode())
-    plain = client.chat.completions.create(**told)
+    plain = client.chat.completions.create(**given)
     assert plain.choices[0].logprobs and plain.choices[0].logprobs.content
     assert [one.top_logprobs for one in plain.choices[0].logprobs.content] == [[]] * len(content)
     streamed = [
         one.token
-        for part in client.chat.completions.create(top_logprobs=3, stream=True, **told)
+        for part in client.chat.completions.create(top_logprobs=3, stream=True, **given)
         if part.choices[0].logprobs
         for one in part.choices[0].logprobs.content or []
     ]
@@ -275,15 +317,15 @@ def test_logprobs_of_chats(client: openai.OpenAI) -> None:
 
 
 def test_traces(client: openai.OpenAI) -> None:
-    told: Any = {"model": "demo", "prompt": PROMPT, "n": 2, **SHORT}
-    told["extra_body"] = {"trace": True, "return_token_ids": True}
-    got = client.completions.create(**told)
+    given: Any = {"model": "demo", "prompt": PROMPT, "n": 2, **SHORT}
+    given["extra_body"] = {"trace": True, "return_token_ids": True}
+    got = client.completions.create(**given)
     traces = got.model_extra["mtad"]["trace"]  # type: ignore[index]
     for choice, records in zip(got.choices, traces, strict=True):
         tokens = [one["token"] for record in records for one in record["tokens"]]
         assert tokens == choice.model_extra["token_ids"]  # type: ignore[index]
     streamed: list[list[Any]] = [[], []]
-    for chunk in client.completions.create(stream=True, **told):
+    for chunk in client.completions.create(stream=True, **given):
         record = (chunk.model_extra or {}).get("mtad", {}).get("trace")
         if record is not None:
             streamed[chunk.choices[0].index].append(record["tokens"])
@@ -348,15 +390,15 @@ def test_failures(
 ) -> None:
     scheduler: FakeScheduler = fake.scheduler
     scheduler.failure = (pieces, error)
-    told: Any = {"model": "demo", "prompt": PROMPT, **SHORT}
+    given: Any = {"model": "demo", "prompt": PROMPT, **SHORT}
     try:
         with client_of(fake) as client:
             with pytest.raises(openai.InternalServerError) as caught:
-                client.completions.create(**told)
+                client.completions.create(**given)
             assert (caught.value.status_code, caught.value.code) == (status, code)
             assert message in str(caught.value) and "secret" not in str(caught.value)
             with pytest.raises(openai.APIError) as late:
-                list(client.completions.create(stream=True, **told))
+                list(client.completions.create(stream=True, **given))
             assert late.value.code == code
     finally:
         scheduler.failure = None
@@ -399,26 +441,25 @@ def test_keys_that_are_handed_over_are_the_only_ones(monkeypatch: pytest.MonkeyP
 
 def test_the_asynchronous_client(served: Served) -> None:
     async def streamed(client: openai.AsyncOpenAI, seed: int) -> str:
-        told: Any = {"model": "demo", "messages": CHAT, "max_tokens": 12, "seed": seed}
-        stream = await client.chat.completions.create(stream=True, **told)
+        given: Any = {"model": "demo", "messages": CHAT, "max_tokens": 5, "seed": seed}
+        stream = await client.chat.completions.create(stream=True, **given)
         parts = [p.choices[0].delta.content or "" async for p in stream]
-        whole = await client.chat.completions.create(**told)
+        whole = await client.chat.completions.create(**given)
         assert whole.choices[0].message.content == "".join(parts)
         return "".join(parts)
 
     async def all_at_once() -> list[str]:
-        url = f"{served.url}/v1"
-        async with openai.AsyncOpenAI(base_url=url, api_key="x", max_retries=0) as client:
+        async with async_client_of(served) as client:
             return await asyncio.gather(*(streamed(client, seed) for seed in range(4)))
 
-    wanted = [one.text for one in expected([CHAT] * 4, seed=[0, 1, 2, 3])]
+    wanted = [one.text for one in expected_shorter([CHAT] * 4, seed=[0, 1, 2, 3])]
     assert asyncio.run(all_at_once()) == wanted
 
 
 def test_minus_infinity_is_a_number(fake: Served) -> None:
-    told: Any = {"model": "demo", "messages": CHAT, "logprobs": True, "top_logprobs": 3, **SHORT}
+    given: Any = {"model": "demo", "messages": CHAT, "logprobs": True, "top_logprobs": 3, **SHORT}
     with client_of(fake) as client:
-        reply = client.chat.completions.create(**told)
+        reply = client.chat.completions.create(**given)
     assert reply.choices[0].logprobs and reply.choices[0].logprobs.content
     lowest = reply.choices[0].logprobs.content[0].top_logprobs[-1].logprob
     assert lowest == -9999 and math.isfinite(lowest)

@@ -199,7 +199,7 @@ def test_answers_pass_through(made: Any) -> None:
     assert headers.keys() == {b"content-type", b"content-length"}  # the proxy adds the request id
 
 
-def test_a_replica_that_is_told_to_finishes_once(made: Any) -> None:
+def test_a_replica_drains_once(made: Any) -> None:
     replica, served = made(shutdown_s=7.0)
     replica.drain()
     replica.drain()
@@ -290,7 +290,7 @@ def test_another_application_on_the_cluster_is_left_alone(monkeypatch: pytest.Mo
         pass
 
 
-def test_what_a_replica_died_of_is_told_in_one_line() -> None:
+def test_what_a_replica_died_of_is_shown_in_one_line() -> None:
     text = "Deploying application mtad failed: The deployment failed to start.\nTraceback:\n"
     text += '  File "x.py", line 1\nmtad.errors.CheckpointError: there is no folder /m\n\nmore'
 
@@ -435,7 +435,9 @@ def test_a_machine_dies_under_load(demo_pair: ModelPair) -> None:
 
 @with_ray
 @pytest.mark.parametrize("shutdown_s", [300.0, 0.0])
-def test_at_the_end_requests_finish_or_are_told(demo_pair: ModelPair, shutdown_s: float) -> None:
+def test_at_the_end_requests_finish_or_fail_with_a_reason(
+    demo_pair: ModelPair, shutdown_s: float
+) -> None:
     settings = replace(SETTINGS, max_new_tokens=480, shutdown_s=shutdown_s)
     more: dict[str, Any] = {"max_tokens": 480, "ignore_eos": True, "begun": threading.Semaphore(0)}
     with ThreadPoolExecutor(16) as pool, two_replicas(settings) as (client, _):

@@ -1,4 +1,4 @@
-"""The scheduler: many jobs at once, each as if it were alone; nobody pays for a neighbour."""
+"""The scheduler: many texts at once, each as if it were alone, whatever its neighbours do."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny import PROMPTS, label, similar, some_variants, token_ids
+from support.serving import load_demo
+from support.tiny import PROMPTS, similar, some_variants, token_ids
 
 import mtad.model.lm
 from mtad.api.completion import with_text
-from mtad.api.pair import ModelPair, load_pair
+from mtad.api.pair import ModelPair
 from mtad.engine.request import Request
 from mtad.engine.session import Session
 from mtad.errors import CacheMemoryError, MtadError, NonFiniteLogitsError
@@ -46,7 +47,17 @@ from mtad.speculative.method import Method
 from mtad.testing import random_llama
 
 PATIENCE_S = 120.0
-EVERY_METHOD = pytest.mark.parametrize("method", some_variants())
+TEXTS = pytest.mark.parametrize(
+    ("method", "padding"),
+    [
+        pytest.param(*one.values, padded, id=f"{one.id}-{name}", marks=marks)
+        for one in some_variants()
+        for padded, name in ((False, "exact"), (True, "padded"))
+        for marks in [one.marks if one.id == "mtad" or not padded else pytest.mark.slow]
+    ],
+    indirect=["padding"],
+)
+"""Every method in batches as on a CPU, and as on a GPU; of these, MTAD alone by default."""
 
 
 class Received:
@@ -143,10 +154,11 @@ def story() -> Story:
 
 
 @pytest.fixture(params=[False, True], ids=["exact", "padded"])
-def padding(request, monkeypatch):
+def padding(request, monkeypatch) -> bool:
     """Batches as on a CPU, and as on a GPU."""
     for module in (batches, admission):
         monkeypatch.setattr(module, "pads_batches", lambda pair: request.param)
+    return request.param
 
 
 @pytest.fixture
@@ -228,26 +240,27 @@ def gate(monkeypatch) -> Iterator[Gate]:
 # ---------------------------------------------------------------- same seed, same text
 
 
-@EVERY_METHOD
+@TEXTS
 def test_a_text_depends_on_its_seed_alone(models, serve, method, padding):
     prompts = [*PROMPTS, [4, 4, 2] * 40, [9]]
-    jobs = [work(p, method, 5 + 3 * i, seed=i) for i, p in enumerate(prompts)]
+    texts = [work(p, method, 5 + 3 * i, seed=i) for i, p in enumerate(prompts)]
     expected = [
-        token_ids(*models, method, [w.request.prompt_ids], w.request.sampling)[0] for w in jobs
+        token_ids(*models, method, [w.request.prompt_ids], w.request.sampling)[0] for w in texts
     ]
-    scheduler = serve(ModelPair(*models))
-    assert [texts_of(scheduler, one)[0] for one in jobs] == expected
-    assert texts_of(scheduler, *jobs) == expected
-    heard = [send(scheduler, again(one))[1][0] for one in reversed(jobs)]  # joining as it comes
-    assert [one.token_ids for one in reversed(heard)] == expected
+    is_recorded = padding or method.name == "mtad"
+    scheduler = serve(ModelPair(*models) if is_recorded else None)
+    assert [texts_of(scheduler, one)[0] for one in texts] == expected
+    assert texts_of(scheduler, *texts) == expected
+    received = [send(scheduler, again(one))[1][0] for one in reversed(texts)]  # joining as it comes
+    assert [one.token_ids for one in reversed(received)] == expected
 
 
 def test_methods_are_decoded_side_by_side(models, serve, story):
     kinds = [MTAD(), MTAD(accept_threshold=0.1), SpeculativeSampling(3), Autoregressive()]
-    jobs = [work(PROMPTS[i % 3], kinds[i % 4], 20, seed=i) for i in range(12)]
+    texts = [work(PROMPTS[i % 3], kinds[i % 4], 20, seed=i) for i in range(12)]
     scheduler = serve()
-    found = texts_of(scheduler, *jobs)
-    for one, ids in zip(jobs, found, strict=True):
+    found = texts_of(scheduler, *texts)
+    for one, ids in zip(texts, found, strict=True):
         alone = token_ids(*models, one.method, [one.request.prompt_ids], one.request.sampling)
         assert ids == alone[0]
     first = min(story.outcomes)
@@ -256,35 +269,35 @@ def test_methods_are_decoded_side_by_side(models, serve, story):
     assert max(map(len, story.iterations)) == 3
 
 
-# ---------------------------------------------------------------- order and room
+# ---------------------------------------------------------------- order and capacity
 
 
-def test_no_more_rows_than_allowed_and_nobody_is_passed(serve, story, gate):
+def test_no_more_rows_than_allowed_and_none_is_passed(serve, story, gate):
     scheduler = serve(max_rows=2)
-    jobs, heard = send(scheduler, *(work(seed=i, num_new=8) for i in range(7)))
+    texts, received = send(scheduler, *(work(seed=i, num_new=8) for i in range(7)))
     assert gate.reached.wait(PATIENCE_S)
     load = scheduler.load
     assert (load.num_running, load.num_waiting, load.num_batches) == (2, 5, 1)
     gate.opened.set()
-    assert all(len(one.token_ids) == 8 for one in heard)
-    assert story.admitted_ids == [job.id for job in jobs]
+    assert all(len(one.token_ids) == 8 for one in received)
+    assert story.admitted_ids == [text.id for text in texts]
     assert max(map(len, story.iterations)) <= 2
-    assert all(job.arrived_at <= job.admitted_at <= job.first_token_at for job in jobs)
-    assert all(job.first_token_at <= job.last_token_at <= job.ended_at for job in jobs)
+    assert all(text.arrived_at <= text.admitted_at <= text.first_token_at for text in texts)
+    assert all(text.first_token_at <= text.last_token_at <= text.ended_at for text in texts)
 
 
-def test_who_needs_many_slots_waits_and_keeps_its_place(serve, story, gate):
+def test_a_text_that_needs_many_slots_waits_and_keeps_its_place(serve, story, gate):
     small = [work([1], Autoregressive(), 20, seed=i) for i in range(2)]
     large = work([1], Autoregressive(), 200)
     scheduler = serve(cache_slots=256)
-    jobs, heard = send(scheduler, *small, large, work([1], Autoregressive(), 3))
+    texts, received = send(scheduler, *small, large, work([1], Autoregressive(), 3))
     assert gate.reached.wait(PATIENCE_S)
     assert scheduler.load.num_running == 2 and scheduler.load.num_waiting == 2
     assert scheduler.load.slots_reserved == 2 * 64
     gate.opened.set()
-    assert [len(one.token_ids) for one in heard] == [20, 20, 200, 3]
-    assert story.admitted_ids == [job.id for job in jobs]
-    assert [jobs[2].id, jobs[3].id] not in story.iterations, "together they need 512 slots"
+    assert [len(one.token_ids) for one in received] == [20, 20, 200, 3]
+    assert story.admitted_ids == [text.id for text in texts]
+    assert [texts[2].id, texts[3].id] not in story.iterations, "together they need 512 slots"
 
 
 def test_what_never_fits_is_refused(serve):
@@ -294,7 +307,7 @@ def test_what_never_fits_is_refused(serve):
     assert scheduler.load.num_waiting == 0
 
 
-def test_a_full_line_takes_all_or_nothing(serve, gate):
+def test_a_full_queue_takes_all_or_nothing(serve, gate):
     scheduler = serve(max_rows=1, max_queue=3)
     _, first = send(scheduler, work())
     assert gate.reached.wait(PATIENCE_S)
@@ -307,7 +320,7 @@ def test_a_full_line_takes_all_or_nothing(serve, gate):
     assert all(len(one.token_ids) == 12 for one in [*first, *waiting])
 
 
-def test_those_who_come_back_stand_where_they_stood():
+def test_texts_that_are_put_back_keep_their_place():
     queue, sequences = WaitingQueue(max_waiting=4, max_rows=2), [work() for _ in range(4)]
     queue.add(sequences)
     queue.receive()
@@ -342,13 +355,13 @@ def test_a_step_prefills_for_as_long_as_it_decodes(serve, story, monkeypatch, se
     monkeypatch.setattr(Batch, "decode", lambda batch, clock: (decode(batch, clock)[0], seconds))
     monkeypatch.setattr(Story, "decoded", lambda story, chunks, _: story.saw(chunks))
     scheduler = serve()
-    jobs, heard = send(
+    texts, received = send(
         scheduler, work([1], Autoregressive(), 40), work([5] * 320, Autoregressive(), 4)
     )
-    assert [len(one.token_ids) for one in heard] == [40, 4]
-    alone = [ids for ids in story.iterations if ids == [jobs[0].id]]
+    assert [len(one.token_ids) for one in received] == [40, 4]
+    alone = [ids for ids in story.iterations if ids == [texts[0].id]]
     if seconds:
-        assert len(alone) <= 40 - 4 + 1, "all of the prompt was read after the first iteration"
+        assert len(alone) <= 40 - 4 + 1, "the whole prefill came after the first iteration"
         assert len(story.iterations[1]) == 2
     else:
         assert len(alone) >= 320 // 16, "an iteration for the one after each chunk for the other"
@@ -357,22 +370,22 @@ def test_a_step_prefills_for_as_long_as_it_decodes(serve, story, monkeypatch, se
 # ---------------------------------------------------------------- ends
 
 
-def test_a_cancelled_job_is_gone_within_an_iteration(serve, story, gate):
+def test_a_cancelled_text_is_gone_within_an_iteration(serve, story, gate):
     scheduler = serve(max_rows=2)
-    jobs, heard = send(scheduler, *(work(num_new=60, seed=i) for i in range(3)))
+    texts, received = send(scheduler, *(work(num_new=60, seed=i) for i in range(3)))
     assert gate.reached.wait(PATIENCE_S)
-    scheduler.cancel(jobs[0])
-    scheduler.cancel(jobs[0])
+    scheduler.cancel(texts[0])
+    scheduler.cancel(texts[0])
     gate.opened.set()
-    assert len(heard[1].token_ids) == 60
-    assert sum(jobs[0].id in ids for ids in story.iterations) == 1
-    assert story.outcomes[jobs[0].id] == "cancelled"
-    assert heard[0].chunks == []
-    assert len(heard[2].token_ids) == 60
-    scheduler.cancel(jobs[2])  # too late, and no matter
+    assert len(received[1].token_ids) == 60
+    assert sum(texts[0].id in ids for ids in story.iterations) == 1
+    assert story.outcomes[texts[0].id] == "cancelled"
+    assert received[0].chunks == []
+    assert len(received[2].token_ids) == 60
+    scheduler.cancel(texts[2])  # too late, and no matter
 
 
-def test_a_prompt_that_is_being_read_is_given_up_at_once(serve, story, monkeypatch):
+def test_a_prefill_is_given_up_at_once(serve, story, monkeypatch):
     monkeypatch.setattr(mtad.model.lm, "PREFILL_TOKENS", {"cpu": 4})
     monkeypatch.setattr("mtad.server.scheduler.admission.PREFILL_TOKENS", {"cpu": 4})
     begun, num_reads, read = threading.Event(), [], LM.prefill_chunk
@@ -385,84 +398,90 @@ def test_a_prompt_that_is_being_read_is_given_up_at_once(serve, story, monkeypat
 
     cancelled, scheduler = threading.Event(), serve(max_rows=1)
     monkeypatch.setattr(LM, "prefill_chunk", held)
-    jobs, heard = send(scheduler, work([5] * 200), work(num_new=3))
+    texts, received = send(scheduler, work([5] * 200), work(num_new=3))
     assert begun.wait(PATIENCE_S)
-    scheduler.cancel(jobs[0])
+    scheduler.cancel(texts[0])
     cancelled.set()
-    assert len(heard[1].token_ids) == 3 and not heard[0].chunks
+    assert len(received[1].token_ids) == 3 and not received[0].chunks
     assert len(num_reads) == 4, "a chunk of each model for each of the two"
-    assert story.outcomes[jobs[0].id] == "cancelled"
+    assert story.outcomes[texts[0].id] == "cancelled"
 
 
-def test_a_cancelled_job_in_the_line_never_runs(serve, story, gate):
+def test_a_cancelled_text_in_the_queue_never_runs(serve, story, gate):
     scheduler = serve(max_rows=1)
-    jobs, heard = send(scheduler, work(), work(seed=1), work(seed=2))
+    texts, received = send(scheduler, work(), work(seed=1), work(seed=2))
     assert gate.reached.wait(PATIENCE_S)
-    scheduler.cancel(jobs[1])
+    scheduler.cancel(texts[1])
     gate.opened.set()
-    assert heard[2].token_ids and not heard[1].chunks
-    assert story.outcomes[jobs[1].id] == "cancelled" and jobs[1].id not in story.admitted_ids
+    assert received[2].token_ids and not received[1].chunks
+    assert story.outcomes[texts[1].id] == "cancelled" and texts[1].id not in story.admitted_ids
 
 
 def test_a_text_that_waits_too_long_fails(serve, gate, clock):
     scheduler = serve(max_rows=1)
-    jobs = work(num_new=60), work(timeout_s=1000.0), work(seed=2, num_new=3)
-    _, heard = send(scheduler, *jobs)
+    texts = work(num_new=60), work(timeout_s=1000.0), work(seed=2, num_new=3)
+    _, received = send(scheduler, *texts)
     assert gate.reached.wait(PATIENCE_S)
     clock.added = 1000.0
     gate.opened.set()
-    assert isinstance(heard[1].error, DeadlineError)
-    assert "longer than 1000.0 s" in str(heard[1].error)
-    assert len(heard[0].token_ids) == 60 and len(heard[2].token_ids) == 3
+    assert isinstance(received[1].error, DeadlineError)
+    assert "longer than 1000.0 s" in str(received[1].error)
+    assert len(received[0].token_ids) == 60 and len(received[2].token_ids) == 3
 
 
 def test_a_running_text_that_takes_too_long_fails(serve, gate, clock):
     scheduler = serve()
-    _, heard = send(scheduler, work(num_new=60, timeout_s=1000.0), work(num_new=30))
+    _, received = send(scheduler, work(num_new=60, timeout_s=1000.0), work(num_new=30))
     assert gate.reached.wait(PATIENCE_S)
     clock.added = 1000.0
     gate.opened.set()
-    assert isinstance(heard[0].error, DeadlineError)
-    assert len(heard[1].token_ids) == 30
+    assert isinstance(received[0].error, DeadlineError)
+    assert len(received[1].token_ids) == 30
 
 
-def test_closing_lets_running_jobs_finish(serve, gate):
+def test_closing_lets_running_texts_finish(serve, gate, monkeypatch):
     scheduler = serve(max_rows=2)
-    _, heard = send(scheduler, *(work(seed=i) for i in range(4)))
+    _, received = send(scheduler, *(work(seed=i) for i in range(4)))
     assert gate.reached.wait(PATIENCE_S) and scheduler.load.is_ready
+    closed, close = threading.Event(), WaitingQueue.close
+
+    def noted(queue: WaitingQueue, drain_s: float = 0.0) -> None:
+        close(queue, drain_s)
+        closed.set()
+
+    monkeypatch.setattr(WaitingQueue, "close", noted)
     closing = threading.Thread(target=scheduler.close, args=(PATIENCE_S,))
     closing.start()
-    while scheduler.load.is_ready:
-        time.sleep(0.01)
-    assert scheduler.load.is_alive
+    assert closed.wait(PATIENCE_S)
+    assert scheduler.load.is_alive and not scheduler.load.is_ready
     with pytest.raises(ClosingError):
         send(scheduler, work())
     gate.opened.set()
     closing.join(PATIENCE_S)
-    assert all(len(one.token_ids) == 12 for one in heard)
+    assert all(len(one.token_ids) == 12 for one in received)
     assert not scheduler.load.is_alive
 
 
 def test_closing_without_patience_fails_all(serve, story, gate):
     scheduler = serve(max_rows=1)
-    _, heard = send(scheduler, work(num_new=400), work())
+    _, received = send(scheduler, work(num_new=400), work())
     assert gate.reached.wait(PATIENCE_S)
     gate.opened.set()
     scheduler.close(0.0)
-    assert all(isinstance(one.error, ClosingError) for one in heard)
+    assert all(isinstance(one.error, ClosingError) for one in received)
     assert set(story.outcomes.values()) == {"closing"}
 
 
 def test_closing_before_the_start_fails_what_waits(models):
     scheduler = Scheduler(ModelPair(*models))
-    _, heard = send(scheduler, work())
+    _, received = send(scheduler, work())
     scheduler.close()
-    assert isinstance(heard[0].error, ClosingError)
+    assert isinstance(received[0].error, ClosingError)
 
 
 def test_nothing_to_do_is_done(serve, story):
-    _, heard = send(serve(), work(num_new=0), work(num_new=2))
-    assert [one.token_ids for one in heard] == [[], heard[1].token_ids]
+    _, received = send(serve(), work(num_new=0), work(num_new=2))
+    assert [one.token_ids for one in received] == [[], received[1].token_ids]
     assert sorted(story.outcomes.values()) == ["length", "length"]
 
 
@@ -493,37 +512,47 @@ def fused(models, nan: bool) -> ModelPair:
 
 
 @pytest.mark.parametrize("nan", [True, False], ids=["nan", "raises"])
-@pytest.mark.parametrize("method", [Autoregressive(), MTAD()], ids=label)
+@pytest.mark.parametrize(
+    ("method", "padding"),
+    [
+        pytest.param(Autoregressive(), False, id="autoregressive-exact"),
+        pytest.param(Autoregressive(), True, id="autoregressive-padded", marks=pytest.mark.slow),
+        pytest.param(MTAD(), False, id="mtad-exact"),
+        pytest.param(MTAD(), True, id="mtad-padded"),
+    ],
+    indirect=["padding"],
+)
 def test_an_error_in_one_row_does_not_fail_its_neighbours(
     models, serve, story, nan, method, padding
 ):
     never = {"suppress_tokens": (30,)}
     prompts = [[1, 2], [3, 30, 5], [6, 7, 8], [9], [10, 11]]
-    params = [SamplingParams(max_new_tokens=25, seed=i, **never) for i in range(5)]
+    params = [SamplingParams(max_new_tokens=15, seed=i, **never) for i in range(5)]
 
-    def job(i: int) -> Sequence:
+    def text(i: int) -> Sequence:
         return Sequence(Request(prompts[i], params[i]), method=method)
 
     expected = token_ids(*models, method, prompts, params)
-    scheduler = serve(fused(models, nan))
-    jobs, heard = [], []
+    pair = fused(models, nan)
+    scheduler = serve(pair if padding else unrecorded(pair))
+    texts, received = [], []
     for group in ([0], [1, 2, 3], [4]):
-        sent = send(scheduler, *map(job, group))
-        jobs, heard = jobs + sent[0], heard + sent[1]
-    error = heard[1].error
+        sent = send(scheduler, *map(text, group))
+        texts, received = texts + sent[0], received + sent[1]
+    error = received[1].error
     assert isinstance(error, NonFiniteLogitsError if nan else ModelFailedError)
     assert nan or str(error) == "the model failed: CUDA error: a device-side assert"
     sound = [0, 2, 3, 4]
-    assert [heard[i].token_ids for i in sound] == [expected[i] for i in sound]
-    assert story.outcomes[jobs[1].id] == "error"
-    assert sorted(story.admitted_ids) == [job.id for job in jobs], "nobody is admitted twice"
-    assert texts_of(scheduler, job(0)) == [expected[0]]
+    assert [received[i].token_ids for i in sound] == [expected[i] for i in sound]
+    assert story.outcomes[texts[1].id] == "error"
+    assert sorted(story.admitted_ids) == [text.id for text in texts], "none is admitted twice"
+    assert texts_of(scheduler, text(0)) == [expected[0]]
 
 
 def test_an_error_in_the_middle_loses_and_repeats_no_token(models, serve, monkeypatch):
-    jobs = [work(PROMPTS[i], num_new=40, seed=i) for i in range(3)]
+    texts = [work(PROMPTS[i], num_new=40, seed=i) for i in range(3)]
     expected = [
-        token_ids(*models, MTAD(), [w.request.prompt_ids], w.request.sampling)[0] for w in jobs
+        token_ids(*models, MTAD(), [w.request.prompt_ids], w.request.sampling)[0] for w in texts
     ]
     step, count = Session.step, iter(range(10**6))
 
@@ -533,20 +562,20 @@ def test_an_error_in_the_middle_loses_and_repeats_no_token(models, serve, monkey
         return step(session)
 
     monkeypatch.setattr(Session, "step", failing)
-    assert texts_of(serve(ModelPair(*models)), *jobs) == expected
+    assert texts_of(serve(ModelPair(*models)), *texts) == expected
 
 
-def test_a_sink_that_fails_harms_nobody(serve, story, caplog):
+def test_a_sink_that_fails_harms_no_other_text(serve, story, caplog):
     def failing(chunk: Chunk) -> None:
         raise KeyError("mine")
 
-    scheduler, heard = serve(), Received()
-    jobs = [work(sink=failing), work(seed=1, sink=heard)]
-    scheduler.submit(jobs)
-    assert len(heard.token_ids) == 12
+    scheduler, received = serve(), Received()
+    texts = [work(sink=failing), work(seed=1, sink=received)]
+    scheduler.submit(texts)
+    assert len(received.token_ids) == 12
     assert "a sink failed" in caplog.text
     assert texts_of(scheduler, work())
-    assert story.outcomes[jobs[0].id] == "cancelled"
+    assert story.outcomes[texts[0].id] == "cancelled"
 
 
 def test_a_mistake_in_the_scheduler_fails_all_and_shows(serve, monkeypatch, caplog):
@@ -555,8 +584,8 @@ def test_a_mistake_in_the_scheduler_fails_all_and_shows(serve, monkeypatch, capl
 
     scheduler = serve()
     monkeypatch.setattr(scheduler, "_drop", broken)
-    _, heard = send(scheduler, work())
-    assert isinstance(heard[0].error, ModelFailedError)
+    _, received = send(scheduler, work())
+    assert isinstance(received[0].error, ModelFailedError)
     scheduler._thread.join(PATIENCE_S)
     assert not scheduler.load.is_alive and not scheduler.load.is_ready
     with pytest.raises(MtadError):
@@ -574,7 +603,7 @@ def test_a_step_that_hangs_shows(serve, gate, clock):
     assert not scheduler.load.is_alive
 
 
-def test_an_observer_that_fails_harms_nobody(serve, story, monkeypatch, caplog):
+def test_an_observer_that_fails_harms_no_text(serve, story, monkeypatch, caplog):
     def failing(*args: Any) -> None:
         raise OSError("the disk is full")
 
@@ -590,11 +619,11 @@ def test_sequences_between_queue_and_batch_fail_with_the_scheduler(serve, monkey
 
     scheduler = serve()
     monkeypatch.setattr(scheduler, "_join", broken)
-    _, heard = send(scheduler, work(), work(seed=1, method=Autoregressive()))
-    assert all(isinstance(one.error, ModelFailedError) for one in heard)
+    _, received = send(scheduler, work(), work(seed=1, method=Autoregressive()))
+    assert all(isinstance(one.error, ModelFailedError) for one in received)
 
 
-def test_an_error_while_jobs_leave_harms_no_other(serve, monkeypatch, gate):
+def test_an_error_while_texts_leave_harms_no_other(serve, monkeypatch, gate):
     leave, count = Session.leave, iter(range(10**6))
 
     def failing(session: Session, indices: Any) -> None:
@@ -603,13 +632,13 @@ def test_an_error_while_jobs_leave_harms_no_other(serve, monkeypatch, gate):
         leave(session, indices)
 
     scheduler = serve()
-    jobs, heard = send(scheduler, *(work(num_new=40, seed=i) for i in range(3)))
+    texts, received = send(scheduler, *(work(num_new=40, seed=i) for i in range(3)))
     assert gate.reached.wait(PATIENCE_S)
     monkeypatch.setattr(Session, "leave", failing)
-    scheduler.cancel(jobs[1])
+    scheduler.cancel(texts[1])
     gate.opened.set()
-    assert [len(heard[i].token_ids) for i in (0, 2)] == [40, 40]
-    assert not heard[1].chunks
+    assert [len(received[i].token_ids) for i in (0, 2)] == [40, 40]
+    assert not received[1].chunks
 
 
 @pytest.mark.parametrize("num_new", [1, 20], ids=["at its end", "before"])
@@ -624,16 +653,16 @@ def test_a_text_that_cannot_be_sent_fails_alone(demo, serve, story, monkeypatch,
 
     monkeypatch.setattr(Sequence, "detokenize", failing)
     prompt = demo.tokenizer("def area(r):").input_ids
-    told: Any = {"tokenizer": demo.tokenizer, "stops": stops, "method": MTAD(num_draft_tokens=1)}
-    jobs = [work(prompt, num_new=num_new if i == 1 else 20, seed=i, **told) for i in range(3)]
-    _, heard = send(serve(demo), *jobs)
-    assert "no such character" in str(heard[1].error)
-    assert [len(heard[i].token_ids) for i in (0, 2)] == [20, 20]
-    assert story.outcomes[jobs[1].id] == "error"
-    assert len(heard[1].chunks) == 1
+    options: Any = {"tokenizer": demo.tokenizer, "stops": stops, "method": MTAD(num_draft_tokens=1)}
+    texts = [work(prompt, num_new=num_new if i == 1 else 20, seed=i, **options) for i in range(3)]
+    _, received = send(serve(demo), *texts)
+    assert "no such character" in str(received[1].error)
+    assert [len(received[i].token_ids) for i in (0, 2)] == [20, 20]
+    assert story.outcomes[texts[1].id] == "error"
+    assert len(received[1].chunks) == 1
 
 
-def test_who_lacks_memory_waits_and_is_admitted_once(models, serve, story, monkeypatch, gate):
+def test_texts_that_lack_memory_wait_and_are_admitted_once(models, serve, story, monkeypatch, gate):
     """Both where caches must grow and where a batch is new."""
     scheduler = serve()
     _, first = send(scheduler, work(num_new=40))
@@ -656,22 +685,22 @@ def test_who_lacks_memory_waits_and_is_admitted_once(models, serve, story, monke
 
     monkeypatch.setattr(LM, "resized", no_growth)
     monkeypatch.setattr(SlotLayer, "lazy_initialization", no_cache)
-    jobs, heard = send(scheduler, work(seed=1), work(seed=2, method=Autoregressive()))
+    texts, received = send(scheduler, work(seed=1), work(seed=2, method=Autoregressive()))
     gate.opened.set()
-    assert [len(one.token_ids) for one in (*first, *heard)] == [40, 12, 12]
-    assert sorted(story.admitted_ids)[1:] == [job.id for job in jobs], "each is admitted once"
-    assert all(story.outcomes[job.id] == "length" for job in jobs)
-    assert set(map(len, story.iterations)) == {1, 2}, "nobody was blamed"
+    assert [len(one.token_ids) for one in (*first, *received)] == [40, 12, 12]
+    assert sorted(story.admitted_ids)[1:] == [text.id for text in texts], "each is admitted once"
+    assert all(story.outcomes[text.id] == "length" for text in texts)
+    assert set(map(len, story.iterations)) == {1, 2}, "no text was blamed"
 
 
-def test_a_job_that_lacks_memory_alone_fails(serve, monkeypatch):
+def test_a_text_that_lacks_memory_alone_fails(serve, monkeypatch):
     def never(layer: SlotLayer, *args: Any) -> None:
         raise CacheMemoryError("no room at all")
 
     scheduler = serve()
     monkeypatch.setattr(SlotLayer, "lazy_initialization", never)
-    _, heard = send(scheduler, work(), work(seed=1))
-    assert all(isinstance(one.error, CacheMemoryError) for one in heard)
+    _, received = send(scheduler, work(), work(seed=1))
+    assert all(isinstance(one.error, CacheMemoryError) for one in received)
 
 
 def test_a_device_that_is_lost_ends_it_all(serve, monkeypatch):
@@ -681,26 +710,33 @@ def test_a_device_that_is_lost_ends_it_all(serve, monkeypatch):
     scheduler = serve()
     monkeypatch.setattr(Session, "step", lost)
     monkeypatch.setattr("mtad.server.scheduler.scheduler.require_devices", lost)
-    _, heard = send(scheduler, work(), work(seed=1))
-    assert all("the server has failed" in str(one.error) for one in heard)
+    _, received = send(scheduler, work(), work(seed=1))
+    assert all("the server has failed" in str(one.error) for one in received)
     scheduler._thread.join(PATIENCE_S)
     assert not scheduler.load.is_alive
 
 
-def test_a_prompt_is_read_while_others_run_on_a_tape(models, serve, monkeypatch, caplog):
+def test_prefill_while_others_run_on_a_tape(models, serve, monkeypatch, caplog):
     monkeypatch.setattr(mtad.model.lm, "PREFILL_TOKENS", {"cpu": 16})
     monkeypatch.setattr("mtad.server.scheduler.admission.PREFILL_TOKENS", {"cpu": 16})
     pair = ModelPair(*models)
     pair.graphs = Tapes(patience=1)
     scheduler = serve(pair)
-    jobs = [work(num_new=120), work([5] * 120, num_new=4, seed=1)]
+    texts = [work(num_new=80), work([5] * 120, num_new=4, seed=1)]
     expected = [
-        token_ids(*models, MTAD(), [w.request.prompt_ids], w.request.sampling)[0] for w in jobs
+        token_ids(*models, MTAD(), [w.request.prompt_ids], w.request.sampling)[0] for w in texts
     ]
-    _, first = send(scheduler, jobs[0])
-    while len(first[0].chunks) < 10:
-        time.sleep(0.001)
-    assert [*texts_of(scheduler, jobs[1]), first[0].token_ids] == expected[::-1]
+    first, is_recorded = Received(), threading.Event()
+
+    def sink(chunk: Chunk) -> None:
+        first(chunk)
+        if len(first.chunks) == 10:
+            is_recorded.set()
+
+    texts[0].sink = sink
+    scheduler.submit(texts[:1])
+    assert is_recorded.wait(PATIENCE_S)
+    assert [*texts_of(scheduler, texts[1]), first.token_ids] == expected[::-1]
     assert not caplog.text, "no batch failed"
 
 
@@ -709,7 +745,7 @@ def test_a_prompt_is_read_while_others_run_on_a_tape(models, serve, monkeypatch,
 
 @pytest.fixture(scope="module")
 def demo() -> ModelPair:
-    return unrecorded(load_pair("demo", dtype="float32"))
+    return load_demo()
 
 
 def test_texts_stops_and_probabilities(demo, serve):
@@ -746,16 +782,16 @@ def test_a_text_without_stop_strings_is_not_detokenized_between_iterations(
 
     monkeypatch.setattr(TextStream, "extend", noted)
     prompt = demo.tokenizer("def area(r):").input_ids
-    jobs = [work(prompt, tokenizer=demo.tokenizer, stops=s) for s in ((), ("never",))]
-    _, heard = send(serve(demo), *jobs)
-    assert all(one.token_ids for one in heard)
+    texts = [work(prompt, tokenizer=demo.tokenizer, stops=s) for s in ((), ("never",))]
+    _, received = send(serve(demo), *texts)
+    assert all(one.token_ids for one in received)
     assert threads == {"": {"mtad publisher"}, "never": {"mtad scheduler"}}
 
 
 def test_observers_and_sinks_do_not_hold_up_the_decoding(serve, story, monkeypatch):
     """A slow observer sees all; the text has been decoded meanwhile."""
     scheduler, held, ended = serve(), threading.Event(), threading.Event()
-    job, end = work(num_new=30), Batch.decode
+    text, end = work(num_new=30), Batch.decode
 
     def slow(story: Story, chunks: Any, seconds: float) -> None:
         assert held.wait(PATIENCE_S)
@@ -769,10 +805,10 @@ def test_observers_and_sinks_do_not_hold_up_the_decoding(serve, story, monkeypat
 
     monkeypatch.setattr(Story, "decoded", slow)
     monkeypatch.setattr(Batch, "decode", noted)
-    _, heard = send(scheduler, job)
-    assert ended.wait(PATIENCE_S) and not heard[0].chunks
+    _, received = send(scheduler, text)
+    assert ended.wait(PATIENCE_S) and not received[0].chunks
     held.set()
-    assert len(heard[0].token_ids) == 30 == story.num_tokens[job.id]
+    assert len(received[0].token_ids) == 30 == story.num_tokens[text.id]
 
 
 def test_texts_with_probabilities_leave_the_others_captured(serve, monkeypatch):
@@ -784,8 +820,8 @@ def test_texts_with_probabilities_leave_the_others_captured(serve, monkeypatch):
         return step(session)
 
     monkeypatch.setattr(Session, "step", noted)
-    jobs = [work(seed=0), work(seed=1, num_logprobs=0), work(seed=2, traced=True), work(seed=3)]
-    assert all(one.token_ids for one in send(serve(), *jobs)[1])
+    texts = [work(seed=0), work(seed=1, num_logprobs=0), work(seed=2, traced=True), work(seed=3)]
+    assert all(one.token_ids for one in send(serve(), *texts)[1])
     assert observed == {0: {False}, 1: {True}, 2: {True}, 3: {False}}
 
 
@@ -797,13 +833,13 @@ def test_probabilities_are_those_of_the_row_after_another_one_has_left(serve):
 
     scheduler, method = serve(), Autoregressive()
     lengths = [2, 12, 8, 12]
-    jobs = [
+    texts = [
         work(PROMPTS[i % 3], method, lengths[i], seed=i, num_logprobs=1, traced=True)
         for i in range(4)
     ]
-    together = send(scheduler, *jobs)[1]
-    for job, one in zip(jobs, together, strict=True):
-        alone = send(scheduler, replace(again(job), num_logprobs=1))[1][0]
+    together = send(scheduler, *texts)[1]
+    for text, one in zip(texts, together, strict=True):
+        alone = send(scheduler, replace(again(text), num_logprobs=1))[1][0]
         assert one.token_ids == alone.token_ids
         assert [p.token for p in probs(one)] == one.token_ids
         ours, theirs = ([p.logprob for p in probs(found)] for found in (one, alone))
@@ -848,9 +884,9 @@ def test_a_text_that_is_resumed_ends_at_the_same_stop(demo, serve, monkeypatch, 
 
     monkeypatch.setattr(Session, "step", failing)
     same: Any = {"num_new": 40, "seed": 5, "tokenizer": demo.tokenizer}
-    jobs = [work(prompt, stops=(stop,) if i else (), **same) for i in range(4)]
-    _, heard = send(serve(demo), *jobs)
-    sound = [one for one in heard if one.last.error is None]
+    texts = [work(prompt, stops=(stop,) if i else (), **same) for i in range(4)]
+    _, received = send(serve(demo), *texts)
+    sound = [one for one in received if one.last.error is None]
     assert len(sound) == 4 - (len(failures) - 1), "alone, one of them met the second failure"
     for one in sound:
         cut = whole.text[: whole.text.find(stop)] if one.last.sequence.has_stops else whole.text

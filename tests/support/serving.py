@@ -29,10 +29,17 @@ from mtad.server.settings import ServerSettings
 from mtad.trace.writer import TokenLogprobs
 
 
+def load_demo() -> ModelPair:
+    """The embedded pair without tapes: recording one takes longer than all of a test's texts."""
+    pair = mtad.load_pair("demo", dtype="float32")
+    pair.graphs = None
+    return pair
+
+
 @functools.cache
 def demo() -> ModelPair:
-    """The embedded pair, loaded once."""
-    return mtad.load_pair("demo", dtype="float32")
+    """The same, loaded once."""
+    return load_demo()
 
 
 @dataclass

@@ -7,7 +7,7 @@ import { seconds } from "./format.js";
 import { Tally } from "./record.js";
 import { TokenText } from "./text.js";
 
-/** A lane; `hooks.onChoose(lane, iteration)` and `hooks.onRecord(lane)` are told what happens. */
+/** A lane; `hooks.onChoose(lane, iteration)` and `hooks.onRecord(lane)` are its callbacks. */
 export class Lane {
   constructor(letter, hooks) {
     this.letter = letter;
@@ -84,7 +84,7 @@ export class Lane {
       await this.#takeAll(stream(path, body, key, signal));
     } catch (error) {
       if (!(error instanceof ApiError) || error.param !== "trace") throw error;
-      this.foot.textContent = "This server tells no traces: the text comes without its origins.";
+      this.foot.textContent = "This server sends no traces: the text comes without its origins.";
       await this.#takeAll(stream(path, { ...body, trace: false }, key, signal));
     }
   }
@@ -97,12 +97,12 @@ export class Lane {
     const choice = event.choices?.[0];
     const text = choice?.text ?? choice?.delta?.content ?? "";
     this.answer += text;
-    const told = event.mtad ?? {};
-    if (told.trace) for (const record of [told.trace].flat()) this.#record(record);
+    const contract = event.mtad ?? {};
+    if (contract.trace) for (const record of [contract.trace].flat()) this.#record(record);
     else if (!this.records.length && text) this.text.appendPlain(text);
     if (event.metrics) this.final = { ...this.final, ...event.metrics.speculative_decoding };
     if (event.usage) this.final = { ...this.final, num_tokens: event.usage.completion_tokens };
-    if ("lossless" in told) this.#close(told);
+    if ("lossless" in contract) this.#close(contract);
     this.redraw();
   }
 
@@ -112,10 +112,11 @@ export class Lane {
     this.onRecord();
   }
 
-  #close(told) {
-    this.#contract(told);
-    this.final = { ...this.final, joules: told.energy_joules, energy_reason: told.energy_reason };
-    const parts = ["queue", "prefill", "decode"].map((name) => [name, told[`${name}_s`]]);
+  #close(contract) {
+    this.#contract(contract);
+    const { energy_joules: joules, energy_reason } = contract;
+    this.final = { ...this.final, joules, energy_reason };
+    const parts = ["queue", "prefill", "decode"].map((name) => [name, contract[`${name}_s`]]);
     const times = parts.filter(([, s]) => Number.isFinite(s)).map(([n, s]) => `${n} ${seconds(s)}`);
     if (times.length) this.foot.textContent = times.join(" · ");
   }
@@ -162,8 +163,8 @@ export class Lane {
   #drawEnergy() {
     const joules = this.final?.joules;
     const metered = typeof joules === "number";
-    const told = this.final && "joules" in this.final;
-    this.energy.textContent = metered ? joules.toPrecision(3) : told ? "not metered" : "–";
-    this.energy.title = metered || !told ? "" : (this.final.energy_reason ?? "");
+    const isKnown = this.final && "joules" in this.final;
+    this.energy.textContent = metered ? joules.toPrecision(3) : isKnown ? "not metered" : "–";
+    this.energy.title = metered || !isKnown ? "" : (this.final.energy_reason ?? "");
   }
 }

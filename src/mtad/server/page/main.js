@@ -141,12 +141,12 @@ function end(racing, whole) {
   byId("run").removeAttribute("aria-disabled");
   if (document.activeElement === byId("stop")) byId("run").focus();
   byId("stop").disabled = true;
-  const told = racing.map((lane, i) =>
+  const results = racing.map((lane, i) =>
     whole[i]
       ? `${lane.letter} is done: ${lane.tally.tokens} tokens, ${lane.speed.textContent} a second.`
       : `${lane.letter} did not finish.`,
   );
-  byId("status").textContent = told.join(" ");
+  byId("status").textContent = results.join(" ");
 }
 
 function place(lane, took, best) {

@@ -1,4 +1,4 @@
-// The form of one method: its name and its options, as the server's registry tells them.
+// The form of one method: its name and its options, as `GET /v1/methods` lists them.
 
 import { el } from "./dom.js";
 

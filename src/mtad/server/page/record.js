@@ -14,11 +14,11 @@ export function fates(record) {
   const end = isCut ? (lastAccepted(record)?.index ?? 0) : null;
   const accepted = record.nodes.filter((node) => node.accepted);
   const taken = new Set(accepted.map((node) => `${node.parent} ${node.token}`));
-  const told = new Map([[0, "accepted"]]);
+  const fateOf = new Map([[0, "accepted"]]);
   for (const node of record.nodes) {
-    told.set(node.index, fate(node, told.get(node.parent), end, taken));
+    fateOf.set(node.index, fate(node, fateOf.get(node.parent), end, taken));
   }
-  return told;
+  return fateOf;
 }
 
 function fate(node, above, end, taken) {
@@ -49,12 +49,12 @@ export function lastAccepted(record) {
 
 /** Texts that were proposed and rejected, by their place: the accepted tokens before them. */
 export function rejectedBranches(record, most = 4) {
-  const [children, told] = [childrenOf(record), fates(record)];
+  const [children, fateOf] = [childrenOf(record), fates(record)];
   const branches = new Map();
   const anchors = [{ index: 0, depth: 0 }, ...record.nodes.filter((node) => node.accepted)];
   for (const anchor of anchors) {
     const below = children.get(anchor.index) ?? [];
-    const heads = below.filter((node) => told.get(node.index) === "rejected");
+    const heads = below.filter((node) => fateOf.get(node.index) === "rejected");
     const texts = new Set(heads.flatMap((head) => endings(head, children)));
     if (texts.size) branches.set(anchor.depth, cut([...texts], most));
   }

@@ -8,7 +8,7 @@ import { hideTip, showTip } from "./tip.js";
 const HELP = "Arrow keys left and right move over tokens, up and down over iterations.";
 const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 
-/** A lane's text. `onChoose` is told the iteration that a person chose. */
+/** A lane's text. `onChoose` gets the iteration that a person chose. */
 export class TokenText {
   constructor(letter, onChoose) {
     this.onChoose = onChoose;

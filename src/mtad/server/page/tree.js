@@ -34,8 +34,8 @@ export function treeTable(record) {
   const names = ["token", "below", "draft", "target", "joint ratio", "what became of it"];
   const head = el("tr", {}, ...names.map((text) => el("th", { scope: "col", text })));
   const texts = new Map([[0, record.root.text], ...record.nodes.map((n) => [n.index, n.text])]);
-  const [alive, told] = [record.nodes.filter((n) => n.alive !== false), fates(record)];
-  const rows = alive.map((n) => tableRow(n, texts.get(n.parent), told.get(n.index)));
+  const [alive, fateOf] = [record.nodes.filter((n) => n.alive !== false), fates(record)];
+  const rows = alive.map((n) => tableRow(n, texts.get(n.parent), fateOf.get(n.index)));
   return el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows));
 }
 
@@ -50,7 +50,7 @@ function tableRow(node, above, fate) {
 /** Every box with its column (depth) and row. */
 function layout(record) {
   const children = childrenOf(record);
-  const [own, told] = [written(record), fates(record)];
+  const [own, fateOf] = [written(record), fates(record)];
   const end = own.length ? (lastAccepted(record)?.index ?? 0) : null;
   const places = [];
   let nextRow = 0;
@@ -61,7 +61,7 @@ function layout(record) {
     const line = below.filter((n) => n.accepted).map((n) => [n, "accepted"]);
     if (node.index === end) line.push([own[0], own[0].kind]);
     const others = below.filter((n) => !n.accepted);
-    line.push(...others.map((n) => [n, told.get(n.index).replace(" ", "-")]));
+    line.push(...others.map((n) => [n, fateOf.get(n.index).replace(" ", "-")]));
     line.forEach(([child, name], i) => {
       if (i > 0) nextRow += 1;
       put(child, name, column + 1, place);
