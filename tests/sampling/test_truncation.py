@@ -96,6 +96,6 @@ def test_searching_can_be_captured() -> None:
         assert keep_top_p(*fakes).shape == first.shape
     with torch.inference_mode():
         tape = Tape(lambda begin: (begin("all"), [keep_top_p(first, share)])[1], [first, share])
-        played = tape.play([second, share], lambda phase: None)
-    assert torch.equal(played[0], keep_top_p(second, share))
+        replayed = tape.replay([second, share], lambda phase: None)
+    assert torch.equal(replayed[0], keep_top_p(second, share))
     assert keep_top_p(first.to("meta"), share.to("meta")).device.type == "meta"
