@@ -1,6 +1,6 @@
-"""Models for tests and benchmarks: tiny ones of known laws, and trained ones at a larger cost.
+"""Models for tests and benchmarks: tiny ones with known distributions, trained ones made large.
 
-The models are real `LlamaForCausalLM`s, so everything between the tokens and the laws is the code
+The models are real `LlamaForCausalLM`s, so everything between the tokens and the logits is the code
 that users run; only their weights are made up.
 """
 
@@ -20,19 +20,20 @@ from mtad import demo
 Table = Sequence[Sequence[float]]
 
 TOY_TARGET: Table = [[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.12, 0.08, 0.8], [0.5, 0.3, 0.2]]
-"""A target's laws after tokens 0, 1, 2 and after the start token 3, which is never produced."""
+"""A target's distributions after tokens 0, 1, 2 and after the start token 3, never produced."""
 TOY_DRAFT: Table = [[0.3, 0.28, 0.42], [0.35, 0.45, 0.2], [0.24, 0.26, 0.5], [0.2, 0.5, 0.3]]
-"""A draft's laws, in the same shape."""
+"""A draft's distributions, in the same shape."""
 TOY_START = 3
 """The prompt of the toy models' 'empty prefix'."""
 
 
 def markov_model(table: Table) -> LlamaForCausalLM:
-    """A Llama whose next-token law depends on the last token alone, as `table` says.
+    """A Llama whose next-token distribution depends on the last token alone, as `table` says.
 
-    Row i of the table is the law after token i. Rows may be shorter than their number: tokens
-    without a column are never produced. The attention and MLP outputs are zero, the embedding is
-    one-hot and the head holds the logarithms, so its softmax is the table to float32 precision.
+    Row i of the table is the distribution after token i. Rows may be shorter than their number:
+    tokens without a column are never produced. The attention and MLP outputs are zero, the
+    embedding is one-hot and the head holds the logarithms, so its softmax is the table to float32
+    precision.
     """
     vocab = len(table)
     hidden = max(8, 2 * math.ceil(vocab / 2))
@@ -42,9 +43,9 @@ def markov_model(table: Table) -> LlamaForCausalLM:
             layer.self_attn.o_proj.weight.zero_()
             layer.mlp.down_proj.weight.zero_()
         model.model.embed_tokens.weight.copy_(torch.eye(vocab, hidden))
-        laws = torch.zeros(vocab, vocab, dtype=torch.float64)
-        laws[:, : len(table[0])] = torch.tensor(table, dtype=torch.float64)
-        logits = laws.log().clamp(min=-1e4)
+        probs = torch.zeros(vocab, vocab, dtype=torch.float64)
+        probs[:, : len(table[0])] = torch.tensor(table, dtype=torch.float64)
+        logits = probs.log().clamp(min=-1e4)
         model.lm_head.weight.zero_()
         model.lm_head.weight[:, :vocab] = (logits.T / math.sqrt(hidden)).float()
     return model

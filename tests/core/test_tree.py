@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.recorder import Watch
+from support.recorder import Interceptor
 
 from mtad.core.tree import TokenTree
 
@@ -42,7 +42,7 @@ def test_depths_are_made_once_and_on_the_trees_device(widths: tuple[int, ...]) -
         ran.append(function)
         return run()
 
-    with Watch(note):
+    with Interceptor(note):
         assert tree.depths.device.type == "meta"
         made = len(ran)
         assert tree.depths is tree.depths

@@ -86,18 +86,18 @@ def plain_requests(rows: int, budget: int) -> list[Request]:
     return requests_of([EMPTY] * rows, first_seed=budget * 1_000_000, max_new_tokens=budget)
 
 
-@pytest.mark.parametrize(("name", "options"), SETTINGS)
+@pytest.mark.parametrize(("name", "options"), ONE_EACH)
 def test_text_has_the_law_of_the_target(
     toy: MarkovPair, name: str, options: dict[str, Any]
 ) -> None:
-    groups = [plain_requests(4_000, 6), plain_requests(1_000, 4)]
+    groups = [plain_requests(1_500, 6), plain_requests(500, 4)]
     for texts in decode_groups(toy, name, options, groups):
         assert len(plain_law()) == 81
         assert_law(texts, plain_law())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+@pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize(("name", "options"), SETTINGS)
 def test_text_has_the_law_of_the_target_at_length(
     toy: MarkovPair, name: str, options: dict[str, Any], seed: int
@@ -111,12 +111,11 @@ def test_text_has_the_law_of_the_target_at_length(
 
 
 @pytest.mark.parametrize("name", ["speculative_sampling", "mcss"])
-def test_a_batch_of_one_has_the_law_of_the_target(toy: MarkovPair, name: str) -> None:
+def test_a_batch_of_one_draws_what_a_larger_batch_draws(toy: MarkovPair, name: str) -> None:
     method = make(name)
-    requests = requests_of([EMPTY] * 60, max_new_tokens=3)
+    requests = requests_of([EMPTY] * 15, max_new_tokens=3)
     alone = [decode_all(toy.target, toy.draft, method, [r], toy.vocab)[0] for r in requests]
     assert alone == decode_all(toy.target, toy.draft, method, requests, toy.vocab)
-    assert_law((tuple(t[:2]) for t in alone), oracles.text_law(P, EMPTY, 2))
 
 
 # --- a vocabulary in which equal siblings matter ----------------------------------------------
@@ -150,7 +149,7 @@ def four() -> MarkovPair:
     ],
 )
 def test_texts_of_four_tokens(four: MarkovPair, name: str, options: dict[str, Any]) -> None:
-    group = requests_of([(1,)] * 2500, max_new_tokens=5)
+    group = requests_of([(1,)] * 1000, max_new_tokens=5)
     texts = decode_groups(four, name, options, [group])[0]
     assert_law((t[:3] for t in texts), oracles.text_law(oracles.markov(FOUR_TARGET), (1,), 3))
 
@@ -170,7 +169,7 @@ DUPLICATES = ((0.386, 0.057, 0.048, 0.509), (0.227, 0.746, 0.004, 0.023))
 )
 def test_equal_siblings_are_not_merged(name: str, options: dict[str, Any]) -> None:
     pair = MarkovPair.everywhere(*DUPLICATES)
-    blocks = iterate(pair, make(name, **options), [(0,)] * 15_000).blocks
+    blocks = iterate(pair, make(name, **options), [(0,)] * 5_000).blocks
     assert_law((block[0] for block in blocks), dict(enumerate(DUPLICATES[0])))
 
 
@@ -221,7 +220,7 @@ def penalized_law(settings: dict[str, Any]) -> Law:
 
 @pytest.mark.parametrize(("name", "options"), ONE_EACH)
 def test_warped_laws(toy: MarkovPair, name: str, options: dict[str, Any]) -> None:
-    groups = [requests_of([EMPTY] * 600, max_new_tokens=6, **warp) for warp in WARPS]
+    groups = [requests_of([EMPTY] * 250, max_new_tokens=6, **warp) for warp in WARPS]
     for warp, texts in zip(WARPS, decode_groups(toy, name, options, groups), strict=True):
         law = partial(warped, warp)
         assert_law(texts, oracles.text_law(law, EMPTY, LENGTH))
@@ -239,7 +238,7 @@ def scaled() -> MarkovPair:
 @pytest.mark.parametrize(("name", "options"), ONE_EACH)
 def test_penalized_laws(scaled: MarkovPair, name: str, options: dict[str, Any]) -> None:
     """Settings differ from row to row of one batch; every row has the law of its own."""
-    groups = [requests_of([PROMPT] * 400, max_new_tokens=6, **s) for s in PENALTIES]
+    groups = [requests_of([PROMPT] * 150, max_new_tokens=6, **s) for s in PENALTIES]
     for settings, texts in zip(
         PENALTIES, decode_groups(scaled, name, options, groups), strict=True
     ):
@@ -265,7 +264,7 @@ def mtad_blocks(depth: int, threshold: float, budgeted: bool, text: Text, left: 
 @pytest.mark.parametrize("threshold", [0.1, 0.55, 1.2])
 def test_mtad_text_law(toy: MarkovPair, threshold: float) -> None:
     options = {"num_draft_tokens": 2, "beam_width": 2, "accept_threshold": threshold}
-    groups = [plain_requests(2500, budget) for budget in (6, 4)]
+    groups = [plain_requests(1000, budget) for budget in (6, 4)]
     texts = decode_groups(toy, "mtad", options, groups)
     for budgeted, seen in zip((False, True), texts, strict=True):
         blocks = cache(partial(mtad_blocks, 2, threshold, budgeted))
@@ -281,14 +280,14 @@ def mmtad_blocks(depth: int, threshold: float, rule: str, text: Text, left: int)
 @pytest.mark.parametrize("rule", ["own", "max", "star"])
 def test_mmtad_text_law(toy: MarkovPair, rule: str) -> None:
     options = {"num_draft_tokens": 2, "beam_width": 3, "accept_threshold": 0.77, "rule": rule}
-    group = plain_requests(2500, 6)
+    group = plain_requests(1000, 6)
     texts = decode_groups(toy, "mmtad", {**options, "beam": "search"}, [group])[0]
     blocks: Callable[[Text, int], Blocks] = partial(mmtad_blocks, 2, 0.77, rule)
     assert_law(texts, oracles.compose(blocks, EMPTY, LENGTH))
 
 
 def test_mtad_that_accepts_nothing_is_the_target(toy: MarkovPair) -> None:
-    group = plain_requests(2500, 6)
+    group = plain_requests(1000, 6)
     texts = decode_groups(toy, "mtad", {"accept_threshold": float("inf")}, [group])[0]
     assert_law(texts, plain_law())
 

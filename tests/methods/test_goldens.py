@@ -44,7 +44,7 @@ PAIRS = {
     "C": ((1.0, 0.0), (0.5, 0.5)),
     "D": ((0.5, 0.5, 0.0), (0.0, 0.5, 0.5)),
 }
-MANY = 12_000
+MANY = 5_000
 
 
 def at(*tokens: int) -> Text:
@@ -416,7 +416,7 @@ def test_mtjd_draws_from_its_block_law(toy: MarkovPair, joint: str) -> None:
     settings = JOINT_WARPS[joint]
     blocks = oracles.joint_blocks(P, EMPTY, 3, lambda logs: oracles.warp(logs, **settings))
     method = make("mtjd", num_block_tokens=3, joint=joint)
-    assert_law(iterate(toy, method, [EMPTY] * 8_000, **settings).blocks, blocks)
+    assert_law(iterate(toy, method, [EMPTY] * 3_000, **settings).blocks, blocks)
 
 
 def test_mtjd_beam_sampling_law(toy: MarkovPair) -> None:
@@ -426,7 +426,7 @@ def test_mtjd_beam_sampling_law(toy: MarkovPair) -> None:
         for block, score in final:
             law[block] += weight * score / total
     method = make("mtjd", num_block_tokens=2, joint="beam", beam_width=2)
-    assert_law(iterate(toy, method, [EMPTY] * 20_000).blocks, law)
+    assert_law(iterate(toy, method, [EMPTY] * 7_000).blocks, law)
 
 
 # --- acceptance probabilities of single positions -----------------------------------------------
@@ -566,7 +566,7 @@ def test_law_of_one_iteration(
     exact = block_law(name, options, P, Q, EMPTY)
     if golden is not None:
         assert oracles.mean_length(exact) == pytest.approx(golden, abs=1e-6)
-    blocks = iterate(toy, make(name, **options), [EMPTY] * 8_000).blocks
+    blocks = iterate(toy, make(name, **options), [EMPTY] * 3_000).blocks
     mean = oracles.mean_length(exact)
     spread = sum(w * (len(b) - mean) ** 2 for b, w in exact.items()) ** 0.5
     seen = sum(map(len, blocks)) / len(blocks)
@@ -582,5 +582,5 @@ def test_the_example_of_the_block_verification_paper(name: str, accepted: float)
     options = {"num_draft_tokens": 2}
     exact = block_law(name, options, constant(p), constant(q), (0,))
     assert oracles.mean_length(exact) - 1 == pytest.approx(accepted, abs=1e-9)
-    once: Iteration = iterate(MarkovPair.everywhere(p, q), make(name, **options), [(0,)] * 30_000)
+    once: Iteration = iterate(MarkovPair.everywhere(p, q), make(name, **options), [(0,)] * 10_000)
     assert_law(once.blocks, exact)

@@ -79,13 +79,22 @@ def generate(model: Model, prompt: list[int], num_new: int = NUM_NEW, **options:
     return output[0, len(prompt) :].tolist()
 
 
+CHAIN_AND_TREE = pytest.mark.parametrize("method", [SpeculativeSampling(3), MMTAD(3, 3)], ids=label)
+
+
 @pytest.mark.parametrize("method", GREEDY)
-def test_greedy_equals_generate(pair, method):
+def test_greedy_equals_generate(llama, method):
+    params = SamplingParams(temperature=0.0, max_new_tokens=NUM_NEW)
+    assert token_ids(llama.target, llama.draft, method, PROMPTS, params) == llama.expected
+
+
+@CHAIN_AND_TREE
+def test_greedy_equals_generate_on_every_family(pair, method):
     params = SamplingParams(temperature=0.0, max_new_tokens=NUM_NEW)
     assert token_ids(pair.target, pair.draft, method, PROMPTS, params) == pair.expected
 
 
-@pytest.mark.parametrize("method", GREEDY)
+@CHAIN_AND_TREE
 def test_greedy_alone_equals_greedy_in_a_batch(llama, method):
     params = SamplingParams(temperature=0.0, max_new_tokens=NUM_NEW)
     alone = [token_ids(llama.target, llama.draft, method, [p], params)[0] for p in PROMPTS]
@@ -98,7 +107,7 @@ def test_greedy_does_not_depend_on_truncation_or_seed(pair):
     assert token_ids(pair.target, pair.draft, method, PROMPTS, params) == pair.expected
 
 
-@pytest.mark.parametrize("method", [SpeculativeSampling(3), MMTAD(3, 3)], ids=label)
+@CHAIN_AND_TREE
 def test_a_useless_draft_costs_nothing_but_time(pair, method):
     stranger = tiny_model("llama", seed=8)
     params = SamplingParams(temperature=0.0, max_new_tokens=NUM_NEW)
@@ -157,7 +166,7 @@ def ruled(rule: str) -> tuple[Pair, SamplingParams]:
     return Pair.of("llama", **theirs), params
 
 
-@pytest.mark.parametrize("method", [SpeculativeSampling(3), MMTAD(3, 3)], ids=label)
+@CHAIN_AND_TREE
 @pytest.mark.parametrize("rule", RULES)
 def test_penalties_and_biases_equal_those_of_transformers(rule, method):
     pair, params = ruled(rule)

@@ -34,8 +34,8 @@ def refuse(function: Any, args: tuple) -> None:
         raise RuntimeError(f"{function} copies from the host")
 
 
-class Watch(TorchDispatchMode):
-    """Sees every operation; `seen` does what is to be done about it."""
+class Interceptor(TorchDispatchMode):
+    """Calls `seen` in place of every operation, with a function that runs it."""
 
     def __init__(self, seen: Callable[[Any, tuple, dict, Callable[[], Any]], Any]) -> None:
         super().__init__()
@@ -143,13 +143,13 @@ class Recorder(Backend):
 
     def warm_up(self, program: Program, begin: OnPhase) -> Tensor:
         self.num_warm_ups += 1
-        with Watch(lambda function, args, kwargs, run: run()):
+        with Interceptor(lambda function, args, kwargs, run: run()):
             return program(begin)
 
     def capture(self, program: Program, split: bool) -> Recorded:
         recorded = Recorded(split)
         try:
-            with Watch(recorded.see):
+            with Interceptor(recorded.see):
                 recorded.output = program(recorded.mark)
         finally:
             recorded.undo()
