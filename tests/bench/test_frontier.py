@@ -14,7 +14,6 @@ from support.command import answer, cli, refused, without_loading
 import mtad
 from mtad import methods
 from mtad.api.options import read_config
-from mtad.api.pair import load_pair
 from mtad.bench import frontier_files
 from mtad.bench import run as run_module
 from mtad.bench.files import read_conditions, read_samples, write_json
@@ -428,11 +427,6 @@ def test_own_prompts_come_with_a_warning() -> None:
 
 
 # --- from the command line ---
-
-
-@pytest.fixture(scope="module")
-def demo_pair() -> mtad.ModelPair:
-    return load_pair("demo", dtype="float32")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from support import clusters
 from support.clusters import pull_the_plug, two_machines
 from support.command import refused
 
-from mtad.api.pair import ModelPair, load_pair
+from mtad.api.pair import ModelPair
 from mtad.bench import run as run_module
 from mtad.bench.files import read_conditions, read_samples
 from mtad.bench.jobs import Job
@@ -30,15 +30,15 @@ from mtad.bench.sample import Sample
 from mtad.cluster import ClusterError
 from mtad.errors import DataError, MtadError
 
-TABLE = BASE | {"run": {"seeds": 2, "num_test": 3, "max_new_tokens": 12, "num_threads": 1}}
+TABLE = BASE | {"run": {"seeds": 2, "num_test": 3, "max_new_tokens": 6, "num_threads": 1}}
 
 
 def recipe(**changes: Any) -> Recipe:
     return parse({**TABLE, "run": {**TABLE["run"], **changes}})
 
 
-def told(folder: Path) -> list[Any]:
-    """What a file says of every row but for what was measured, in its order."""
+def decoded_rows(folder: Path) -> list[Any]:
+    """All rows of a file in its order, without times and energy."""
     return [
         (
             *(s.key, s.method, s.sampling, s.answers, s.token_ids, s.finish_reasons),
@@ -46,11 +46,6 @@ def told(folder: Path) -> list[Any]:
         )
         for s in read_samples(folder)
     ]
-
-
-@pytest.fixture(scope="module")
-def demo_pair() -> ModelPair:
-    return load_pair("demo", dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +103,7 @@ class FakeRay:
     """As much of Ray as the pool uses, in this process; answers come in any order.
 
     Attributes:
-        loses: told of every call; whether its worker dies of it.
+        loses: whether the worker of a call dies of it.
         calls: jobs that workers were given, with the worker's number.
     """
 
@@ -169,14 +164,15 @@ def fake(demo_pair: ModelPair, monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     return FakeRay(demo_pair)
 
 
+DECODE = run_module.decode
 ROWS: dict[Any, list[Sample]] = {}
 
 
-def decoded_once(recipe: Recipe, job: Job, answering: Any) -> list[Sample]:
-    """What a worker decodes; each job of these tests once, since its rows are always the same."""
-    key = (repr(recipe.plan), *job.keys)
+def decoded_once(recipe: Recipe, job: Job, runner: Any) -> list[Sample]:
+    """The rows of a job, decoded once for all tests: they are always the same."""
+    key = (recipe.plan.max_new_tokens, job.is_timed, *job.keys)
     if key not in ROWS:
-        ROWS[key] = run_module.decode(recipe, job, answering)
+        ROWS[key] = DECODE(recipe, job, runner)
     return ROWS[key]
 
 
@@ -195,14 +191,14 @@ def run_on(fake: FakeRay, folder: Path, wanted: Recipe | None = None, **options:
     places = [Placement(f"n{i}", f"10.0.0.{i}", 0, 0) for i in range(2)]
 
     @contextmanager
-    def crew(recipe: Recipe) -> Iterator[Pool]:
+    def new_pool(recipe: Recipe) -> Iterator[Pool]:
         pool = Pool(fake, recipe, places)
         try:
             yield pool
         finally:
             pool.close()
 
-    run(wanted, folder, crew=crew, **options)
+    run(wanted, folder, new_decoder=new_pool, **options)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -211,7 +207,7 @@ def test_the_file_is_that_of_one_machine(
 ) -> None:
     fake._random.seed(seed)
     run_on(fake, tmp_path)
-    assert told(tmp_path) == told(whole)
+    assert decoded_rows(tmp_path) == decoded_rows(whole)
     assert {number for number, _ in fake.given} == {0, 1}
     assert not any(actor.is_alive for actor in fake.actors)  # let go in the end
 
@@ -231,7 +227,7 @@ def test_every_worker_is_warm_before_it_is_timed(
 ) -> None:
     warm: list[list[str]] = []
 
-    def noted(recipe: Recipe, left: Sequence[Job], answering: Any) -> None:
+    def noted(recipe: Recipe, left: Sequence[Job], runner: Any) -> None:
         warm.append([job.label for job in left if job.is_timed])
 
     monkeypatch.setattr("mtad.bench.ray.worker.warm_up", noted)
@@ -253,14 +249,14 @@ def test_rows_of_a_lost_worker_are_done_by_another(
 
     fake.loses = loses
     run_on(fake, tmp_path)
-    assert told(tmp_path) == told(whole)  # complete, in order, and no row twice
+    assert decoded_rows(tmp_path) == decoded_rows(whole)  # complete, in order, and no row twice
     assert len(fake.actors) == 3  # one was started in its place
 
 
 def test_a_machine_that_stays_away_is_left_out(fake: FakeRay, whole: Path, tmp_path: Path) -> None:
     fake.loses = lambda call: fake.actors.index(call.actor) != 0
     run_on(fake, tmp_path)
-    assert told(tmp_path) == told(whole)
+    assert decoded_rows(tmp_path) == decoded_rows(whole)
     assert len(fake.actors) == 3
 
 
@@ -284,16 +280,16 @@ def test_an_error_comes_at_its_turn(
     fake: FakeRay, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
-    def failing(recipe: Recipe, job: Job, answering: Any) -> list[Sample]:
+    def failing(recipe: Recipe, job: Job, runner: Any) -> list[Sample]:
         if job.seed == 1:
             raise DataError("the seed 1 is unlucky")
-        return decoded_once(recipe, job, answering)
+        return decoded_once(recipe, job, runner)
 
     monkeypatch.setattr("mtad.bench.ray.worker.decode", failing)
     with pytest.raises(DataError, match="the seed 1 is unlucky"):
         run_on(fake, tmp_path)
-    rows = told(tmp_path)
-    assert rows == told(whole)[: len(rows)]
+    rows = decoded_rows(tmp_path)
+    assert rows == decoded_rows(whole)[: len(rows)]
     assert len(rows) == 9
 
 
@@ -308,8 +304,9 @@ def test_an_interrupted_run_goes_on_elsewhere(
         run_on(fake, tmp_path, on_progress=stop)
     assert 4 <= len(read_samples(tmp_path)) < 15
     monkeypatch.setattr(run_module, "load", lambda recipe: demo_pair)
+    monkeypatch.setattr(run_module, "decode", decoded_once)
     run(recipe(), tmp_path)
-    assert sorted(map(str, told(tmp_path))) == sorted(map(str, told(whole)))
+    assert sorted(map(str, decoded_rows(tmp_path))) == sorted(map(str, decoded_rows(whole)))
     assert [("ray" in c) for c in read_conditions(tmp_path).values()] == [True, False]
 
 
@@ -358,11 +355,11 @@ def test_all_workers_have_the_same_models_and_version(
         worker.join("0.1.0", {})
 
 
-def test_joules_of_a_shared_machine_are_nobodys(fake: FakeRay) -> None:
+def test_joules_of_a_shared_machine_are_not_counted(fake: FakeRay) -> None:
     worker = Worker(recipe(), 1, {"version": "0", "workers_on_machine": 2})
     worker.join("0.1.0", {"dev": {"spider": []}, "test": {"spider": []}})
-    assert worker._answering is not None
-    assert worker._answering.meter.reason == "other workers share the machine"
+    assert worker._runner is not None
+    assert worker._runner.meter.reason == "other workers share the machine"
     assert worker._conditions["meter_remark"] == "other workers share the machine"
     assert worker._conditions["ray"] == {"version": "0", "workers_on_machine": 2}
 
@@ -394,7 +391,7 @@ def _placements_of(nodes: list[dict[str, Any]], **pair: Any) -> list[tuple[str, 
     return [(place.node, place.num_gpus, place.num_neighbours) for place in found]
 
 
-def test_a_seat_per_gpu_or_per_machine() -> None:
+def test_a_worker_per_gpu_or_per_machine() -> None:
     nodes = [_node("a", "1", CPU=4.0), _node("b", "2", CPU=8.0, GPU=2.0)]
     nodes.append(_node("c", "3", alive=False, CPU=64.0))
     assert _placements_of(nodes) == [("a", 0, 0), ("b", 1, 1), ("b", 1, 1)]
@@ -403,7 +400,7 @@ def test_a_seat_per_gpu_or_per_machine() -> None:
     assert _placements_of(nodes, device_map="auto") == [("a", 0, 0), ("b", 2, 0)]
 
 
-def test_seats_of_one_address_are_neighbours() -> None:
+def test_workers_of_one_address_are_neighbours() -> None:
     assert _placements_of([_node("a", "1", CPU=1.0), _node("b", "1", CPU=1.0)]) == [
         ("a", 0, 1),
         ("b", 0, 1),
@@ -462,8 +459,8 @@ def with_ray(test: Any) -> Any:
 @with_ray
 def test_two_machines_give_the_file_of_one(whole: Path, tmp_path: Path) -> None:
     with two_machines():
-        run(recipe(), tmp_path, crew=workers())
-    assert told(tmp_path) == told(whole)
+        run(recipe(), tmp_path, new_decoder=workers())
+    assert decoded_rows(tmp_path) == decoded_rows(whole)
     [conditions] = read_conditions(tmp_path).values()
     assert conditions["ray"]["workers_on_machine"] == 2
     assert conditions["meter"] == "unavailable"
@@ -477,10 +474,10 @@ def test_ctrl_c_leaves_a_file_that_goes_on(whole: Path, tmp_path: Path) -> None:
 
     with two_machines():
         with pytest.raises(KeyboardInterrupt):
-            run(recipe(), tmp_path, stop, crew=workers())
+            run(recipe(), tmp_path, stop, new_decoder=workers())
         assert 4 <= len(read_samples(tmp_path)) < 15
-        run(recipe(), tmp_path, crew=workers())
-    assert sorted(map(str, told(tmp_path))) == sorted(map(str, told(whole)))
+        run(recipe(), tmp_path, new_decoder=workers())
+    assert sorted(map(str, decoded_rows(tmp_path))) == sorted(map(str, decoded_rows(whole)))
 
 
 @with_ray
@@ -494,6 +491,6 @@ def test_a_machine_dies_in_mid_run(whole: Path, tmp_path: Path) -> None:
             pull_the_plug(second)
 
     with two_machines() as (_, second):
-        run(recipe(), tmp_path, kill, crew=workers())
+        run(recipe(), tmp_path, kill, new_decoder=workers())
     assert has_died
-    assert told(tmp_path) == told(whole)
+    assert decoded_rows(tmp_path) == decoded_rows(whole)

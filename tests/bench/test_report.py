@@ -1,4 +1,4 @@
-"""Reports of small results written by hand: every figure against a hand computation."""
+"""Reports of small results written by hand: every value against a hand computation."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
 
 
-# figures
+# values
 
 
 def test_ratios_are_sums_over_sums() -> None:

@@ -25,7 +25,6 @@ from support.command import MAIN, cli, refused
 from mtad import demo
 from mtad.api.pair import ModelPair, load_pair
 from mtad.bench import run as run_module
-from mtad.bench.answering import Answering, seed_of
 from mtad.bench.choose import choose
 from mtad.bench.files import read_conditions, read_json, read_samples, read_scores, write_json
 from mtad.bench.likelihood import negative_log_likelihoods, up_to_eos
@@ -33,6 +32,7 @@ from mtad.bench.plan import Recipe
 from mtad.bench.recipe import parse
 from mtad.bench.results import export, read_results
 from mtad.bench.run import run
+from mtad.bench.runner import JobRunner, seed_of
 from mtad.bench.sample import Sample, Scored
 from mtad.bench.score import score_folder
 from mtad.errors import DataError, IsolationError, JudgeError
@@ -64,11 +64,6 @@ def _pair_and_no_rest(monkeypatch: pytest.MonkeyPatch, demo_pair: ModelPair) -> 
     monkeypatch.setattr(run_module, "IDLE_S", 0.0)
 
 
-@pytest.fixture(scope="module")
-def demo_pair() -> ModelPair:
-    return load_pair("demo", dtype="float32")
-
-
 def recipe(**changes: Any) -> Recipe:
     run = {**BASE["run"], **changes.pop("run", {})}
     return parse({**BASE, "run": run, **changes})
@@ -79,11 +74,11 @@ def texts(samples: list[Sample]) -> dict[Any, Any]:
     return {s.key: (s.answers, s.token_ids, s.finish_reasons) for s in samples}
 
 
-def decoded(wanted: Recipe, folder: Path, pair: ModelPair) -> Path:
+def decoded(wanted: Recipe, folder: Path, pair: ModelPair, idle_s: float = 0.0) -> Path:
     """The folder of a run, for all tests of the module: not to be changed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_module, "load", lambda recipe: pair)
-        patch.setattr(run_module, "IDLE_S", 0.0)
+        patch.setattr(run_module, "IDLE_S", idle_s)
         run(wanted, folder)
     return folder
 
@@ -184,7 +179,7 @@ def test_times_fit_together(whole: Path) -> None:
 
 
 def test_a_run_that_is_done_does_nothing_more(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Answering, "samples", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(JobRunner, "samples", lambda *_: pytest.fail("decoded again"))
     before = (whole / "samples.jsonl").read_bytes()
     run(recipe(), whole)
     assert (whole / "samples.jsonl").read_bytes() == before
@@ -205,10 +200,10 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(
     with (tmp_path / "samples.jsonl").open("a") as stream:
         stream.write('{"stage": "test", "task"')  # as if killed while writing
     assert rows <= len(read_samples(tmp_path)) < 15
-    told: list[int] = []
-    run(recipe(), tmp_path, lambda stage, label, done, total: told.append(done))
+    reported: list[int] = []
+    run(recipe(), tmp_path, lambda stage, label, done, total: reported.append(done))
     assert texts(read_samples(tmp_path)) == texts(read_samples(whole))
-    assert told[0] >= rows  # it said how much was there already
+    assert reported[0] >= rows  # it said how much was there already
 
 
 def test_a_killed_process_loses_and_repeats_nothing(whole: Path, tmp_path: Path) -> None:
@@ -286,21 +281,21 @@ def test_warm_up_comes_first_and_is_thrown_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[str, int]] = []
-    real = Answering.samples
+    real = JobRunner.samples
 
-    def noted(self: Answering, job: Any, task: Any, budget: int) -> list[Sample]:
+    def noted(self: JobRunner, job: Any, task: Any, budget: int) -> list[Sample]:
         calls.append((job.label, _num_lines(tmp_path / "samples.jsonl")))
         return real(self, job, task, budget)
 
-    monkeypatch.setattr(Answering, "samples", noted)
-    run(recipe(run={"seeds": 1, "num_test": 2}), tmp_path)
+    monkeypatch.setattr(JobRunner, "samples", noted)
+    run(recipe(run={"seeds": 1, "num_test": 2, "max_new_tokens": 2}), tmp_path)
     assert sorted(calls[:3]) == [("autoregressive", 0), ("greedy", 0), ("mtad", 0)]
     assert calls[3] == ("autoregressive", 0)  # the first row that stays
     assert len(calls) == 3 + 6
 
 
 def test_a_run_that_used_up_its_time_gets_no_more_items(tmp_path: Path) -> None:
-    run(recipe(run={"seeds": 1, "time_limit_s": 1e-6}), tmp_path)
+    run(recipe(run={"seeds": 1, "time_limit_s": 1e-6, "max_new_tokens": 2}), tmp_path)
     assert Counter(s.run for s in read_samples(tmp_path)) == {
         "autoregressive": 1,
         "mtad": 1,
@@ -310,7 +305,7 @@ def test_a_run_that_used_up_its_time_gets_no_more_items(tmp_path: Path) -> None:
 
 def test_other_data_under_the_same_ids_are_not_mixed(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
-    own = recipe(run={"seeds": 1}, tasks={"perplexity": {"data": str(path)}})
+    own = _own_prompts(path)
     path.write_text('{"prompt": "def f(x):"}\n')
     run(own, tmp_path / "out")
     path.write_text('{"prompt": "def g(x):"}\n')
@@ -341,7 +336,7 @@ def test_options_come_back_to_the_last_digit(tmp_path: Path) -> None:
         {"name": "third", "method": "mtad", "options": {"accept_threshold": 1 / 3}},
         {"name": "never", "method": "mtad", "options": {"accept_threshold": math.inf}},
     ]
-    own = recipe(run={"seeds": 1, "num_test": 1}, runs=rows)
+    own = recipe(run={"seeds": 1, "num_test": 1, "max_new_tokens": 2}, runs=rows)
     run(own, tmp_path)
     run(own, tmp_path)
     options = {s.run: s.method["options"]["accept_threshold"] for s in read_samples(tmp_path)}
@@ -364,13 +359,17 @@ class Steady:
         return Reading(now, {"cpu:package-0": int(now * 50e6)})
 
 
-def test_energy_is_that_of_the_timed_windows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run_module, "find_meter", lambda devices: Meter(Steady()))
-    monkeypatch.setattr(run_module, "IDLE_S", 0.01)
-    run(recipe(run={"phases": True, "batch_size": 2, "num_test": 2}), tmp_path)
-    samples = read_samples(tmp_path)
+@pytest.fixture(scope="module")
+def metered(tmp_path_factory: pytest.TempPathFactory, demo_pair: ModelPair) -> Path:
+    """The folder of a run with a meter, split into phases."""
+    wanted = recipe(run={"phases": True, "batch_size": 2, "num_test": 2, "max_new_tokens": 4})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "find_meter", lambda devices: Meter(Steady()))
+        return decoded(wanted, tmp_path_factory.mktemp("metered"), demo_pair, idle_s=0.01)
+
+
+def test_energy_is_that_of_the_timed_windows(metered: Path) -> None:
+    samples = read_samples(metered)
     assert {s.energy is None for s in samples if not s.is_timed} == {True}
     for s in samples:
         if s.is_timed:
@@ -380,7 +379,7 @@ def test_energy_is_that_of_the_timed_windows(
             assert s.energy["wall_s"] >= s.wall_s * 0.99
             assert s.phases_j is not None
             assert sum(s.phases_j.values()) <= joules
-    [conditions] = read_conditions(tmp_path).values()
+    [conditions] = read_conditions(metered).values()
     assert conditions["idle_power_w"]["cpu:package-0"] == pytest.approx(50, rel=0.01)
 
 
@@ -390,9 +389,8 @@ def test_without_a_meter_energy_is_unavailable_and_not_zero(whole: Path) -> None
         assert s.phases_s is None
 
 
-def test_phases_are_kept_for_timed_rows(tmp_path: Path) -> None:
-    run(recipe(run={"phases": True, "num_test": 1}), tmp_path)
-    for s in read_samples(tmp_path):
+def test_phases_are_kept_for_timed_rows(metered: Path) -> None:
+    for s in read_samples(metered):
         assert (s.phases_s is not None) == s.is_timed
         if s.phases_s is not None:
             assert set(s.phases_s) == {"draft", "target", "verify", "commit"}
@@ -472,7 +470,8 @@ def chats(tmp_path_factory: pytest.TempPathFactory, demo_pair: ModelPair) -> Pat
 
 
 def _chats() -> Recipe:
-    return recipe(run={"seeds": 1, "num_test": 2}, tasks={"mt_bench": {}})
+    run = {"seeds": 1, "num_test": 2, "max_new_tokens": 4}
+    return recipe(run=run, runs=BASE["runs"][:2], tasks={"mt_bench": {}})
 
 
 def test_the_second_turn_is_asked_after_the_first_answer(chats: Path, demo_pair: ModelPair) -> None:
@@ -495,13 +494,20 @@ def test_the_second_turn_is_asked_after_the_first_answer(chats: Path, demo_pair:
 def test_prompts_of_one_s_own(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('{"prompt": "def f(x):"}\n{"turns": ["Hello", "And?"]}\n')
-    own = recipe(run={"seeds": 1}, tasks={"perplexity": {"data": str(path)}})
+    own = _own_prompts(path)
     run(own, tmp_path / "out")
     score_folder(own, tmp_path / "out")
     samples = read_samples(tmp_path / "out")
     assert {(s.item, len(s.answers)) for s in samples} == {("1", 1), ("2", 2)}
     assert all(s.nll is not None and s.nll > 0 for s in samples)
     assert {row.score for row in read_scores(tmp_path / "out")} == {None}
+
+
+def _own_prompts(path: Path) -> Recipe:
+    """One run of a few tokens on the prompts of a file."""
+    run = {"seeds": 1, "max_new_tokens": 2}
+    tasks = {"perplexity": {"data": str(path)}}
+    return recipe(run=run, runs=[BASE["runs"][1]], tasks=tasks)
 
 
 @pytest.mark.parametrize(
@@ -534,7 +540,7 @@ def test_a_prompt_that_does_not_fit_is_named_before_anything_is_decoded(tmp_path
 
 
 _MTAD_GRID = {"method": "mtad", "grid": {"accept_threshold": [0.0, 0.9]}}
-_TUNED_PLAN = {"seeds": 1, "num_dev": 3, "num_test": 2}
+_TUNED_PLAN = {"seeds": 1, "num_dev": 2, "num_test": 1, "max_new_tokens": 4}
 
 
 def tuned(**changes: Any) -> Recipe:
@@ -696,11 +702,11 @@ def test_nothing_is_lost_where_scoring_by_another_rule_is_refused(
     chats: Path, tmp_path: Path
 ) -> None:
     shutil.copy(chats / "samples.jsonl", tmp_path)
-    assert score_folder(_chats(), tmp_path) == 6
+    assert score_folder(_chats(), tmp_path) == 4
     missing = {"judge": "some-model", "judge_api_key_env": "NO_SUCH_VARIABLE"}
     with pytest.raises(JudgeError, match="NO_SUCH_VARIABLE"):
         score_folder(recipe(tasks={"mt_bench": missing}), tmp_path)
-    assert len(read_scores(tmp_path)) == 6
+    assert len(read_scores(tmp_path)) == 4
     patient = {"judge_timeout_s": 90.0, "judge_max_retries": 9}
     assert score_folder(recipe(tasks={"mt_bench": patient}), tmp_path) == 0
 
@@ -793,6 +799,19 @@ def test_a_bad_recipe_is_refused(tmp_path: Path, text: str, complaint: str) -> N
     path = tmp_path / "r.toml"
     path.write_text(text)
     assert complaint in refused("bench", "run", str(path))
+
+
+def test_the_method_of_a_recipe_may_be_a_module_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "benched_package").mkdir()
+    examples = Path(__file__).parents[2] / "examples"
+    shutil.copy(examples / "custom_method.py", tmp_path / "benched_package" / "rule.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    Path("r.toml").write_text(_toml().replace('"mtad"', '"benched_package.rule"'))
+    message = refused("bench", "run", "r.toml", "--data", "none", code=1)
+    assert "none/spider" in message.replace(" ", "")
 
 
 def test_a_missing_data_set_says_where_to_get_it(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Figures of `mtad bench speed` from made-up numbers: limits, costs, ratios, tables and plots."""
+"""Metrics of `mtad bench speed` from made-up numbers: limits, costs, ratios, tables and plots."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def test_short_work_is_repeated_so_that_the_clock_can_tell(
 def test_memory_is_what_a_call_takes_beyond_what_was_in_use() -> None:
     watch = MemoryWatch.start(torch.device("cpu"))
     if watch.before is None:
-        pytest.skip("this system does not tell")
+        pytest.skip("this system has no such counter")
     buffer = torch.ones(2**24)
     peak = watch.peak()
     del buffer
@@ -222,7 +222,7 @@ def test_a_short_decoding_is_repeated_for_its_energy() -> None:
     assert len(calls) == 4
 
 
-# -- figures ----------------------------------------------------------------------------
+# -- metrics ----------------------------------------------------------------------------
 
 
 def test_the_figures_of_a_run(speed: Speed) -> None:

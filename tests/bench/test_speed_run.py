@@ -28,7 +28,6 @@ from mtad.bench.speed.summary import read_speed
 from mtad.demo import DRAFT_PATH, TARGET_PATH
 from mtad.errors import DataError, PromptError
 from mtad.measure.meter import Meter
-from mtad.runtime.cuda_graphs import Graphs
 from mtad.testing import widen
 
 NO_METER = Meter(None, "none here")
@@ -43,18 +42,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(limits.MEMORY_BYTES, "cpu", 2**23)
     monkeypatch.setitem(limits.MATRIX_SIZE, "cpu", 64)
     monkeypatch.setattr(limits, "NUM_TRIES", 1)
-
-    def unrecorded(pair: Any) -> None:
-        pair.graphs = Graphs(None, "this would take long")
-
-    monkeypatch.setattr(loop, "_record_at_once", unrecorded)
-
-
-@pytest.fixture(scope="module")
-def loaded() -> Loaded:
-    """The embedded pair and its plain copy."""
-    pair, plain = models_for(PairSpec())
-    return Loaded("demo", pair, plain, models.measured_cost(plain, memory_bytes=2**22))
+    monkeypatch.setattr(loop, "_record_at_once", lambda pair: None)
 
 
 @pytest.fixture
@@ -76,12 +64,12 @@ def run(loaded: Loaded, tmp_path: Path) -> Callable[..., list[Row]]:
 def test_every_run_decodes_every_prompt_in_turn(
     run: Callable[..., list[Row]], plan: SpeedPlan, tmp_path: Path
 ) -> None:
-    told: list[tuple[str, int, int]] = []
-    rows = run(plan, tell=lambda *what: told.append(what))
+    reported: list[tuple[str, int, int]] = []
+    rows = run(plan, on_progress=lambda *what: reported.append(what))
     assert len(rows) == 4 * 2 * 2 and not any(r.error for r in rows)
     assert [r.run for r in rows[:5]] == ["autoregressive", "mtad", PLAIN, ASSISTED, "mtad"]
     assert {r.measured.num_output_tokens for r in rows if r.measured} == {6}
-    assert told[-1] == ("done", 16, 16)
+    assert reported[-1] == ("done", 16, 16)
     for r in rows:
         assert r.measured is not None
         assert 0 < r.measured.decode_s < r.measured.wall_s
@@ -125,7 +113,7 @@ def test_an_interruption_keeps_the_rows(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(plan, tell=interrupt)
+        run(plan, on_progress=interrupt)
     assert len(read_speed_rows(tmp_path)) == 5
     found = read_speed(tmp_path)
     assert found.main["mtad"].tokens_per_s is not None
@@ -252,8 +240,8 @@ def no_loading(monkeypatch: pytest.MonkeyPatch, loaded: Loaded) -> None:
     monkeypatch.setattr(
         loop,
         "measure",
-        lambda plan, folder, prompts, tell: original(
-            plan, folder, prompts, tell, lambda spec, context: loaded
+        lambda plan, folder, prompts, on_progress: original(
+            plan, folder, prompts, on_progress, lambda spec, context: loaded
         ),
     )
 

@@ -27,7 +27,7 @@ from mtad.bench.statistics import (
 def ratio_of_sums(
     num: np.ndarray, den: np.ndarray, weights: np.ndarray, num_items: int
 ) -> Resampled:
-    """The ratio of sums of figures by item."""
+    """The ratio of sums of values by item."""
     return ratio(float(num.sum()), float(den.sum()), weights @ num, weights @ den, num_items)
 
 

@@ -6,8 +6,11 @@ import json
 import math
 import random
 import shlex
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.tiny import (
@@ -34,6 +37,8 @@ from mtad.trace.replay import Replay, replay
 from mtad.trace.rules import Rule
 from mtad.trace.writer import TraceHeader, TraceWriter
 
+FAST = ("mcss", "mtad")
+"""A tree of draws and a tree of beams stand for all methods where time is short."""
 SEEDS = [0, -5, 2**64 - 1]
 WARPED = {"temperature": 0.8, "top_p": 0.95, "repetition_penalty": 1.2, "top_k": 30}
 
@@ -109,10 +114,11 @@ def same(path: Path) -> None:
 
 
 @pytest.mark.parametrize("setting", ["sampled", "greedy", "warped", "eos"])
-@pytest.mark.parametrize("method", some_variants())
+@pytest.mark.parametrize("method", some_variants(fast=FAST))
 def test_the_recorded_rule_decides_as_it_did(method: Method, setting: str, traces: Traces) -> None:
     settings = {"sampled": {}, "greedy": {"temperature": 0.0}, "warped": WARPED}
     settings["eos"] = {"eos_token_ids": tuple(range(0, VOCAB, 4))}
+    settings = {name: {"budget": 8} | options for name, options in settings.items()}
     if method.drafter == "target":
         settings |= {"warped": {"budget": 5}, "sampled": {"budget": 4}}
     path, texts = traces.of(method, **settings[setting])
@@ -122,7 +128,7 @@ def test_the_recorded_rule_decides_as_it_did(method: Method, setting: str, trace
     assert found.was.num_output_tokens >= sum(len(text.token_ids) for text in texts)
 
 
-@pytest.mark.parametrize("method", some_variants())
+@pytest.mark.parametrize("method", some_variants(fast=FAST))
 def test_the_counts_are_those_of_the_blocks(method: Method, traces: Traces) -> None:
     path, texts = traces.of(method, budget=5)
     found = one(path)
@@ -175,15 +181,25 @@ OTHERS = [
 ]
 
 
+def judged_by_others() -> list[Any]:
+    """The pairs above sampled and warped; most of the latter are slow tests."""
+    found = []
+    for index, (was, other) in enumerate(OTHERS):
+        for name, sampling in (("sampled", {}), ("warped", WARPED)):
+            marks = pytest.mark.slow if sampling and index % 5 else ()
+            id_ = f"{name}-{label(was)}-{label(other)}"
+            found.append(pytest.param(was, other, sampling, id=id_, marks=marks))
+    return found
+
+
 def difference_of(was: Method, other: Method) -> dict:
-    """The options of a rule that `Rule` must be told."""
+    """The options of a rule that `Rule` is given."""
     drafting = {"num_draft_tokens", "beam_width", "k_config", "num_drafts", "ratio_on"}
     base = was if type(was) is type(other) else type(other)()
     return {n: v for n, v in vars(other).items() if n not in drafting and v != getattr(base, n)}
 
 
-@pytest.mark.parametrize(("was", "other"), OTHERS, ids=lambda m: label(m))
-@pytest.mark.parametrize("sampling", [{}, WARPED], ids=["sampled", "warped"])
+@pytest.mark.parametrize(("was", "other", "sampling"), judged_by_others())
 def test_another_rule_is_exact_up_to_its_first_difference(
     was: Method, other: Method, sampling: dict, traces: Traces
 ) -> None:
@@ -290,7 +306,7 @@ def test_a_rule_that_cannot_judge_says_why_and_which_can(
     assert "rules that can judge this trace: " in str(error.value)
 
 
-@pytest.mark.parametrize("was", some_variants())
+@pytest.mark.parametrize("was", some_variants(fast=FAST))
 def test_the_rules_that_are_named_do_judge(was: Method, traces: Traces) -> None:
     path, able = traces.path(was, budget=5), 0
     rules = [(name, {}) for name in methods.names()] + [("mcss", {"replacement": "naive"})]
@@ -410,7 +426,7 @@ def mutated(line: dict, numbers: random.Random) -> dict:
         return line
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [50, pytest.param(400, marks=pytest.mark.slow)])
 def test_a_damaged_line_is_named_and_nothing_else_is_raised(
     small: bytes, tmp_path: Path, count: int
 ) -> None:
@@ -484,11 +500,11 @@ def test_the_command_prints_tables(path: Path) -> None:
 
 def test_the_command_prints_json(path: Path) -> None:
     code, out, _ = run(path, "--json", "-o", "accept_threshold=0.1")
-    told = json.loads(out)
+    printed = json.loads(out)
     assert code == 0
-    assert told["rules"][0]["rule"] == {"method": "mtad", "options": {"accept_threshold": 0.1}}
+    assert printed["rules"][0]["rule"] == {"method": "mtad", "options": {"accept_threshold": 0.1}}
     found = one(path, "mtad", accept_threshold=0.1)
-    total, text = told["rules"][0]["total"], told["rules"][0]["texts"][0]
+    total, text = printed["rules"][0]["total"], printed["rules"][0]["texts"][0]
     assert total["replayed"]["num_accepted_draft_tokens"] == found.now.num_accepted_draft_tokens
     assert total["replayed_exact_part"]["num_spec_steps"] == found.exact.num_spec_steps
     assert text["first_difference"]["num_exact_tokens"] == (
@@ -538,6 +554,25 @@ def test_wrong_questions(path: Path, arguments: list[str], code: int, why: str) 
     assert why in err
 
 
+def test_the_recorded_method_may_be_a_module_in_the_working_directory(
+    traces: Traces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    there = "examples.custom_method"
+    lines = traces.path(make(there, **CHAIN), budget=5).read_text(encoding="utf-8")
+    own = lines.replace(f'"{there}"', '"replayed_package.rule"')
+    assert own != lines
+    (tmp_path / "t.jsonl").write_text(own, encoding="utf-8")
+    (tmp_path / "replayed_package").mkdir()
+    examples = Path(__file__).parents[2] / "examples"
+    shutil.copy(examples / "custom_method.py", tmp_path / "replayed_package" / "rule.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    code, out, err = run("t.jsonl")
+    assert (code, err) == (0, "")
+    assert "as recorded" in out
+
+
 def test_no_trace(tmp_path: Path) -> None:
     code, _, err = run(tmp_path / "none.jsonl")
     assert (code, "cannot be read" in err) == (1, True)
@@ -546,7 +581,7 @@ def test_no_trace(tmp_path: Path) -> None:
 def test_without_matplotlib_the_plot_is_refused_first(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     code, _, err = run(path, "--sweep", "accept_threshold=0.1", "--plot", "s.png")
     assert code == 1
     assert "pip install 'mtad[bench]'" in err

@@ -55,18 +55,18 @@ def check_scoring(recipe: Recipe) -> None:
 def check_prompts(recipe: Recipe, pair: ModelPair, items: Items) -> None:
     """Refuse items whose turns and answers may not fit the context of a model."""
     models = [m for m in (pair.models.target, pair.models.draft) if m is not None]
-    room = min((c for m in models if (c := context_of(m)) is not None), default=None)
-    if room is None:
+    limit = min((c for m in models if (c := context_of(m)) is not None), default=None)
+    if limit is None:
         return
     for name, plan in recipe.tasks.items():
         for item in [*items[DEV][name], *items[TEST][name]]:
             before = [""] * (len(item.turns) - 1)
             size = len(encode(pair.tokenizer, plan.task.prompt(item, before)))
             new = plan.max_new_tokens * len(item.turns)
-            if size + new > room:
+            if size + new > limit:
                 raise DataError(
                     f"item {item.id} of {name} has {size} tokens, and with {new} new ones it does "
-                    f"not fit the context of {room}; lower max_new_tokens or take a pair with a "
+                    f"not fit the context of {limit}; lower max_new_tokens or take a pair with a "
                     "longer context"
                 )
 

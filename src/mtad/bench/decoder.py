@@ -1,6 +1,6 @@
 """The interface of what decodes the jobs of a run.
 
-Knows neither models nor files: `run` has the one that works in this process.
+Knows neither models nor files: `run` has the one for this process, `ray.pool` that of a cluster.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mtad.bench.sample import Sample
 
 @runtime_checkable
 class Decoder(Protocol):
-    """Decodes the jobs of a run: this process, or the workers of a cluster."""
+    """Decodes the jobs of a run: in this process, or with a worker pool."""
 
     def check(self, items: Items) -> None:
         """Refuse items that do not fit the models."""
@@ -42,5 +42,5 @@ class Decoder(Protocol):
         """The rows of a job, with their conditions noted; raises what decoding it raised."""
 
 
-Crew: TypeAlias = Callable[[Recipe], AbstractContextManager[Decoder]]
-"""Gets whoever decodes a recipe, and lets them go in the end."""
+DecoderFactory: TypeAlias = Callable[[Recipe], AbstractContextManager[Decoder]]
+"""Makes the decoder of a recipe, and releases its resources at the end of the run."""

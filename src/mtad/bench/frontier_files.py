@@ -24,7 +24,7 @@ from mtad.bench.plan import Recipe
 from mtad.bench.report import Results, Summary, frontier_plot, write_report
 from mtad.bench.report.markdown import grid
 from mtad.bench.report.metrics import SPEED
-from mtad.bench.report.table import UNAVAILABLE, Table, figure, number
+from mtad.bench.report.table import UNAVAILABLE, Table, formatted, number
 from mtad.bench.statistics import Estimate
 
 NO_LOSS_FILE: Final = "fastest-no-measurable-loss.toml"
@@ -150,13 +150,13 @@ class Frontier:
         is_reference = setting.run == self.recipe.reference
         return [
             setting.run,
-            *([figure(setting.quality, 1)] if self.is_scored else []),
+            *([formatted(setting.quality, 1)] if self.is_scored else []),
             "reference" if is_reference else signed(setting.gain),
-            figure(setting.perplexity, 3),
-            figure(setting.repetition, 3),
-            "1" if is_reference else figure(setting.speed, 2),
-            figure(setting.energy, 3) if setting.energy.value is not None else UNAVAILABLE,
-            figure(setting.acceptance_length, 2),
+            formatted(setting.perplexity, 3),
+            formatted(setting.repetition, 3),
+            "1" if is_reference else formatted(setting.speed, 2),
+            formatted(setting.energy, 3) if setting.energy.value is not None else UNAVAILABLE,
+            formatted(setting.acceptance_length, 2),
             "yes" if setting.is_pareto else "",
         ]
 
@@ -176,7 +176,7 @@ class Frontier:
         if better is None:
             return []
         more = signed(gain(self.summary, better.run, taken.run))
-        speed = figure(self._speed(better, taken), 2)
+        speed = formatted(self._speed(better, taken), 2)
         return [
             f"{better.run} was both better ({more} {self.unit}) and faster ({speed} ×) than "
             f"{taken.run}. Take it where answers need not vary."
@@ -205,7 +205,7 @@ class Frontier:
             *self._receipts(),
             f"Data: {num_items} items with up to {self.recipe.plan.seeds} samples each, "
             f"{setting.gain.num_items} items compared. Brackets are 95 % intervals over items.",
-            *self._figures(setting, reference),
+            *self._values(setting, reference),
             *self._greedy_remark(setting),
             "The choice was made on the items that it is measured on, and the intervals do not "
             "make up for the number of settings that were tried: check it on other prompts.",
@@ -220,18 +220,19 @@ class Frontier:
             for c in self.results.conditions.values()
         ]
 
-    def _figures(self, setting: Setting, reference: Setting) -> list[str]:
+    def _values(self, setting: Setting, reference: Setting) -> list[str]:
         quality, plain = (
-            figure(s.quality, 1) if self.is_scored else figure(s.perplexity, 3)
+            formatted(s.quality, 1) if self.is_scored else formatted(s.perplexity, 3)
             for s in (setting, reference)
         )
         energy = setting.energy
-        known = f"{figure(energy, 3)} (gross)" if energy.value is not None else UNAVAILABLE
+        known = f"{formatted(energy, 3)} (gross)" if energy.value is not None else UNAVAILABLE
         return [
             f"Quality ({self.measure}): {quality}; plain sampling: {plain}.",
             *self._against(setting, reference),
-            f"Perplexity: {figure(setting.perplexity, 3)}; repetition rate: "
-            f"{figure(setting.repetition, 3)}, plain sampling: {figure(reference.repetition, 3)}.",
+            f"Perplexity: {formatted(setting.perplexity, 3)}; repetition rate: "
+            f"{formatted(setting.repetition, 3)}, plain sampling: "
+            f"{formatted(reference.repetition, 3)}.",
             f"J/token: {known}.",
             *([] if self.is_scored else [REPETITION_WARNING]),
         ]
@@ -242,11 +243,11 @@ class Frontier:
             return ["This is plain sampling itself, which the others are compared with."]
         lines = [
             f"Difference of quality from plain sampling: {signed(setting.gain)} {self.unit}.",
-            f"Tokens/s, decode only: {figure(setting.speed, 2)} × plain sampling.",
+            f"Tokens/s, decode only: {formatted(setting.speed, 2)} × plain sampling.",
         ]
         lossless = self._fastest_lossless
         if lossless is not None and lossless.run != setting.run:
-            ratio = figure(self._speed(setting, lossless), 2)
+            ratio = formatted(self._speed(setting, lossless), 2)
             lines.append(f"Tokens/s: {ratio} × {lossless.run}, the fastest without loss.")
         return lines
 

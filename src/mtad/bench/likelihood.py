@@ -25,7 +25,7 @@ def negative_log_likelihoods(
     """The sum of −log p(token | text before) over each output up to and with its first EOS.
 
     Args:
-        model: the target; its law is taken as it is, without temperature or truncation.
+        model: the target; its raw distribution counts, without temperature or truncation.
         prompts: token ids before each output.
         outputs: token ids; an empty output has the sum 0.
         vocab: number of token ids in use; logits beyond are padding.
@@ -40,11 +40,11 @@ def negative_log_likelihoods(
         logits = _logits_from(model, torch.tensor(padded, device=model.device), first)
         for place, row in enumerate(rows):
             start, end = len(prompts[row]) - first, len(texts[row]) - first
-            laws = logits[place, start - 1 : end - 1, :vocab].float().log_softmax(-1)
+            logprobs = logits[place, start - 1 : end - 1, :vocab].float().log_softmax(-1)
             chosen = torch.tensor(
-                texts[row][len(prompts[row]) :], device=laws.device, dtype=torch.int64
+                texts[row][len(prompts[row]) :], device=logprobs.device, dtype=torch.int64
             )
-            result[row] = -float(laws.gather(1, chosen[:, None]).sum())
+            result[row] = -float(logprobs.gather(1, chosen[:, None]).sum())
     return result
 
 

@@ -1,6 +1,6 @@
 """From a recipe to samples.jsonl: resumable, every row written as soon as its batch is decoded.
 
-Knows no cluster: who decodes is a `Decoder`, this process unless another one is given.
+Knows no cluster: a `Decoder` decodes, by default in this process.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from mtad.api.pair import ModelPair, load_pair
-from mtad.bench.answering import Answering
 from mtad.bench.checks import (
     Items,
     check_items,
@@ -26,7 +25,7 @@ from mtad.bench.checks import (
 )
 from mtad.bench.choose import choose, chosen_points
 from mtad.bench.conditions import conditions
-from mtad.bench.decoder import Crew, Decoder
+from mtad.bench.decoder import Decoder, DecoderFactory
 from mtad.bench.files import (
     CHOSEN,
     CONDITIONS,
@@ -42,6 +41,7 @@ from mtad.bench.files import (
 from mtad.bench.jobs import Job, jobs
 from mtad.bench.plan import Point, Recipe
 from mtad.bench.recipe import without_permissions
+from mtad.bench.runner import JobRunner
 from mtad.bench.sample import Key, Sample
 from mtad.bench.score import score_folder
 from mtad.bench.split import DEV, TEST
@@ -55,8 +55,8 @@ IDLE_S = 3.0
 WARM_UP_TOKENS = 16
 
 
-Progress = Callable[[str, str, int, int], None]
-"""Told how far a run is: the stage, the label, rows that are done, all rows."""
+ProgressCallback = Callable[[str, str, int, int], None]
+"""Called with the stage, the label of the run, the number of finished rows and of all rows."""
 
 
 @dataclass
@@ -82,16 +82,16 @@ class _Ledger:
 def run(
     recipe: Recipe,
     folder: Path,
-    on_progress: Progress = lambda stage, label, done, total: None,
-    crew: Crew | None = None,
+    on_progress: ProgressCallback = lambda stage, label, done, total: None,
+    new_decoder: DecoderFactory | None = None,
 ) -> None:
     """Decode everything that the recipe asks for and the folder does not have yet.
 
     Args:
         recipe: what is asked for.
         folder: where the rows are, and get.
-        on_progress: called with the stage, the label, what is done and of how much.
-        crew: gets whoever decodes; this process if None.
+        on_progress: called before each job and at the end of each stage.
+        new_decoder: makes what decodes the jobs; None decodes in this process.
 
     Raises:
         MtadError, ValueError: what was asked for cannot be done; nothing that was written is lost.
@@ -99,7 +99,7 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     items = read_items(recipe)
     check_scoring(recipe)
-    with (crew or alone)(recipe) as decoder:
+    with (new_decoder or in_process)(recipe) as decoder:
         decoder.check(items)
         with open_rows(folder / SAMPLES) as rows:
             ledger = _Ledger()
@@ -115,24 +115,24 @@ def run(
 
 
 @contextmanager
-def alone(recipe: Recipe) -> Iterator[Decoder]:
-    """This process as the one that decodes."""
-    yield _Here(recipe, load(recipe))
+def in_process(recipe: Recipe) -> Iterator[Decoder]:
+    """The decoder of this process."""
+    yield _LocalDecoder(recipe, load(recipe))
 
 
 @dataclass
-class _Here:
+class _LocalDecoder:
     """Decodes in this process, one job at a time."""
 
     recipe: Recipe
     pair: ModelPair
-    answering: Answering | None = None
+    runner: JobRunner | None = None
 
     def check(self, items: Items) -> None:
         check_prompts(self.recipe, self.pair, items)
 
     def open(self, folder: Path) -> None:
-        self.answering, here = answering_of(self.recipe, self.pair)
+        self.runner, here = make_runner(self.recipe, self.pair)
         note_conditions(folder, here, lambda: idle_power(self._ready.meter))
 
     def expect(self, left: Sequence[Job], is_wanted: Callable[[Job], bool]) -> None:
@@ -142,9 +142,9 @@ class _Here:
         return decode(self.recipe, job, self._ready)
 
     @property
-    def _ready(self) -> Answering:
-        assert self.answering is not None, "the folder is opened first"
-        return self.answering
+    def _ready(self) -> JobRunner:
+        assert self.runner is not None, "the folder is opened first"
+        return self.runner
 
 
 def load(recipe: Recipe) -> ModelPair:
@@ -159,13 +159,13 @@ def load(recipe: Recipe) -> ModelPair:
     return load_pair(target=target, draft=draft, **options)
 
 
-def answering_of(
+def make_runner(
     recipe: Recipe,
     pair: ModelPair,
     meter: Meter | None = None,
     facts: Mapping[str, Any] | None = None,
-) -> tuple[Answering, dict[str, Any]]:
-    """What decodes the jobs, and the conditions that it does so in.
+) -> tuple[JobRunner, dict[str, Any]]:
+    """The runner of the jobs, and the conditions it runs in.
 
     Args:
         recipe: what is asked for.
@@ -183,8 +183,8 @@ def answering_of(
     known = {"recipe": recipe.name, "meter": meter.source, "meter_remark": meter.reason}
     here = conditions(pair, recipe.pair, {**known, **(facts or {})})
     plan = recipe.plan
-    answering = Answering(pair, draft_alone, meter, plan.phases, plan.perplexity, here["id"])
-    return answering, here
+    runner = JobRunner(pair, draft_alone, meter, plan.phases, plan.perplexity, here["id"])
+    return runner, here
 
 
 def note_conditions(
@@ -230,7 +230,7 @@ def _stage(
     decoder: Decoder,
     rows: JsonLines,
     ledger: _Ledger,
-    on_progress: Progress,
+    on_progress: ProgressCallback,
 ) -> None:
     """Decode the jobs of a stage that are not done."""
     planned = list(jobs(recipe, stage, items, chosen))
@@ -253,19 +253,19 @@ def _stage(
     on_progress(stage, "", done, total)
 
 
-def decode(recipe: Recipe, job: Job, answering: Answering) -> list[Sample]:
+def decode(recipe: Recipe, job: Job, runner: JobRunner) -> list[Sample]:
     """The rows of a job, decoded now."""
     plan = recipe.tasks[job.task]
-    return answering.samples(job, plan.task, plan.max_new_tokens)
+    return runner.samples(job, plan.task, plan.max_new_tokens)
 
 
-def warm_up(recipe: Recipe, left: Iterable[Job], answering: Answering) -> None:
-    """Decode the beginning of each row's first timed job once and throw away what came of it."""
+def warm_up(recipe: Recipe, left: Iterable[Job], runner: JobRunner) -> None:
+    """Decode the beginning of each run's first timed job once and discard the result."""
     first: dict[tuple[str, str], Job] = {}
     for job in left:
         if job.is_timed:
             first.setdefault((job.task, job.label), job)
-    plain = dataclasses.replace(answering, with_perplexity=False)
+    plain = dataclasses.replace(runner, with_perplexity=False)
     for job in first.values():
         plan = recipe.tasks[job.task]
         plain.samples(job, plan.task, min(plan.max_new_tokens, WARM_UP_TOKENS))

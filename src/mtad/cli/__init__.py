@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,6 +94,8 @@ def _mtad(
     ] = False,
 ) -> None:
     """Multi-token assisted decoding: a small draft model helps a large one to decode."""
+    if os.getcwd() not in sys.path:  # methods may be modules below the working directory
+        sys.path.append(os.getcwd())
 
 
 @app.command("generate")

@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from mtad import methods
-from mtad.cli.options import find_method
 from mtad.core.options import jsonable
 from mtad.core.schema import options_of
 from mtad.speculative.method import Method
@@ -20,7 +19,7 @@ from mtad.speculative.method import Method
 
 def show(name: str | None, as_json: bool) -> None:
     """Print all methods, or one of them."""
-    found = [find_method(n) for n in ([name] if name else methods.names())]
+    found = [methods.find(n) for n in ([name] if name else methods.names())]
     if as_json:
         sheets = [sheet(cls) for cls in found]
         print(json.dumps(sheets[0] if name else sheets, ensure_ascii=False, allow_nan=False))

@@ -3,37 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
 from mtad import methods
-from mtad.api.options import MethodConfig, read_config
+from mtad.api.options import read_config
 from mtad.cli.flags import SHORT_FLAGS, MethodFlags
 from mtad.core.options import parse as parse
 from mtad.core.schema import options_of
 from mtad.errors import OptionError
 from mtad.speculative.method import Method
-
-
-def find_method(name: str) -> type[Method]:
-    """The method called `name`; modules in the working directory are found too."""
-    if "." in name:
-        look_here()
-    return methods.find(name)
-
-
-def find_config(path: Path) -> MethodConfig:
-    """The configuration in a file; its method may be a module in the working directory too."""
-    look_here()
-    return read_config(path)
-
-
-def look_here() -> None:
-    """Let methods be modules in the working directory."""
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
 
 
 def make_method(flags: MethodFlags) -> Method:
@@ -42,7 +20,7 @@ def make_method(flags: MethodFlags) -> Method:
     Raises:
         ValueError: unknown name, wrong type, impossible value, or an option given twice.
     """
-    return with_flags(flags, find_config(flags.config).method if flags.config else None)
+    return with_flags(flags, read_config(flags.config).method if flags.config else None)
 
 
 def with_flags(flags: MethodFlags, base: Method | None) -> Method:
@@ -51,7 +29,7 @@ def with_flags(flags: MethodFlags, base: Method | None) -> Method:
     Raises:
         ValueError: as `make_method` does.
     """
-    cls = find_method(flags.method)
+    cls = methods.find(flags.method)
     known = options_of(cls)
     values: dict[str, Any] = {}
     for flag, name, text in _assignments(flags):

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mtad import methods
 from mtad.bench.report.canvas import grid_lines, new_figure, style
-from mtad.cli.options import find_method, parse
+from mtad.cli.options import parse
 from mtad.cli.terminal import number
 from mtad.core.options import jsonable, option_types
 from mtad.engine.stats import Stats
@@ -64,7 +65,7 @@ class Question:
             name = first_method(self.trace)
         if name is None:
             return [Rule()]
-        cls, given = find_method(name), dict[str, Any]()
+        cls, given = methods.find(name), dict[str, Any]()
         for text in self.options:
             option, value = _assignment(f"-o {text}", text, cls)
             if option in given:

@@ -46,9 +46,7 @@ def _take_defaults(ctx: Any, path: Path | None) -> Path | None:
     """The file's settings become the defaults of their flags."""
     if path is not None:
         from mtad import methods
-        from mtad.cli.options import look_here
 
-        look_here()
         given = read_settings(path)
         if "method" in given:
             given["method"] = methods.name_for(type(given["method"]))

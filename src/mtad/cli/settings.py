@@ -34,9 +34,9 @@ def _take_defaults(ctx: Any, path: Path | None) -> Path | None:
     """The file's method and sampling become the defaults of their flags."""
     if path is not None:
         from mtad import methods
-        from mtad.cli.options import find_config
+        from mtad.api.options import read_config
 
-        config = find_config(path)
+        config = read_config(path)
         ctx.default_map = dict(config.sampling) | {"method": methods.name_for(type(config.method))}
     return path
 

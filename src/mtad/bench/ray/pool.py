@@ -17,7 +17,7 @@ from typing import Any
 
 import mtad
 from mtad.bench.checks import Items
-from mtad.bench.decoder import Crew, Decoder
+from mtad.bench.decoder import Decoder, DecoderFactory
 from mtad.bench.jobs import Job
 from mtad.bench.plan import Recipe
 from mtad.bench.ray.placement import Placement, num_cpus, placements, portable
@@ -33,15 +33,15 @@ MAX_LOSSES = 3
 """A round that was under way on as many lost workers is not tried again."""
 
 
-def workers(address: str | None = None) -> Crew:
-    """What gets the workers of a cluster for `run`.
+def workers(address: str | None = None) -> DecoderFactory:
+    """What makes the worker pool of a cluster for `run`.
 
     Args:
         address: of the cluster, as for `connected`.
     """
 
     @contextmanager
-    def crew(recipe: Recipe) -> Iterator[Decoder]:
+    def new_pool(recipe: Recipe) -> Iterator[Decoder]:
         recipe = portable(recipe)
         with connected(address) as ray:
             pool = Pool(ray, recipe, placements(ray, recipe))
@@ -50,7 +50,7 @@ def workers(address: str | None = None) -> Crew:
             finally:
                 pool.close()
 
-    return crew
+    return new_pool
 
 
 @dataclass(eq=False)
@@ -68,7 +68,7 @@ class _Round:
 
 @dataclass(eq=False)
 class _Slot:
-    """A worker, and what it was asked last; None for the round while it joins."""
+    """A worker with its latest call; the round is None while the worker joins."""
 
     place: Placement
     actor: Any
@@ -136,7 +136,7 @@ class Pool:
         return part.rows[job.keys[0]]
 
     def close(self) -> None:
-        """Let the workers go."""
+        """Stop the workers."""
         for slot in self._slots:
             self._ray.kill(slot.actor)
         self._slots.clear()
@@ -170,7 +170,7 @@ class Pool:
                     slot.round, slot.reference = part, slot.actor.rows.remote(part.jobs)
 
     def _collect(self) -> None:
-        """Wait for one answer of one worker."""
+        """Wait for the result of one call."""
         if not self._slots:
             raise ClusterError(
                 "all workers on the Ray cluster are lost; every row that was written is kept, so "

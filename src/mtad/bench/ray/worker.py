@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import mtad
-from mtad.bench.answering import Answering
 from mtad.bench.checks import Items, check_prompts
 from mtad.bench.conditions import fingerprint
 from mtad.bench.jobs import Job
 from mtad.bench.plan import Recipe
-from mtad.bench.run import answering_of, decode, idle_power, load, warm_up
+from mtad.bench.run import decode, idle_power, load, make_runner, warm_up
+from mtad.bench.runner import JobRunner
 from mtad.bench.sample import Sample
 from mtad.errors import DataError
 from mtad.measure.meter import Meter
@@ -31,7 +31,7 @@ class Worker:
 
     def __init__(self, recipe: Recipe, num_neighbours: int, facts: dict[str, Any]) -> None:
         self.recipe, self.num_neighbours, self.facts = recipe, num_neighbours, facts
-        self._answering: Answering | None = None
+        self._runner: JobRunner | None = None
         self._conditions: dict[str, Any] = {}
         self._warm: set[tuple[str, str]] = set()
 
@@ -49,19 +49,17 @@ class Worker:
         pair = load(self.recipe)
         check_prompts(self.recipe, pair, items)
         meter = Meter(None, "other workers share the machine") if self.num_neighbours else None
-        self._answering, self._conditions = answering_of(
-            self.recipe, pair, meter, {"ray": self.facts}
-        )
-        self._conditions["idle_power_w"] = idle_power(self._answering.meter)
+        self._runner, self._conditions = make_runner(self.recipe, pair, meter, {"ray": self.facts})
+        self._conditions["idle_power_w"] = idle_power(self._runner.meter)
         return fingerprint(pair)
 
     def rows(self, jobs: Sequence[Job]) -> tuple[dict[str, Any], list[list[Sample]]]:
         """The conditions, and the rows of each job; what is timed here for the first time is warm.
 
-        Raises what `Answering.samples` raises.
+        Raises what `JobRunner.samples` raises.
         """
-        assert self._answering is not None, "it joins first"
+        assert self._runner is not None, "it joins first"
         cold = [job for job in jobs if (job.task, job.label) not in self._warm]
-        warm_up(self.recipe, cold, self._answering)
+        warm_up(self.recipe, cold, self._runner)
         self._warm |= {(job.task, job.label) for job in cold if job.is_timed}
-        return self._conditions, [decode(self.recipe, job, self._answering) for job in jobs]
+        return self._conditions, [decode(self.recipe, job, self._runner) for job in jobs]

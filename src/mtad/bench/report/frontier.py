@@ -44,7 +44,7 @@ def frontier_points(summary: Summary, thresholds: Mapping[str, str]) -> list[Fro
     """Every run as a point.
 
     Args:
-        summary: the figures.
+        summary: the values of the runs.
         thresholds: by method, the option that is its threshold, such as
             {"mtad": "accept_threshold"}.
     """
@@ -97,9 +97,9 @@ def _negated(value: float | None) -> float | None:
 
 
 def frontier_plot(points: Sequence[FrontierPoint]) -> Plot:
-    """One panel per figure against the threshold; rings mark the Pareto set."""
+    """One panel per metric against the threshold; rings mark the Pareto set."""
     best = pareto_runs(points)
-    figures: dict[str, Mapping[str, Estimate]] = {
+    metrics: dict[str, Mapping[str, Estimate]] = {
         "mean quality (0 to 100)": {p.run: p.quality for p in points},
         "perplexity of the output": {p.run: p.perplexity for p in points},
         "decode speed (relative tokens/s)": {p.run: p.speed for p in points},
@@ -107,7 +107,7 @@ def frontier_plot(points: Sequence[FrontierPoint]) -> Plot:
     }
     shown = {
         label: by_run
-        for label, by_run in figures.items()
+        for label, by_run in metrics.items()
         if any(e.value is not None for e in by_run.values())
     }
     figure = new_figure(10.0, 1 + 3.4 * ((len(shown) + 1) // 2))

@@ -217,7 +217,7 @@ LENGTH = Metric(
     "output_tokens",
     "output tokens",
     "Σ output tokens / rows",
-    lambda row: (row.sample.num_output_tokens, 1.0),
+    lambda row: (float(row.sample.num_output_tokens), 1.0),
     unit="tokens",
     digits=1,
 )

@@ -180,7 +180,7 @@ def further_table(results: Results) -> Table:
         for name, value in values.items()
     ]
     headers = ["task", "run", "figure", "value"]
-    return Table("Further figures", headers, rows, num_labels=3, slug="further")
+    return Table("Further metrics", headers, rows, num_labels=3, slug="further")
 
 
 def condition_tables(results: Results) -> list[Table]:

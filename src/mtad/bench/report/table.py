@@ -35,7 +35,7 @@ class Table:
     slug: str = ""
 
 
-def figure(estimate: Estimate, digits: int, factor: float = 1.0) -> str:
+def formatted(estimate: Estimate, digits: int, factor: float = 1.0) -> str:
     """A cell: the value with its interval, or a dash."""
     if estimate.value is None:
         return NONE

@@ -26,7 +26,7 @@ from mtad.bench.report.metrics import (
     Metric,
 )
 from mtad.bench.report.summary import Summary
-from mtad.bench.report.table import NONE, UNAVAILABLE, Table, all_digits, change, figure, scaled
+from mtad.bench.report.table import NONE, UNAVAILABLE, Table, all_digits, change, formatted, scaled
 from mtad.bench.statistics import Estimate
 
 
@@ -35,7 +35,7 @@ def cell(summary: Summary, run: str, metric: Metric, task: str | None = None) ->
     if metric.needs_meter and not summary.is_measured(run, metric, task):
         return UNAVAILABLE
     factor, _, digits = scaled(metric, summary.results.tasks[task] if task else None)
-    return figure(summary.estimate(run, metric, task), digits, factor)
+    return formatted(summary.estimate(run, metric, task), digits, factor)
 
 
 def main_table(summary: Summary) -> Table:
@@ -76,7 +76,7 @@ def _relative_speed(summary: Summary, run: str) -> str:
     reference = summary.results.reference_run
     comparison = summary.compare(run, reference, SPEED)
     if run == reference:
-        return figure(Estimate(comparison.estimate.value), 2)
+        return formatted(Estimate(comparison.estimate.value), 2)
     return change(replace(comparison, verdict=NONE), 2, num_all=summary.most_items(SPEED))
 
 

@@ -31,8 +31,8 @@ IDLE_S = 2.0
 WATCHED = ("context",)
 """Axes along which the peak of the memory is measured; elsewhere that would cost time."""
 
-Tell = Callable[[str, int, int], None]
-"""Told how far it is: what is decoded next, rows that are done, all rows."""
+ProgressCallback = Callable[[str, int, int], None]
+"""Called with the next step, the number of finished rows and of all rows."""
 Load = Callable[[PairSpec, int | None], Loaded]
 
 
@@ -40,7 +40,7 @@ def measure(
     plan: SpeedPlan,
     folder: Path,
     prompts: Sequence[Prompt] = (),
-    tell: Tell = lambda text, done, total: None,
+    on_progress: ProgressCallback = lambda text, done, total: None,
     load_one: Load = load,
 ) -> None:
     """Decode all that the plan asks for; rows that were written stay if it is interrupted.
@@ -49,7 +49,7 @@ def measure(
         plan: what to do.
         folder: made if it is not there; it must not hold rows.
         prompts: instead of the held-out ones.
-        tell: told how far it is.
+        on_progress: called before each step.
         load_one: loads a pair and measures its device.
 
     Raises:
@@ -65,18 +65,18 @@ def measure(
     if plan.num_threads:
         torch.set_num_threads(plan.num_threads)
     asked = prompts or heldout_prompts(_num_prompts(plan))
-    tell(f"loading {plan.pair.target}", 0, 0)
+    on_progress(f"loading {plan.pair.target}", 0, 0)
     shelf = _Shelf(folder, plan, load_one)
     main = shelf.take(plan.pair)
     todo = experiments(plan, encoded(main.pair, asked), main.context)
     write_json(folder / PLAN, plan.as_dict())
     with open_rows(folder / ROWS) as rows:
-        loop = _Loop(shelf, rows, tell, sum(e.num_turns for e in todo))
+        loop = _Loop(shelf, rows, on_progress, sum(e.num_turns for e in todo))
         for experiment in todo:
             loop.run(experiment)
-    tell("measuring the limits again", loop.total, loop.total)
+    on_progress("measuring the limits again", loop.total, loop.total)
     shelf.clear()
-    tell("done", loop.total, loop.total)
+    on_progress("done", loop.total, loop.total)
 
 
 def _record_at_once(pair: ModelPair) -> None:
@@ -153,7 +153,7 @@ class _Loop:
 
     shelf: _Shelf
     rows: JsonLines
-    tell: Tell
+    on_progress: ProgressCallback
     total: int
     done: int = 0
 
@@ -174,7 +174,7 @@ class _Loop:
             self.done += 1
 
     def _say(self, experiment: Experiment, text: str) -> None:
-        self.tell(f"{experiment.axis} {text}".strip(), self.done, self.total)
+        self.on_progress(f"{experiment.axis} {text}".strip(), self.done, self.total)
 
     def _seed(self, batch: int, repeat: int = 0) -> int:
         return self.shelf.plan.seed + 1000 * batch + 1_000_000 * repeat

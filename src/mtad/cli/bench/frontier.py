@@ -162,12 +162,12 @@ class Flags:
 def _fixed(methods: list[str], texts: list[str]) -> dict[str, dict[str, Any]]:
     """The options of each method; every text must fit one of them."""
     from mtad.bench.sweep import dial_of
-    from mtad.cli.options import find_method, parse
-    from mtad.core.options import option_types
+    from mtad.core.options import option_types, parse
+    from mtad.methods import find
 
     if len({*methods}) < len(methods):
         raise ValueError(f"--method is {', '.join(methods)}; each may be given once")
-    types_of = {method: option_types(find_method(method)) for method in methods}
+    types_of = {method: option_types(find(method)) for method in methods}
     for method in methods:
         dial_of(method)
     found: dict[str, dict[str, Any]] = {method: {} for method in methods}

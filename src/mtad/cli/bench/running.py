@@ -41,14 +41,19 @@ def run_recipe(
 ) -> None:
     """Decode what the recipe asks for, here or on a Ray cluster, and say what to do next."""
     recipe = read_recipe(path, overrides)
-    crew = None
+    new_decoder = None
     if on_ray:
         from mtad.bench.ray.pool import workers
 
-        crew = workers(address)
+        new_decoder = workers(address)
     folder = output or Path("results") / recipe.name
     with progress() as show:
-        run(recipe, folder, lambda stage, run_, done, n: show(f"{stage} {run_}", done, n), crew)
+        run(
+            recipe,
+            folder,
+            lambda stage, run_, done, n: show(f"{stage} {run_}", done, n),
+            new_decoder,
+        )
     typer.echo(f"samples are in {folder}; next: mtad bench score {folder}", err=True)
 
 
@@ -94,7 +99,7 @@ def draw_frontier(recipe: Recipe, output: Path | None, max_loss: float) -> None:
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar with the time left, on stderr; told what goes on, what is done and of how much."""
+    """A bar on stderr with the time left, as a callback: the step, rows done, all rows."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

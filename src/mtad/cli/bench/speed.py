@@ -152,7 +152,8 @@ def _usual_threads(target: str, axes: tuple[str, ...], environment: Mapping[str,
 
 def _methods(texts: list[str]) -> "Methods":
     """Label and method of each name or file."""
-    from mtad.cli.options import find_config, find_method
+    from mtad.api.options import read_config
+    from mtad.methods import find
 
     found = {}
     for text in texts:
@@ -160,7 +161,7 @@ def _methods(texts: list[str]) -> "Methods":
         label = Path(text).stem if is_file else text
         if label in found:
             raise ValueError(f"--method {text}: {label} is given twice; name the file otherwise")
-        found[label] = find_config(Path(text)).method if is_file else find_method(text)()
+        found[label] = read_config(Path(text)).method if is_file else find(text)()
     return tuple(found.items())
 
 

@@ -1,6 +1,6 @@
-"""One job: the answers to a batch of items, and what they took.
+"""Runs one job: the answers to a batch of items, their times and their energy.
 
-The same few lines for every method: none has prompts, a loop or a token counter of its own. The
+All methods share this code: none has prompts, a loop or a token counter of its own. The
 likelihood of the outputs is measured after the clock and the meter have stopped.
 """
 
@@ -25,8 +25,8 @@ from mtad.tasks import Item, Task
 
 
 @dataclass
-class _Talk:
-    """An item on its way: what the model has read so far, as ids, and what was answered."""
+class _Dialog:
+    """An item in progress: the prompt of each turn as token ids, and its completion."""
 
     item: Item
     prompt_ids: list[list[int]] = field(default_factory=list)
@@ -42,8 +42,8 @@ class _Talk:
 
 
 @dataclass
-class _Taken:
-    """What the turns of a job took, added up."""
+class _Usage:
+    """Time and energy of a job, summed over its turns."""
 
     prefill_s: float = 0.0
     decode_s: float = 0.0
@@ -57,7 +57,7 @@ class _Taken:
         self.wall_s += wall_s
 
     def as_dict(self, num_rows: int) -> dict[str, Any]:
-        """What falls to each of the rows, as fields of `Sample`."""
+        """The equal share of each row, as fields of `Sample`."""
         energy, clock = total(self.energy), self.clock
         split = {} if clock is None else {phase: clock.energy(phase) for phase in clock.seconds}
         return {
@@ -78,7 +78,7 @@ class _Taken:
 
 
 @dataclass(frozen=True)
-class Answering:
+class JobRunner:
     """Decodes jobs on one pair.
 
     Attributes:
@@ -99,14 +99,14 @@ class Answering:
 
     def samples(self, job: Job, task: Task, max_new_tokens: int) -> list[Sample]:
         """The rows of a job; raises what `ModelPair.generate` raises."""
-        talks, taken = [_Talk(item) for item in job.items], _Taken(clock=self._clock(job))
+        dialogs, usage = [_Dialog(item) for item in job.items], _Usage(clock=self._clock(job))
         sampling = {**job.run.sampling, "max_new_tokens": max_new_tokens}
-        while live := [talk for talk in talks if not talk.is_over]:
-            self._turn(job, task, live, sampling, taken)
-        nlls, times = self._nlls(talks), taken.as_dict(len(talks))
+        while live := [dialog for dialog in dialogs if not dialog.is_over]:
+            self._turn(job, task, live, sampling, usage)
+        nlls, times = self._nlls(dialogs), usage.as_dict(len(dialogs))
         return [
-            self._sample(job, talk, nll, sampling, times)
-            for talk, nll in zip(talks, nlls, strict=True)
+            self._sample(job, dialog, nll, sampling, times)
+            for dialog, nll in zip(dialogs, nlls, strict=True)
         ]
 
     def _clock(self, job: Job) -> PhaseClock | None:
@@ -126,14 +126,14 @@ class Answering:
         self,
         job: Job,
         task: Task,
-        live: Sequence[_Talk],
+        live: Sequence[_Dialog],
         sampling: dict[str, Any],
-        taken: _Taken,
+        usage: _Usage,
     ) -> None:
-        """Ask the next question of every talk that is not over."""
+        """Generate the next turn of every dialog that is not over."""
         number = len(live[0].completions)
-        prompts = [task.prompt(talk.item, talk.answers) for talk in live]
-        seeds = [seed_of(job.seed, job.task, talk.item.id, number) for talk in live]
+        prompts = [task.prompt(dialog.item, dialog.answers) for dialog in live]
+        seeds = [seed_of(job.seed, job.task, dialog.item.id, number) for dialog in live]
         begun = self.meter.start() if job.is_timed else None
         started = time.perf_counter()
         done = self._models(job).generate(
@@ -142,26 +142,26 @@ class Answering:
             seed=seeds,
             max_batch_size=len(live),
             stop=list(task.stops),
-            on_phase=taken.clock,
+            on_phase=usage.clock,
             guard=False,
             **sampling,
         )
-        taken.add(done, time.perf_counter() - started)
+        usage.add(done, time.perf_counter() - started)
         if begun is not None:
-            taken.energy.append(self.meter.between(begun, self.meter.start()))
-        for talk, prompt, completion in zip(live, prompts, done, strict=True):
-            talk.prompt_ids.append(encode(self.pair.tokenizer, prompt))
-            talk.completions.append(completion)
+            usage.energy.append(self.meter.between(begun, self.meter.start()))
+        for dialog, prompt, completion in zip(live, prompts, done, strict=True):
+            dialog.prompt_ids.append(encode(self.pair.tokenizer, prompt))
+            dialog.completions.append(completion)
 
-    def _nlls(self, talks: Sequence[_Talk]) -> list[float | None]:
-        """The sum of −log p over the answers of each talk."""
+    def _nlls(self, dialogs: Sequence[_Dialog]) -> list[float | None]:
+        """The sum of −log p over the answers of each dialog."""
         if not self.with_perplexity:
-            return [None] * len(talks)
+            return [None] * len(dialogs)
         models = self.pair.models
         turns = [
             (ids, completion.token_ids)
-            for talk in talks
-            for ids, completion in zip(talk.prompt_ids, talk.completions, strict=True)
+            for dialog in dialogs
+            for ids, completion in zip(dialog.prompt_ids, dialog.completions, strict=True)
         ]
         prompts, outputs = zip(*turns, strict=True)
         sums = iter(
@@ -169,30 +169,30 @@ class Answering:
                 models.target, prompts, outputs, models.vocab, models.eos_token_ids
             )
         )
-        return [sum(next(sums) for _ in talk.completions) for talk in talks]
+        return [sum(next(sums) for _ in dialog.completions) for dialog in dialogs]
 
     def _sample(
         self,
         job: Job,
-        talk: _Talk,
+        dialog: _Dialog,
         nll: float | None,
         sampling: dict[str, Any],
         times: dict[str, Any],
     ) -> Sample:
-        done = talk.completions
+        done = dialog.completions
         return Sample(
             stage=job.stage,
             task=job.task,
-            item=talk.item.id,
+            item=dialog.item.id,
             run=job.label,
             seed=job.seed,
             method=describe(job.point.method),
             sampling=sampling,
             models=job.run.models,
-            answers=talk.answers,
+            answers=dialog.answers,
             token_ids=[completion.token_ids for completion in done],
             finish_reasons=[completion.finish_reason for completion in done],
-            num_prompt_tokens=[len(ids) for ids in talk.prompt_ids],
+            num_prompt_tokens=[len(ids) for ids in dialog.prompt_ids],
             stats=[completion.stats.counts() for completion in done],
             nll=nll,
             batch_size=len(job.items),
