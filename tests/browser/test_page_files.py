@@ -11,18 +11,22 @@ import pytest
 from fastapi import FastAPI
 
 from mtad.server import page
+from mtad.server.http.keys import Keys
+from mtad.server.http.middleware import protect
+from mtad.server.settings import ServerSettings
 
 FILES = sorted(p for p in Path(page.__file__).parent.iterdir() if p.suffix not in (".py", ""))
 
 
 def get(path: str, **headers: str) -> httpx.Response:
-    """The answer to a GET of an application with nothing but the page."""
+    """The answer to a GET of an application with nothing but the page and the guards."""
     app = FastAPI()
     page.mount(app)
+    protect(app, ServerSettings(), Keys())
 
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             return await client.get(path, headers=headers)
 
     return asyncio.run(ask())

@@ -438,6 +438,8 @@ def keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[
 
 
 CTRL_C, CTRL_D, BACKSPACE = "\x03", "\x04", "\x7f"
+BRACKETED_PASTE = "\x1b[?2004h"
+"""What a prompt writes once it reads keys."""
 
 
 @pytest.mark.parametrize(
@@ -480,7 +482,7 @@ class Terminal:
             preexec_fn=lambda: self._sit_down(slave),
         )
         os.close(slave)
-        self.output = ""
+        self.output, self.num_prompts = "", 0
 
     @staticmethod
     def _sit_down(slave: int) -> None:
@@ -502,9 +504,18 @@ class Terminal:
     def wait_for(self, pattern: str) -> None:
         """Read until the pattern is shown."""
         while not re.search(pattern, self.text):
-            ready, _, _ = select.select([self.master], [], [], 60)
-            assert ready, f"no {pattern!r} in {self.output!r}"
-            self.output += os.read(self.master, 65536).decode(errors="replace")
+            self._read(pattern)
+
+    def wait_for_prompt(self) -> None:
+        """Read until keys go to the next prompt: earlier ones would go to the terminal itself."""
+        self.num_prompts += 1
+        while self.output.count(BRACKETED_PASTE) < self.num_prompts:
+            self._read("prompt")
+
+    def _read(self, wanted: str) -> None:
+        ready, _, _ = select.select([self.master], [], [], 60)
+        assert ready, f"no {wanted!r} in {self.output!r}"
+        self.output += os.read(self.master, 65536).decode(errors="replace")
 
     @property
     def text(self) -> str:
@@ -516,14 +527,19 @@ def test_a_terminal_has_colours_statistics_and_line_editing() -> None:
     flags = ["--seed", "3", "--max-new-tokens", "12", "--ignore-eos"]
     with Terminal(*flags) as terminal:
         terminal.wait_for(r"quits\s*>")
+        terminal.wait_for_prompt()
         terminal.type(f"the dog{BACKSPACE * 3}cat\r")
         terminal.wait_for(r"· seed 3")
+        terminal.wait_for_prompt()
         assert "\x1b[4;33m" in terminal.output, "an endpoint token is underlined and yellow"
         assert "accepted draft token · endpoint token" in terminal.text
         assert terminal.text.count("mean acceptance length (block efficiency)") == 1
         terminal.type("half a line")
         terminal.wait_for("half a line")
-        terminal.type(f"{CTRL_C}/history\r")
+        terminal.type(CTRL_C)
+        terminal.wait_for_prompt()
+        terminal.type("/history\r")
         terminal.wait_for("user: the cat")
+        terminal.wait_for_prompt()
         terminal.type(CTRL_D)
         assert terminal.process.wait(60) == 0

@@ -6,6 +6,7 @@ import importlib.util
 import re
 import shlex
 import sys
+import tomllib
 import types
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,7 +31,7 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-LANGUAGES = {"python", "console", "text", "json", "bibtex"}
+LANGUAGES = {"python", "console", "text", "json", "toml", "bibtex"}
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,11 @@ def test_the_benchmark_commands_work_in_order(shell_folder: Path) -> None:
 def test_every_block_has_a_known_language(page: Path) -> None:
     assert {s.language for s in snippets(page)} <= LANGUAGES
     assert page.read_text(encoding="utf-8").count("```") == 2 * len(snippets(page))
+
+
+def test_toml_blocks_are_toml() -> None:
+    tables = [tomllib.loads(s.code) for page in PAGES for s in snippets(page, "toml")]
+    assert tables
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)

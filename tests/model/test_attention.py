@@ -136,9 +136,9 @@ def test_it_can_be_recorded(nodes: int) -> None:
         inputs = case(nodes)
         tape = Tape(program, inputs)
         others = [inputs[0] * 2, inputs[1] + 1, inputs[2] * 3, ~inputs[3]]
-        (played,) = tape.play(others, lambda phase: None)
+        (replayed,) = tape.replay(others, lambda phase: None)
         expected, _ = grouped_attention(Grouped(), *others)
-    torch.testing.assert_close(played, expected)
+    torch.testing.assert_close(replayed, expected)
 
 
 @pytest.mark.parametrize("name", GROUPED)

@@ -66,6 +66,7 @@ def test_a_wrong_fact_is_refused_with_what_is_allowed(fact: str, value: object, 
         made(**GIVEN | {fact: value})
 
 
+@pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize(
     "reads", [{"tree": "ring"}, {"draft": "laws"}, {"target": "nothing"}], ids=str
 )
