@@ -32,6 +32,7 @@ from mtad.model.parallel import (
     require_whole_heads,
 )
 
+TESTS = str(Path(__file__).resolve().parents[1])
 TORCHRUN = "RANK LOCAL_RANK WORLD_SIZE MASTER_ADDR MASTER_PORT".split()
 DEMO_METHODS = ["mtad", "speculative_sampling"]
 OPTIONS: dict[str, Any] = {"seed": 3, "guard": False, "ignore_eos": True}
@@ -104,12 +105,13 @@ def spread(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         (place / name).symlink_to(folder() / name)
     tiny_model("opt").save_pretrained(place / "opt")
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
+    path = os.pathsep.join(filter(None, [TESTS, os.environ.get("PYTHONPATH")]))
     ran = subprocess.run(
         [sys.executable, *launch, str(place)],
         capture_output=True,
         text=True,
         timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
     found: dict[str, Any] = json.loads(ran.stdout)  # one object: the other process keeps still
