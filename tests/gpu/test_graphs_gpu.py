@@ -7,6 +7,7 @@ import gc
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -93,8 +94,9 @@ def test_bfloat16_logits_are_close():
     the library picks, hence the rounding of bfloat16 (2^-8) over a few layers."""
     lm = prefilled(tiny_model("llama").to("cuda", torch.bfloat16), PROMPTS)
     tree = random_tree(PROMPTS, (3, 4), seed=0)
-    moved = {name: value.to("cuda") for name, value in vars(tree).items() if hasattr(value, "to")}
-    tree = type(tree)(**{**vars(tree), **moved})
+    values = {field.name: getattr(tree, field.name) for field in fields(tree)}
+    moved = {name: value.to("cuda") for name, value in values.items() if hasattr(value, "to")}
+    tree = replace(tree, **moved)
     graphs = Graphs.on(lm.devices)
 
     def program(begin):

@@ -116,7 +116,9 @@ class SamplingParams:
     def __post_init__(self) -> None:
         """Refuse values that have no meaning."""
         for option in numbers().values():
-            option.check(getattr(self, option.name))
+            value = getattr(self, option.name)
+            if value is not option.field.default:  # most are
+                option.check(value)
         if 0 < self.temperature < MIN_TEMPERATURE:
             raise OptionError(
                 f"temperature is {self.temperature!r}; it must be 0 (greedy) or at least "
