@@ -224,6 +224,7 @@ def test_an_error_while_decoding_names_the_lines(loads: list[Any], prompts: Path
     assert "prompts.jsonl, lines 1 to 2: request 0: the prompt has" in message
 
 
+@pytest.mark.usefixtures("ctrl_c_interrupts")
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
     loads: list[Any], prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
