@@ -13,9 +13,8 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, BinaryIO
 
 from mtad.errors import DataError, first_line
@@ -23,7 +22,7 @@ from mtad.errors import DataError, first_line
 _BLOCK = 65536
 
 
-class JsonLines:
+class JsonLines(AbstractContextManager["JsonLines"]):
     """A file that this program alone appends to, from any thread; every line is whole or absent.
 
     Args:
@@ -85,16 +84,7 @@ class JsonLines:
         with self._thread_lock:
             self._stream.close()
 
-    def __enter__(self) -> JsonLines:
-        """The file, ready to append to."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the file."""
         self.close()
 

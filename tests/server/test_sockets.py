@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -40,14 +41,21 @@ def test_no_path_leads_around_the_keys(place: Listening, path: str) -> None:
     assert place.raw(head).startswith(b"HTTP/1.1 401")
 
 
-def test_streams_pass_through_piece_by_piece(place: Listening) -> None:
-    place.site.gate.is_open = False
+@contextmanager
+def streaming(place: Listening) -> Iterator[Iterator[str]]:
+    """The pieces of a stream after its first, which has arrived."""
     with (
         httpx.Client(base_url=place.url, trust_env=False, timeout=30, headers=ANN) as client,
         client.stream("POST", "/v1/stream", content=b"{}") as answer,
     ):
         pieces = answer.iter_text()
         assert next(pieces) == "one"
+        yield pieces
+
+
+def test_streams_pass_through_piece_by_piece(place: Listening) -> None:
+    place.site.gate.is_open = False
+    with streaming(place) as pieces:
         place.site.gate.is_open = True
         assert list(pieces) == ["two"]
 
@@ -91,12 +99,7 @@ def test_a_slow_body_is_not_waited_for(place: Listening) -> None:
 
 def test_an_answer_may_take_longer_than_the_body(place: Listening) -> None:
     place.site.gate.is_open = False
-    with (
-        httpx.Client(base_url=place.url, trust_env=False, timeout=30, headers=ANN) as client,
-        client.stream("POST", "/v1/stream", content=b"{}") as answer,
-    ):
-        pieces = answer.iter_text()
-        assert next(pieces) == "one"
+    with streaming(place) as pieces:
         late = b"POST /v1/echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n" + BOB
         assert place.raw(late + b"\r\n").startswith(b"HTTP/1.1 408"), "so long it takes"
         place.site.gate.is_open = True

@@ -8,7 +8,6 @@ from typing import Any
 from mtad import methods
 from mtad.api.options import read_config
 from mtad.cli.flags import SHORT_FLAGS, MethodFlags
-from mtad.core.options import parse as parse
 from mtad.core.schema import options_of
 from mtad.errors import OptionError
 from mtad.speculative.method import Method

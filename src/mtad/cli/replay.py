@@ -15,9 +15,8 @@ from rich.text import Text
 
 from mtad import methods
 from mtad.bench.report.canvas import grid_lines, new_figure, style
-from mtad.cli.options import parse
 from mtad.cli.terminal import number
-from mtad.core.options import jsonable, option_types
+from mtad.core.options import jsonable, option_types, parse
 from mtad.engine.stats import Stats
 from mtad.errors import DataError
 from mtad.methods import no_such_option

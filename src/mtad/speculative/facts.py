@@ -1,7 +1,7 @@
 """Facts of a method that others ask for: what its rule reads, and its dial.
 
-They are class attributes of a `Method`, checked when the class is made, so that nobody who replays,
-sweeps or serves a method has to know its name. Knows no method.
+They are class attributes of a `Method`, checked when the class is made. Replay, sweeps and the
+server read them and ask for no method's name. Knows no method.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ import math
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from torch import Tensor
@@ -40,7 +40,7 @@ from mtad.trace.record import token_logprobs as token_logprobs
 _LOG = logging.getLogger(__name__)
 
 
-class TraceWriter:
+class TraceWriter(AbstractContextManager["TraceWriter"]):
     """A file of iterations that one program appends to, from any thread.
 
     When the disk is full, or gone, that is logged once and nothing more is written: decoding must
@@ -126,16 +126,7 @@ class TraceWriter:
         """Close the file and let others write to it."""
         self._lines.close()
 
-    def __enter__(self) -> TraceWriter:
-        """The file, ready to be written to."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the file."""
         self.close()
 
@@ -190,7 +181,7 @@ class SessionTrace:
 
 def method_line(method: Method) -> dict[str, Any]:
     """A method as a trace keeps it: one from elsewhere goes by its module."""
-    name = method.name if method.name in methods.names() else type(method).__module__
+    name = methods.name_for(type(method))
     return {"name": name, "options": _options(method)}
 
 

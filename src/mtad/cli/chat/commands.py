@@ -10,10 +10,9 @@ from typing import Any
 from mtad import methods
 from mtad.cli.chat.conversation import STOPPED, Conversation
 from mtad.cli.chat.session import ChatSession, is_terminal
-from mtad.cli.options import parse
 from mtad.cli.settings import SAMPLING_FLAGS
 from mtad.cli.terminal import progress
-from mtad.core.options import option_types
+from mtad.core.options import option_types, parse
 from mtad.engine.stats import total
 from mtad.methods import describe
 from mtad.sampling.params import SamplingParams

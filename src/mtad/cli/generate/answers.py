@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from mtad.api.pair import Completion
@@ -69,12 +68,7 @@ class AnswerFile:
             self._lines = JsonLines(self.path, overwrite=self._overwrite)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._lines is not None:
             self._lines.close()
 

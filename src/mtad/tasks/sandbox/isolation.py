@@ -83,8 +83,8 @@ class Isolation:
         root = [f"--root={folder}/root", "--wd=/tmp"] if self.mode == "unshare" else []
         if user:
             return [unshare, *root, f"--setgid={user}", f"--setuid={user}", "--"]
-        nobody = ["--user", f"--map-user={_NOBODY}", f"--map-group={_NOBODY}"]
-        return [unshare, *nobody, *root, "--"] if root else []
+        mapped = ["--user", f"--map-user={_NOBODY}", f"--map-group={_NOBODY}"]
+        return [unshare, *mapped, *root, "--"] if root else []
 
     def _limits(self, limits: Limits) -> dict[str, int]:
         """The limits of resources, by their names in the module `resource`."""
