@@ -25,6 +25,7 @@ import torch
 
 from mtad.engine.session import Session
 from mtad.engine.step import Step
+from mtad.measure.device import synchronize
 from mtad.methods.autoregressive import Autoregressive
 from mtad.runtime.programs import Mode
 from mtad.speculative.method import Method
@@ -291,5 +292,4 @@ def _prepare(session: Session, guard: Guard) -> None:
         return
     with torch.inference_mode():
         drafter.forward_level(session.prefix.root())
-    if drafter.device.type == "cuda":
-        torch.cuda.synchronize(drafter.device)  # so that the plain step is timed alone
+    synchronize(drafter.device)  # so that the plain step is timed alone

@@ -26,6 +26,7 @@ from mtad.engine.request import check_requests, prefix_of, seeds_of, size_of
 from mtad.engine.step import Block as Block
 from mtad.engine.step import Observation, Step, block_of, block_tokens, cache_places, row_values
 from mtad.engine.workspace import Workspace
+from mtad.measure.device import synchronize
 from mtad.model.lm import LM, Model
 from mtad.runtime.backend import OnPhase, ignore_phase
 from mtad.runtime.cuda_graphs import Graphs
@@ -90,8 +91,7 @@ class Session:
         except BaseException:
             self.close()
             raise
-        if self.target.device.type == "cuda":
-            torch.cuda.synchronize(self.target.device)  # else decode would be charged for prefill
+        synchronize(self.target.device)  # else decode would be charged for prefill
 
     def _take_caches(self, target: Model, draft: Model | None, workspace: Workspace | None) -> None:
         self.workspace = workspace = workspace or Workspace(

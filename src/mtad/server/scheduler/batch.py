@@ -11,12 +11,11 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from mtad.api.pair import ModelPair
 from mtad.engine.session import Block, Session
 from mtad.engine.step import Observation
 from mtad.errors import first_line
+from mtad.measure.device import synchronize
 from mtad.server.scheduler.errors import ModelFailedError
 from mtad.server.scheduler.sequence import Chunk, Clock, Sequence
 from mtad.speculative.method import Method
@@ -35,9 +34,7 @@ def pads_batches(pair: ModelPair) -> bool:
 def require_devices(pair: ModelPair) -> None:
     """Raise if an error has left a GPU unable to do anything."""
     models = [model for model in (pair.models.target, pair.models.draft) if model is not None]
-    for device in {model.device for model in models}:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+    synchronize(*{model.device for model in models})
 
 
 @dataclass(eq=False)
