@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench.test_report import JOULES, TASKS, sample, score
+from support.benchmarks import JOULES, TASKS, sample, score
 from support.command import answer, cli, refused, without_loading
 
 import mtad

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench.test_run import BASE
 from support import clusters
+from support.benchmarks import BASE
 from support.clusters import pull_the_plug, two_machines
 from support.command import refused
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.benchmarks import BASE, BUDGET, sample, score
 from support.command import MAIN, cli, refused
 
 from mtad import demo
@@ -33,7 +34,7 @@ from mtad.bench.recipe import parse
 from mtad.bench.results import export, read_results
 from mtad.bench.run import run
 from mtad.bench.runner import JobRunner, seed_of
-from mtad.bench.sample import Sample, Scored
+from mtad.bench.sample import Sample
 from mtad.bench.score import score_folder
 from mtad.errors import DataError, IsolationError, JudgeError
 from mtad.measure.energy import Reading
@@ -41,20 +42,6 @@ from mtad.measure.meter import Meter
 from mtad.tasks import Item, Score
 from mtad.tasks.perplexity import perplexity, repeated_4grams
 from mtad.tasks.spider import Spider
-
-BUDGET = 8
-BASE: dict[str, Any] = {
-    "name": "tiny",
-    "pair": {"dtype": "float32"},
-    "run": {"seeds": 2, "num_test": 3, "max_new_tokens": BUDGET, "untimed_batch_size": 2},
-    "sampling": {"temperature": 1.0, "top_k": 10, "top_p": 0.9},
-    "tasks": {"spider": {}},
-    "runs": [
-        {"method": "autoregressive"},
-        {"method": "mtad"},
-        {"name": "greedy", "method": "autoregressive", "sampling": {"temperature": 0.0}},
-    ],
-}
 
 
 @pytest.fixture(autouse=True)
@@ -596,39 +583,12 @@ def chosen_from(rows: list[tuple[str, float, float]], choose_by: str) -> str:
     table = recipe(run={"num_dev": 3}, runs=[{"method": "mtad", "grid": grid, "choose": choose_by}])
     samples, scores = [], {}
     for number, (threshold, value, seconds) in enumerate(rows):
-        sample = _sample(f"mtad [accept_threshold={threshold}]", str(number), seconds)
-        samples.append(sample)
-        scores[sample.key] = Scored(*sample.key, value, {}, 0, 0)
-    label: str = choose(table, samples, scores)["mtad"]["spider"]["run"]
-    return label.partition("=")[2].removesuffix("]")
-
-
-def _sample(label: str, item: str, decode_s: float) -> Sample:
-    return Sample(
-        stage="dev",
-        task="spider",
-        item=item,
-        run=label,
-        seed=0,
-        method={"name": "mtad", "options": {}, "lossless": False},
-        sampling={},
-        models="pair",
-        answers=["a"],
-        token_ids=[[1, 2, 3, 4]],
-        finish_reasons=["stop"],
-        num_prompt_tokens=[1],
-        stats=[{}],
-        nll=1.0,
-        batch_size=1,
-        is_timed=True,
-        prefill_s=0.0,
-        decode_s=decode_s,
-        wall_s=decode_s,
-        energy=None,
-        phases_s=None,
-        phases_j=None,
-        conditions="c",
-    )
+        label = f"mtad [accept_threshold={threshold}]"
+        row = sample(label, str(number), stage="dev", decode_s=seconds)
+        samples.append(row)
+        scores[row.key] = score(row, value)
+    chosen: str = choose(table, samples, scores)["mtad"]["spider"]["run"]
+    return chosen.partition("=")[2].removesuffix("]")
 
 
 def test_quality_first_then_speed() -> None:
