@@ -10,9 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from methods.test_distribution import EMPTY, LENGTH, ONE_EACH, P, plain_law
-from model.test_kv_cache import assert_fresh
 from support import oracles
+from support.caches import assert_fresh
 from support.tiny import (
     PROMPTS,
     VOCAB,
@@ -23,6 +22,7 @@ from support.tiny import (
     similar,
     tiny_model,
 )
+from support.toy_texts import EMPTY, LENGTH, ONE_EACH, P, plain_law
 from support.toys import MarkovPair, assert_law, make, requests_of
 
 import mtad.api.guard

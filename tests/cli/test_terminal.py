@@ -6,8 +6,8 @@ import io
 import re
 
 import pytest
-from model.test_tokenizer import metaspace
 from rich.console import Console
+from support.metaspace import metaspace
 from support.saved_pair import pair, tokenizer
 
 from mtad.cli.blocks import ACCEPTED, ENDPOINT, BlockPainter

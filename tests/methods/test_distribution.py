@@ -15,16 +15,13 @@ from typing import Any
 import pytest
 from support import oracles
 from support.oracles import Blocks, Law, Text
+from support.toy_texts import EMPTY, LENGTH, ONE_EACH, P, Q, plain_law
 from support.toys import MarkovPair, assert_law, decode_all, iterate, make, requests_of
 
 import mtad.methods
 from mtad.engine.session import Request
 from mtad.sampling.params import SamplingParams
 from mtad.testing import TOY_DRAFT, TOY_START, TOY_TARGET
-
-EMPTY: Text = (TOY_START,)
-P, Q = oracles.markov(TOY_TARGET), oracles.markov(TOY_DRAFT)
-LENGTH = 4
 
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("autoregressive", {}),
@@ -46,16 +43,6 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("mcss", {"k_config": (3, 1), "replacement": "naive"}),
     ("prompt_lookup", {"num_draft_tokens": 3, "max_matching_ngram_size": 2}),
 ]
-ONE_EACH: list[tuple[str, dict[str, Any]]] = [
-    ("autoregressive", {}),
-    ("speculative_sampling", {"num_draft_tokens": 3}),
-    ("block_verification", {"num_draft_tokens": 3}),
-    ("spectr", {"num_drafts": 2, "num_draft_tokens": 2}),
-    ("specinfer", {"k_config": (2, 2)}),
-    ("mcss", {"k_config": (2, 2)}),
-    ("mcss", {"k_config": (2, 2), "replacement": "naive"}),
-    ("prompt_lookup", {"num_draft_tokens": 2}),
-]
 
 
 def test_every_lossless_method_is_here() -> None:
@@ -74,11 +61,6 @@ def decode_groups(
         cut.append([tuple(t[:LENGTH]) for t in texts[start : start + len(group)]])
         start += len(group)
     return cut
-
-
-@cache
-def plain_law() -> Blocks:
-    return oracles.text_law(P, EMPTY, LENGTH)
 
 
 @cache

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny import PROMPTS, VOCAB, label, methods_that, similar, tiny_model, token_ids
+from support.tiny import (
+    PROMPTS,
+    VOCAB,
+    label,
+    methods_that,
+    reference_text,
+    similar,
+    tiny_model,
+    token_ids,
+)
 
 from mtad import methods
 from mtad.methods.beam_search import BeamSearch
@@ -57,7 +66,7 @@ class Pair:
     @classmethod
     def of(cls, family: str, **options: Any) -> Pair:
         target = tiny_model(family)
-        texts = [generate(target, prompt, **options) for prompt in PROMPTS]
+        texts = [reference_text(target, prompt, NUM_NEW, **options) for prompt in PROMPTS]
         return cls(target, similar(target, 0.1), texts)
 
 
@@ -69,14 +78,6 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 @pytest.fixture(scope="module")
 def llama() -> Pair:
     return Pair.of("llama")
-
-
-def generate(model: Model, prompt: list[int], num_new: int = NUM_NEW, **options: Any) -> list[int]:
-    """What transformers' own loop says."""
-    ids = torch.tensor([prompt])
-    options = {"do_sample": False, "max_new_tokens": num_new, "pad_token_id": 0, **options}
-    output = model.generate(ids, attention_mask=torch.ones_like(ids), **options)
-    return output[0, len(prompt) :].tolist()
 
 
 CHAIN_AND_TREE = pytest.mark.parametrize("method", [SpeculativeSampling(3), MMTAD(3, 3)], ids=label)
@@ -118,7 +119,7 @@ def test_a_useless_draft_costs_nothing_but_time(pair, method):
 def test_beam_search_equals_generate(pair, num_beams):
     params = SamplingParams(max_new_tokens=8)
     search = {"num_beams": num_beams, "length_penalty": 0.0}
-    expected = [generate(pair.target, prompt, 8, **search) for prompt in PROMPTS]
+    expected = [reference_text(pair.target, prompt, 8, **search) for prompt in PROMPTS]
     assert token_ids(pair.target, None, BeamSearch(num_beams), PROMPTS, params) == expected
 
 

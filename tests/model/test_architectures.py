@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from methods.test_greedy import generate
 from support.tiny import (
     ARCHITECTURES,
     PROMPTS,
     path_logits,
     prefilled,
     random_tree,
+    reference_text,
     similar,
     tiny_model,
     token_ids,
@@ -37,7 +37,7 @@ def test_tree_forward_equals_reading_every_path_alone(name):
 def test_greedy_equals_generate(name, method):
     target = tiny_model(name)
     params = SamplingParams(temperature=0.0, max_new_tokens=16)
-    expected = [generate(target, prompt, 16) for prompt in PROMPTS]
+    expected = [reference_text(target, prompt, 16) for prompt in PROMPTS]
     assert token_ids(target, similar(target, 0.1), method, PROMPTS, params) == expected
 
 
@@ -46,5 +46,5 @@ def test_the_last_position_of_the_context_can_be_used(name):
     target = tiny_model(name)
     prompts = [[(7 * i) % 61 for i in range(target.config.max_position_embeddings - 6)], [3]]
     params = SamplingParams(temperature=0.0, max_new_tokens=6)
-    expected = [generate(target, prompt, 6) for prompt in prompts]
+    expected = [reference_text(target, prompt, 6) for prompt in prompts]
     assert token_ids(target, similar(target, 0.1), MMTAD(8, 3), prompts, params) == expected

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.caches import CLOSE, assert_fresh
 from support.tiny import (
     PROMPTS,
     VOCAB,
@@ -40,7 +41,6 @@ from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
 from mtad.testing import random_llama
 
-CLOSE: dict[str, Any] = {"atol": 1e-4, "rtol": 0.0}
 EVERY_METHOD = pytest.mark.parametrize("method", variants(), ids=label)
 
 
@@ -52,25 +52,6 @@ def target() -> Model:
 @pytest.fixture(scope="module")
 def sliding() -> Model:
     return tiny_model("gemma3_text")
-
-
-def assert_fresh(lm: LM, texts: list[list[int]], last_slot_may_lag: bool) -> None:
-    """The committed keys and values, and the next logits, are those of reading `texts` anew."""
-    assert lm.lengths.tolist() == [len(text) - 1 for text in texts]
-    fresh = LM(lm.model, lm.name, lm.vocab, len(texts), max(map(len, texts)) + 8)
-    fresh.prefill(texts)
-    for layer, expected in zip(lm._layers, fresh._layers, strict=True):
-        for row, text in enumerate(texts):
-            known = len(text) - 1 - last_slot_may_lag
-            if known > 0:
-                for kind in ("keys", "values"):
-                    got = getattr(layer, kind)[row, :, :known]
-                    torch.testing.assert_close(
-                        got, getattr(expected, kind)[row, :, :known], **CLOSE
-                    )
-    root = random_tree(texts, (), seed=0)
-    read = LM.forward_level if last_slot_may_lag else LM.forward
-    torch.testing.assert_close(read(lm, root), read(fresh, root), **CLOSE)
 
 
 def checked_steps(session: Session, draft: Model | None) -> Iterator[Step]:

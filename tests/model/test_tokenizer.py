@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.metaspace import metaspace
 from support.saved_pair import EOS, tokenizer
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from mtad.errors import PromptError
 from mtad.model.tokenizer import TextStream, encode, prompt_list, special_tokens
@@ -154,22 +153,6 @@ def test_text_that_may_become_a_stop_string_is_held_back() -> None:
     ids = [tokenizer().convert_tokens_to_ids(c) for c in "ENx"]
     taken, _, _ = pieces(ids, ("END",))
     assert taken == ["", "", "ENx"]
-
-
-def metaspace() -> PreTrainedTokenizerFast:
-    """Whole words and bytes, with the decoder of SentencePiece: the first space is dropped."""
-    words = ["<unk>", "▁hello", "▁world", "▁", "▁▁▁▁", "x", *(f"<0x{b:02X}>" for b in range(256))]
-    raw = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
-    raw.pre_tokenizer = pre_tokenizers.Metaspace()
-    raw.decoder = decoders.Sequence(
-        [
-            decoders.Replace("▁", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>")
 
 
 def after(prompt: list[str], new: list[str], stops: tuple[str, ...] = ()) -> tuple[str, bool]:

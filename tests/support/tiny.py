@@ -233,6 +233,14 @@ def tiny_model(name: str, seed: int = 0) -> Model:
     return transformers.AutoModelForCausalLM.from_config(config).eval()
 
 
+def reference_text(model: Model, prompt: list[int], num_new: int, **options: Any) -> list[int]:
+    """The new tokens that transformers' own greedy loop, or the search of `options`, gives."""
+    ids = torch.tensor([prompt])
+    options = {"do_sample": False, "max_new_tokens": num_new, "pad_token_id": 0, **options}
+    output = model.generate(ids, attention_mask=torch.ones_like(ids), **options)
+    return output[0, len(prompt) :].tolist()
+
+
 def random_tree(texts: Sequence[Sequence[int]], widths: Sequence[int], seed: int) -> TokenTree:
     """A tree below the last tokens of `texts` with random tokens and random parents."""
     generator = torch.Generator().manual_seed(seed)
