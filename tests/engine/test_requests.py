@@ -58,7 +58,9 @@ def test_more_minimum_than_maximum():
 
 @pytest.mark.parametrize("method", [lambda: SpecInfer(k_config=3), lambda: SpecInfer(k_config=())])
 def test_a_tree_shape_is_a_list(method):
-    with pytest.raises(ValueError, match=r"k_config is .*; it must be one or more integers >= 1"):
+    with pytest.raises(
+        ValueError, match=r"k_config is .*; it must be a list of integers >= 1, not empty"
+    ):
         method()
 
 

@@ -234,14 +234,14 @@ def test_every_replica_has_its_own_trace(made: Any) -> None:
 
 
 def test_impossible_fleets_are_refused() -> None:
-    with pytest.raises(ValueError, match="replicas is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="replicas is 0; it must be an integer >= 1"):
         Fleet(replicas=0)
     with pytest.raises(ValueError, match="max_replicas is 2; it must be at least replicas, which"):
         Fleet(replicas=3, max_replicas=2)
     with pytest.raises(ValueError, match="target_requests is 0"):
         Fleet(target_requests=0.0)
-    with pytest.raises(ValueError, match="num_gpus is -1"):
-        Fleet(num_gpus=-1.0)
+    with pytest.raises(ValueError, match="replica_gpus is -1"):
+        Fleet(replica_gpus=-1.0)
 
 
 def _options(fleet: Fleet, gpus: int = 0, **settings: Any) -> dict[str, Any]:
@@ -269,7 +269,7 @@ def test_replicas_are_fixed_or_follow_the_requests() -> None:
         (Fleet(), 0, "auto", 0),
         (Fleet(), 2, "auto", 1),
         (Fleet(), 2, "cpu", 0),
-        (Fleet(num_gpus=2.0), 2, "auto", 2),
+        (Fleet(replica_gpus=2.0), 2, "auto", 2),
     ],
 )
 def test_a_replica_gets_a_gpu_where_there_are_any(

@@ -16,8 +16,8 @@ from typing import Any, TypeAlias, TypeVar
 from mtad import methods
 from mtad.core.options import typed
 from mtad.core.prompt import Array
+from mtad.core.schema import require_known
 from mtad.core.toml import from_toml
-from mtad.errors import OptionError
 from mtad.methods.mtad import MTAD
 from mtad.sampling.params import SamplingParams, numbers
 from mtad.speculative.method import Method
@@ -27,10 +27,10 @@ Seed: TypeAlias = int | Sequence[int] | Array | None
 """One for all prompts, one per prompt, or None for random ones."""
 
 _INSTEAD = {
-    "max_tokens": "max_new_tokens=…",
-    "max_length": "max_new_tokens=…",
-    "do_sample": "temperature=0.0 for greedy decoding, a higher one to sample",
-    "num_beams": "method=mtad.BeamSearch(num_beams=…)",
+    "max_tokens": "give max_new_tokens=…",
+    "max_length": "give max_new_tokens=…",
+    "do_sample": "give temperature=0.0 for greedy decoding, a higher one to sample",
+    "num_beams": "give method=mtad.BeamSearch(num_beams=…)",
 }
 """Names that other libraries use, and what to write here."""
 
@@ -77,7 +77,7 @@ def read_config(path: Path) -> MethodConfig:
 
 def _config(table: dict[str, Any]) -> MethodConfig:
     known = {"method": str, "options": dict, "sampling": dict}
-    _check_keys(table, known, "key")
+    require_known(table, known, "key")
     if "method" not in table:
         raise ValueError('there is no method; give the name of one, such as method = "mtad"')
     for key, value in table.items():
@@ -92,17 +92,10 @@ def _file_sampling(given: dict[str, Any]) -> dict[str, Any]:
     """The sampling options of a file; stop strings as a list."""
     kinds = {name: o.kind for name, o in numbers().items() if name != "seed"}  # that of a run
     kinds |= {"stop": tuple[str, ...], "ignore_eos": bool}
-    _check_keys(given, kinds, "sampling option")
+    require_known(given, kinds, "sampling option")
     chosen = {name: typed(value, kinds[name], name) for name, value in given.items()}
     SamplingParams(**{n: v for n, v in chosen.items() if n not in ("stop", "ignore_eos")})
     return chosen | ({"stop": list(chosen["stop"])} if "stop" in chosen else {})
-
-
-def _check_keys(given: Mapping[str, Any], known: Mapping[str, Any], what: str) -> None:
-    for name in given:
-        if name not in known:
-            known_ones = ", ".join(sorted(known))
-            raise OptionError(f"unknown {what} {name!r}; known ones: {known_ones}", name)
 
 
 def method_of(given: Any) -> Method:
@@ -130,13 +123,7 @@ def sampling_params(options: dict[str, Any]) -> SamplingParams:
         ValueError: unknown name, with the list of known ones, or impossible value.
     """
     known = {*SamplingParams.__dataclass_fields__, "stop", "ignore_eos"}
-    unknown = sorted(set(options) - known)
-    if unknown:
-        name = unknown[0]
-        hint = f" (give {_INSTEAD[name]})" if name in _INSTEAD else ""
-        raise OptionError(
-            f"unknown sampling option {name!r}{hint}; known ones: {', '.join(sorted(known))}", name
-        )
+    require_known(sorted(options), known, "sampling option", _INSTEAD)
     return SamplingParams(**options)
 
 

@@ -25,12 +25,13 @@ import itertools
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, cast
 
 from mtad import tasks
 from mtad.api.options import sampling_params
 from mtad.bench.plan import PairSpec, Plan, Point, Recipe, Run, TaskPlan, require
-from mtad.core.options import option_types, typed
+from mtad.core.options import typed
+from mtad.core.schema import options_of
 from mtad.methods import make
 from mtad.tasks import BUNDLED
 
@@ -244,9 +245,9 @@ def label(name: str, options: Mapping[str, Any]) -> str:
 
 def _filled(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     """The dataclass with the values of a table, checked by name and type."""
-    kinds = option_types(cls)
-    _require_known(where, table, kinds)
-    return cls(**{key: typed(value, kinds[key], f"{where}.{key}") for key, value in table.items()})
+    known = options_of(cast(Any, cls))
+    _require_known(where, table, known)
+    return cls(**{key: known[key].typed(value, f"{where}.") for key, value in table.items()})
 
 
 def _table(table: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -3,19 +3,23 @@
 Imports nothing heavy: it is read for `mtad --help`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, make_dataclass
+from functools import partial
 from inspect import Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, cast, get_origin, get_type_hints
 
 import typer
+
+from mtad.core.options import doc_of
+from mtad.core.schema import Option, options_of
+from mtad.model.settings import ModelSettings
 
 DEBUG = "mtad.debug"
 """Where the click context keeps whether tracebacks are wanted."""
 
 T = TypeVar("T")
-Dtype = Literal["auto", "bfloat16", "float16", "float32", "float64"]
 _PANELS = (
     "Server", "Limits", "Models", "Method", "Speed", "Sampling", "Many prompts", "Output",
     "Logs and traces", "Chat", "Ray",
@@ -28,12 +32,61 @@ def flag(*names: str, panel: str, **options: Any) -> Any:
     return typer.Option(*names, rich_help_panel=panel, **options)
 
 
-def _models(*names: str, **options: Any) -> Any:
-    return flag(*names, panel="Models", **options)
+_method = partial(flag, panel="Method")
 
 
-def _method(*names: str, **options: Any) -> Any:
-    return flag(*names, panel="Method", **options)
+def spelled(name: str) -> str:
+    """The flag of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
+def flag_of(option: Option, panel: str) -> tuple[str, Any, Any]:
+    """The flag of a setting, made from its definition, as a field of a dataclass."""
+    doc, is_list = doc_of(option.kind), get_origin(option.type) is tuple
+    info = flag(
+        *([doc.flag] if doc.flag else []),
+        panel=panel,
+        help=option.help,
+        metavar=doc.metavar or None,
+        dir_okay=option.type not in (Path, Path | None),
+    )
+    return option.name, Annotated[list[str] if is_list else option.type, info], option.default
+
+
+def flag_group(name: str, panels: Mapping[str, Iterable[Option]], base: type = object) -> Any:
+    """A frozen dataclass of a flag per setting, by the panel of `--help` that shows it."""
+    made = [flag_of(option, panel) for panel, options in panels.items() for option in options]
+    return make_dataclass(name, made, bases=(base,), frozen=True)
+
+
+def config_flag(read: Callable[[Path], Mapping[str, Any]], panel: str, content: str) -> Any:
+    """The flag of a TOML file whose values become the defaults of the flags.
+
+    Args:
+        read: returns the values by the flags' names; `method` with its options.
+        panel: of `--help`.
+        content: what is in the file, for `--help`.
+    """
+
+    def take(ctx: Any, path: Path | None) -> Path | None:
+        if path is not None:
+            from mtad import methods
+
+            given = dict(read(path))
+            if "method" in given:
+                given["method"] = methods.name_for(type(given["method"]))
+            ctx.default_map = given
+        return path
+
+    return flag(
+        panel=panel,
+        exists=True,
+        dir_okay=False,
+        callback=take,
+        is_eager=True,
+        help=f"TOML file{content}. Flags win over it; a --method other than the file's drops its "
+        "options.",
+    )
 
 
 def _remember_debug(ctx: Any, wanted: bool) -> bool:
@@ -45,31 +98,31 @@ SHORT_FLAGS = ("num_draft_tokens", "beam_width", "accept_threshold", "k_config")
 """Options of methods that have a flag of their own."""
 
 
-@dataclass(frozen=True)
-class ModelFlags:
-    """Which models, and where they are."""
+ModelFlags: Any = flag_group(
+    "ModelFlags", {"Models": options_of(ModelSettings).values()}, ModelSettings
+)
 
-    target_model: Annotated[
-        str | None, _models(help="Folder or hub name; without it the embedded pair is used.")
-    ] = None
-    draft_model: Annotated[str | None, _models(help="Folder or hub name.")] = None
-    dtype: Annotated[Dtype, _models(help="Of the weights; auto: as in the checkpoint.")] = "auto"
-    draft_dtype: Annotated[Dtype | None, _models(help="The draft's, if another.")] = None
-    device: Annotated[str, _models(help="auto, cpu, cuda, cuda:1, …")] = "auto"
-    draft_device: Annotated[str | None, _models(help="The draft's, if another.")] = None
-    device_map: Annotated[
-        str | None, _models(help="Spreads the target over devices (needs accelerate): auto, …")
-    ] = None
-    trust_vocabulary: Annotated[
-        bool, _models("--trust-vocabulary", help="Don't compare the two tokenizers.")
-    ] = False
+
+def _read_config(path: Path) -> Mapping[str, Any]:
+    from mtad.api.options import read_config
+
+    config = read_config(path)
+    return {**config.sampling, "method": config.method}
 
 
 @dataclass(frozen=True)
 class MethodFlags:
-    """How to decode; each command says what its file holds."""
+    """How to decode.
 
-    config: Path | None = None
+    Attributes:
+        read: returns the values in the file, as `config_flag` takes it.
+    """
+
+    read: ClassVar = staticmethod(_read_config)
+    config: Annotated[
+        Path | None,
+        config_flag(_read_config, "Method", ": method, and the tables options and sampling"),
+    ] = None
 
     method: Annotated[
         str, _method(help="A name that `mtad methods` lists, or the module of one of yours.")

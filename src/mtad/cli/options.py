@@ -6,8 +6,7 @@ import dataclasses
 from typing import Any
 
 from mtad import methods
-from mtad.api.options import read_config
-from mtad.cli.flags import SHORT_FLAGS, MethodFlags
+from mtad.cli.flags import SHORT_FLAGS, MethodFlags, spelled
 from mtad.core.schema import options_of
 from mtad.errors import OptionError
 from mtad.speculative.method import Method
@@ -19,15 +18,7 @@ def make_method(flags: MethodFlags) -> Method:
     Raises:
         ValueError: unknown name, wrong type, impossible value, or an option given twice.
     """
-    return with_flags(flags, read_config(flags.config).method if flags.config else None)
-
-
-def with_flags(flags: MethodFlags, base: Method | None) -> Method:
-    """The method of the flags; it keeps the options of `base` that they don't name.
-
-    Raises:
-        ValueError: as `make_method` does.
-    """
+    base = flags.read(flags.config).get("method") if flags.config else None
     cls = methods.find(flags.method)
     known = options_of(cls)
     values: dict[str, Any] = {}
@@ -49,5 +40,5 @@ def _assignments(flags: MethodFlags) -> list[tuple[str, str, str]]:
         found.append((f"-o {text}", name.strip().replace("-", "_"), value.strip()))
     for name in SHORT_FLAGS:
         if (value := getattr(flags, name)) is not None:
-            found.append((f"--{name.replace('_', '-')}", name, value))
+            found.append((spelled(name), name, value))
     return found

@@ -16,7 +16,8 @@ from rich.text import Text
 from mtad import methods
 from mtad.bench.report.canvas import grid_lines, new_figure, style
 from mtad.cli.terminal import number
-from mtad.core.options import jsonable, option_types, parse
+from mtad.core.options import jsonable
+from mtad.core.schema import options_of
 from mtad.engine.stats import Stats
 from mtad.errors import DataError
 from mtad.methods import no_such_option
@@ -69,7 +70,7 @@ class Question:
             option, value = _assignment(f"-o {text}", text, cls)
             if option in given:
                 raise ValueError(f"-o {text}: {option} is given twice")
-            given[option] = parse(value, option_types(cls)[option], option)
+            given[option] = options_of(cls)[option].parsed(value)
         return [Rule(name, given | last) for last in self._swept(cls, given)]
 
     def _swept(self, cls: type[Method], given: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -79,8 +80,8 @@ class Question:
         option, values = _assignment(f"--sweep {self.sweep}", self.sweep, cls)
         if option in given:
             raise ValueError(f"--sweep {self.sweep}: {option} is given with -o too")
-        kind = option_types(cls)[option]
-        return [{option: parse(value.strip(), kind, option)} for value in values.split(",")]
+        known = options_of(cls)[option]
+        return [{option: known.parsed(value.strip())} for value in values.split(",")]
 
 
 def _assignment(flag: str, text: str, cls: type[Method]) -> tuple[str, str]:
@@ -89,7 +90,7 @@ def _assignment(flag: str, text: str, cls: type[Method]) -> tuple[str, str]:
     if not equals:
         raise ValueError(f"{flag}: expected NAME=VALUE, such as accept_threshold=0.5")
     option = name.strip().replace("-", "_")
-    if option not in option_types(cls):
+    if option not in options_of(cls):
         raise ValueError(f"{flag}: {no_such_option(cls, option)}")
     return option, value.strip()
 

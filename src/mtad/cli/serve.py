@@ -3,72 +3,70 @@
 Imports nothing heavy: it is read for `mtad --help`.
 """
 
-from dataclasses import dataclass, fields, make_dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from mtad.cli.flags import DebugFlag, MethodFlags, ModelFlags, flag
-from mtad.cli.fleet import RayFlags
-from mtad.core.options import option_types
+from mtad.cli.flags import (
+    DebugFlag,
+    MethodFlags,
+    ModelFlags,
+    config_flag,
+    flag,
+    flag_group,
+    spelled,
+)
 from mtad.errors import MtadError
-from mtad.server.settings import ServerSettings, key_of, keys_of, read_settings
-
-if TYPE_CHECKING:
-    from mtad.core.schema import Option
-    from mtad.speculative.method import Method
+from mtad.server.settings import SECTIONS, ServerSettings, read_settings
 
 _LOGS = ("log_format", "log_prompts", "trace", "allow_trace")
-_FILES = {"api_key_file": {"exists": True, "dir_okay": False}, "trace": {"dir_okay": False}}
-_OWN = keys_of("server") | keys_of("limits")
-FLAGS = {name: key_of(option).flag or name for name, option in _OWN.items()}
-"""The settings with a flag of the server, and its name: a list has a flag for one entry."""
+_ray = partial(flag, panel="Ray")
 
-
-def _flag(option: "Option", kind: Any) -> tuple[str, Any, Any]:
-    """The flag of a setting, as a field of a dataclass."""
-    key = key_of(option)
-    panel = "Logs and traces" if option.name in _LOGS else key.section.capitalize()
-    more: dict[str, Any] = {"metavar": key.metavar} if key.metavar else {}
-    more |= _FILES.get(option.name, {})
-    info = flag(panel=panel, help=option.help, **more)
-    if kind == tuple[str, ...]:
-        return FLAGS[option.name], Annotated[list[str] | None, info], None
-    return option.name, Annotated[kind, info], option.default
-
-
-_KINDS = option_types(ServerSettings)
-SettingFlags: Any = make_dataclass(
-    "SettingFlags", [_flag(option, _KINDS[name]) for name, option in _OWN.items()], frozen=True
+_SERVER = SECTIONS["server"]
+SettingFlags: Any = flag_group(
+    "SettingFlags",
+    {
+        "Server": [option for name, option in _SERVER.items() if name not in _LOGS],
+        "Logs and traces": [_SERVER[name] for name in _LOGS],
+        "Limits": SECTIONS["limits"].values(),
+    },
 )
 
 
-def _take_defaults(ctx: Any, path: Path | None) -> Path | None:
-    """The file's settings become the defaults of their flags."""
-    if path is not None:
-        from mtad import methods
+@dataclass(frozen=True)
+class RayFlags:
+    """Whether to serve on a cluster, and on how much of it."""
 
-        given = read_settings(path)
-        if "method" in given:
-            given["method"] = methods.name_for(type(given["method"]))
-        ctx.default_map = {FLAGS.get(name, name): value for name, value in given.items()}
-    return path
+    ray: Annotated[bool, _ray("--ray", help="Serve on a Ray cluster (needs mtad[ray]).")] = False
+    ray_address: Annotated[
+        str | None,
+        _ray(
+            help="Of the cluster; without it one that runs here, else a new one; local: a new one."
+        ),
+    ] = None
+    replicas: Annotated[int | None, _ray(min=1, help="Pairs of models, or the fewest of them.")] = (
+        None
+    )
+    max_replicas: Annotated[
+        int | None, _ray(min=1, help="The most, when their queues grow; else --replicas.")
+    ] = None
+    replica_cpus: Annotated[float | None, _ray(help="Cores that a replica takes.")] = None
+    replica_gpus: Annotated[float | None, _ray(help="GPUs that a replica takes.")] = None
+
+
+_OF_FLEET = ("replicas", "max_replicas", "replica_cpus", "replica_gpus")
 
 
 @dataclass(frozen=True)
 class ServeFlags(RayFlags, DebugFlag, MethodFlags, ModelFlags, SettingFlags):  # type: ignore[misc]
     """What the user asked of `mtad serve`; the help texts say what each field means."""
 
+    read: ClassVar = staticmethod(read_settings)
     config: Annotated[
         Path | None,
-        flag(
-            panel="Server",
-            exists=True,
-            dir_okay=False,
-            callback=_take_defaults,
-            is_eager=True,
-            help="TOML file with the tables server, limits, models and method. Flags win over it; "
-            "a --method other than the file's drops its options.",
-        ),
+        config_flag(read_settings, "Server", " with the tables server, limits, models and method"),
     ] = None
 
 
@@ -76,9 +74,7 @@ def run(flags: ServeFlags) -> None:
     """Serve what the flags ask for, until a signal comes."""
     settings = settings_of(flags)
     try:
-        from mtad.cli.fleet import server_of
-
-        serve = server_of(flags)
+        serve = _server_of(flags)
     except ModuleNotFoundError as error:
         if error.name in ("fastapi", "prometheus_client", "pydantic", "starlette", "uvicorn"):
             raise MtadError(f"{error.name} is missing; run: pip install 'mtad[serve]'") from error
@@ -92,15 +88,27 @@ def settings_of(flags: ServeFlags) -> ServerSettings:
     Raises:
         ValueError: a value is impossible, or the method's options are wrong.
     """
-    names = [field.name for field in fields(ServerSettings)]
-    given = {name: getattr(flags, FLAGS.get(name, name)) for name in names}
-    lists = {name: tuple(given[name] or ()) for name, flag in FLAGS.items() if flag != name}
-    return ServerSettings(**given | lists | {"method": _method(flags)})
+    from mtad.cli.options import make_method
+
+    settings = [option for keys in SECTIONS.values() for option in keys.values()]
+    given = {option.name: option.typed(getattr(flags, option.name)) for option in settings}
+    return ServerSettings(**given, method=make_method(flags))
 
 
-def _method(flags: ServeFlags) -> "Method":
-    """The method with its options: those of the file, then those of the flags."""
-    from mtad.cli.options import with_flags
+def _server_of(flags: RayFlags) -> Callable[[ServerSettings], None]:
+    """What serves until a signal comes, in this process or on a Ray cluster.
 
-    base = read_settings(flags.config).get("method") if flags.config else None
-    return with_flags(flags, base)
+    Raises:
+        ValueError: a flag of replicas without --ray, or impossible numbers.
+    """
+    given = {n: v for n in _OF_FLEET if (v := getattr(flags, n)) is not None}
+    if flags.ray:
+        from mtad.server.ray.deploy import Fleet, serve_on_ray
+
+        return partial(serve_on_ray, fleet=Fleet(**given), address=flags.ray_address)
+    for name in ("ray_address", *_OF_FLEET):
+        if (value := getattr(flags, name)) is not None:
+            raise ValueError(f"{spelled(name)} is {value!r}; it needs --ray")
+    from mtad.server.run import serve
+
+    return serve

@@ -3,56 +3,25 @@
 Imports nothing heavy: it is read for `mtad --help`.
 """
 
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mtad.cli.flags import DebugFlag, MethodFlags, ModelFlags, flag
-from mtad.core.options import plain
+from mtad.cli.flags import DebugFlag, MethodFlags, ModelFlags, flag, flag_group, spelled
 from mtad.sampling.params import numbers
 
-
-def _method(*names: str, **options: Any) -> Any:
-    return flag(*names, panel="Method", **options)
-
-
-def _sampling(*names: str, **options: Any) -> Any:
-    return flag(*names, panel="Sampling", **options)
-
-
-def _files(*names: str, **options: Any) -> Any:
-    return flag(*names, panel="Many prompts", **options)
-
-
-def _output(*names: str, **options: Any) -> Any:
-    return flag(*names, panel="Output", **options)
-
-
-def _take_defaults(ctx: Any, path: Path | None) -> Path | None:
-    """The file's method and sampling become the defaults of their flags."""
-    if path is not None:
-        from mtad import methods
-        from mtad.api.options import read_config
-
-        config = read_config(path)
-        ctx.default_map = dict(config.sampling) | {"method": methods.name_for(type(config.method))}
-    return path
-
+_sampling = partial(flag, panel="Sampling")
+_files = partial(flag, panel="Many prompts")
+_output = partial(flag, panel="Output")
 
 _NUMBERS = {name: option for name, option in numbers().items() if name != "seed"}
 SAMPLING_FLAGS = tuple(_NUMBERS)
 """The sampling settings that have a flag each, made from their definition."""
 
-SamplingFlags: Any = make_dataclass(
-    "SamplingFlags",
-    [
-        (name, Annotated[plain(option.kind), _sampling(help=option.help)], option.default)
-        for name, option in _NUMBERS.items()
-    ],
-    frozen=True,
-)
+SamplingFlags: Any = flag_group("SamplingFlags", {"Sampling": _NUMBERS.values()})
 
 
 @dataclass(frozen=True)
@@ -77,17 +46,6 @@ class Settings(DebugFlag, SamplingFlags, MethodFlags, ModelFlags):  # type: igno
             help="Spreads the target over torchrun's processes.",
         ),
     ] = False
-    config: Annotated[
-        Path | None,
-        _method(
-            exists=True,
-            dir_okay=False,
-            callback=_take_defaults,
-            is_eager=True,
-            help="TOML file: method, and the tables options and sampling. Flags win over it; "
-            "a --method other than the file's drops its options.",
-        ),
-    ] = None
     guard: Annotated[
         bool | None,
         flag(
@@ -152,12 +110,9 @@ class Settings(DebugFlag, SamplingFlags, MethodFlags, ModelFlags):  # type: igno
             (not (file and self.show_blocks), "--show-blocks is for a single PROMPT"),
             (not (file and self.trace), "--trace is for a single PROMPT"),
             (self.trace or self.trace_laws, "--no-trace-laws needs --trace"),
-            (self.target_model or not self.draft_model, "--draft-model needs --target-model"),
+            *((False, f"{spelled(name)} needs {spelled(other)}") for name, other in self.missing()),
             (all(self.stop or ()), "--stop is empty; give at least one character"),
         ]
-        for name in () if self.draft_model or not self.target_model else ("dtype", "device"):
-            given = getattr(self, f"draft_{name}") is not None
-            rules.append((not given, f"--draft-{name} needs --draft-model"))
         for fine, message in rules:
             if not fine:
                 raise ValueError(message)
@@ -198,9 +153,8 @@ class Settings(DebugFlag, SamplingFlags, MethodFlags, ModelFlags):  # type: igno
     @property
     def placement(self) -> dict[str, Any]:
         """Options of `load_models`."""
-        names = ("dtype", "draft_dtype", "device", "draft_device", "device_map", "trust_vocabulary")
         plan = {"tp_plan": "auto"} if self.tensor_parallel else {}
-        return {name: getattr(self, name) for name in names} | plan
+        return {**super().placement, **plan}
 
 
 def _bias(text: str) -> tuple[int, float]:

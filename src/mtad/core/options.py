@@ -11,7 +11,8 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -44,16 +45,14 @@ class Doc:
     Attributes:
         help: what it means; empty where the docstring says it.
         allowed: its range in words; empty for general ones.
+        flag: its flag on the command line; empty for one of the field's name.
+        metavar: what a value of the flag looks like; empty for a general word.
     """
 
     help: str = ""
     allowed: str = ""
-
-
-def option_types(cls: type[Any]) -> dict[str, Any]:
-    """The types of a dataclass's fields, by name, without ranges."""
-    hints = typing.get_type_hints(cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    flag: str = ""
+    metavar: str = ""
 
 
 def doc_of(kind: Any) -> Doc:
@@ -78,40 +77,36 @@ def typed(value: Any, kind: Any, name: str, prefix: str = "") -> Any:
     """The value as one of type `kind`: an integer is a number, a list is a tuple.
 
     Raises:
-        OptionError: it is of another type; the message calls it `name`, after `prefix`.
+        OptionError: it is of another type or out of the range; the message calls it `name`, after
+            `prefix`, and says what is allowed.
     """
     try:
         return _typed(value, kind)
-    except TypeError:
-        message = f"{prefix}{name} is {value!r}; it must be {_form(kind)}"
-        raise OptionError(message, name) from None
-
-
-def checked(value: Any, kind: Any, name: str, prefix: str = "") -> None:
-    """Refuse a value of another type or out of the range of `kind`.
-
-    Raises:
-        OptionError: with the value and what is allowed.
-    """
-    try:
-        _typed(value, kind, ranged=True)
     except TypeError:
         message = f"{prefix}{name} is {value!r}; it must be {allowed(kind)}"
         raise OptionError(message, name) from None
 
 
-def _typed(value: Any, kind: Any, ranged: bool = False) -> Any:
-    kind, marks = plain(kind), notes(kind)
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+def _typed(value: Any, kind: Any) -> Any:
+    inner = plain(kind)
+    origin, parts = typing.get_origin(inner), typing.get_args(inner)
     if origin in (typing.Union, types.UnionType):
-        value = _first_typed(value, inner, ranged)
+        value = _first(parts, lambda part: _typed(value, part))
     elif origin is tuple and isinstance(value, list | tuple):
-        value = tuple(_typed(part, inner[0], ranged) for part in value)
+        value = tuple(_typed(one, parts[0]) for one in value)
     else:
-        value = _single(value, kind)
-    if ranged and not all(_meets(value, mark) for mark in marks):
+        value = _single(value, inner)
+    if not all(_meets(value, mark) for mark in notes(kind)):
         raise TypeError(kind)
     return value
+
+
+def _first(kinds: Iterable[Any], read: Callable[[Any], Any]) -> Any:
+    """What `read` returns for the first of the types that fits."""
+    for kind in kinds:
+        with suppress(TypeError, ValueError, KeyError):
+            return read(kind)
+    raise TypeError(kinds)
 
 
 def _single(value: Any, kind: Any) -> Any:
@@ -127,14 +122,12 @@ def _single(value: Any, kind: Any) -> Any:
         fits = isinstance(value, str | Path)
         value = Path(value) if fits else value
     else:
-        fits = type(value) is kind if kind in _NAMES else _is_instance(value, origin or kind)
+        fits = kind is Any or (
+            type(value) is kind if kind in _NAMES else isinstance(value, origin or kind)
+        )
     if not fits:
         raise TypeError(kind)
     return value
-
-
-def _is_instance(value: Any, kind: Any) -> bool:
-    return kind is Any or isinstance(value, kind)
 
 
 def _number(value: Any, kind: type[int] | type[float]) -> int | float:
@@ -142,16 +135,6 @@ def _number(value: Any, kind: type[int] | type[float]) -> int | float:
         return kind(value)
     except OverflowError:
         raise TypeError(kind) from None
-
-
-def _first_typed(value: Any, kinds: Sequence[Any], ranged: bool) -> Any:
-    """The value by the first of the types that it fits."""
-    for kind in kinds:
-        try:
-            return _typed(value, kind, ranged)
-        except TypeError:
-            continue
-    raise TypeError(kinds)
 
 
 def _meets(value: Any, mark: Any) -> bool:
@@ -183,7 +166,7 @@ def parse(text: str, kind: Any, name: str) -> Any:
     """
     try:
         return _parsed(text, kind)
-    except (ValueError, KeyError):
+    except (TypeError, ValueError, KeyError):
         raise OptionError(f"{name} is {text!r}; it must be {type_name(kind)}", name) from None
 
 
@@ -191,7 +174,8 @@ def _parsed(text: str, kind: Any) -> Any:
     kind = plain(kind)
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        return _first_parsed(text, inner)
+        none_first = sorted(inner, key=lambda part: part is not types.NoneType)
+        return _first(none_first, lambda part: _parsed(text, part))
     if origin is Literal:
         return {str(choice): choice for choice in inner}[text]
     if origin is tuple:
@@ -202,16 +186,6 @@ def _parsed(text: str, kind: Any) -> Any:
     if isinstance(value, float) and math.isnan(value):
         raise ValueError(text)
     return value
-
-
-def _first_parsed(text: str, kinds: Sequence[Any]) -> Any:
-    """The value by the first of the types that the text fits; "none" is no text."""
-    for kind in sorted(kinds, key=lambda kind: kind is not types.NoneType):
-        try:
-            return _parsed(text, kind)
-        except (ValueError, KeyError):
-            continue
-    raise ValueError(text)
 
 
 # --- words

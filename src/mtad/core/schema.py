@@ -12,13 +12,14 @@ import inspect
 import re
 import textwrap
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 from typing import Any
 
-from mtad.core.options import allowed, checked, doc_of, parse, type_name, typed
+from mtad.core.options import doc_of, parse, type_name, typed
+from mtad.errors import OptionError
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,14 @@ class Option:
     Attributes:
         name: of the field.
         kind: its type, with ranges.
+        type: its type alone.
         help: what it means, for people.
         field: of the dataclass.
     """
 
     name: str
     kind: Any
+    type: Any
     help: str
     field: dataclasses.Field[Any]
 
@@ -45,11 +48,6 @@ class Option:
         return None if self.field.default is dataclasses.MISSING else self.field.default
 
     @property
-    def allowed(self) -> str:
-        """What values there may be, in words: "an integer >= 1"."""
-        return allowed(self.kind)
-
-    @property
     def form(self) -> str:
         """What a value looks like on the command line, in words, without its range."""
         return type_name(self.kind)
@@ -58,7 +56,7 @@ class Option:
         """The value as one of the field's type: an integer is a number, a list is a tuple.
 
         Raises:
-            OptionError: it is of another type. Ranges are not looked at.
+            OptionError: it is of another type or out of the range, with what is allowed.
         """
         return typed(value, self.kind, self.name, prefix)
 
@@ -70,25 +68,18 @@ class Option:
         """
         return parse(text, self.kind, self.name)
 
-    def check(self, value: Any, prefix: str = "") -> None:
-        """Refuse a value of another type or out of the range.
-
-        Raises:
-            OptionError: with the value and what is allowed.
-        """
-        checked(value, self.kind, self.name, prefix)
-
 
 @cache
 def options_of(cls: Any) -> Mapping[str, Option]:
     """The options of a dataclass by name, in its order."""
-    hints = typing.get_type_hints(cls, include_extras=True)
+    hints, types = typing.get_type_hints(cls, include_extras=True), typing.get_type_hints(cls)
     described = attribute_docs(cls.__doc__ or "")
     return MappingProxyType(
         {
             f.name: Option(
                 f.name,
                 hints[f.name],
+                types[f.name],
                 doc_of(hints[f.name]).help or described.get(f.name, ""),
                 f,
             )
@@ -105,7 +96,32 @@ def check_fields(values: Any, prefix: str = "") -> None:
     """
     cls: Any = type(values)
     for option in options_of(cls).values():
-        option.check(getattr(values, option.name), prefix)
+        option.typed(getattr(values, option.name), prefix)
+
+
+def require_known(
+    names: Iterable[str],
+    known: Collection[str],
+    what: str,
+    hints: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Refuse a name that nothing is known by.
+
+    Args:
+        names: that were given.
+        known: those that there are.
+        what: what they are names of.
+        hints: what to do about some that there are not.
+
+    Raises:
+        OptionError: with the known ones.
+    """
+    for name in names:
+        if name not in known:
+            hint = f" ({hints[name]})" if name in hints else ""
+            raise OptionError(
+                f"unknown {what} {name!r}{hint}; known ones: {', '.join(sorted(known))}", name
+            )
 
 
 def attribute_docs(docstring: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import transformers
@@ -26,6 +26,7 @@ from mtad.model.parallel import (
     require_whole_heads,
     usable_device,
 )
+from mtad.model.settings import Dtype
 from mtad.model.tree_support import SUPPORTED, embedding_rows, require_tree_support
 from mtad.model.vocabulary import Tokenizer as Tokenizer
 from mtad.model.vocabulary import eos_token_ids, require_same_vocabulary, vocabulary_size
@@ -33,7 +34,7 @@ from mtad.runtime.linear import packed
 
 logger = logging.getLogger(__name__)
 
-DTYPES = ("auto", "bfloat16", "float16", "float32", "float64")
+DTYPES = get_args(Dtype)
 
 _HUB_OPTIONS = frozenset(
     "revision subfolder token cache_dir local_files_only trust_remote_code".split()

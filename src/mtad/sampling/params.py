@@ -10,11 +10,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, cast
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from mtad.core.options import Doc, Finite, notes, plain
+from mtad.core.options import Doc, Finite, doc_of
 from mtad.core.schema import Option, options_of
 from mtad.errors import OptionError
 
@@ -116,9 +116,7 @@ class SamplingParams:
     def __post_init__(self) -> None:
         """Refuse values that have no meaning."""
         for option in numbers().values():
-            value = getattr(self, option.name)
-            if value is not option.field.default:  # most are
-                option.check(value)
+            option.typed(getattr(self, option.name))
         if 0 < self.temperature < MIN_TEMPERATURE:
             raise OptionError(
                 f"temperature is {self.temperature!r}; it must be 0 (greedy) or at least "
@@ -153,12 +151,12 @@ class SamplingParams:
 def numbers() -> Mapping[str, Option]:
     """The settings that are a number each: those with one flag, key, field and control."""
     found = options_of(SamplingParams)
-    return {name: option for name, option in found.items() if plain(option.kind) in (int, float)}
+    return {name: option for name, option in found.items() if option.type in (int, float)}
 
 
 def setting_of(option: Option) -> Setting:
     """What is said about a setting beside its type and range."""
-    return next((note for note in notes(option.kind) if isinstance(note, Setting)), Setting())
+    return cast(Setting, doc_of(option.kind))
 
 
 NEUTRAL = SamplingParams()

@@ -24,7 +24,7 @@ from mtad.sampling.truncation import NEVER, spread
 from mtad.sampling.warper import Warper
 
 TreeShape: TypeAlias = Annotated[
-    tuple[Count, ...], MinLen(1), Doc(allowed="one or more integers >= 1, such as 4,2,2")
+    tuple[Count, ...], MinLen(1), Doc(allowed="a list of integers >= 1, not empty, such as 4,2,2")
 ]
 """Children per node, level by level."""
 

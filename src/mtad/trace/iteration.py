@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtad import methods
-from mtad.core.options import option_types
+from mtad.core.schema import options_of
 from mtad.core.tree import TokenTree
 from mtad.sampling.params import SamplingParams
 from mtad.sampling.truncation import NEVER
@@ -90,11 +90,11 @@ def read_method(line: Mapping[str, Any]) -> Method:
     Raises:
         ValueError: there is none, or it has no such options.
     """
-    kinds = option_types(methods.find(line["name"]))
+    known = options_of(methods.find(line["name"]))
     infinite = {"inf": math.inf, "-inf": -math.inf}
     options = {
         name: infinite.get(value, value)
-        if isinstance(value, str) and kinds.get(name) in _FLOATS
+        if isinstance(value, str) and name in known and known[name].type in _FLOATS
         else value
         for name, value in line["options"].items()
     }

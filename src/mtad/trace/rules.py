@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mtad import methods
 from mtad.core.noise import Noise
-from mtad.core.options import option_types
+from mtad.core.schema import options_of
 from mtad.core.tree import TokenTree
 from mtad.engine.step import Block
 from mtad.methods import no_such_option
@@ -81,7 +81,7 @@ class Rule:
 def _require_judging(cls: type[Method], options: Collection[str]) -> None:
     """Raise `ValueError` for options that the method lacks, or that say what is drafted."""
     for option in options:
-        if option not in option_types(cls):
+        if option not in options_of(cls):
             raise ValueError(no_such_option(cls, option))
         if option in cls.drafting:
             raise ValueError(
@@ -152,9 +152,9 @@ def _choices(cls: type[Method]) -> Iterator[tuple[str, Any, str]]:
     """Options of the acceptance rule with values to try, and what stands for these in print."""
     if cls.dial is not None:
         yield cls.dial.option, cls.dial.values[-1], "…"
-    for option, kind in option_types(cls).items():
-        if option not in cls.drafting and get_origin(kind) is Literal:
-            yield from ((option, value, str(value)) for value in get_args(kind))
+    for name, option in options_of(cls).items():
+        if name not in cls.drafting and get_origin(option.type) is Literal:
+            yield from ((name, value, str(value)) for value in get_args(option.type))
 
 
 def has_endpoint(method: Method, seen: Iteration) -> bool:

@@ -162,19 +162,19 @@ class Flags:
 def _fixed(methods: list[str], texts: list[str]) -> dict[str, dict[str, Any]]:
     """The options of each method; every text must fit one of them."""
     from mtad.bench.sweep import dial_of
-    from mtad.core.options import option_types, parse
+    from mtad.core.schema import options_of
     from mtad.methods import find
 
     if len({*methods}) < len(methods):
         raise ValueError(f"--method is {', '.join(methods)}; each may be given once")
-    types_of = {method: option_types(find(method)) for method in methods}
+    known = {method: options_of(find(method)) for method in methods}
     for method in methods:
         dial_of(method)
     found: dict[str, dict[str, Any]] = {method: {} for method in methods}
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
         name = name.replace("-", "_")
-        takers = [method for method in methods if name in types_of[method]]
+        takers = [method for method in methods if name in known[method]]
         if not equals or not takers:
             raise ValueError(
                 f"-o {text}: it must be NAME=VALUE with an option of {', '.join(methods)}"
@@ -182,7 +182,7 @@ def _fixed(methods: list[str], texts: list[str]) -> dict[str, dict[str, Any]]:
         for method in takers:
             if name in found[method]:
                 raise ValueError(f"-o {text}: {name} is given twice")
-            found[method][name] = parse(value, types_of[method][name], name)
+            found[method][name] = known[method][name].parsed(value)
     return found
 
 

@@ -12,10 +12,10 @@ from mtad.cli.chat.conversation import STOPPED, Conversation
 from mtad.cli.chat.session import ChatSession, is_terminal
 from mtad.cli.settings import SAMPLING_FLAGS
 from mtad.cli.terminal import progress
-from mtad.core.options import option_types, parse
+from mtad.core.schema import options_of
 from mtad.engine.stats import total
 from mtad.methods import describe
-from mtad.sampling.params import SamplingParams
+from mtad.sampling.params import numbers
 
 THRESHOLD = "accept_threshold"
 SAMPLING = tuple(name for name in SAMPLING_FLAGS if name != "min_new_tokens")
@@ -80,8 +80,8 @@ def _spelled(value: Any) -> str:
 
 
 def _threshold(session: ChatSession, text: str) -> str:
-    if THRESHOLD not in option_types(type(session.method)):
-        names = [n for n in methods.names() if THRESHOLD in option_types(methods.find(n))]
+    if THRESHOLD not in options_of(type(session.method)):
+        names = [n for n in methods.names() if THRESHOLD in options_of(methods.find(n))]
         raise ValueError(
             f"{session.method.name} has no {THRESHOLD}; methods that have one: {', '.join(names)}"
         )
@@ -97,11 +97,11 @@ def _option(assignment: str) -> str:
 
 def _setter(name: str) -> Command:
     """The command of a sampling setting."""
-    kind = option_types(SamplingParams)[name]
+    setting = numbers()[name]
 
     def run(session: ChatSession, text: str) -> str:
         if text:
-            session.change(**{name: parse(text, kind, name)})
+            session.change(**{name: setting.parsed(text)})
         return f"{name} {getattr(session.settings, name)}"
 
     return Command("[VALUE]", f"Set {name}, or show it.", run)
@@ -109,7 +109,7 @@ def _setter(name: str) -> Command:
 
 def _seed(session: ChatSession, text: str) -> str:
     if text:
-        session.change(seed=None if text == "random" else parse(text, int, "seed"))
+        session.change(seed=None if text == "random" else numbers()["seed"].parsed(text))
     seed = session.settings.seed
     return "seed random" if seed is None else f"seed {seed}, of every answer"
 

@@ -15,9 +15,13 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any, TypeAlias
+
+from annotated_types import Ge, Gt
 
 from mtad.cluster import ClusterError, connected, find_ray
+from mtad.core.options import Count
+from mtad.core.schema import check_fields
 from mtad.errors import first_line
 from mtad.server.api.service import served_name
 from mtad.server.http.keys import Keys, find_keys
@@ -34,6 +38,9 @@ QUIET = {"log_level": "WARNING", "enable_access_log": False}
 """Ray Serve's own logs; every request has its line from the application."""
 
 
+_Share: TypeAlias = Annotated[float, Ge(0)]
+
+
 @dataclass(frozen=True)
 class Fleet:
     """How many replicas there are, and what each one gets.
@@ -43,31 +50,25 @@ class Fleet:
         max_replicas: None for no more than `replicas`.
         target_requests: requests per replica that running and waiting ones are spread for; with
             more, replicas are added. None for as many as a replica decodes at once.
-        num_cpus: processors, and threads, of a replica.
-        num_gpus: GPUs of a replica; None for one if the cluster has any and the models may use it.
+        replica_cpus: processors, and threads, of a replica.
+        replica_gpus: GPUs of a replica; None for one if the cluster has any and the models may use
+            it.
     """
 
-    replicas: int = 1
-    max_replicas: int | None = None
-    target_requests: float | None = None
-    num_cpus: float = 1.0
-    num_gpus: float | None = None
+    replicas: Count = 1
+    max_replicas: Count | None = None
+    target_requests: Annotated[float, Gt(0)] | None = None
+    replica_cpus: _Share = 1.0
+    replica_gpus: _Share | None = None
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
-        if self.replicas < 1:
-            raise ValueError(f"replicas is {self.replicas}; it must be at least 1")
+        check_fields(self)
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise ValueError(
                 f"max_replicas is {self.max_replicas}; it must be at least replicas, which is "
                 f"{self.replicas}"
             )
-        if self.target_requests is not None and self.target_requests <= 0:
-            raise ValueError(f"target_requests is {self.target_requests}; it must be more than 0")
-        for name in ("num_cpus", "num_gpus"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ValueError(f"{name} is {value}; it must be at least 0")
 
 
 def serve_on_ray(settings: ServerSettings, fleet: Fleet, address: str | None = None) -> None:
@@ -177,14 +178,14 @@ def _options(ray: Any, settings: ServerSettings, fleet: Fleet) -> dict[str, Any]
                 "target_ongoing_requests": target,
             },
         }
-    gpus = fleet.num_gpus
+    gpus = fleet.replica_gpus
     if gpus is None:
         has_any = ray.cluster_resources().get("GPU", 0) >= 1
         gpus = 1 if has_any and settings.device != "cpu" else 0
     return {
         **size,
         "name": NAME,
-        "ray_actor_options": {"num_cpus": fleet.num_cpus, "num_gpus": gpus},
+        "ray_actor_options": {"num_cpus": fleet.replica_cpus, "num_gpus": gpus},
         # what does not fit the queue is refused by the application, with its own words
         "max_ongoing_requests": settings.max_rows + settings.max_queue + SPARE_REQUESTS,
         "max_constructor_retry_count": 1,

@@ -1,0 +1,48 @@
+"""Which models, and how they are loaded: keys of the server's file, and flags of every command.
+
+Imports nothing heavy: it is read for `mtad --help`. Knows no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias
+
+from mtad.core.options import Doc
+
+Dtype: TypeAlias = Literal["auto", "bfloat16", "float16", "float32", "float64"]
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which models, and where they are."""
+
+    target_model: Annotated[
+        str | None, Doc("Folder or hub name; without it the embedded pair is used.")
+    ] = None
+    draft_model: Annotated[str | None, Doc("Folder or hub name.")] = None
+    dtype: Annotated[Dtype, Doc("Of the weights; auto: as in the checkpoint.")] = "auto"
+    draft_dtype: Annotated[Dtype | None, Doc("The draft's, if another.")] = None
+    device: Annotated[str, Doc("auto, cpu, cuda, cuda:1, …")] = "auto"
+    draft_device: Annotated[str | None, Doc("The draft's, if another.")] = None
+    device_map: Annotated[
+        str | None, Doc("Spreads the target over devices (needs accelerate): auto, …")
+    ] = None
+    trust_vocabulary: Annotated[
+        bool, Doc("Don't compare the two tokenizers.", flag="--trust-vocabulary")
+    ] = False
+
+    def missing(self) -> Iterator[tuple[str, str]]:
+        """Names of a setting and of one that it needs, and that was not given."""
+        if self.draft_model and not self.target_model:
+            yield "draft_model", "target_model"
+        for name in ("draft_dtype", "draft_device"):
+            if getattr(self, name) is not None and self.target_model and not self.draft_model:
+                yield name, "draft_model"
+
+    @property
+    def placement(self) -> dict[str, Any]:
+        """Options of `load_models`."""
+        names = ("dtype", "draft_dtype", "device", "draft_device", "device_map", "trust_vocabulary")
+        return {name: getattr(self, name) for name in names}
