@@ -595,8 +595,8 @@ def test_totals_tell_how_many_fell_back() -> None:
     assert both.fallback == "why (in 1 of 3 texts, the first one's reason)"
 
 
-def test_the_summary_tells_of_the_fall_back() -> None:
-    facts = ("speculative_sampling", True, 7)
+def test_the_summary_names_the_fall_back() -> None:
+    facts = (SpeculativeSampling(), 7)
     assert summary(Stats(), *facts).endswith("seed 7")
     assert summary(Stats(num_plain_steps=1), *facts).endswith(" · 1 plain step of the guard")
     assert summary(Stats(num_plain_steps=2), *facts).endswith(" · 2 plain steps of the guard")

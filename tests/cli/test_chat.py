@@ -21,11 +21,12 @@ from support.command import MAIN, MODELS, cli, without_loading
 from support.saved_pair import pair
 
 import mtad
-from mtad.cli.chat import keyboard
+from mtad.cli.chat import lines
 from mtad.cli.chat.commands import COMMANDS, Quit, run_command
 from mtad.cli.chat.conversation import Conversation
-from mtad.cli.chat.session import ChatSession, checked_method
+from mtad.cli.chat.session import ChatSession
 from mtad.cli.chat.settings import ChatSettings
+from mtad.cli.start import checked_method
 from mtad.errors import ContextLengthError
 
 FLAGS = ["--seed", "3", "--max-new-tokens", "6", "--ignore-eos", "--no-guard"]
@@ -64,7 +65,7 @@ def assistant(text: str) -> dict[str, str]:
 
 
 def ask(session: ChatSession, question: str) -> str:
-    session.conversation.waiting = question
+    session.conversation.ask(question)
     session.answer()
     return str(session.conversation.messages[-1]["content"])
 
@@ -165,10 +166,10 @@ def test_a_chat_needs_a_template(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_method_and_its_threshold(session: ChatSession) -> None:
     run_command(session, "/method mtad num_draft_tokens=2 accept_threshold=0.25")
     assert session.method == mtad.MTAD(num_draft_tokens=2, accept_threshold=0.25)
-    message, asks = run_command(session, "/threshold 0.75")
+    message = run_command(session, "/threshold 0.75")
     assert session.method == mtad.MTAD(num_draft_tokens=2, accept_threshold=0.75)
-    assert message.startswith("method mtad (lossy) num_draft_tokens=2 ") and not asks
-    assert "k_config=4,2" in run_command(session, "/method specinfer k_config=4,2")[0]
+    assert message.startswith("method mtad (lossy) num_draft_tokens=2 ")
+    assert "k_config=4,2" in run_command(session, "/method specinfer k_config=4,2")
     with pytest.raises(ValueError, match=r"specinfer has no accept_threshold; .*: .*mtad"):
         run_command(session, "/threshold 0.5")
     with pytest.raises(ValueError, match="no option 'beam'; its options: k_config"):
@@ -201,7 +202,8 @@ def test_what_does_not_go_together_is_refused(session: ChatSession) -> None:
         run_command(session, "/top-k 5")
     assert session.settings == before
     alone = mtad.ModelPair(pair().models.target, tokenizer=pair().tokenizer)
-    single = ChatSession(alone, session.settings, session.method, colour=False)
+    settings = ChatSettings(target_model="x", method="autoregressive")
+    single = ChatSession(alone, settings, checked_method(settings), colour=False)
     with pytest.raises(ValueError, match="mtad needs a draft model"):
         run_command(single, "/method mtad")
 
@@ -224,7 +226,7 @@ def test_what_does_not_go_together_is_refused(session: ChatSession) -> None:
 def test_sampling_settings(session: ChatSession, line: str, name: str, value: Any) -> None:
     run_command(session, line)
     assert getattr(session.settings, name) == value
-    message, _ = run_command(session, line.split()[0])
+    message = run_command(session, line.split()[0])
     assert message.startswith(f"{name} {'random' if value is None else value}")
     assert getattr(session.settings, name) == value, "to show is not to set"
 
@@ -258,10 +260,10 @@ def test_wrong_values_change_nothing(session: ChatSession, line: str, message: s
 
 
 def test_options_and_help_name_everything(session: ChatSession) -> None:
-    message, _ = run_command(session, "/options")
+    message = run_command(session, "/options")
     for part in ("method mtad (lossy)", "accept_threshold=0.5", "max_new_tokens=6", "seed 3"):
         assert part in message
-    shown, _ = run_command(session, "/help")
+    shown = run_command(session, "/help")
     assert all(f"/{name} " in shown for name in COMMANDS)
     with pytest.raises(Quit):
         run_command(session, "/quit")
@@ -270,24 +272,28 @@ def test_options_and_help_name_everything(session: ChatSession) -> None:
 def test_undo_retry_and_clear(session: ChatSession) -> None:
     run_command(session, "/system x = x")
     first, second = ask(session, "the"), ask(session, "cat")
-    assert run_command(session, "/undo")[0] == "taken back: cat"
+    assert run_command(session, "/undo") == "taken back: cat"
     assert session.conversation.messages[1:] == [user("the"), assistant(first)]
     assert ask(session, "cat") == second, "the text depends on the messages and the seed alone"
     run_command(session, "/seed 4")
-    _, asks = run_command(session, "/retry")
-    assert asks and session.conversation.waiting == "cat"
-    assert run_command(session, "/history")[0].endswith("user: cat [no answer yet]")
+    before = session.conversation.prompt[:-1]
+    assert run_command(session, "/retry") == ""
+    assert session.conversation.messages == [*before, assistant(said(before, seed=4))]
+    session.conversation.ask("sat")
+    assert run_command(session, "/history").endswith("user: sat [no answer yet]")
+    session.conversation.ask("mat")
+    assert run_command(session, "/history").count("[no answer yet]") == 1
     run_command(session, "/clear")
-    assert run_command(session, "/history")[0] == "system: x = x"
-    assert "it was: x = x" in run_command(session, "/system")[0]
+    assert run_command(session, "/history") == "system: x = x"
+    assert "it was: x = x" in run_command(session, "/system")
     assert session.conversation == Conversation()
 
 
-def test_figures_of_all_answers(session: ChatSession) -> None:
-    assert run_command(session, "/stats")[0].startswith("0 answers · 0 tokens")
+def test_statistics_of_all_answers(session: ChatSession) -> None:
+    assert run_command(session, "/stats").startswith("0 answers · 0 tokens")
     ask(session, "the")
     ask(session, "cat")
-    message, _ = run_command(session, "/stats")
+    message = run_command(session, "/stats")
     assert message.startswith("2 answers · 12 tokens · ")
     assert all(part.prefill_s > 0 for part in session.stats), "the pair's own statistics"
     steps = sum(part.num_spec_steps for part in session.stats)
@@ -301,16 +307,16 @@ def test_figures_of_all_answers(session: ChatSession) -> None:
 def test_a_conversation_comes_back_from_its_file(session: ChatSession, tmp_path: Path) -> None:
     file = tmp_path / "talk.json"
     ask(session, "die süße 🙂 cat")
-    session.conversation.waiting = "sat"
+    session.conversation.ask("sat")
     run_command(session, f"/save {file}")
     run_command(session, f"/save {file}")  # its own file may be written again
-    before = (session.conversation.messages, "sat")
+    before = [*session.conversation.messages]
     with pytest.raises(ValueError, match="/save this one, then /clear it"):
         run_command(session, f"/load {file}")
     run_command(session, "/clear")
-    message, _ = run_command(session, f"/load {file}")
+    message = run_command(session, f"/load {file}")
     assert message.startswith("2 messages") and "/retry asks it" in message
-    assert (session.conversation.messages, session.conversation.waiting) == before
+    assert (session.conversation.messages, session.conversation.waiting) == (before, "sat")
     assert json.loads(file.read_text())[0] == user("die süße 🙂 cat")
 
 
@@ -384,18 +390,19 @@ def test_a_stopped_answer_is_kept_as_far_as_it_came(
     assert out.rstrip("\n") == text.rstrip("\n")
     assert "[answer stopped; it is kept as far as it came; /retry asks again]" in err
     assert signal.getsignal(signal.SIGINT) is handler
-    assert run_command(session, "/history")[0].endswith("[stopped]")
+    assert run_command(session, "/history").endswith("[stopped]")
     assert session.stats[-1].num_output_tokens < 60
-    assert [set(message) for message in session.conversation.prompt] == [{"role", "content"}] * 3
+    assert [set(message) for message in session.conversation.prompt] == [{"role", "content"}] * 2
 
 
 def test_an_answer_stopped_at_once_leaves_the_question(
     session: ChatSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session.pair, "stream", pressing(0, times=2))
-    session.conversation.waiting = "the cat"
-    assert not session.answer()
-    assert (session.conversation.messages, session.conversation.waiting) == ([], "the cat")
+    session.conversation.ask("the cat")
+    session.answer()
+    assert session.conversation.messages == [user("the cat")]
+    assert session.conversation.waiting == "the cat"
     assert session.stats == []
 
 
@@ -410,13 +417,13 @@ def test_a_retry_of_which_nothing_comes_keeps_the_old_answer() -> None:
 def test_a_full_context_loses_nothing(session: ChatSession) -> None:
     first, second = ask(session, "the"), ask(session, "cat")
     session.change(max_new_tokens=1000)
-    session.conversation.waiting = "sat"
+    session.conversation.ask("sat")
     with pytest.raises(ContextLengthError, match=r"/undo takes it back, .*/clear .*/retry"):
         session.answer()
-    assert [m["content"] for m in session.conversation.messages] == ["the", first, "cat", second]
+    contents = [m["content"] for m in session.conversation.messages]
+    assert contents == ["the", first, "cat", second, "sat"]
     run_command(session, "/max-new-tokens 6")
-    _, asks = run_command(session, "/retry")
-    assert asks and session.answer()
+    run_command(session, "/retry")
     assert session.conversation.messages[-2] == user("sat")
 
 
@@ -425,14 +432,14 @@ def test_a_full_context_loses_nothing(session: ChatSession) -> None:
 
 @pytest.fixture
 def keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[str]]:
-    """What `typed_lines` makes of the keys, with the state folder in the test's own."""
+    """The lines that keys make, with the state folder in the test's own."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr(keyboard, "create_output", lambda **_: DummyOutput())
+    monkeypatch.setattr("prompt_toolkit.output.create_output", lambda **_: DummyOutput())
 
     def typed(text: str, keep: bool = False) -> list[str]:
         with create_pipe_input() as keys, create_app_session(input=keys):
             keys.send_text(text)
-            return [*keyboard.typed_lines(keep)]
+            return [*lines.joined(lines.typed_lines(keep))]
 
     return typed
 
@@ -443,7 +450,7 @@ BRACKETED_PASTE = "\x1b[?2004h"
 
 
 @pytest.mark.parametrize(
-    ("text", "lines"),
+    ("text", "expected"),
     [
         (f"the dog{BACKSPACE * 3}cat\r{CTRL_D}", ["the cat"]),
         (f"the\\\r cat\\\r\rsat\r{CTRL_D}", ["the\n cat\n", "sat"]),
@@ -454,8 +461,8 @@ BRACKETED_PASTE = "\x1b[?2004h"
         (CTRL_D, []),
     ],
 )
-def test_keys(keys: Callable[..., list[str]], text: str, lines: list[str]) -> None:
-    assert keys(text) == lines
+def test_keys(keys: Callable[..., list[str]], text: str, expected: list[str]) -> None:
+    assert keys(text) == expected
 
 
 def test_lines_are_kept_only_if_asked(keys: Callable[..., list[str]], tmp_path: Path) -> None:
@@ -465,7 +472,7 @@ def test_lines_are_kept_only_if_asked(keys: Callable[..., list[str]], tmp_path: 
     (kept,) = tmp_path.rglob("chat_lines")
     assert kept.stat().st_mode & 0o777 == 0o600
     assert keys(f"the\\\rdog\r{CTRL_D}", keep=True) == ["the\ndog"]
-    newest_first = [*keyboard.kept_history().load_history_strings()]
+    newest_first = [*lines.kept_history().load_history_strings()]
     assert newest_first == ["dog", "the\\", "/history", "the cat"]
 
 

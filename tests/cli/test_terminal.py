@@ -172,5 +172,5 @@ def test_the_painted_text_is_the_text(stop: list[str]) -> None:
 
 def test_figures_and_summary_without_a_single_token() -> None:
     assert progress(Stats()) == "0 tokens · – tokens/s · mean acceptance length –"
-    line = summary(Stats(), "mtad", False, 7)
+    line = summary(Stats(), MTAD(), 7)
     assert "draft acceptance rate –" in line and line.endswith("mtad (lossy) · seed 7")

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from rich.console import Console
 from rich.text import Text
 
 from mtad.engine.session import Block
@@ -61,6 +62,10 @@ class BlockPainter:
         accepted = self._mark("accepted draft token", ACCEPTED)
         endpoint = self._mark("endpoint token, from the target", ENDPOINT)
         return Text.assemble(accepted, " · ", endpoint, " · ", ("│", BORDER), " ends a block")
+
+    def print_legend(self) -> None:
+        """Print the legend to stderr."""
+        Console(stderr=True, highlight=False).print(self.legend(), soft_wrap=True)
 
     def _queue(self, piece: str, style: str) -> None:
         if piece:

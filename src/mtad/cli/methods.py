@@ -66,7 +66,7 @@ def _console() -> Console:
 def _table(found: list[type[Method]]) -> Table:
     table = Table("method", "text follows the target's law", "drafter", "options", "citation")
     for cls in found:
-        options = ", ".join(f"{o.name}={_text(o.default)}" for o in options_of(cls).values())
+        options = ", ".join(f"{o.name}={as_typed(o.default)}" for o in options_of(cls).values())
         cells = (cls.name, contract(cls), cls.drafter, options or "–", cls.citation)
         table.add_row(*map(Text, cells))
     return table
@@ -79,13 +79,13 @@ def _show_one(cls: type[Method]) -> None:
     console.print(Text(facts["rule"]), soft_wrap=True)
     table = Table("option", "value", "default", "meaning")
     for option in options_of(cls).values():
-        table.add_row(*map(Text, (option.name, option.form, _text(option.default), option.help)))
+        table.add_row(*map(Text, (option.name, option.form, as_typed(option.default), option.help)))
     if facts["options"]:
         console.print(Text(), table)
 
 
-def _text(value: Any) -> str:
-    """A value as it is written after `-o name=`."""
+def as_typed(value: Any) -> str:
+    """A value as it is typed after `-o name=`."""
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return "none" if value is None else str(value)

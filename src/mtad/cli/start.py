@@ -1,12 +1,31 @@
-"""What a command needs before it decodes: the models, a seed and the first message."""
+"""What a command needs before it decodes: the method, the models, a seed and the first message."""
 
 from __future__ import annotations
 
 import secrets
 
+from mtad.api.guard import wants_guard
 from mtad.api.pair import ModelPair, open_pair
+from mtad.cli.options import make_method
 from mtad.cli.settings import Settings
 from mtad.core.prompt import Message
+from mtad.errors import PromptError
+from mtad.sampling.params import SamplingParams
+from mtad.speculative.method import Method
+
+
+def checked_method(settings: Settings) -> Method:
+    """The method that the settings name, once all of them are known to go together.
+
+    Raises:
+        ValueError: they don't.
+    """
+    method, params = make_method(settings), SamplingParams(**settings.sampling)
+    method.check(params)
+    if method.drafter == "draft" and settings.target_model and not settings.draft_model:
+        raise ValueError(f"{method.name} needs a draft model; give --draft-model")
+    wants_guard(method, settings.guard, settings.seed is not None, params.temperature == 0)
+    return method
 
 
 def load(settings: Settings) -> ModelPair:
@@ -22,3 +41,11 @@ def new_seed(seed: int | None) -> int:
 def system_message(settings: Settings) -> list[Message]:
     """The chat's first message, if one was given."""
     return [] if settings.system is None else [{"role": "system", "content": settings.system}]
+
+
+def require_utf8(text: str, what: str) -> None:
+    """Refuse a text made of bytes that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeError as error:
+        raise PromptError(f"{what} is not UTF-8: {error}") from error

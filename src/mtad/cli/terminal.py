@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -19,6 +19,7 @@ from rich.text import Text
 from mtad.api.completion import Chunk, Completion
 from mtad.cli.blocks import BlockPainter
 from mtad.engine.stats import Stats
+from mtad.speculative.method import Method
 
 Pieces: TypeAlias = Sequence[tuple[str, str]]
 """Pieces of text with their styles; rich's own `Text` would drop control characters."""
@@ -27,6 +28,14 @@ _CONTROL: dict[int, str | None] = {
     c: "\ufffd" for c in (*range(32), *range(127, 160)) if chr(c) not in "\n\t"
 }
 _CONTROL[ord("\r")] = None
+
+_ON_REQUEST: dict[str, Any] = {
+    "auto_refresh": False,
+    "transient": True,
+    "redirect_stdout": False,
+    "redirect_stderr": False,
+}
+"""Options of a live display that draws when it is updated, and leaves nothing behind."""
 
 
 @dataclass
@@ -85,7 +94,7 @@ def open_view() -> LiveView | StreamView:
     return StreamView()
 
 
-class LiveView:
+class LiveView(Live):
     """One terminal for text and statistics.
 
     Args:
@@ -93,15 +102,12 @@ class LiveView:
     """
 
     def __init__(self, console: Console) -> None:
-        self.console, self.line = console, Text()
-        self.live = _live(console)
+        super().__init__(console=console, **_ON_REQUEST)
+        self.line = Text()
 
-    def __enter__(self) -> LiveView:
-        self.live.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.live.stop()
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        """Remove the statistics and end the last line."""
+        super().__exit__(kind, *rest)
         if self.line or kind is None:
             self.console.print(self.line, soft_wrap=True)
 
@@ -110,7 +116,7 @@ class LiveView:
         *done, self.line = (self.line + _printable(pieces)).split("\n", allow_blank=True)
         for line in done:
             self.console.print(line, soft_wrap=True)
-        self.live.update(Group(self._tail(), _status(status)), refresh=True)
+        self.update(Group(self._tail(), _status(status)), refresh=True)
 
     def _tail(self) -> RenderableType:
         """The end of the line being written, as much as the terminal is high."""
@@ -118,23 +124,18 @@ class LiveView:
         return Text("\n").join(rows[-max(1, self.console.height - 3) :])
 
 
-class StreamView:
+class StreamView(Live):
     """Text to stdout as it comes; statistics to stderr only if that alone is a terminal."""
 
     def __init__(self) -> None:
         self.is_terminal, self.has_written = sys.stdout.isatty(), False
-        self.console = Console(highlight=False)
         shown = sys.stderr.isatty() and not self.is_terminal
-        self.live = _live(Console(stderr=True)) if shown else None
+        super().__init__(console=Console(stderr=True, quiet=not shown), **_ON_REQUEST)
+        self.out = Console(highlight=False)
 
-    def __enter__(self) -> StreamView:
-        if self.live:
-            self.live.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self.live:
-            self.live.stop()
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        """Remove the statistics and end the last line."""
+        super().__exit__(kind, *rest)
         if self.has_written or kind is None:
             self._write([("\n", "")])
 
@@ -142,12 +143,11 @@ class StreamView:
         """Write and flush the text; what is not a terminal gets exactly what the model said."""
         self._write(pieces)
         self.has_written = True
-        if self.live:
-            self.live.update(_status(status), refresh=True)
+        self.update(_status(status), refresh=True)
 
     def _write(self, pieces: Pieces) -> None:
         if self.is_terminal:
-            self.console.print(_printable(pieces), end="", soft_wrap=True)
+            self.out.print(_printable(pieces), end="", soft_wrap=True)
         else:
             sys.stdout.write("".join(text for text, _ in pieces))
         sys.stdout.flush()
@@ -166,21 +166,26 @@ def speed(stats: Stats) -> str:
     return f"{number(stats.end_to_end_tokens_per_second)} tokens/s"
 
 
-def summary(stats: Stats, method: str, lossless: bool, seed: int) -> str:
+def summary(stats: Stats, method: Method, seed: int) -> str:
     """One line on what happened, with the names of the formulas."""
-    rate, both = stats.draft_acceptance_rate, stats.prefill_s > 0
+    both = stats.prefill_s > 0
     decode_only = f"{number(stats.output_tokens_per_second)} tokens/s decode only, "
     return " · ".join(
         (
             f"{stats.num_output_tokens} tokens",
             f"{decode_only if both else ''}{speed(stats)} end to end",
             "mean acceptance length (block efficiency) " + number(stats.mean_acceptance_length, 2),
-            f"draft acceptance rate {'–' if rate is None else format(rate, '.1%')}",
-            f"{method} ({'lossless' if lossless else 'lossy'})",
+            f"draft acceptance rate {percent(stats.draft_acceptance_rate)}",
+            qualified(method),
             f"seed {seed}",
             *_guarding(stats),
         )
     )
+
+
+def qualified(method: Method) -> str:
+    """A method's name, and whether it is lossless with its options."""
+    return f"{method.name} ({'lossless' if method.is_lossless else 'lossy'})"
 
 
 def _guarding(stats: Stats) -> list[str]:
@@ -196,14 +201,9 @@ def number(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def _live(console: Console) -> Live:
-    return Live(
-        console=console,
-        auto_refresh=False,
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
+def percent(rate: float | None) -> str:
+    """A rate in percent, or a dash where there is none."""
+    return "–" if rate is None else f"{rate:.1%}"
 
 
 def _status(text: str) -> Text:

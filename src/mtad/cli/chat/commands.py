@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from mtad import methods
 from mtad.cli.chat.conversation import STOPPED, Conversation
-from mtad.cli.chat.session import ChatSession, is_terminal
+from mtad.cli.chat.session import ChatSession
+from mtad.cli.flags import SHORT_FLAGS
+from mtad.cli.methods import as_typed
 from mtad.cli.settings import SAMPLING_FLAGS
-from mtad.cli.terminal import progress
+from mtad.cli.terminal import percent, progress, qualified
 from mtad.core.schema import options_of
 from mtad.engine.stats import total
-from mtad.methods import describe
 from mtad.sampling.params import numbers
 
 THRESHOLD = "accept_threshold"
@@ -25,28 +26,23 @@ class Quit(Exception):
     """The user is done."""
 
 
-@dataclass(frozen=True)
-class Command:
-    """A command.
+class Command(NamedTuple):
+    """A command: what may follow its name, what it does, and what does it.
 
-    Attributes:
-        usage: what may follow its name.
-        help: what it does.
-        run: does it, given the text after the name, and returns its message.
-        asks: whether the waiting question is to be answered then.
+    `run` gets the text after the name and returns the message.
     """
 
     usage: str
     help: str
     run: Callable[[ChatSession, str], str]
-    asks: bool = False
 
 
-def run_command(session: ChatSession, line: str) -> tuple[str, bool]:
-    """The message of a command, and whether the waiting question is to be answered.
+def run_command(session: ChatSession, line: str) -> str:
+    """The message of a command.
 
     Raises:
         ValueError: unknown command or wrong value; nothing has changed.
+        MtadError: /retry got no answer.
         Quit: the user is done.
     """
     name, _, rest = line[1:].partition(" ")
@@ -57,26 +53,17 @@ def run_command(session: ChatSession, line: str) -> tuple[str, bool]:
     command = COMMANDS[name]
     if rest.strip() and not command.usage:
         raise ValueError(f"/{name} takes nothing after it, and {rest.strip()!r} was given")
-    return command.run(session, rest.strip()), command.asks
+    return command.run(session, rest.strip())
 
 
 def _method(session: ChatSession, text: str) -> str:
-    name, *options = text.split() or [""]
-    if name:
-        fresh = dict.fromkeys(("config", "num_draft_tokens", "beam_width", THRESHOLD, "k_config"))
+    if text:
+        name, *options = text.split()
+        fresh = dict.fromkeys(("config", *SHORT_FLAGS))
         session.change(method=name, option=options, **fresh)
-    return _about_method(session)
-
-
-def _about_method(session: ChatSession) -> str:
-    facts = describe(session.method)
-    options = "".join(f" {name}={_spelled(value)}" for name, value in facts["options"].items())
-    return f"method {facts['name']} ({'lossless' if facts['lossless'] else 'lossy'}){options}"
-
-
-def _spelled(value: Any) -> str:
-    """A value as it is typed after NAME=."""
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    method = session.method
+    options = [f" {name}={as_typed(getattr(method, name))}" for name in options_of(type(method))]
+    return f"method {qualified(method)}{''.join(options)}"
 
 
 def _threshold(session: ChatSession, text: str) -> str:
@@ -88,7 +75,7 @@ def _threshold(session: ChatSession, text: str) -> str:
     if text:
         kept = [o for o in session.settings.option or () if _option(o) != THRESHOLD]
         session.change(option=kept, accept_threshold=text)
-    return _about_method(session)
+    return _method(session, "")
 
 
 def _option(assignment: str) -> str:
@@ -117,9 +104,8 @@ def _seed(session: ChatSession, text: str) -> str:
 def _options(session: ChatSession, _: str) -> str:
     chosen = session.settings.sampling | {"stop": session.settings.stop or []}
     sampling = " ".join(f"{name}={value}" for name, value in chosen.items())
-    return "\n".join(
-        [_about_method(session), f"sampling {sampling}", _seed(session, ""), _colour_of(session)]
-    )
+    shown = _method(session, ""), f"sampling {sampling}", _seed(session, ""), _colour(session, "")
+    return "\n".join(shown)
 
 
 def _system(session: ChatSession, text: str) -> str:
@@ -136,7 +122,7 @@ def _history(session: ChatSession, _: str) -> str:
         mark = " [stopped]" if message.get(STOPPED) else ""
         lines.append(f"{message['role']}: {message['content']}{mark}")
     if session.conversation.waiting is not None:
-        lines.append(f"user: {session.conversation.waiting} [no answer yet]")
+        lines[-1] += " [no answer yet]"
     return "\n".join(lines) or "nothing was said yet"
 
 
@@ -145,15 +131,14 @@ def _undo(session: ChatSession, _: str) -> str:
 
 
 def _retry(session: ChatSession, _: str) -> str:
-    session.conversation.waiting = session.conversation.undo()
+    session.answer_again()
     return ""
 
 
 def _clear(session: ChatSession, _: str) -> str:
-    session.conversation.clear()
-    return "all turns are forgotten" + (
-        "; the system message stays" * bool(session.conversation.system)
-    )
+    has_system = session.conversation.system is not None
+    del session.conversation.messages[has_system:]
+    return "all turns are forgotten" + "; the system message stays" * has_system
 
 
 def _save(session: ChatSession, text: str) -> str:
@@ -162,11 +147,13 @@ def _save(session: ChatSession, text: str) -> str:
 
 
 def _load(session: ChatSession, text: str) -> str:
-    if session.conversation.turns or session.conversation.waiting is not None:
+    if session.conversation.turns:
         raise ValueError("/load begins another conversation; /save this one, then /clear it")
-    session.conversation = Conversation.load(_path("load", text))
-    waits = "; its last question waits: /retry asks it" * (session.conversation.waiting is not None)
-    return f"{len(session.conversation.messages)} messages from {text}{waits}"
+    loaded = session.conversation = Conversation.load(_path("load", text))
+    if loaded.waiting is None:
+        return f"{len(loaded.messages)} messages from {text}"
+    known = f"{len(loaded.messages) - 1} messages from {text}"
+    return f"{known}; its last question waits: /retry asks it"
 
 
 def _path(command: str, text: str) -> Path:
@@ -176,31 +163,20 @@ def _path(command: str, text: str) -> Path:
 
 
 def _colour(session: ChatSession, text: str) -> str:
-    if text and text not in ("on", "off"):
+    if text not in ("", "on", "off"):
         raise ValueError(f"colour is {text!r}; it must be on or off")
-    if text == "on" and not is_terminal():
+    if text == "on" and not sys.stdout.isatty():
         raise ValueError("colour on needs a terminal, and the answers go elsewhere")
     session.colour = text == "on" if text else session.colour
-    return _colour_of(session)
-
-
-def _colour_of(session: ChatSession) -> str:
     return f"colour {'on' if session.colour else 'off'}"
 
 
 def _stats(session: ChatSession, _: str) -> str:
-    so_far, number = total(session.stats), len(session.stats)
-    parts = [
-        f"{number} answer{'s' * (number != 1)}",
-        progress(so_far),
-        f"draft acceptance rate {_percent(so_far.draft_acceptance_rate)}",
-    ]
-    rates = " ".join(map(_percent, so_far.acceptance_rate_per_position))
-    return " · ".join(parts) + (f"\naccepted by position: {rates}" if rates else "")
-
-
-def _percent(rate: float | None) -> str:
-    return "–" if rate is None else f"{rate:.1%}"
+    so_far, count = total(session.stats), len(session.stats)
+    shown = f"{count} answer{'s' * (count != 1)} · {progress(so_far)}"
+    shown += f" · draft acceptance rate {percent(so_far.draft_acceptance_rate)}"
+    rates = " ".join(map(percent, so_far.acceptance_rate_per_position))
+    return shown + (f"\naccepted by position: {rates}" if rates else "")
 
 
 def _help(session: ChatSession, _: str) -> str:
@@ -228,7 +204,7 @@ COMMANDS = {
     "system": Command("[TEXT]", "Set the system message; without a text there is none.", _system),
     "history": Command("", "Show the conversation.", _history),
     "undo": Command("", "Take the last question and its answer back.", _undo),
-    "retry": Command("", "Ask the last question again.", _retry, asks=True),
+    "retry": Command("", "Ask the last question again.", _retry),
     "clear": Command("", "Forget all but the system message.", _clear),
     "save": Command("FILE", "Write the conversation as JSON.", _save),
     "load": Command("FILE", "Go on with a conversation that was saved.", _load),

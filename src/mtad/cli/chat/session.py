@@ -3,47 +3,23 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import typer
-from rich.console import Console
 
-from mtad.api.guard import wants_guard
 from mtad.api.pair import ModelPair
 from mtad.cli.blocks import BlockPainter
 from mtad.cli.chat.conversation import Conversation
 from mtad.cli.chat.settings import ChatSettings
-from mtad.cli.options import make_method
-from mtad.cli.start import new_seed
+from mtad.cli.start import checked_method, new_seed
 from mtad.cli.terminal import Shown, summary
 from mtad.engine.stats import Stats
 from mtad.errors import ContextLengthError
 from mtad.model.tokenizer import encode
-from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
-
-
-def is_terminal() -> bool:
-    """Whether answers go to a terminal, where they can be coloured."""
-    return sys.stdout.isatty()
-
-
-def checked_method(settings: ChatSettings, has_draft: bool = True) -> Method:
-    """The method that the settings name, once all of them are known to go together.
-
-    Raises:
-        ValueError: they don't.
-    """
-    method, params = make_method(settings), SamplingParams(**settings.sampling)
-    method.check(params)
-    if method.drafter == "draft" and not has_draft:
-        raise ValueError(f"{method.name} needs a draft model; start the chat with --draft-model")
-    wants_guard(method, settings.guard, settings.seed is not None, params.temperature == 0)
-    return method
 
 
 @dataclass
@@ -76,11 +52,10 @@ class ChatSession:
             ValueError: the new ones are impossible, or don't go together.
         """
         settings = replace(self.settings, **changes)
-        self.method = checked_method(settings, self.pair.models.draft is not None)
-        self.settings = settings
+        self.method, self.settings = checked_method(settings), settings
 
-    def answer(self) -> bool:
-        """Answer the waiting question; whether there is an answer.
+    def answer(self) -> None:
+        """Answer the waiting question; it still waits if Ctrl-C comes before any text.
 
         What Ctrl-C stops is kept as far as it came.
 
@@ -93,16 +68,27 @@ class ChatSession:
         except ContextLengthError as error:
             raise ContextLengthError(f"{error}. {self._advice()}") from error
         is_stopped = shown.completion is None
-        is_kept = bool(shown.text) or not is_stopped
-        if is_kept:
+        if shown.text or not is_stopped:
             self.conversation.add_answer(shown.text, is_stopped)
             self.stats.append(shown.stats)
         if is_stopped:
             kept = "it is kept as far as it came" if shown.text else "nothing came of it"
             typer.echo(f"[answer stopped; {kept}; /retry asks again]", err=True)
-        facts = (self.method.name, self.method.is_lossless, seed)
-        typer.secho(summary(shown.stats, *facts), err=True, dim=True)
-        return is_kept
+        typer.secho(summary(shown.stats, self.method, seed), err=True, dim=True)
+
+    def answer_again(self) -> None:
+        """Answer the last question once more; without a new answer the old one stays.
+
+        Raises:
+            ValueError, MtadError: there is no question, or no answer.
+        """
+        before = [*self.conversation.messages]
+        self.conversation.ask(self.conversation.undo())
+        try:
+            self.answer()
+        finally:
+            if self.conversation.waiting is not None:
+                self.conversation.messages = before
 
     def _advice(self) -> str:
         """What to do about a full context."""
@@ -114,26 +100,16 @@ class ChatSession:
 
     def _show(self, shown: Shown, seed: int) -> None:
         """Show the answer as it comes, until its end or Ctrl-C."""
-        chunks = self.pair.stream(
-            self.conversation.prompt, self.method, seed=seed, **self.settings.decoding
-        )
-        painter = self._painter()
+        prompt, tokenizer = self.conversation.prompt, self.pair.tokenizer
+        chunks = self.pair.stream(prompt, self.method, seed=seed, **self.settings.decoding)
+        painter = None
+        if self.colour:
+            painter = BlockPainter(tokenizer, context=encode(tokenizer, prompt))
+            if not self._has_legend:
+                self._has_legend = True
+                painter.print_legend()
         with _interrupts() if self.is_typed else nullcontext(lambda: False) as is_interrupted:
-            try:
-                shown.follow(chunks, painter, is_interrupted)
-            except KeyboardInterrupt:
-                if not self.is_typed:
-                    raise
-
-    def _painter(self) -> BlockPainter | None:
-        if not self.colour:
-            return None
-        ids = encode(self.pair.tokenizer, self.conversation.prompt)
-        painter = BlockPainter(self.pair.tokenizer, context=ids)
-        if not self._has_legend:
-            self._has_legend = True
-            Console(stderr=True, highlight=False).print(painter.legend(), soft_wrap=True)
-        return painter
+            shown.follow(chunks, painter, is_interrupted)
 
 
 @contextmanager
@@ -149,5 +125,7 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
     before = signal.signal(signal.SIGINT, note)
     try:
         yield lambda: bool(pressed)
+    except KeyboardInterrupt:
+        pass  # it was pressed again, and the answer ends here
     finally:
         signal.signal(signal.SIGINT, before)

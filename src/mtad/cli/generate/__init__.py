@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from mtad.cli.options import make_method
 from mtad.cli.settings import Settings
+from mtad.cli.start import checked_method
 from mtad.model.parallel import only_first_process_writes
-from mtad.sampling.params import SamplingParams
 
 
 def run(settings: Settings) -> None:
     """Complete what the settings ask for; checks all options before it loads anything."""
-    method = make_method(settings)
-    method.check(SamplingParams(**settings.sampling))
-    if method.drafter == "draft" and settings.target_model and not settings.draft_model:
-        raise ValueError(f"{method.name} needs a draft model; give --draft-model")
+    method = checked_method(settings)
     if settings.tensor_parallel:
         _refuse_shared_streams(settings)
     with only_first_process_writes() if settings.tensor_parallel else nullcontext():

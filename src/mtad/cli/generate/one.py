@@ -6,21 +6,18 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
 from typing import Any
 
 import typer
-from rich.console import Console
 
-from mtad.api.pair import Chunk, ModelPair
-from mtad.cli import terminal
+from mtad.api.pair import Chunk
 from mtad.cli.blocks import BlockPainter
 from mtad.cli.settings import Settings
-from mtad.cli.start import load, new_seed, system_message
+from mtad.cli.start import load, new_seed, require_utf8, system_message
+from mtad.cli.terminal import Shown, summary
 from mtad.core.options import jsonable
 from mtad.core.prompt import Prompt
-from mtad.errors import PromptError
 from mtad.methods import describe
 from mtad.model.tokenizer import encode
 from mtad.speculative.method import Method
@@ -28,71 +25,55 @@ from mtad.trace.writer import TraceHeader, TraceWriter
 
 
 def answer_prompt(settings: Settings, method: Method) -> None:
-    """Answer the prompt of the settings."""
-    _Answer(settings, method, _read_prompt(settings)).show(load(settings))
+    """Decode the prompt of the settings, and print JSON or text."""
+    text, path = _read_prompt(settings), settings.trace
+    pair, prompt = load(settings), _prompt(settings, text)
+    laws = settings.trace_laws
+    writer = path and TraceWriter(path, TraceHeader.of(pair.models), laws=laws, prompts=True)
+    with writer or nullcontext() as trace:
+        options = settings.decoding | {"seed": new_seed(settings.seed), "trace": trace}
+        chunks = pair.stream(prompt, method, **options)
+        if settings.json:
+            _print_json({"prompt": text}, chunks, method, settings.show_blocks)
+            return
+        painter = None
+        if settings.show_blocks:
+            is_plain, context = not sys.stdout.isatty(), encode(pair.tokenizer, prompt)
+            painter = BlockPainter(pair.tokenizer, is_plain, context)
+        _print_text(chunks, method, painter)
 
 
 def _read_prompt(settings: Settings) -> str:
     """The prompt as given, or all of stdin."""
     text = settings.prompt or ""
-    try:
-        if text == "-":
-            text = sys.stdin.buffer.read().decode().removesuffix("\n")
-        text.encode()
-    except UnicodeError as error:
-        raise PromptError(f"the prompt is not UTF-8: {error}") from error
+    if text == "-":
+        text = sys.stdin.buffer.read().decode(errors="surrogateescape").removesuffix("\n")
+    require_utf8(text, "the prompt")
     return text
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """One prompt and how it is answered."""
+def _prompt(settings: Settings, text: str) -> Prompt:
+    """The text, as a chat if one is asked for."""
+    if not settings.chat:
+        return text
+    return [*system_message(settings), {"role": "user", "content": text}]
 
-    settings: Settings
-    method: Method
-    text: str
 
-    def show(self, pair: ModelPair) -> None:
-        """Decode, and print JSON or text."""
-        seed = new_seed(self.settings.seed)
-        with self._trace(pair) as trace:
-            options = self.settings.decoding | {"seed": seed, "trace": trace}
-            chunks = pair.stream(self._prompt, self.method, **options)
-            if self.settings.json:
-                self._print_json(chunks)
-            else:
-                self._print_text(pair, chunks)
+def _print_json(
+    record: dict[str, Any], chunks: Iterator[Chunk], method: Method, show_blocks: bool
+) -> None:
+    *_, last = chunks
+    assert last.completion is not None, "the last chunk of a prompt has its completion"
+    record = record | last.completion.as_dict() | {"method": describe(method)}
+    if show_blocks:
+        record["blocks"] = [dataclasses.asdict(block) for block in last.completion.blocks]
+    print(json.dumps(jsonable(record), ensure_ascii=False, allow_nan=False), flush=True)
 
-    def _trace(self, pair: ModelPair) -> AbstractContextManager[TraceWriter | None]:
-        path, laws = self.settings.trace, self.settings.trace_laws
-        if path is None:
-            return nullcontext()
-        return TraceWriter(path, TraceHeader.of(pair.models), laws=laws, prompts=True)
 
-    @property
-    def _prompt(self) -> Prompt:
-        if not self.settings.chat:
-            return self.text
-        return [*system_message(self.settings), {"role": "user", "content": self.text}]
-
-    def _print_json(self, chunks: Iterator[Chunk]) -> None:
-        *_, last = chunks
-        assert last.completion is not None, "the last chunk of a prompt has its completion"
-        record: dict[str, Any] = {"prompt": self.text} | last.completion.as_dict()
-        record["method"] = describe(self.method)
-        if self.settings.show_blocks:
-            record["blocks"] = [dataclasses.asdict(block) for block in last.completion.blocks]
-        print(json.dumps(jsonable(record), ensure_ascii=False, allow_nan=False), flush=True)
-
-    def _print_text(self, pair: ModelPair, chunks: Iterator[Chunk]) -> None:
-        painter = None
-        if self.settings.show_blocks:
-            context = encode(pair.tokenizer, self._prompt)
-            painter = BlockPainter(pair.tokenizer, not sys.stdout.isatty(), context)
-        shown = terminal.Shown()
-        shown.follow(chunks, painter)
-        if painter:
-            Console(stderr=True, highlight=False).print(painter.legend(), soft_wrap=True)
-        assert shown.completion is not None, "the last chunk of a prompt has its completion"
-        facts = (self.method.name, self.method.is_lossless, shown.completion.seed)
-        typer.echo(terminal.summary(shown.stats, *facts), err=True)
+def _print_text(chunks: Iterator[Chunk], method: Method, painter: BlockPainter | None) -> None:
+    shown = Shown()
+    shown.follow(chunks, painter)
+    if painter:
+        painter.print_legend()
+    assert shown.completion is not None, "the last chunk of a prompt has its completion"
+    typer.echo(summary(shown.stats, method, shown.completion.seed), err=True)
