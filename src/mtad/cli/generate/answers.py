@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from mtad.jsonl import JsonLines, cut_off_end, read_lines
 
 Record = dict[str, Any]
 _BEGINNING = b'{"index": '
+_FIELDS = {"index": int, "prompt_sha256": str, "run": dict}
 
 
 class AnswerFile:
@@ -40,7 +40,6 @@ class AnswerFile:
         self.records: list[Record] = []
         self.num_written = 0
         self._lines: JsonLines | None = None
-        self._stdout = sys.stdout  # a progress bar stands in for it later
         if path is not None and path.exists() and not overwrite:
             self._read(path)
 
@@ -78,31 +77,19 @@ class AnswerFile:
         if self._lines is not None:
             self._lines.append([plain])
         else:
-            print(
-                json.dumps(plain, ensure_ascii=False, allow_nan=False),
-                file=self._stdout,
-                flush=True,
-            )
+            print(json.dumps(plain, ensure_ascii=False, allow_nan=False), flush=True)
         self.num_written += 1
 
     def _read(self, path: Path) -> None:
         try:
-            for row, _ in read_lines(path):
-                self.records.append(self._checked(row))
+            for row, place in read_lines(path):
+                if any(type(row.get(name)) is not kind for name, kind in _FIELDS.items()):
+                    raise DataError(f"{place} is not an answer")
+                self.records.append(row)
+            if not _BEGINNING.startswith(cut_off_end(path)[: len(_BEGINNING)]):
+                raise DataError(f"{path} ends with something else")
         except DataError as error:
-            raise self._not_an_answer() from error
-        rest = cut_off_end(path)[: len(_BEGINNING)]
-        if rest != _BEGINNING[: len(rest)]:
-            raise self._not_an_answer()
-
-    def _checked(self, row: Record) -> Record:
-        wanted = {"index": int, "prompt_sha256": str, "run": dict}
-        if any(type(row.get(name)) is not kind for name, kind in wanted.items()):
-            raise self._not_an_answer()
-        return row
-
-    def _not_an_answer(self) -> ValueError:
-        return self._error(f"its line {len(self.records) + 1} is not an answer")
+            raise self._error(f"its line {len(self.records) + 1} is not an answer") from error
 
     def _error(self, reason: str) -> ValueError:
         return ValueError(

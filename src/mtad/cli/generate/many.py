@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mtad.api.pair import Completion, ModelPair
-from mtad.cli import terminal
 from mtad.cli.generate.answers import AnswerFile, Record, record_of
 from mtad.cli.generate.prompts import Item, read_prompts
 from mtad.cli.settings import Settings
 from mtad.cli.start import load, new_seed, system_message
+from mtad.cli.terminal import speed, summary
 from mtad.core.options import jsonable
 from mtad.engine.stats import Stats, total
 from mtad.errors import MtadError
@@ -36,7 +36,8 @@ def answer_file(settings: Settings, method: Method) -> None:
     items = read_prompts(settings.prompt_file, system_message(settings), settings.chat)
     answers = AnswerFile(settings.output, settings.overwrite)
     given = answers.seed if settings.seed is None else settings.seed
-    run = _Run(settings, method, new_seed(given))
+    seed = new_seed(given)
+    run = _Run(settings, method, seed, _conditions(settings, method, seed))
     done = answers.done(items, run.conditions)
     rest = [item for item in items if item.index not in done]
     if done:
@@ -61,6 +62,23 @@ def _check_output(settings: Settings) -> None:
         raise ValueError("--output is the --prompt-file; choose another file")
 
 
+def _conditions(settings: Settings, method: Method, seed: int) -> Record:
+    """All that decides what the answers are."""
+    s = settings
+    target, draft = s.target_model or "demo", s.draft_model or (s.target_model and "none")
+    models = {"target": target, "draft": draft or "demo"}
+    conditions: Record = jsonable(
+        {
+            "models": models | {"dtype": s.dtype, "draft_dtype": s.draft_dtype or s.dtype},
+            "method": describe(method),
+            "sampling": s.decoding,
+            "chat": {"chat": s.chat, "system": s.system},
+            "seed": seed,
+        }
+    )
+    return conditions
+
+
 @dataclass(frozen=True)
 class _Run:
     """One pass over the prompts with one method and one seed."""
@@ -68,22 +86,7 @@ class _Run:
     settings: Settings
     method: Method
     seed: int
-
-    @property
-    def conditions(self) -> Record:
-        """All that decides what the answers are."""
-        s = self.settings
-        target, draft = s.target_model or "demo", s.draft_model or (s.target_model and "none")
-        models = {"target": target, "draft": draft or "demo"}
-        conditions = {
-            "models": models | {"dtype": s.dtype, "draft_dtype": s.draft_dtype or s.dtype},
-            "method": describe(self.method),
-            "sampling": s.decoding,
-            "chat": {"chat": s.chat, "system": s.system},
-            "seed": self.seed,
-        }
-        plain: Record = jsonable(conditions)
-        return plain
+    conditions: Record
 
     def answer(self, items: Sequence[Item], answers: AnswerFile) -> None:
         """Decode the items in batches and write each answer once it is complete."""
@@ -98,40 +101,31 @@ class _Run:
                         answers.write(record_of(item, completions, seed, self.conditions))
                         parts += [c.stats for c in completions]
                         so_far = total(parts, time.perf_counter() - started)
-                        bar.update(task, advance=1, rate=terminal.speed(so_far))
+                        bar.update(task, advance=1, rate=speed(so_far))
         except KeyboardInterrupt:
             self._print_how_to_resume(answers.num_written, len(items))
             raise typer.Exit(130) from None
-        so_far = total(parts, time.perf_counter() - started)
-        facts = (self.method.name, self.method.is_lossless, self.seed)
-        typer.echo(f"answered {answers.num_written} · {terminal.summary(so_far, *facts)}", err=True)
+        line = summary(total(parts, time.perf_counter() - started), self.method, self.seed)
+        typer.echo(f"answered {answers.num_written} · {line}", err=True)
 
     def _answers(
         self, pair: ModelPair, batch: Sequence[Item]
     ) -> Iterator[tuple[Item, list[Completion]]]:
         """Items of a batch with the completions of their turns, each once it is finished."""
         found: dict[int, list[Completion]] = {item.index: [] for item in batch}
-        for turn in range(max(item.num_turns for item in batch)):
-            active = [item for item in batch if item.num_turns > turn]
-            for place, completion in self._turn(pair, active, found):
-                item = active[place]
-                found[item.index].append(completion)
-                if turn + 1 == item.num_turns:
-                    yield item, found[item.index]
-
-    def _turn(
-        self, pair: ModelPair, active: Sequence[Item], found: dict[int, list[Completion]]
-    ) -> Iterator[tuple[int, Completion]]:
-        """The next answer of every active item."""
-        prompts = [item.prompt([c.text for c in found[item.index]]) for item in active]
-        seeds = [line_seed(self.seed, i.index) + len(found[i.index]) for i in active]
-        size = self.settings.max_batch_size
+        options = self.settings.decoding | {"max_batch_size": self.settings.max_batch_size}
+        active = batch
         try:
-            for chunk in pair.stream_all(
-                prompts, self.method, seed=seeds, max_batch_size=size, **self.settings.decoding
-            ):
-                if chunk.completion is not None:
-                    yield chunk.index, chunk.completion
+            for turn in range(max(item.num_turns for item in batch)):
+                active = [item for item in active if item.num_turns > turn]
+                prompts = [item.prompt([c.text for c in found[item.index]]) for item in active]
+                seeds = [line_seed(self.seed, item.index) + turn for item in active]
+                for chunk in pair.stream_all(prompts, self.method, seed=seeds, **options):
+                    item = active[chunk.index]
+                    if chunk.completion is not None:
+                        found[item.index].append(chunk.completion)
+                        if turn + 1 == item.num_turns:
+                            yield item, found[item.index]
         except MtadError as error:
             first, last = active[0].index + 1, active[-1].index + 1
             where = f"{self.settings.prompt_file}, lines {first} to {last}"
@@ -155,6 +149,4 @@ def _progress(to_file: bool) -> Progress:
         console=console,
         transient=True,
         disable=not console.is_terminal or not to_file,
-        redirect_stdout=False,
-        redirect_stderr=False,
     )
