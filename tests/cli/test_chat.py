@@ -175,6 +175,7 @@ def test_the_method_and_its_threshold(session: ChatSession) -> None:
     with pytest.raises(ValueError, match="no option 'beam'; its options: k_config"):
         run_command(session, "/method specinfer beam=1")
     assert session.method == mtad.SpecInfer(k_config=(4, 2))
+    assert run_command(session, "/method speculative_sampling").endswith(" accept_threshold=none")
     run_command(session, "/method mtad")
     assert session.method == mtad.MTAD(), "options of an earlier method are gone"
 

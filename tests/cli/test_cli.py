@@ -270,6 +270,7 @@ def test_blocks_in_a_pipe(loads: list[Any]) -> None:
         ("a --draft-model x", "--draft-model needs --target-model"),
         ("a --target-model x", "mtad needs a draft model; give --draft-model"),
         ("a --method bild --target-model x --draft-dtype float32", "--draft-dtype needs"),
+        ("a --method beam_search --temperature 0 --guard", "guard is True, and beam_search"),
         ("a -o gamma=3", "mtad has no option 'gamma'; its options: num_draft_tokens, beam_width"),
         ("a -o gamma", "expected NAME=VALUE"),
         ("a -o beam_width=2 --beam-width 2", "beam_width is given twice"),

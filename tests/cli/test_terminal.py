@@ -1,4 +1,4 @@
-"""What a terminal shows: streamed text and figures that don't garble each other, and blocks."""
+"""What a terminal shows: streamed text and statistics that don't garble each other, and blocks."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def shown(text: str, width: int, step: int) -> list[str]:
     console = Console(file=buffer, force_terminal=True, width=width, height=6, highlight=False)
     with LiveView(console) as view:
         for start in range(0, len(text), step):
-            view.add([(text[start : start + step], "")], "12 tokens · FIGURES")
+            view.add([(text[start : start + step], "")], "12 tokens · STATISTICS")
             screen.feed(_taken(buffer))
-            assert sum("FIGURES" in row for row in screen.rows) == 1
+            assert sum("STATISTICS" in row for row in screen.rows) == 1
     screen.feed(_taken(buffer))
     return [row for row in screen.rows if row]
 
@@ -103,8 +103,8 @@ def test_control_characters_cannot_rule_the_terminal() -> None:
 
 def test_a_pipe_gets_the_bytes_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     with StreamView() as view:
-        view.add([("a\tb \x1b\x08\r\n", "")], "figures")
-        view.add([("  c", "")], "figures")
+        view.add([("a\tb \x1b\x08\r\n", "")], "statistics")
+        view.add([("  c", "")], "statistics")
     assert capsys.readouterr() == ("a\tb \x1b\x08\r\n  c\n", "")
 
 
@@ -170,7 +170,7 @@ def test_the_painted_text_is_the_text(stop: list[str]) -> None:
     assert text == completion.text
 
 
-def test_figures_and_summary_without_a_single_token() -> None:
+def test_statistics_and_summary_without_a_single_token() -> None:
     assert progress(Stats()) == "0 tokens · – tokens/s · mean acceptance length –"
     line = summary(Stats(), MTAD(), 7)
     assert "draft acceptance rate –" in line and line.endswith("mtad (lossy) · seed 7")

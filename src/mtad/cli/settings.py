@@ -1,4 +1,4 @@
-"""Every flag of `mtad generate`, as the fields of one frozen dataclass.
+"""The flags of `mtad generate`, and those that `mtad chat` shares, as fields of dataclasses.
 
 Imports nothing heavy: it is read for `mtad --help`.
 """
@@ -25,34 +25,17 @@ SamplingFlags: Any = flag_group("SamplingFlags", {"Sampling": _NUMBERS.values()}
 
 
 @dataclass(frozen=True)
-class Settings(DebugFlag, SamplingFlags, MethodFlags, ModelFlags):  # type: ignore[misc]
-    """What the user asked of `mtad generate`; the help texts say what each field means."""
+class DecodingSettings(DebugFlag, SamplingFlags, MethodFlags, ModelFlags):  # type: ignore[misc]
+    """How to decode, for every command that does; the help texts say what each field means."""
 
-    prompt: Annotated[
-        str | None,
-        typer.Argument(help='The prompt; "-" reads it from stdin (a last newline is dropped).'),
-    ] = None
-    chat: Annotated[
-        bool,
-        typer.Option("--chat", help="Send the prompt as a user message through the chat template."),
-    ] = False
     system: Annotated[str | None, typer.Option(help="System message of the chat.")] = None
-
-    tensor_parallel: Annotated[
-        bool,
-        flag(
-            "--tensor-parallel",
-            panel="Models",
-            help="Spreads the target over torchrun's processes.",
-        ),
-    ] = False
     guard: Annotated[
         bool | None,
         flag(
             "--guard/--no-guard",
             panel="Speed",
-            help="Give drafts up where they don't pay. Without the flag only where the law and "
-            "what a given --seed yields stay the same.",
+            help="Give drafts up where they don't pay. Without the flag only where the text's "
+            "distribution and what a given --seed yields stay the same.",
         ),
     ] = None
 
@@ -70,6 +53,72 @@ class Settings(DebugFlag, SamplingFlags, MethodFlags, ModelFlags):  # type: igno
     ] = None
     ignore_eos: Annotated[bool, _sampling("--ignore-eos", help="Go on after an EOS token.")] = False
     seed: Annotated[int | None, _sampling(help="Random if not given; it is always shown.")] = None
+
+    def __post_init__(self) -> None:
+        """Refuse flags that don't go together, so that none is silently ignored."""
+        for is_fine, message in self._rules():
+            if not is_fine:
+                raise ValueError(message)
+
+    def _rules(self) -> list[tuple[Any, str]]:
+        """What has to be true, each with what is said where it is not."""
+        return [
+            *((False, f"{spelled(name)} needs {spelled(other)}") for name, other in self.missing()),
+            (all(self.stop or ()), "--stop is empty; give at least one character"),
+        ]
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Fields of `SamplingParams`."""
+        chosen: dict[str, Any] = {name: getattr(self, name) for name in SAMPLING_FLAGS}
+        if self.logit_bias:
+            chosen["logit_bias"] = dict(map(_bias, self.logit_bias))
+        if self.suppress_token:
+            chosen["suppress_tokens"] = tuple(self.suppress_token)
+        return chosen
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """Arguments of `ModelPair.generate` beyond prompts, method and seed."""
+        options = self.sampling | {"stop": self.stop or [], "ignore_eos": self.ignore_eos}
+        guard = self._default_guard if self.guard is None else self.guard
+        return options if guard is None else options | {"guard": guard}
+
+    @property
+    def _default_guard(self) -> bool | None:
+        """Yes where no seed was given and the text's distribution stays; else the pair decides.
+
+        Later a seed is drawn, which is not a given one.
+        """
+        if self.seed is not None:
+            return None
+        from mtad.api.guard import wants_guard
+        from mtad.cli.options import make_method
+
+        method = make_method(self)
+        return wants_guard(method, None, has_seed=False, is_greedy=False) or None
+
+
+@dataclass(frozen=True)
+class Settings(DecodingSettings):
+    """What the user asked of `mtad generate`; the help texts say what each field means."""
+
+    prompt: Annotated[
+        str | None,
+        typer.Argument(help='The prompt; "-" reads it from stdin (a last newline is dropped).'),
+    ] = None
+    chat: Annotated[
+        bool,
+        typer.Option("--chat", help="Send the prompt as a user message through the chat template."),
+    ] = False
+    tensor_parallel: Annotated[
+        bool,
+        flag(
+            "--tensor-parallel",
+            panel="Models",
+            help="Spreads the target over torchrun's processes.",
+        ),
+    ] = False
 
     prompt_file: Annotated[
         Path | None,
@@ -99,10 +148,9 @@ class Settings(DebugFlag, SamplingFlags, MethodFlags, ModelFlags):  # type: igno
         _output(help="Keep all logits in the trace, so that every rule can judge it again."),
     ] = True
 
-    def __post_init__(self) -> None:
-        """Refuse flags that don't go together, so that none is silently ignored."""
+    def _rules(self) -> list[tuple[Any, str]]:
         file, chat = self.prompt_file is not None, self.chat
-        rules = [
+        return [
             (file != (self.prompt is not None), "give a PROMPT or --prompt-file, and not both"),
             (file or self.output is None, "--output goes with --prompt-file; use > for one prompt"),
             (self.output or not self.overwrite, "--overwrite needs --output"),
@@ -110,45 +158,15 @@ class Settings(DebugFlag, SamplingFlags, MethodFlags, ModelFlags):  # type: igno
             (not (file and self.show_blocks), "--show-blocks is for a single PROMPT"),
             (not (file and self.trace), "--trace is for a single PROMPT"),
             (self.trace or self.trace_laws, "--no-trace-laws needs --trace"),
-            *((False, f"{spelled(name)} needs {spelled(other)}") for name, other in self.missing()),
-            (all(self.stop or ()), "--stop is empty; give at least one character"),
+            *super()._rules(),
         ]
-        for fine, message in rules:
-            if not fine:
-                raise ValueError(message)
 
     @property
-    def sampling(self) -> dict[str, Any]:
-        """Fields of `SamplingParams`."""
-        chosen: dict[str, Any] = {name: getattr(self, name) for name in SAMPLING_FLAGS}
-        if self.logit_bias:
-            chosen["logit_bias"] = dict(map(_bias, self.logit_bias))
-        if self.suppress_token:
-            chosen["suppress_tokens"] = tuple(self.suppress_token)
-        return chosen
-
-    @property
-    def decoding(self) -> dict[str, Any]:
-        """What `ModelPair.generate` is told beyond prompts, method and seed."""
-        guard = self._guard
-        told = self.sampling | {"stop": self.stop or [], "ignore_eos": self.ignore_eos}
-        return told if guard is None else told | {"guard": guard}
-
-    @property
-    def _guard(self) -> bool | None:
-        """The flag; without it, yes where no seed was given and the law stays.
-
-        Later a seed is drawn, which is not a given one. The answers of a file have seeds to go on
-        from, and those count.
-        """
-        given = self.guard is not None or self.seed is not None or self.prompt_file is not None
-        if given or self.tensor_parallel:
-            return self.guard
-        from mtad.api.guard import wants_guard
-        from mtad.cli.options import make_method
-
-        method = make_method(self)
-        return wants_guard(method, None, has_seed=False, is_greedy=False) or None
+    def _default_guard(self) -> bool | None:
+        """As for one text; the answers of a file have seeds to go on from, and those count."""
+        if self.prompt_file is not None or self.tensor_parallel:
+            return None
+        return super()._default_guard
 
     @property
     def placement(self) -> dict[str, Any]:

@@ -7,14 +7,14 @@ import secrets
 from mtad.api.guard import wants_guard
 from mtad.api.pair import ModelPair, open_pair
 from mtad.cli.options import make_method
-from mtad.cli.settings import Settings
+from mtad.cli.settings import DecodingSettings
 from mtad.core.prompt import Message
 from mtad.errors import PromptError
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
 
 
-def checked_method(settings: Settings) -> Method:
+def checked_method(settings: DecodingSettings) -> Method:
     """The method that the settings name, once all of them are known to go together.
 
     Raises:
@@ -28,7 +28,7 @@ def checked_method(settings: Settings) -> Method:
     return method
 
 
-def load(settings: Settings) -> ModelPair:
+def load(settings: DecodingSettings) -> ModelPair:
     """The models that the settings name, the embedded pair if none."""
     return open_pair(settings.target_model, settings.draft_model, **settings.placement)
 
@@ -38,7 +38,7 @@ def new_seed(seed: int | None) -> int:
     return secrets.randbits(32) if seed is None else seed
 
 
-def system_message(settings: Settings) -> list[Message]:
+def system_message(settings: DecodingSettings) -> list[Message]:
     """The chat's first message, if one was given."""
     return [] if settings.system is None else [{"role": "system", "content": settings.system}]
 
