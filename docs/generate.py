@@ -26,7 +26,7 @@ from mtad import methods
 from mtad.bench.report import main_table
 from mtad.bench.results import read_results
 from mtad.cli import app
-from mtad.cli.methods import contract, sheet
+from mtad.cli.methods import contract
 from mtad.core.schema import attribute_docs, options_of
 from mtad.engine.stats import Stats
 from mtad.sampling.params import SamplingParams
@@ -95,7 +95,7 @@ def method_table(folder: str) -> str:
             f"[`{cls.name}`]({folder}{cls.name}.md)",
             contract(cls),
             DRAFTERS[cls.drafter],
-            sentence(sheet(cls)["rule"].partition("\n")[0]),
+            sentence(methods.sheet(cls)["rule"].partition("\n")[0]),
         )
         for cls in all_methods()
     )
@@ -125,7 +125,7 @@ def usage(facts: dict[str, Any]) -> str:
 
 def method_page(cls: type[Method]) -> str:
     """The page of one method."""
-    facts, source = sheet(cls), f"src/mtad/methods/{cls.name}.py"
+    facts, source = methods.sheet(cls), f"src/mtad/methods/{cls.name}.py"
     rows = [
         ("class", f"`mtad.{cls.__name__}`"),
         ("contract", contract(cls)),

@@ -30,7 +30,7 @@ from mtad.errors import PromptError
 from mtad.model.lm import Model
 from mtad.model.loading import Models, Tokenizer, join, load_models, quiet
 from mtad.model.parallel import agreed
-from mtad.model.tokenizer import encode, prompt_list, special_tokens
+from mtad.model.tokenizer import encode, prompt_list, special_tokens, stop_ids
 from mtad.runtime.backend import OnPhase
 from mtad.runtime.cuda_graphs import Graphs
 from mtad.sampling.params import SamplingParams
@@ -239,7 +239,7 @@ class ModelPair:
         options.setdefault("eos_token_ids", () if ignore_eos else self.models.eos_token_ids)
         params = sampling_params(options)
         special = special_tokens(self.tokenizer) if stops else {}
-        ends = [special[s] for s in stops if special.get(s, self.models.vocab) < self.models.vocab]
+        ends = stop_ids(stops, special, self.models.vocab)
         return stops, replace(params, eos_token_ids=(*params.eos_token_ids, *ends))
 
 

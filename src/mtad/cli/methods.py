@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import sys
 from typing import Any
@@ -12,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from mtad import methods
-from mtad.core.options import jsonable
 from mtad.core.schema import options_of
 from mtad.speculative.method import Method
 
@@ -21,33 +19,12 @@ def show(name: str | None, as_json: bool) -> None:
     """Print all methods, or one of them."""
     found = [methods.find(n) for n in ([name] if name else methods.names())]
     if as_json:
-        sheets = [sheet(cls) for cls in found]
+        sheets = [methods.sheet(cls) for cls in found]
         print(json.dumps(sheets[0] if name else sheets, ensure_ascii=False, allow_nan=False))
     elif name:
         _show_one(found[0])
     else:
         _console().print(_table(found))
-
-
-def sheet(cls: type[Method]) -> dict[str, Any]:
-    """Everything there is to know about a method, for JSON."""
-    options = [
-        {
-            "name": option.name,
-            "type": option.form,
-            "default": jsonable(option.default),
-            "description": option.help,
-        }
-        for option in options_of(cls).values()
-    ]
-    return {
-        "name": cls.name,
-        "lossless": cls.lossless,
-        "drafter": cls.drafter,
-        "citation": cls.citation,
-        "rule": inspect.getdoc(sys.modules[cls.__module__]) or "",
-        "options": options,
-    }
 
 
 def contract(cls: type[Method]) -> str:
@@ -73,7 +50,7 @@ def _table(found: list[type[Method]]) -> Table:
 
 
 def _show_one(cls: type[Method]) -> None:
-    facts, console = sheet(cls), _console()
+    facts, console = methods.sheet(cls), _console()
     head = f" · {contract(cls)} · {facts['citation']}\n"
     console.print(Text.assemble((facts["name"], "bold"), head))
     console.print(Text(facts["rule"]), soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mtad import methods
@@ -20,25 +21,45 @@ def make_method(flags: MethodFlags) -> Method:
     """
     base = flags.read(flags.config).get("method") if flags.config else None
     cls = methods.find(flags.method)
-    known = options_of(cls)
-    values: dict[str, Any] = {}
-    for flag, name, text in _assignments(flags):
-        methods.require_option(cls, name, f"{flag}: ")
-        if name in values:
-            raise OptionError(f"{flag}: {name} is given twice", name)
-        values[name] = known[name].parsed(text)
+    values = options_given(cls, _assignments(flags))
     return dataclasses.replace(base, **values) if type(base) is cls else cls(**values)
 
 
-def _assignments(flags: MethodFlags) -> list[tuple[str, str, str]]:
-    """Flag, option and value of all that was said about the method."""
-    found = []
+def options_given(cls: type[Method], assignments: Iterable[tuple[str, str, str]]) -> dict[str, Any]:
+    """The values of a method's options.
+
+    Args:
+        cls: the method.
+        assignments: flag, option and text of each, as `assignment` returns them.
+
+    Raises:
+        OptionError: an unknown option, one that is given twice, or a value of a wrong type.
+    """
+    values: dict[str, Any] = {}
+    for flag, name, text in assignments:
+        methods.require_option(cls, name, f"{flag}: ")
+        if name in values:
+            raise OptionError(f"{flag}: {name} is given twice", name)
+        values[name] = options_of(cls)[name].parsed(text)
+    return values
+
+
+def assignment(flag: str, text: str) -> tuple[str, str, str]:
+    """The flag with its text, and the option and the value in NAME=VALUE.
+
+    Raises:
+        ValueError: there is no "=".
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{flag} {text}: expected NAME=VALUE, such as {flag} accept_threshold=0.5")
+    return f"{flag} {text}", name.strip().replace("-", "_"), value.strip()
+
+
+def _assignments(flags: MethodFlags) -> Iterator[tuple[str, str, str]]:
+    """Flag, option and text of all that was said about the method."""
     for text in flags.option or ():
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ValueError(f"-o {text}: expected NAME=VALUE, such as -o accept_threshold=0.5")
-        found.append((f"-o {text}", name.strip().replace("-", "_"), value.strip()))
+        yield assignment("-o", text)
     for name in SHORT_FLAGS:
-        if (value := getattr(flags, name)) is not None:
-            found.append((spelled(name), name, value))
-    return found
+        if (text := getattr(flags, name)) is not None:
+            yield spelled(name), name, text

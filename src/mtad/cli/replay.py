@@ -15,12 +15,11 @@ from rich.text import Text
 
 from mtad import methods
 from mtad.bench.report.canvas import grid_lines, new_figure, style
+from mtad.cli.options import assignment, options_given
 from mtad.cli.terminal import number
 from mtad.core.options import jsonable
-from mtad.core.schema import options_of
 from mtad.engine.stats import Stats
 from mtad.errors import DataError
-from mtad.methods import no_such_option
 from mtad.speculative.method import Method
 from mtad.trace.format import read_lines
 from mtad.trace.replay import Replay, RuleReplay, TextReplay, replay
@@ -65,34 +64,19 @@ class Question:
             name = first_method(self.trace)
         if name is None:
             return [Rule()]
-        cls, given = methods.find(name), dict[str, Any]()
-        for text in self.options:
-            option, value = _assignment(f"-o {text}", text, cls)
-            if option in given:
-                raise ValueError(f"-o {text}: {option} is given twice")
-            given[option] = options_of(cls)[option].parsed(value)
+        cls = methods.find(name)
+        given = options_given(cls, (assignment("-o", text) for text in self.options))
         return [Rule(name, given | last) for last in self._swept(cls, given)]
 
     def _swept(self, cls: type[Method], given: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The value of the swept option, rule by rule."""
         if self.sweep is None:
             return [{}]
-        option, values = _assignment(f"--sweep {self.sweep}", self.sweep, cls)
+        flag, option, values = assignment("--sweep", self.sweep)
         if option in given:
-            raise ValueError(f"--sweep {self.sweep}: {option} is given with -o too")
-        known = options_of(cls)[option]
-        return [{option: known.parsed(value.strip())} for value in values.split(",")]
-
-
-def _assignment(flag: str, text: str, cls: type[Method]) -> tuple[str, str]:
-    """The option and the value in `name=value`."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"{flag}: expected NAME=VALUE, such as accept_threshold=0.5")
-    option = name.strip().replace("-", "_")
-    if option not in options_of(cls):
-        raise ValueError(f"{flag}: {no_such_option(cls, option)}")
-    return option, value.strip()
+            raise ValueError(f"{flag}: {option} is given with -o too")
+        tried = ((flag, option, value.strip()) for value in values.split(","))
+        return [options_given(cls, [one]) for one in tried]
 
 
 def first_method(path: Path) -> str:

@@ -73,6 +73,7 @@ class Session:
     ) -> None:
         check_requests(target, draft, method, requests, vocab)
         self.method, self.vocab, self.pads = method, vocab, pads
+        self._key = method_key(method)
         self.most_captured = math.inf if most_captured is None else most_captured
         self._begin: OnPhase = on_phase or ignore_phase
         self.observe: Callable[[Observation], None] | None = None
@@ -191,16 +192,18 @@ class Session:
     @property
     def graph_reason(self) -> str | None:
         """Why the iterations run eagerly; None where they are captured, or will be."""
-        return self.graphs.reason(method_key(self.method))
+        return self.graphs.reason(self._key)
 
     def _iterated(self) -> Tensor:
         """What `_iterate` returns, from its captured graph where there is one."""
-        key, begin = method_key(self.method), self._begin
+        begin = self._begin
         if self.observe is not None:
             return self.graphs.run_eagerly(self._iterate, begin, "observed")
         if len(self.rows) > self.most_captured:
             return self.graphs.run_eagerly(self._iterate, begin, "large_batch")
-        return self.graphs.run(key, self._state, self._iterate, begin, begin is not ignore_phase)
+        return self.graphs.run(
+            self._key, self._state, self._iterate, begin, begin is not ignore_phase
+        )
 
     @property
     def _state(self) -> State:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import pkgutil
+import sys
 import warnings
 from collections.abc import Mapping
 from functools import cache
@@ -116,13 +118,28 @@ def make_of(cls: type[Method], options: Mapping[str, Any]) -> Method:
 def require_option(cls: type[Method], name: str, prefix: str = "") -> None:
     """Raise `OptionError` with the known options unless the method has this one."""
     if name not in options_of(cls):
-        raise OptionError(prefix + no_such_option(cls, name), name)
+        known = ", ".join(options_of(cls)) or "it has none"
+        raise OptionError(f"{prefix}{cls.name} has no option {name!r}; its options: {known}", name)
 
 
-def no_such_option(cls: type[Method], name: str) -> str:
-    """What to say about an option that the method does not have."""
-    known = ", ".join(options_of(cls)) or "it has none"
-    return f"{cls.name} has no option {name!r}; its options: {known}"
+def sheet(cls: type[Method]) -> dict[str, Any]:
+    """Everything there is to know about a method, for JSON; its rule as its module says it."""
+    return {
+        "name": cls.name,
+        "lossless": cls.lossless,
+        "drafter": cls.drafter,
+        "citation": cls.citation,
+        "rule": inspect.getdoc(sys.modules[cls.__module__]) or inspect.getdoc(cls) or cls.name,
+        "options": [
+            {
+                "name": option.name,
+                "type": option.form,
+                "default": jsonable(option.default),
+                "description": option.help,
+            }
+            for option in options_of(cls).values()
+        ],
+    }
 
 
 def describe(method: Method) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Knows a tokenizer and nothing of models.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -67,6 +67,17 @@ def special_tokens(tokenizer: Any) -> dict[str, int]:
     """The ids of the tokens that are not text, such as the one that ends a turn, by name."""
     added = getattr(tokenizer, "added_tokens_decoder", {})
     return {str(t): i for i, t in added.items() if t.special}
+
+
+def stop_ids(stops: Iterable[str], special: Mapping[str, int], vocab: int) -> list[int]:
+    """The ids of those stop strings that are special tokens; each ends a text like an EOS.
+
+    Args:
+        stops: stop strings.
+        special: as `special_tokens` returns it.
+        vocab: number of token ids in use; those beyond it end nothing.
+    """
+    return [special[stop] for stop in stops if special.get(stop, vocab) < vocab]
 
 
 class TextStream:

@@ -21,7 +21,6 @@ from mtad.core.noise import Noise
 from mtad.core.schema import options_of
 from mtad.core.tree import TokenTree
 from mtad.engine.step import Block
-from mtad.methods import no_such_option
 from mtad.methods.autoregressive import Autoregressive
 from mtad.sampling.params import SamplingParams
 from mtad.sampling.truncation import NEVER
@@ -81,8 +80,7 @@ class Rule:
 def _require_judging(cls: type[Method], options: Collection[str]) -> None:
     """Raise `ValueError` for options that the method lacks, or that say what is drafted."""
     for option in options:
-        if option not in options_of(cls):
-            raise ValueError(no_such_option(cls, option))
+        methods.require_option(cls, option)
         if option in cls.drafting:
             raise ValueError(
                 f"{option} says what is drafted, which the trace has decided; give an option of "

@@ -6,15 +6,13 @@ Knows no HTTP and no model.
 from __future__ import annotations
 
 import dataclasses
-import inspect
-import sys
 import types
 import typing
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 from mtad import methods
-from mtad.core.options import jsonable, plain
+from mtad.core.options import jsonable
 from mtad.core.schema import Option, options_of
 from mtad.sampling.params import numbers
 from mtad.server.api.response_models import ResponseModel
@@ -22,7 +20,13 @@ from mtad.server.api.sampling import NAMES, bounds
 from mtad.speculative.method import Method
 
 Kind: TypeAlias = Literal["integer", "number", "boolean", "choice", "list", "text"]
-_KINDS: dict[Any, Kind] = {int: "integer", float: "number", bool: "boolean", str: "text"}
+_KINDS: dict[Any, Kind] = {
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    Literal: "choice",
+    tuple: "list",
+}
 
 
 class MethodOption(ResponseModel):
@@ -98,31 +102,26 @@ def method_list(default: Method, known: Sequence[type[Method]]) -> MethodList:
 
 def sheet(cls: type[Method]) -> MethodSheet:
     """What there is to know about a method."""
-    return MethodSheet(
-        name=cls.name,
-        lossless=cls.lossless,
-        citation=cls.citation,
-        rule=rule_of(cls),
-        drafter=cls.drafter,
-        options=[_option(option) for option in options_of(cls).values()],
-    )
+    options = [_option(option) for option in options_of(cls).values()]
+    return MethodSheet(**methods.sheet(cls) | {"rule": rule_of(cls), "options": options})
 
 
 def rule_of(cls: type[Method]) -> str:
     """The head of the method's documentation."""
-    text = inspect.getdoc(sys.modules[cls.__module__]) or inspect.getdoc(cls) or cls.name
-    return " ".join(text.split("\n\n")[0].split())
+    return " ".join(methods.sheet(cls)["rule"].split("\n\n")[0].split())
 
 
 def _option(option: Option) -> MethodOption:
-    inner, nullable = _without_none(plain(option.kind))
-    is_choice = typing.get_origin(inner) is Literal
+    is_union = typing.get_origin(option.type) in (typing.Union, types.UnionType)
+    kinds = typing.get_args(option.type) if is_union else (option.type,)
+    kind = next(kind for kind in kinds if kind is not types.NoneType)
+    is_choice = typing.get_origin(kind) is Literal
     return MethodOption(
         name=option.name,
-        type="choice" if is_choice else _kind(inner),
+        type=_KINDS.get(typing.get_origin(kind) or kind, "text"),
         default=jsonable(option.default),
-        choices=[str(choice) for choice in typing.get_args(inner)] if is_choice else None,
-        nullable=nullable,
+        choices=[str(choice) for choice in typing.get_args(kind)] if is_choice else None,
+        nullable=types.NoneType in kinds,
     )
 
 
@@ -130,21 +129,9 @@ def _setting(option: Option) -> SamplingSetting:
     minimum, maximum = bounds(option)
     return SamplingSetting(
         name=NAMES[option.name],
-        type="integer" if plain(option.kind) is int else "number",
+        type="integer" if option.type is int else "number",
         default=option.default,
         minimum=minimum,
         maximum=maximum,
         description=option.help,
     )
-
-
-def _without_none(kind: Any) -> tuple[Any, bool]:
-    """The type that is left of `kind | None`, and whether None was one of its types."""
-    if typing.get_origin(kind) not in (typing.Union, types.UnionType):
-        return kind, False
-    inner = [k for k in typing.get_args(kind) if k is not types.NoneType]
-    return plain(inner[0]), len(inner) < len(typing.get_args(kind))
-
-
-def _kind(kind: Any) -> Kind:
-    return "list" if typing.get_origin(kind) is tuple else _KINDS.get(kind, "text")

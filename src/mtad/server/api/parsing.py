@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from mtad.api.completion import with_text
 from mtad.engine.request import Request
 from mtad.errors import PromptError
+from mtad.model.tokenizer import stop_ids
 from mtad.sampling.params import SamplingParams
 from mtad.server.api.choosing import check_tree, chosen_method
 from mtad.server.api.errors import refusal
@@ -261,9 +262,9 @@ def _sampling(
     service: Service, body: Decoding, stops: list[str], budget: int, seed: int
 ) -> SamplingParams:
     """The sampling parameters; a special token among the stops ends the text like an EOS."""
-    models, special = service.models, service.texts.special
+    models = service.models
     ends = () if body.ignore_eos else models.eos_token_ids
-    own = [special[stop] for stop in stops if special.get(stop, models.vocab) < models.vocab]
+    own = stop_ids(stops, service.texts.special, models.vocab)
     chosen = given_settings(body) | {"max_new_tokens": budget, "seed": seed}
     chosen["eos_token_ids"] = (*ends, *own)
     for token in map(int, body.logit_bias or {}):

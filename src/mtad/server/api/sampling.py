@@ -6,11 +6,13 @@ Knows no model and no scheduler.
 from __future__ import annotations
 
 import math
+from dataclasses import astuple
 from typing import Annotated, Any
 
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, Field
 
-from mtad.core.options import notes, plain
+from mtad.core.options import notes
 from mtad.core.schema import Option, options_of
 from mtad.sampling.params import SamplingParams, numbers, setting_of
 
@@ -22,17 +24,20 @@ _LEFT_OUT = {
 }
 
 
-def range_of(option: Option) -> tuple[Any, ...]:
-    """The finite bounds of a setting in a request."""
-    marks = setting_of(option).http_range or notes(option.kind)
-    return tuple(mark for mark in marks if any(math.isfinite(b) for _, b in _bound(mark)))
+def range_of(option: Option) -> dict[str, Any]:
+    """The finite bounds of a setting in a request, by the names of `annotated_types`."""
+    found: dict[str, Any] = {}
+    for mark in setting_of(option).http_range or notes(option.kind):
+        if isinstance(mark, Ge | Gt | Le | Lt) and math.isfinite(bound := astuple(mark)[0]):
+            found[type(mark).__name__.lower()] = bound
+    return found
 
 
 def request_fields() -> dict[str, Any]:
     """A field per setting that is a number, for a model of a request; all may be null."""
     return {
         NAMES[name]: (
-            Annotated[(plain(option.kind), *range_of(option))] | None,
+            Annotated[option.type, Field(**range_of(option))] | None,
             Field(None, description=f"{option.help} {_if_left_out(option)}"),
         )
         for name, option in numbers().items()
@@ -54,14 +59,8 @@ def bounds(option: Option) -> tuple[int | float | None, int | float | None]:
 
     A bound that is not taken itself, as 0 of "> 0", counts for numbers; integers end before it.
     """
-    found = {sign: bound for mark in range_of(option) for sign, bound in _bound(mark)}
+    found = range_of(option)
     below = found.get("lt")
-    if below is not None and plain(option.kind) is int:
+    if below is not None and option.type is int:
         below -= 1
     return found.get("ge", found.get("gt")), found.get("le", below)
-
-
-def _bound(mark: Any) -> list[tuple[str, Any]]:
-    """The sign and the value of a mark, if it is a bound."""
-    signs = ("ge", "gt", "le", "lt")
-    return [(sign, getattr(mark, sign)) for sign in signs if hasattr(mark, sign)]

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Hashable, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from mtad.api.completion import Generation
@@ -148,10 +149,15 @@ class Sequence(Generation):
         """Whether its chunks need the tensors of its iterations, which then run eagerly."""
         return self.traced or self.num_logprobs is not None
 
+    @cached_property
+    def _method_key(self) -> Hashable:
+        """Made once; the scheduler asks for it in every step."""
+        return method_key(self.method)
+
     @property
     def batch_key(self) -> Hashable:
         """What it shares with the sequences of its batch."""
-        key = (method_key(self.method), self.needs_observation)
+        key = (self._method_key, self.needs_observation)
         return (*key, self.id) if self.is_alone else key
 
     def advance(self, block: Block, seconds: float, now: float) -> float | None:
