@@ -19,8 +19,13 @@ from support.serving import real_server
 import mtad
 from mtad import methods
 from mtad.api.options import MethodConfig, read_config
+from mtad.api.pair import load_pair
+from mtad.bench import run as run_module
+from mtad.bench.files import read_samples
 from mtad.bench.recipe import read_recipe
-from mtad.bench.sweep import dial_of
+from mtad.bench.sweep import files
+from mtad.bench.sweep.recipe import dial_of
+from mtad.runtime.cuda_graphs import Graphs
 
 ROOT = Path(__file__).parents[1]
 NAME = "lenient_sampling"
@@ -106,6 +111,63 @@ def test_a_recipe_names_it_with_a_grid(plugin: Path) -> None:
     [run] = read_recipe(recipe).runs
     assert [vars(point.method)["lenience"] for point in run.points] == [0.2, 0.8]
     assert dial_of(NAME).option == "lenience"
+
+
+RECIPE = f"""
+[run]
+num_test = 2
+max_new_tokens = 6
+[tasks.spider]
+[[runs]]
+method = "autoregressive"
+[[runs]]
+method = "{NAME}"
+grid = {{lenience = [0.2, 0.8]}}
+choose = "all"
+"""
+
+
+@pytest.fixture(scope="module")
+def demo_pair() -> mtad.ModelPair:
+    """The embedded pair, decoding eagerly: recording takes longer than these short texts."""
+    pair = load_pair("demo", dtype="float32")
+    pair.graphs = Graphs(None, "short texts")
+    return pair
+
+
+@pytest.fixture
+def bench(plugin: Path, monkeypatch: pytest.MonkeyPatch, demo_pair: mtad.ModelPair) -> Path:
+    """A folder for benchmarks, which decode with the pair that is loaded already."""
+    monkeypatch.setattr(run_module, "load", lambda recipe: demo_pair)
+    monkeypatch.setattr(run_module, "IDLE_S", 0.0)
+    return plugin
+
+
+def test_a_whole_recipe_reports_it(bench: Path) -> None:
+    recipe, folder = bench / "recipe.toml", bench / "out"
+    recipe.write_text(RECIPE)
+    assert cli("bench", "run", recipe, "--output", folder).exit_code == 0
+    assert cli("bench", "score", folder).exit_code == 0
+    shown = cli("bench", "report", folder)
+    assert shown.exit_code == 0
+    written = (folder / "report" / "report.md").read_text("utf-8")
+    for value in (0.2, 0.8):
+        row = f"\n| {NAME} [lenience={value}] | "
+        assert row in shown.stdout and row in written
+    rows = [s for s in read_samples(folder) if s.method["name"] == NAME]
+    assert [s.num_output_tokens for s in rows] == [6] * 4
+    assert {s.method["options"]["lenience"] for s in rows} == {0.2, 0.8}
+
+
+def test_a_sweep_reports_it(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "write_report", lambda *given, **named: [])  # as in a recipe
+    few = ("--items", "10", "--seeds", "1", "--max-new-tokens", "4")
+    arguments = ("--method", NAME, "--thresholds", "0.5", "--output", bench / "out")
+    shown = cli("bench", "frontier", *few, *arguments)
+    assert shown.exit_code == 0
+    for text in (shown.stdout, (bench / "out" / "frontier.md").read_text("utf-8")):
+        assert f"\n| {NAME} [lenience=0.5] | " in text
+    assert len(read_samples(bench / "out")) == 10 * 5
 
 
 def test_a_module_is_an_entry_point_too(site: Path) -> None:

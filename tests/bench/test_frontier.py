@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +16,43 @@ from support.command import answer, cli, refused, without_loading
 import mtad
 from mtad import methods
 from mtad.api.options import read_config
-from mtad.bench import frontier_files
 from mtad.bench import run as run_module
 from mtad.bench.files import read_conditions, read_samples, write_json
-from mtad.bench.frontier_choice import (
-    Kind,
-    Setting,
-    fastest,
-    gain,
-    settings_of,
-    within_mean_loss,
-    without_shown_loss,
-)
-from mtad.bench.frontier_files import NO_LOSS_FILE, REPETITION_WARNING, Frontier
-from mtad.bench.plan import Point
+from mtad.bench.plan import Recipe
 from mtad.bench.recipe import parse
 from mtad.bench.report import Results, Summary
+from mtad.bench.report.metrics import ENERGY, MEAN_QUALITY, PERPLEXITY, SPEED, Metric
+from mtad.bench.results import read_recipe_of, read_results
 from mtad.bench.statistics import Estimate, farthest_from_end
-from mtad.bench.sweep import LOSSLESS, REFERENCE, check, dial_of
+from mtad.bench.sweep import files
+from mtad.bench.sweep.choice import (
+    Kind,
+    Setting,
+    allowed,
+    fastest,
+    gain,
+    is_measured_within,
+    is_shown_below,
+    pareto_runs,
+    settings_of,
+    values_of,
+)
+from mtad.bench.sweep.files import NO_LOSS_FILE, REPETITION_WARNING, Frontier
+from mtad.bench.sweep.plot import frontier_lines, frontier_plot
+from mtad.bench.sweep.recipe import LOSSLESS, REFERENCE, check, dial_of
 from mtad.cli.bench.frontier import Flags
 from mtad.errors import DataError
 from mtad.tasks import BUNDLED
 
 NUM_ITEMS = 12
+PUBLISHED = Path(__file__).parents[2] / "benchmarks" / "results"
 GREEDY, FAST_GREEDY = "autoregressive, greedy", "speculative_sampling, greedy"
 LOW, HIGH = "mtad [accept_threshold=0.1]", "mtad [accept_threshold=0.5]"
 
 
 def swept(**flags: Any) -> Recipe:
     """The recipe of the command with these flags."""
-    return Flags(**flags).recipe({})
+    return Flags(**flags).recipe()
 
 
 SWEEP = swept(thresholds="0.1,0.5", option=["beam_width=2"], top_k=5)
@@ -114,6 +123,14 @@ def test_a_method_from_elsewhere_is_swept_by_its_dial(monkeypatch: pytest.Monkey
     assert runs[0].name == "examples.custom_method [lenience=0.2]"
 
 
+def test_every_sampling_setting_has_its_flag() -> None:
+    plain = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    assert swept().table["sampling"] == plain
+    recipe = swept(min_p=0.05, repetition_penalty=1.1, max_new_tokens=9)
+    assert recipe.table["sampling"] == plain | {"min_p": 0.05, "repetition_penalty": 1.1}
+    assert recipe.plan.max_new_tokens == 9
+
+
 def test_greedy_sampling_has_no_greedy_rows_beside_it() -> None:
     recipe = swept(thresholds="0.5", temperature=0.0)
     assert [run.name for run in recipe.runs] == [REFERENCE, LOSSLESS, HIGH]
@@ -175,10 +192,8 @@ def setting(
     num_items: int = 50,
     run: str = "a",
 ) -> Setting:
-    none, point = Estimate(None), Point("a", mtad.MTAD())
-    better = Estimate(value, low, high, num_items)
-    place = (run, run, None, none, none, Estimate(speed), none)
-    return Setting(*place, point, kind, better, repetition=none, acceptance_length=none)
+    gained = Estimate(value, low, high, num_items)
+    return Setting(run, mtad.MTAD(), kind, gained, Estimate(speed))
 
 
 def test_settings_are_of_three_kinds() -> None:
@@ -221,10 +236,11 @@ def test_without_scores_a_gain_is_the_perplexity_saved() -> None:
     scores: dict[str, Scores] = {run.name: [None] * NUM_ITEMS for run in SWEEP.runs}
     found = results(scores, "perplexity", nll={LOW: 0.5, HIGH: 2.0})
     by_run = {s.run: s for s in frontier(found).settings}
+    perplexities = values_of(Summary(found))[PERPLEXITY]
     # ten tokens a row: the perplexities are exp(0.05), exp(0.1), exp(0.2)
     assert by_run[LOW].gain.value == pytest.approx(100 * (1 - 2.718281828**-0.05))
     assert by_run[HIGH].gain.value == pytest.approx(100 * (1 - 2.718281828**0.1))
-    assert by_run[LOW].perplexity.value == pytest.approx(2.718281828**0.05)
+    assert perplexities[LOW].value == pytest.approx(2.718281828**0.05)
     assert [run for run, s in by_run.items() if s.is_pareto] == [LOW]
 
 
@@ -248,6 +264,48 @@ def test_the_pareto_set_counts_energy_where_all_have_it() -> None:
     assert {s.run for s in found if s.is_pareto} == {LOW, HIGH}
 
 
+def one_point(quality: float, speed: float, energy: float | None) -> dict[Metric, Estimate]:
+    known = {MEAN_QUALITY: quality, PERPLEXITY: None, SPEED: speed, ENERGY: energy}
+    return {metric: Estimate(value) for metric, value in known.items()}
+
+
+def by_metric(points: dict[str, dict[Metric, Estimate]]) -> dict[Metric, dict[str, Estimate]]:
+    return {metric: {run: at[metric] for run, at in points.items()} for metric in points["a"]}
+
+
+def test_energy_counts_in_the_pareto_set_only_if_all_have_it() -> None:
+    points = {
+        "a": one_point(90.0, 1.0, 5.0),
+        "b": one_point(80.0, 1.0, 3.0),
+        "c": one_point(70.0, 1.0, 4.0),
+    }
+    assert pareto_runs(by_metric(points)) == {"a", "b"}
+    assert pareto_runs(by_metric(points | {"d": one_point(90.0, 2.0, None)})) == {"d"}
+
+
+def test_the_plot_has_lines_by_threshold_and_level_ones() -> None:
+    summary = Summary(results({LOW: [1.0] * NUM_ITEMS}, decode_s={LOW: 0.1}))
+    dials = {"mtad": "accept_threshold"}
+    lines = {line.label: line.places for line in frontier_lines(summary, dials)}
+    assert lines == {REFERENCE: {}, LOSSLESS: {}, GREEDY: {}, FAST_GREEDY: {}} | {
+        "mtad": {LOW: 0.1, HIGH: 0.5}
+    }
+    values = values_of(summary)
+    assert values[SPEED][LOW].value == pytest.approx(2.0 / 0.1)
+    assert (values[MEAN_QUALITY][LOW].value, values[MEAN_QUALITY][HIGH].value) == (100, 50)
+    assert values[ENERGY][LOW].value is None
+    assert frontier_plot(summary, dials).png.startswith(b"\x89PNG")
+
+
+def test_rows_of_an_earlier_sweep_take_no_part() -> None:
+    before = results({}, decode_s={LOW: 0.1, HIGH: 0.5})
+    table = swept(thresholds="0.5", option=["beam_width=2"], top_k=5).table
+    made = Frontier(parse(table), before, 2.0, "mtad …")
+    assert LOW not in [s.run for s in made.settings]
+    assert LOW not in made.text() and HIGH in made.text()
+    assert [s.run for s in made.settings if s.is_pareto] == [HIGH]
+
+
 # --- which one is taken ---
 
 
@@ -268,7 +326,7 @@ def test_the_pareto_set_counts_energy_where_all_have_it() -> None:
     ],
 )
 def test_no_loss_shown_is_an_interval_above_the_margin(given: Setting, is_taken: bool) -> None:
-    assert without_shown_loss([given], 2.0) == ([given] if is_taken else [])
+    assert allowed([given], partial(is_shown_below, 2.0)) == ([given] if is_taken else [])
 
 
 @pytest.mark.parametrize(
@@ -284,7 +342,7 @@ def test_no_loss_shown_is_an_interval_above_the_margin(given: Setting, is_taken:
     ],
 )
 def test_a_mean_loss_may_be_as_large_as_the_margin(given: Setting, is_taken: bool) -> None:
-    assert within_mean_loss([given], 2.0) == ([given] if is_taken else [])
+    assert allowed([given], partial(is_measured_within, 2.0)) == ([given] if is_taken else [])
 
 
 def test_the_fastest_has_a_known_speed() -> None:
@@ -324,7 +382,8 @@ def test_samples_without_a_score_are_no_evidence() -> None:
     made = frontier(results(scores, decode_s={HIGH: 0.5}))
     assert chosen(made)[AT_MOST] != HIGH
     [row] = [line for line in made.text().splitlines() if line.startswith(f"| {HIGH} ")]
-    assert row.split(" | ")[1:3] == ["–", "–"]
+    cells = row.split(" | ")
+    assert cells[1].startswith("–") and cells[7] == "–"
 
 
 def test_where_nothing_can_be_lost_nothing_lossy_is_taken() -> None:
@@ -366,22 +425,36 @@ def test_a_configuration_holds_the_method_and_its_evidence(
         "the lower end of the paired 95 % interval of the difference is above −2 points of 100",
         "Pair: big and small (float32), on cpu, batch size 1, from 2026-01-02T03:04:05+00:00 on.",
         "12 items with up to 3 samples each, 12 items compared",
-        "Quality (spider execution accuracy): 100.0 [73.5, 100.0]; plain sampling: 50.0 [",
-        "Difference of quality from plain sampling: +50.0 [+",
-        "Tokens/s, decode only: 4.00 [4.00, 4.00] × plain sampling.",
-        f"Tokens/s: 2.00 [2.00, 2.00] × {LOSSLESS}, the fastest without loss.",
-        "J/token: unavailable.",
+        "spider, execution accuracy, %: 100.0 [73.5, 100.0]; plain sampling: 50.0 [",
+        "gain, points of 100: +50.0 [+",
+        "tokens/s, relative: 4.00 [4.00, 4.00]; plain sampling: 1.00.",
+        "tokens/s are of decoding only, J/token is gross.",
+        f"tokens/s: 2.00 [2.00, 2.00] × {LOSSLESS}, the fastest without loss.",
+        "perplexity: 1.105 [1.105, 1.105]; plain sampling: 1.105 [",
+        "repetition rate: 0.000 [0.000, 0.000]; plain sampling: 0.000 [",
+        "J/token: unavailable; plain sampling: unavailable.",
         "Command: mtad bench frontier method = 'bild'",
     ):
         assert part in plain
 
 
+def test_stored_rows_give_the_stored_files() -> None:
+    [folder] = PUBLISHED.glob("*/frontier")
+    [command] = re.findall("# Command: (.*)\n", (folder / AT_MOST).read_text(encoding="utf-8"))
+    made = Frontier(read_recipe_of(folder), read_results(folder), 2.0, command)
+    written = {"frontier.md": made.text() + "\n"}
+    written |= {choice.file: made.config(choice) for choice in made.choices()}
+    assert written == {name: (folder / name).read_text(encoding="utf-8") for name in written}
+    assert {*written} == {"frontier.md", AT_MOST, NO_LOSS_FILE}
+
+
 def test_energy_is_shown_where_there_is_a_meter() -> None:
     made = frontier(results({}, energy={REFERENCE: JOULES}))
     rows = {line.split(" | ")[0]: line.split(" | ") for line in made.text().splitlines()}
-    assert rows[f"| {REFERENCE}"][6] == "0.800 [0.800, 0.800]"
+    assert rows[f"| {REFERENCE}"][6] == "0.80 [0.80, 0.80]"
     assert rows[f"| {LOW}"][6] == "unavailable"
-    assert "J/token: 0.800 [0.800, 0.800] (gross)." in made.config(made.choices()[0])
+    text = made.config(made.choices()[0])
+    assert "J/token: 0.80 [0.80, 0.80]; plain sampling: 0.80 [0.80, 0.80]." in text
 
 
 @pytest.mark.parametrize(
@@ -470,7 +543,7 @@ def test_a_sweep_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert record["method"]["name"] == table["method"] == read.method.name
         assert len(record["token_ids"]) <= 5
 
-    monkeypatch.setattr(frontier_files, "write_report", lambda *given, **named: [])
+    monkeypatch.setattr(files, "write_report", lambda *given, **named: [])
     again = cli(*arguments)
     assert (again.exit_code, again.stdout) == (0, first.stdout)
     assert read_samples(tmp_path) == samples
@@ -479,7 +552,7 @@ def test_a_sweep_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.usefixtures("loaded")
 def test_own_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frontier_files, "write_report", lambda *given, **named: [])
+    monkeypatch.setattr(files, "write_report", lambda *given, **named: [])
     path, output = tmp_path / "mine.jsonl", tmp_path / "out"
     path.write_text('{"prompt": "def f(x):"}\n' * 10, encoding="utf-8")
     arguments = ("--thresholds", "0.5", "--temperature", "0", "--output", output)
@@ -506,8 +579,8 @@ def test_own_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--method", "typical_acceptance", "--thresholds", "1.5"], "a number from 0 to 1"),
         (["--thresholds", "high"], "--thresholds is 'high'; it must be numbers"),
         (["--thresholds", "nan"], "--thresholds is 'nan'; it must be numbers"),
-        (["--thresholds", "0.5,0.5"], "each may be given once"),
-        (["--items", "9"], "9 items are too few for intervals; give 10 or more"),
+        (["--thresholds", "0.5,0.5"], "each value may stand once"),
+        (["--items", "9"], "9 items of spider are too few for intervals; give 10 or more"),
         (["--max-loss", "-1"], "--max-loss is -1; it must be from 0"),
         (["--max-loss", "nan"], "--max-loss is nan; it must be from 0"),
         (["-o", "accept_threshold=0.5"], "give --thresholds instead of -o"),
@@ -532,7 +605,7 @@ def test_prompts_are_a_task_of_their_own(tmp_path: Path) -> None:
     both = refused("bench", "frontier", "--prompts", path, "--task", "spider")
     assert "--prompts is a task of its own" in both
     few = refused("bench", "frontier", "--prompts", path, "--output", tmp_path / "out")
-    assert "perplexity has 9 items, too few for intervals; give 10 or more" in few
+    assert "9 items of perplexity are too few for intervals; give 10 or more" in few
 
 
 @pytest.mark.usefixtures("never_loaded")
@@ -556,6 +629,6 @@ def test_results_of_another_sweep_are_not_mixed_in(tmp_path: Path) -> None:
 
 def test_more_thresholds_may_be_added_to_a_folder(tmp_path: Path) -> None:
     write_json(tmp_path / "recipe.json", swept(thresholds="0.1").table)
-    check(Flags(thresholds="0.1,0.5", seeds=9).recipe({"spider": {"match": "authors"}}), tmp_path)
+    check(swept(thresholds="0.1,0.5", seeds=9, spider_match="authors"), tmp_path)
     with pytest.raises(DataError, match="another sweep"):
         check(swept(chat=True), tmp_path)

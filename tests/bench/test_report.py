@@ -18,18 +18,14 @@ import pytest
 from support.benchmarks import JOULES, TASKS, sample, score
 
 from mtad.bench.report import (
-    FrontierPoint,
     Results,
     Summary,
-    frontier_plot,
-    frontier_points,
     main_table,
     write_report,
 )
 from mtad.bench.report import latex as latex_module
 from mtad.bench.report import markdown as markdown_module
 from mtad.bench.report.differences import difference_tables
-from mtad.bench.report.frontier import pareto_runs
 from mtad.bench.report.lines import lines_by, varied_options
 from mtad.bench.report.metrics import (
     ACCEPTANCE_LENGTH,
@@ -667,27 +663,3 @@ def test_an_option_that_each_task_got_for_itself_makes_no_line() -> None:
         for task in ("spider", "mt_bench")
     ]
     assert lines_by(Summary(results(rows)), lambda name: "width") == []
-
-
-def test_frontier_points_are_the_summary() -> None:
-    summary = Summary(sweep())
-    points = {p.run: p for p in frontier_points(summary, {"mtad": "accept_threshold"})}
-    assert points["base"].threshold is None and points["base"].line == "base"
-    fast = points["greedy 0.1"]
-    assert (fast.line, fast.threshold) == ("mtad, endpoint greedy", 0.1)
-    assert fast.speed.value == pytest.approx(2.0 / 0.1)
-    assert fast.quality.value == 100
-    assert fast.energy.value is None
-    assert frontier_plot(list(points.values())).png.startswith(b"\x89PNG")
-
-
-def point(run: str, quality: float, speed: float, energy: float | None) -> FrontierPoint:
-    none = Estimate(None)
-    estimates = Estimate(quality), none, Estimate(speed), Estimate(energy)
-    return FrontierPoint(run, "line", 0.5, *estimates)
-
-
-def test_energy_counts_in_the_pareto_set_only_if_all_have_it() -> None:
-    points = [point("a", 90.0, 1.0, 5.0), point("b", 80.0, 1.0, 3.0), point("c", 70.0, 1.0, 4.0)]
-    assert pareto_runs(points) == {"a", "b"}
-    assert pareto_runs([*points, point("d", 90.0, 2.0, None)]) == {"d"}

@@ -6,7 +6,7 @@ Imports nothing heavy: it is read for `mtad --help`.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, make_dataclass
 from functools import partial
-from inspect import Signature, signature
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, cast, get_origin, get_type_hints
 
@@ -181,7 +181,11 @@ def flags_of(cls: type[T]) -> Callable[[Callable[[T], None]], Callable[..., None
             command(cls(**values))
 
         hints = get_type_hints(cls, include_extras=True)
-        parameters = sorted(signature(cls).parameters.values(), key=lambda p: _place(hints[p.name]))
+        fields = sorted(signature(cls).parameters.values(), key=lambda p: _place(hints[p.name]))
+        parameters = [
+            field.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[field.name])
+            for field in fields
+        ]
         wrapped = cast(Any, with_flags)
         wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
         wrapped.__signature__ = Signature(parameters)

@@ -1,7 +1,6 @@
 """Turns rows and scores into tables, plots and comparisons with intervals."""
 
 from mtad.bench.report.canvas import Plot
-from mtad.bench.report.frontier import FrontierPoint, frontier_plot, frontier_points
 from mtad.bench.report.plots import line_plot
 from mtad.bench.report.results import Results, TaskInfo
 from mtad.bench.report.summary import Summary
@@ -9,13 +8,10 @@ from mtad.bench.report.write import main_markdown as main_table
 from mtad.bench.report.write import write_report
 
 __all__ = [
-    "FrontierPoint",
     "Plot",
     "Results",
     "Summary",
     "TaskInfo",
-    "frontier_plot",
-    "frontier_points",
     "line_plot",
     "main_table",
     "write_report",

@@ -5,114 +5,67 @@ Imports nothing heavy: it is read for `mtad --help`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from mtad.cli.bench.flags import PairFlags, ScoringFlags
 from mtad.cli.bench.frontier import Flags
 from mtad.cli.bench.speed import SpeedFlags
-from mtad.cli.flags import flags_of
+from mtad.cli.flags import flag, flags_of
 
 app = typer.Typer(no_args_is_help=True)
 
-Recipe = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A TOML file.")]
 Folder = Annotated[
     Path, typer.Argument(exists=True, file_okay=False, help="What `mtad bench run` wrote.")
 ]
-Target = Annotated[str | None, typer.Option(help="Target instead of the recipe's.")]
-Draft = Annotated[str | None, typer.Option(help="Draft instead of the recipe's.")]
-Data = Annotated[
-    str | None, typer.Option(help="Folder of data sets instead of the recipe's; or: bundled.")
-]
-Dtype = Annotated[str | None, typer.Option(help="Of the weights.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
-Code = Annotated[
-    bool,
-    typer.Option("--allow-code-execution", help="Let model-written Python run in isolation."),
-]
-Weak = Annotated[
-    bool,
-    typer.Option("--allow-weak-isolation", help="… even where it cannot be isolated well."),
-]
-JudgeModel = Annotated[str | None, typer.Option(help="Model that judges MT-Bench, or: reference.")]
-JudgeUrl = Annotated[str | None, typer.Option(help="OpenAI-compatible endpoint of the judge.")]
-Match = Annotated[str | None, typer.Option(help="Rule for Spider: official, or authors (laxer).")]
 
 
-def scoring(code: bool, weak: bool, judge: str | None, url: str | None, match: str | None) -> Any:
-    """The options of scoring as overrides of a recipe's tasks."""
-    return {
-        "spider": {"match": match},
-        "human_eval": {
-            "allow_code_execution": code or None,
-            "allow_weak_isolation": weak or None,
-        },
-        "mt_bench": {"judge": judge, "judge_base_url": url},
-    }
+@dataclass(frozen=True, kw_only=True)
+class RunFlags(ScoringFlags, PairFlags):
+    """A recipe, what is laid over it, and where it runs."""
+
+    recipe: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A TOML file.")]
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder; default: results/NAME.")
+    ] = None
+    ray: Annotated[
+        bool, flag("--ray", panel="Ray", help="Decode on all machines of a Ray cluster.")
+    ] = False
+    ray_address: Annotated[
+        str | None,
+        flag(panel="Ray", help="Of the cluster; default: the one that runs here, or a new one."),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreFlags(ScoringFlags):
+    """A folder of samples, and how to score them."""
+
+    folder: Folder
 
 
 @app.command("run")
-def _run(
-    recipe: Recipe,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder; default: results/NAME.")
-    ] = None,
-    target_model: Target = None,
-    draft_model: Draft = None,
-    data: Data = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    allow_code_execution: Code = False,
-    allow_weak_isolation: Weak = False,
-    judge_model: JudgeModel = None,
-    judge_base_url: JudgeUrl = None,
-    spider_match: Match = None,
-    ray: Annotated[
-        bool, typer.Option("--ray", help="Decode on all machines of a Ray cluster.")
-    ] = False,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(help="Of the cluster; default: the one that runs here, or a new one."),
-    ] = None,
-) -> None:
+@flags_of(RunFlags)
+def _run(flags: RunFlags) -> None:
     """Decode everything a recipe asks for; goes on where it was stopped."""
-    if ray_address is not None and not ray:
-        raise ValueError(f"--ray-address is {ray_address!r}; it needs --ray")
+    if flags.ray_address is not None and not flags.ray:
+        raise ValueError(f"--ray-address is {flags.ray_address!r}; it needs --ray")
     from mtad.cli.bench.running import run_recipe
 
-    pair = {"target": target_model, "draft": draft_model, "dtype": dtype, "device": device}
-    overrides = {
-        "data": data,
-        "pair": pair,
-        "tasks": scoring(
-            allow_code_execution,
-            allow_weak_isolation,
-            judge_model,
-            judge_base_url,
-            spider_match,
-        ),
-    }
-    run_recipe(recipe, output, overrides, ray, ray_address)
+    overrides = {"data": flags.data, "pair": flags.pair, "tasks": flags.scoring}
+    run_recipe(flags.recipe, flags.output, overrides, flags.ray, flags.ray_address)
 
 
 @app.command("score")
-def _score(
-    folder: Folder,
-    data: Data = None,
-    allow_code_execution: Code = False,
-    allow_weak_isolation: Weak = False,
-    judge_model: JudgeModel = None,
-    judge_base_url: JudgeUrl = None,
-    spider_match: Match = None,
-) -> None:
+@flags_of(ScoreFlags)
+def _score(flags: ScoreFlags) -> None:
     """Score the samples of a folder; needs no model."""
     from mtad.cli.bench.running import score_results
 
-    options = scoring(
-        allow_code_execution, allow_weak_isolation, judge_model, judge_base_url, spider_match
-    )
-    score_results(folder, {"data": data, "tasks": options})
+    score_results(flags.folder, {"data": flags.data, "tasks": flags.scoring})
 
 
 @app.command("report")
@@ -134,14 +87,7 @@ def _frontier(flags: Flags) -> None:
     """Quality, speed and energy as a threshold moves, and the settings to take from it."""
     from mtad.cli.bench.running import draw_frontier
 
-    options = scoring(
-        flags.allow_code_execution,
-        flags.allow_weak_isolation,
-        flags.judge_model,
-        flags.judge_base_url,
-        flags.spider_match,
-    )
-    draw_frontier(flags.recipe(options), flags.output, flags.max_loss)
+    draw_frontier(flags.recipe(), flags.output, flags.max_loss)
 
 
 @app.command("speed")

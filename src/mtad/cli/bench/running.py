@@ -21,14 +21,14 @@ from rich.progress import (
 )
 
 from mtad.bench.files import RECIPE, write_json
-from mtad.bench.frontier_files import Frontier
 from mtad.bench.plan import Recipe
 from mtad.bench.recipe import laid_over, parse, read_recipe, without_permissions
 from mtad.bench.report import main_table, write_report
 from mtad.bench.results import export, read_recipe_of, read_results
 from mtad.bench.run import run
 from mtad.bench.score import score_folder
-from mtad.bench.sweep import check
+from mtad.bench.sweep.files import Frontier
+from mtad.bench.sweep.recipe import check
 from mtad.errors import DataError
 
 

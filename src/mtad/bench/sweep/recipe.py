@@ -1,6 +1,6 @@
-"""A sweep: every value of a lossy method's dial, beside lossless and greedy decoding, as a recipe.
+"""A sweep as a recipe: every value of a method's dial, beside lossless and greedy decoding.
 
-Knows nothing of what a sweep is for; see `mtad.bench.frontier`.
+Knows no results: `mtad.bench.sweep.choice` judges them.
 """
 
 from __future__ import annotations
@@ -53,8 +53,7 @@ def sweep(
         thresholds: values of every dial; its own if there are none.
 
     Raises:
-        ValueError: an unknown name, a value that is out of range, only one model of the pair, or
-            fewer items than intervals need.
+        ValueError: an unknown name, a value that is out of range, or only one model of the pair.
     """
     pair = {name: value for name, value in table.get("pair", {}).items() if value is not None}
     plan = dict(table.get("run", {}))
@@ -62,12 +61,6 @@ def sweep(
         raise ValueError("only one of target and draft model is given; give both or neither")
     if "target" not in pair:
         pair, plan = {"dtype": "float32", **pair}, {"num_threads": 1, **plan}
-    if 0 < (num_items := plan.get("num_test", 0)) < MIN_ITEMS:
-        raise ValueError(
-            f"{num_items} items are too few for intervals; give {MIN_ITEMS} or more, or 0 for all"
-        )
-    if len({*thresholds}) < len(thresholds):
-        raise ValueError(f"thresholds are {thresholds}; each may be given once")
     swept = [_swept(method, fixed, thresholds) for method, fixed in methods.items()]
     runs = [*_baselines(table.get("sampling", {})), *swept]
     name = f"frontier-{_subject_of(table['tasks'])}"
@@ -120,7 +113,7 @@ def check(recipe: Recipe, folder: Path) -> None:
         recipe.tasks[name].task.check()
         if len(items) < MIN_ITEMS:
             raise ValueError(
-                f"{name} has {len(items)} items, too few for intervals; give {MIN_ITEMS} or more"
+                f"{len(items)} items of {name} are too few for intervals; give {MIN_ITEMS} or more"
             )
     before, now = read_json(folder / RECIPE), recipe.table
     if before and (before_is := _shared(before)) != _shared(now):
@@ -133,7 +126,7 @@ def check(recipe: Recipe, folder: Path) -> None:
 def _shared(table: Mapping[str, Any]) -> dict[str, Any]:
     """What all rows of one folder must share: the models, and the prompts of the task."""
     tasks = {
-        name: {key: options.get(key) for key in ("data", "chat") if key in options}
+        name: {key: options.get(key) for key in ("data", "chat")}
         for name, options in table["tasks"].items()
     }
     return {"pair": table.get("pair"), "data": table.get("data"), "tasks": tasks}

@@ -1,0 +1,73 @@
+"""Flags that several commands of `mtad bench` share: the pair, the data, and how to score.
+
+Imports nothing heavy: it is read for `mtad --help`.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any
+
+from mtad.cli.flags import flag
+
+_models = partial(flag, panel="Models")
+_scoring = partial(flag, panel="Data and scoring")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairFlags:
+    """Which models decode."""
+
+    target_model: Annotated[
+        str | None,
+        _models(help="Folder or hub name; without it the recipe's, or the embedded pair."),
+    ] = None
+    draft_model: Annotated[str | None, _models(help="Folder or hub name.")] = None
+    dtype: Annotated[str | None, _models(help="Of the weights.")] = None
+    device: Annotated[str | None, _models(help="auto, cpu, cuda, cuda:1, …")] = None
+
+    @property
+    def pair(self) -> dict[str, str | None]:
+        """The table `pair` of a recipe; None where no flag is given."""
+        return {
+            "target": self.target_model,
+            "draft": self.draft_model,
+            "dtype": self.dtype,
+            "device": self.device,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringFlags:
+    """Where the data sets are, and how answers are scored."""
+
+    data: Annotated[
+        str | None,
+        _scoring(help="Folder of data sets, or: bundled; without it the recipe's, or bundled."),
+    ] = None
+    allow_code_execution: Annotated[
+        bool, _scoring("--allow-code-execution", help="Let model-written Python run in isolation.")
+    ] = False
+    allow_weak_isolation: Annotated[
+        bool, _scoring("--allow-weak-isolation", help="… even where it cannot be isolated well.")
+    ] = False
+    judge_model: Annotated[
+        str | None, _scoring(help="Model that judges MT-Bench, or: reference.")
+    ] = None
+    judge_base_url: Annotated[
+        str | None, _scoring(help="OpenAI-compatible endpoint of the judge.")
+    ] = None
+    spider_match: Annotated[
+        str | None, _scoring(help="Rule for Spider: official, or authors (laxer).")
+    ] = None
+
+    @property
+    def scoring(self) -> dict[str, dict[str, Any]]:
+        """The options of scoring by task; None where no flag is given."""
+        return {
+            "spider": {"match": self.spider_match},
+            "human_eval": {
+                "allow_code_execution": self.allow_code_execution or None,
+                "allow_weak_isolation": self.allow_weak_isolation or None,
+            },
+            "mt_bench": {"judge": self.judge_model, "judge_base_url": self.judge_base_url},
+        }
