@@ -1,4 +1,4 @@
-"""Middleware that refuses requests: no key, too many at once, a foreign web page, a slow body.
+"""Middleware that refuses requests: no key, a foreign web page, too many at once, a slow body.
 
 Plain ASGI, so that streams pass through untouched. Hosts, CORS and the size of bodies are checked
 by starlette's own middleware; see `mtad.server.http.middleware.protect`.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
@@ -26,26 +26,30 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 @dataclass(frozen=True)
-class KeyGuard:
-    """Answers 401 to requests without a valid key, where there are keys.
+class Guard:
+    """Answers requests that its check refuses; the others pass.
 
     Attributes:
         app: the next ASGI application.
-        keys: the valid ones.
+        check: the error that refuses a request, if any.
     """
 
     app: ASGIApp
-    keys: Keys
+    check: Callable[[Scope], ApiError | None]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with the key owner's name in its state, or refuse it."""
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        owner = self.keys.owner(_token(scope)) if self.keys else None
-        if self.keys and owner is None and not _is_open(scope):
-            return await _no_key().response()(scope, receive, send)
-        scope.setdefault("state", {})["client"] = owner
-        await self.app(scope, receive, send)
+        """Pass the request on, or refuse it."""
+        error = self.check(scope) if scope["type"] == "http" else None
+        await (error.response() if error else self.app)(scope, receive, send)
+
+
+def check_key(keys: Keys, scope: Scope) -> ApiError | None:
+    """401 without a valid key, where there are keys; notes the key's owner in the state."""
+    owner = keys.owner(_token(scope)) if keys else None
+    if keys and owner is None and not _is_open(scope):
+        return _no_key()
+    scope.setdefault("state", {})["client"] = owner
+    return None
 
 
 def _no_key() -> ApiError:
@@ -65,6 +69,43 @@ def _is_open(scope: Scope) -> bool:
     path: str = scope["path"]
     is_known = path in OPEN_PATHS or (path.startswith(OPEN_FOLDERS) and ".." not in path)
     return is_known and scope["method"] in _READING
+
+
+def check_origin(origins: Collection[str], scope: Scope) -> ApiError | None:
+    """403 for web pages that send more than a read, unless they are our own or in `origins`.
+
+    A page of another site, open in a browser, can send requests to a server on the same machine.
+    CORS keeps it from reading the answers; this keeps it from asking at all.
+    """
+    headers = Headers(scope=scope)
+    host = headers.get("host", "")
+    asking = headers.getlist("origin") if scope["method"] not in _READING else []
+    if all(origin in origins or _is_same(origin, host) for origin in asking):
+        return None
+    return ApiError(
+        403,
+        "web pages of this origin may not use the server; the operator can allow them with "
+        "--cors-origin",
+        code="foreign_origin",
+        kind="permission_error",
+    )
+
+
+def _is_same(origin: str, host: str) -> bool:
+    """Whether a page of `origin` was loaded from `host`; default ports may be written or not."""
+    scheme, _, place = origin.lower().partition("://")
+    port = _DEFAULT_PORTS.get(scheme)
+    return port is not None and place.removesuffix(port) == host.lower().removesuffix(port)
+
+
+def check_head(max_bytes: int, scope: Scope) -> ApiError | None:
+    """431 where address and headers together are longer than `max_bytes`."""
+    address = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+    headers = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+    if address + headers <= max_bytes:
+        return None
+    message = f"address and headers are longer than {max_bytes} bytes; shorten them"
+    return ApiError(431, message, code="headers_too_large")
 
 
 @dataclass(frozen=True)
@@ -103,51 +144,6 @@ class ConcurrencyGuard:
             kind="rate_limit_error",
             headers={"Retry-After": "1"},
         )
-
-
-@dataclass(frozen=True)
-class OriginGuard:
-    """Answers 403 to web pages of other origins that send more than a read.
-
-    A page of another site, open in a browser, can send requests to a server on the same machine.
-    CORS keeps it from reading the answers; this keeps it from asking at all.
-
-    Attributes:
-        app: the next ASGI application.
-        origins: allowed, beside the server's own.
-    """
-
-    app: ASGIApp
-    origins: Collection[str]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
-        if scope["type"] == "http" and scope["method"] not in _READING:
-            headers = Headers(scope=scope)
-            host = headers.get("host", "")
-            if not all(self._is_allowed(origin, host) for origin in headers.getlist("origin")):
-                return await _foreign().response()(scope, receive, send)
-        await self.app(scope, receive, send)
-
-    def _is_allowed(self, origin: str, host: str) -> bool:
-        return origin in self.origins or _is_same(origin, host)
-
-
-def _foreign() -> ApiError:
-    return ApiError(
-        403,
-        "web pages of this origin may not use the server; the operator can allow them with "
-        "--cors-origin",
-        code="foreign_origin",
-        kind="permission_error",
-    )
-
-
-def _is_same(origin: str, host: str) -> bool:
-    """Whether a page of `origin` was loaded from `host`; default ports may be written or not."""
-    scheme, _, place = origin.lower().partition("://")
-    port = _DEFAULT_PORTS.get(scheme)
-    return port is not None and place.removesuffix(port) == host.lower().removesuffix(port)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import re
 import secrets
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -19,7 +20,14 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mtad.server.http.errors import ApiError, body_too_large
-from mtad.server.http.guards import BodyDeadline, ConcurrencyGuard, KeyGuard, OriginGuard
+from mtad.server.http.guards import (
+    BodyDeadline,
+    ConcurrencyGuard,
+    Guard,
+    check_head,
+    check_key,
+    check_origin,
+)
 from mtad.server.http.keys import Keys
 from mtad.server.settings import ServerSettings
 
@@ -53,7 +61,7 @@ def protect(app: FastAPI, settings: ServerSettings, keys: Keys) -> None:
     app.add_middleware(BodyDeadline, settings.body_timeout_s)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
     app.add_middleware(ConcurrencyGuard, settings.max_concurrent_per_key)
-    app.add_middleware(KeyGuard, keys)
+    app.add_middleware(Guard, partial(check_key, keys))
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -62,10 +70,10 @@ def protect(app: FastAPI, settings: ServerSettings, keys: Keys) -> None:
             allow_headers=["*"],
             expose_headers=["X-Request-Id", "Retry-After"],
         )
-    app.add_middleware(OriginGuard, settings.cors_origins)
+    app.add_middleware(Guard, partial(check_origin, settings.cors_origins))
     hosts = _hosts(settings)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
-    app.add_middleware(HeaderLimit, settings.max_header_bytes)
+    app.add_middleware(Guard, partial(check_head, settings.max_header_bytes))
     app.add_middleware(ErrorShape, settings.max_body_bytes)
     app.add_middleware(Identity)
 
@@ -189,29 +197,3 @@ class ErrorShape:
 def _is_plain_error(start: Message) -> bool:
     kind = Headers(scope=start).get("content-type", "")
     return int(start["status"]) >= 400 and kind.startswith("text/plain")
-
-
-@dataclass(frozen=True)
-class HeaderLimit:
-    """Answers 431 to requests whose address and headers are too long.
-
-    Attributes:
-        app: the next ASGI application.
-        max_bytes: of the address and all headers together.
-    """
-
-    app: ASGIApp
-    max_bytes: int
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
-        if scope["type"] == "http" and _head_bytes(scope) > self.max_bytes:
-            message = f"address and headers are longer than {self.max_bytes} bytes; shorten them"
-            error = ApiError(431, message, code="headers_too_large")
-            return await error.response()(scope, receive, send)
-        await self.app(scope, receive, send)
-
-
-def _head_bytes(scope: Scope) -> int:
-    address = len(scope.get("raw_path") or b"") + len(scope["query_string"])
-    return address + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
