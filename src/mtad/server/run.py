@@ -211,6 +211,11 @@ def _cannot(host: str, port: int, error: OSError) -> str:
     )
 
 
+def url_of(host: str, port: int) -> str:
+    """The URL of a server that listens there."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 class _Server(uvicorn.Server):
     """Uvicorn that lets running texts end before it stops listening.
 
@@ -233,9 +238,8 @@ class _Server(uvicorn.Server):
         except OSError as error:  # another process began to listen while the models were loaded
             raise AddressError(_cannot(self._settings.host, self._settings.port, error)) from error
         if self.started:
-            host, port = self._sock.getsockname()[:2]
-            host = f"[{host}]" if ":" in host else host
-            print(f"mtad serves {served_name(self._settings)} on http://{host}:{port}", flush=True)
+            url = url_of(*self._sock.getsockname()[:2])
+            print(f"mtad serves {served_name(self._settings)} on {url}", flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal came."""

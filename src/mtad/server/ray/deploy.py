@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Annotated, Any, TypeAlias
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 
 from mtad.cluster import ClusterError, connected, find_ray
 from mtad.core.options import Count
@@ -25,8 +25,8 @@ from mtad.core.schema import check_fields
 from mtad.errors import first_line
 from mtad.server.api.service import served_name
 from mtad.server.http.keys import Keys, find_keys
-from mtad.server.ray.replica import NAME, Ingress
-from mtad.server.run import FLUSH_S, listen, say
+from mtad.server.ray.replica import NAME, Replica
+from mtad.server.run import FLUSH_S, listen, say, url_of
 from mtad.server.settings import ServerSettings
 
 DRAIN_CALL_S = 10.0
@@ -48,8 +48,6 @@ class Fleet:
     Attributes:
         replicas: how many; the least if there may be more.
         max_replicas: None for no more than `replicas`.
-        target_requests: requests per replica that running and waiting ones are spread for; with
-            more, replicas are added. None for as many as a replica decodes at once.
         replica_cpus: processors, and threads, of a replica.
         replica_gpus: GPUs of a replica; None for one if the cluster has any and the models may use
             it.
@@ -57,7 +55,6 @@ class Fleet:
 
     replicas: Count = 1
     max_replicas: Count | None = None
-    target_requests: Annotated[float, Gt(0)] | None = None
     replica_cpus: _Share = 1.0
     replica_gpus: _Share | None = None
 
@@ -135,12 +132,10 @@ def deployed(settings: ServerSettings, fleet: Fleet, keys: Keys | None = None) -
         logging_config=QUIET,
     )
     try:
-        replicas = serve.deployment(serve.ingress()(Ingress)).options(
-            **_options(ray, settings, fleet)
-        )
+        deployment = serve.deployment(serve.ingress()(Replica))
+        replicas = deployment.options(**_options(ray, settings, fleet))
         _run(serve, replicas.bind(settings, keys or Keys()))
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        yield f"http://{host}:{settings.port}"
+        yield url_of(settings.host, settings.port)
     finally:
         _drain(serve)
         serve.shutdown()
@@ -169,13 +164,12 @@ def _options(ray: Any, settings: ServerSettings, fleet: Fleet) -> dict[str, Any]
     """How many replicas there are, what they get, and how they are watched and ended."""
     size: dict[str, Any] = {"num_replicas": fleet.replicas}
     if fleet.max_replicas is not None:
-        target = fleet.target_requests or float(settings.max_rows)
         size = {
             "num_replicas": "auto",
             "autoscaling_config": {
                 "min_replicas": fleet.replicas,
                 "max_replicas": fleet.max_replicas,
-                "target_ongoing_requests": target,
+                "target_ongoing_requests": float(settings.max_rows),
             },
         }
     gpus = fleet.replica_gpus

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
@@ -39,6 +39,4 @@ def labelled(texts: Mapping[str, str]) -> bytes:
             for sample in family.samples:
                 kept.add_sample(sample.name, sample.labels | {"replica": replica}, sample.value)
     count = GaugeMetricFamily("mtad:replicas", "Replicas that answered.", value=len(texts))
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families([*found.values(), count]))
-    return generate_latest(registry)
+    return generate_latest(_Families([*found.values(), count]))

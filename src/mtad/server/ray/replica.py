@@ -35,23 +35,25 @@ class UnhealthyError(MtadError):
 
 
 class Replica:
-    """The server as Ray Serve runs it.
+    """The server as Ray Serve runs it, with the names that it asks for.
 
     Args:
         settings: of the server.
         keys: that open it; a replica's machine may have neither the file nor the environment.
-        name: of the replica, unique.
-        pages: gets the metrics of all replicas.
+        name: of the replica, unique; the one that Ray Serve gave it if None.
+        pages: gets the metrics of all replicas; by Ray Serve if None.
     """
 
     def __init__(
         self,
         settings: ServerSettings,
         keys: Keys,
-        name: str,
-        pages: Callable[[], Awaitable[list[Page]]],
+        name: str | None = None,
+        pages: Callable[[], Awaitable[list[Page]]] | None = None,
     ) -> None:
-        self.name, self._pages = name, pages
+        if name is None:
+            name = find_ray("ray.serve").get_replica_context().replica_id.unique_id
+        self.name, self._pages = name, pages or _all_pages
         self._settings = dataclasses.replace(settings, trace=own_file(settings.trace, name))
         configure(settings.log_format, settings.log_prompts)
         meter = Meter(None, "replicas may share a machine")
@@ -62,13 +64,16 @@ class Replica:
             target=self.served.scheduler.close, args=drain_s, name="mtad-drain", daemon=True
         )
 
-    @property
-    def app(self) -> ASGIApp:
+    def __serve_build_asgi_app__(self) -> ASGIApp:
         """The application; Ray's proxy adds the same request id, so that it is left out here."""
         return _without_request_id(self.served.app)
 
+    def __del__(self) -> None:
+        if hasattr(self, "served"):  # otherwise it could not be made
+            self.served.close()
+
     def page(self) -> Page:
-        """The replica's own metrics."""
+        """The replica's own metrics; broadcast by `_all_pages`."""
         return self.name, self.served.metrics.render().decode()
 
     async def _render(self) -> bytes:
@@ -89,44 +94,12 @@ class Replica:
             raise UnhealthyError(f"the scheduler of replica {self.name} hangs")
 
     def drain(self) -> None:
-        """Begin to finish the running requests, within `shutdown_s`; new ones get 503."""
+        """Begin to finish the running requests, within `shutdown_s`; new ones get 503.
+
+        Broadcast at the end of the server.
+        """
         if self._draining.ident is None:
             self._draining.start()
-
-    def close(self) -> None:
-        """End the scheduler; what still runs fails."""
-        self.served.close()
-
-
-class Ingress:
-    """A replica with the names that Ray Serve asks for.
-
-    Args:
-        settings, keys: as for `Replica`.
-    """
-
-    def __init__(self, settings: ServerSettings, keys: Keys) -> None:
-        name = find_ray("ray.serve").get_replica_context().replica_id.unique_id
-        self.replica = Replica(settings, keys, name, _all_pages)
-
-    def __serve_build_asgi_app__(self) -> ASGIApp:
-        return self.replica.app
-
-    def check_health(self) -> None:
-        """Do nothing if the scheduler works; errors as for `Replica.check_health`."""
-        self.replica.check_health()
-
-    def page(self) -> Page:
-        """The replica's own metrics; broadcast by `_all_pages`."""
-        return self.replica.page()
-
-    def drain(self) -> None:
-        """Finish what runs; broadcast at the end of the server."""
-        self.replica.drain()
-
-    def __del__(self) -> None:
-        if hasattr(self, "replica"):  # otherwise it could not be made
-            self.replica.close()
 
 
 async def _all_pages() -> list[Page]:
