@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from fastapi import FastAPI
 from starlette.responses import Response
 
+from mtad import __version__
 from mtad.server import page
 from mtad.server.api.errors import answer_errors
 from mtad.server.api.openapi import describe, documented
@@ -38,7 +39,14 @@ def create_app(
         render: what `/metrics` answers; None for this process' own metrics.
     """
     service = Service.of(scheduler, settings, metrics.energy if metrics else None)
-    app = FastAPI(docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="mtad",
+        version=__version__,
+        description="A target and a draft model that complete prompts together.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     app.state.service = service
     app.include_router(Api(service).router)
     answer_errors(app)

@@ -7,14 +7,13 @@ described. Knows no route's inside.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from mtad import __version__
 from mtad.server.api.response_models import (
     ChatChunk,
     ChatCompletion,
@@ -113,23 +112,17 @@ def _event_of(chunk: type[ResponseModel]) -> dict[str, Any]:
 
 def describe(app: FastAPI, service: Service, *, has_keys: bool) -> None:
     """Make `app.openapi` describe the application's routes in full."""
-    known: dict[str, Any] = {}
+    of_routes = app.openapi
 
+    @cache
     def openapi() -> dict[str, Any]:
-        if not known:
-            known.update(_schema(app, service, has_keys))
-        return known
+        return _completed(of_routes(), service, has_keys)
 
     app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI documents
 
 
-def _schema(app: FastAPI, service: Service, has_keys: bool) -> dict[str, Any]:
-    schema = get_openapi(
-        title="mtad",
-        version=__version__,
-        description="A target and a draft model that complete prompts together.",
-        routes=app.routes,
-    )
+def _completed(schema: dict[str, Any], service: Service, has_keys: bool) -> dict[str, Any]:
+    """FastAPI's schema with bodies, events, this server's limits and its keys."""
     for path in schema["paths"].values():
         for operation in path.values():
             operation["responses"].pop("422", None)  # such errors are 400 here
