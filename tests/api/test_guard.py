@@ -38,6 +38,7 @@ from mtad.api.guard import (
     wants_guard,
 )
 from mtad.api.pair import Completion, ModelPair
+from mtad.cli.options import make_method
 from mtad.cli.settings import Settings
 from mtad.cli.terminal import summary
 from mtad.engine.session import Session
@@ -606,7 +607,8 @@ def test_the_summary_names_the_fall_back() -> None:
 
 def test_the_flag_and_its_default() -> None:
     def chosen(**flags) -> object:
-        return Settings(prompt="p", **flags).decoding.get("guard", "nothing")
+        settings = Settings(prompt="p", **flags)
+        return settings.decoding(make_method(settings)).get("guard", "nothing")
 
     chain = "speculative_sampling"
     assert chosen(method=chain) is True, "the program draws the seed itself"
@@ -625,5 +627,6 @@ def test_the_flag_and_its_default() -> None:
 
 def test_the_answers_of_a_file_have_seeds_to_go_on_from(tmp_path) -> None:
     settings = Settings(prompt_file=tmp_path / "p.jsonl", method="speculative_sampling")
-    assert "guard" not in settings.decoding
-    assert replace(settings, guard=True).decoding["guard"] is True
+    method = make_method(settings)
+    assert "guard" not in settings.decoding(method)
+    assert replace(settings, guard=True).decoding(method)["guard"] is True

@@ -6,12 +6,15 @@ Imports nothing heavy: it is read for `mtad --help`.
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mtad.cli.flags import DebugFlag, MethodFlags, ModelFlags, flag, flag_group, spelled
 from mtad.sampling.params import numbers
+
+if TYPE_CHECKING:
+    from mtad.speculative.method import Method
 
 _sampling = partial(flag, panel="Sampling")
 _files = partial(flag, panel="Many prompts")
@@ -77,25 +80,21 @@ class DecodingSettings(DebugFlag, SamplingFlags, MethodFlags, ModelFlags):  # ty
             chosen["suppress_tokens"] = tuple(self.suppress_token)
         return chosen
 
-    @property
-    def decoding(self) -> dict[str, Any]:
+    def decoding(self, method: "Method") -> dict[str, Any]:
         """Arguments of `ModelPair.generate` beyond prompts, method and seed."""
         options = self.sampling | {"stop": self.stop or [], "ignore_eos": self.ignore_eos}
-        guard = self._default_guard if self.guard is None else self.guard
+        guard = self._guard(method)
         return options if guard is None else options | {"guard": guard}
 
-    @property
-    def _default_guard(self) -> bool | None:
-        """Yes where no seed was given and the text's distribution stays; else the pair decides.
+    def _guard(self, method: "Method") -> bool | None:
+        """The flag; without it, yes where no seed was given and the text's distribution stays.
 
         Later a seed is drawn, which is not a given one.
         """
-        if self.seed is not None:
-            return None
+        if self.guard is not None or self.seed is not None:
+            return self.guard
         from mtad.api.guard import wants_guard
-        from mtad.cli.options import make_method
 
-        method = make_method(self)
         return wants_guard(method, None, has_seed=False, is_greedy=False) or None
 
 
@@ -161,12 +160,11 @@ class Settings(DecodingSettings):
             *super()._rules(),
         ]
 
-    @property
-    def _default_guard(self) -> bool | None:
+    def _guard(self, method: "Method") -> bool | None:
         """As for one text; the answers of a file have seeds to go on from, and those count."""
         if self.prompt_file is not None or self.tensor_parallel:
-            return None
-        return super()._default_guard
+            return self.guard
+        return super()._guard(method)
 
     @property
     def placement(self) -> dict[str, Any]:

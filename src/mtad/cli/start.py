@@ -15,17 +15,23 @@ from mtad.speculative.method import Method
 
 
 def checked_method(settings: DecodingSettings) -> Method:
-    """The method that the settings name, once all of them are known to go together.
+    """The method that the settings name, checked.
 
     Raises:
-        ValueError: they don't.
+        ValueError: there is no such method, or it doesn't go with the settings.
     """
-    method, params = make_method(settings), SamplingParams(**settings.sampling)
+    method = make_method(settings)
+    check_method(method, settings)
+    return method
+
+
+def check_method(method: Method, settings: DecodingSettings) -> None:
+    """Refuse a method that doesn't go with sampling, models or guard."""
+    params = SamplingParams(**settings.sampling)
     method.check(params)
     if method.drafter == "draft" and settings.target_model and not settings.draft_model:
         raise ValueError(f"{method.name} needs a draft model; give --draft-model")
     wants_guard(method, settings.guard, settings.seed is not None, params.temperature == 0)
-    return method
 
 
 def load(settings: DecodingSettings) -> ModelPair:

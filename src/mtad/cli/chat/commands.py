@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mtad import methods
 from mtad.cli.chat.conversation import STOPPED, Conversation
 from mtad.cli.chat.session import ChatSession
-from mtad.cli.flags import SHORT_FLAGS
+from mtad.cli.flags import MethodFlags
 from mtad.cli.methods import as_typed
+from mtad.cli.options import make_method
 from mtad.cli.settings import SAMPLING_FLAGS
 from mtad.cli.terminal import percent, progress, qualified
 from mtad.core.schema import options_of
@@ -53,33 +55,31 @@ def run_command(session: ChatSession, line: str) -> str:
     command = COMMANDS[name]
     if rest.strip() and not command.usage:
         raise ValueError(f"/{name} takes nothing after it, and {rest.strip()!r} was given")
+    if command.usage == "FILE" and not rest.strip():
+        raise ValueError(f"/{name} needs the name of a file")
     return command.run(session, rest.strip())
 
 
 def _method(session: ChatSession, text: str) -> str:
     if text:
         name, *options = text.split()
-        fresh = dict.fromkeys(("config", *SHORT_FLAGS))
-        session.change(method=name, option=options, **fresh)
+        session.change(make_method(MethodFlags(method=name, option=options)))
     method = session.method
     options = [f" {name}={as_typed(getattr(method, name))}" for name in options_of(type(method))]
     return f"method {qualified(method)}{''.join(options)}"
 
 
 def _threshold(session: ChatSession, text: str) -> str:
-    if THRESHOLD not in options_of(type(session.method)):
+    option = options_of(type(session.method)).get(THRESHOLD)
+    if option is None:
         names = [n for n in methods.names() if THRESHOLD in options_of(methods.find(n))]
         raise ValueError(
             f"{session.method.name} has no {THRESHOLD}; methods that have one: {', '.join(names)}"
         )
     if text:
-        kept = [o for o in session.settings.option or () if _option(o) != THRESHOLD]
-        session.change(option=kept, accept_threshold=text)
+        changed: dict[str, Any] = {THRESHOLD: option.parsed(text)}
+        session.change(replace(session.method, **changed))
     return _method(session, "")
-
-
-def _option(assignment: str) -> str:
-    return assignment.partition("=")[0].strip().replace("-", "_")
 
 
 def _setter(name: str) -> Command:
@@ -142,24 +142,18 @@ def _clear(session: ChatSession, _: str) -> str:
 
 
 def _save(session: ChatSession, text: str) -> str:
-    session.conversation.save(_path("save", text))
+    session.conversation.save(Path(text).expanduser())
     return f"saved to {text}"
 
 
 def _load(session: ChatSession, text: str) -> str:
     if session.conversation.turns:
         raise ValueError("/load begins another conversation; /save this one, then /clear it")
-    loaded = session.conversation = Conversation.load(_path("load", text))
+    loaded = session.conversation = Conversation.load(Path(text).expanduser())
     if loaded.waiting is None:
         return f"{len(loaded.messages)} messages from {text}"
     known = f"{len(loaded.messages) - 1} messages from {text}"
     return f"{known}; its last question waits: /retry asks it"
-
-
-def _path(command: str, text: str) -> Path:
-    if not text:
-        raise ValueError(f"/{command} needs the name of a file")
-    return Path(text).expanduser()
 
 
 def _colour(session: ChatSession, text: str) -> str:

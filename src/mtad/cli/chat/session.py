@@ -14,7 +14,7 @@ from mtad.api.pair import ModelPair
 from mtad.cli.blocks import BlockPainter
 from mtad.cli.chat.conversation import Conversation
 from mtad.cli.chat.settings import ChatSettings
-from mtad.cli.start import checked_method, new_seed
+from mtad.cli.start import check_method, new_seed
 from mtad.cli.terminal import Shown, summary
 from mtad.engine.stats import Stats
 from mtad.errors import ContextLengthError
@@ -28,8 +28,8 @@ class ChatSession:
 
     Attributes:
         pair: answers.
-        settings: as the flags and the commands have them.
-        method: the one that the settings name.
+        settings: all but the method, as the flags and the commands have them.
+        method: decodes the next answer.
         colour: whether answers are coloured by origin.
         is_typed: whether someone types, so that Ctrl-C stops an answer and not the chat.
         conversation: what was said.
@@ -45,14 +45,15 @@ class ChatSession:
     stats: list[Stats] = field(default_factory=list)
     _has_legend: bool = False
 
-    def change(self, **changes: Any) -> None:
-        """Change settings, all or none.
+    def change(self, method: Method | None = None, **changes: Any) -> None:
+        """Change the method or settings, all or none.
 
         Raises:
             ValueError: the new ones are impossible, or don't go together.
         """
-        settings = replace(self.settings, **changes)
-        self.method, self.settings = checked_method(settings), settings
+        method, settings = method or self.method, replace(self.settings, **changes)
+        check_method(method, settings)
+        self.method, self.settings = method, settings
 
     def answer(self) -> None:
         """Answer the waiting question; it still waits if Ctrl-C comes before any text.
@@ -101,7 +102,8 @@ class ChatSession:
     def _show(self, shown: Shown, seed: int) -> None:
         """Show the answer as it comes, until its end or Ctrl-C."""
         prompt, tokenizer = self.conversation.prompt, self.pair.tokenizer
-        chunks = self.pair.stream(prompt, self.method, seed=seed, **self.settings.decoding)
+        options = self.settings.decoding(self.method)
+        chunks = self.pair.stream(prompt, self.method, seed=seed, **options)
         painter = None
         if self.colour:
             painter = BlockPainter(tokenizer, context=encode(tokenizer, prompt))

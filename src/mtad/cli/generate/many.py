@@ -71,7 +71,7 @@ def _conditions(settings: Settings, method: Method, seed: int) -> Record:
         {
             "models": models | {"dtype": s.dtype, "draft_dtype": s.draft_dtype or s.dtype},
             "method": describe(method),
-            "sampling": s.decoding,
+            "sampling": s.decoding(method),
             "chat": {"chat": s.chat, "system": s.system},
             "seed": seed,
         }
@@ -113,7 +113,8 @@ class _Run:
     ) -> Iterator[tuple[Item, list[Completion]]]:
         """Items of a batch with the completions of their turns, each once it is finished."""
         found: dict[int, list[Completion]] = {item.index: [] for item in batch}
-        options = self.settings.decoding | {"max_batch_size": self.settings.max_batch_size}
+        options = self.settings.decoding(self.method)
+        options["max_batch_size"] = self.settings.max_batch_size
         active = batch
         try:
             for turn in range(max(item.num_turns for item in batch)):

@@ -31,8 +31,9 @@ def answer_prompt(settings: Settings, method: Method) -> None:
     laws = settings.trace_laws
     writer = path and TraceWriter(path, TraceHeader.of(pair.models), laws=laws, prompts=True)
     with writer or nullcontext() as trace:
-        options = settings.decoding | {"seed": new_seed(settings.seed), "trace": trace}
-        chunks = pair.stream(prompt, method, **options)
+        options = settings.decoding(method)
+        seed = new_seed(settings.seed)
+        chunks = pair.stream(prompt, method, seed=seed, trace=trace, **options)
         if settings.json:
             _print_json({"prompt": text}, chunks, method, settings.show_blocks)
             return

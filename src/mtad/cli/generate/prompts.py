@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +28,21 @@ class Item:
 
     Attributes:
         index: the line, counted from 0.
+        digest: SHA-256 of what the line asks for.
+        labels: `question_id` and the like, copied into the answer.
         text: a prompt without a chat template.
         opening: messages at the beginning of a chat.
         questions: user messages, one per turn; each is asked after the answer to the one before.
         is_conversation: whether the line has `turns`.
-        labels: `question_id` and the like, copied into the answer.
-        digest: SHA-256 of what the line asks for.
     """
 
     index: int
+    digest: str
+    labels: dict[str, Any]
     text: str | None = None
     opening: tuple[Message, ...] = ()
     questions: tuple[str, ...] = ()
     is_conversation: bool = False
-    labels: dict[str, Any] = field(default_factory=dict)
-    digest: str = ""
 
     @property
     def num_turns(self) -> int:
@@ -54,10 +54,9 @@ class Item:
         if self.text is not None:
             return self.text
         messages = list(self.opening)
-        for question, answer in zip(self.questions, answers, strict=False):
-            messages += [_message("user", question), _message("assistant", answer)]
-        if self.questions:
-            messages.append(_message("user", self.questions[len(answers)]))
+        for turn, question in enumerate(self.questions[: len(answers) + 1]):
+            messages.append({"role": "user", "content": question})
+            messages += [{"role": "assistant", "content": a} for a in answers[turn : turn + 1]]
         return messages
 
 
@@ -92,17 +91,15 @@ def _item(index: int, value: Any, opening: tuple[Message, ...], chat: bool) -> I
     kind, asked = _kind_and_content(value)
     digest = hashlib.sha256(json.dumps([kind, asked], sort_keys=True).encode()).hexdigest()
     labels = {k: value[k] for k in _LABELS if k in value} if isinstance(value, dict) else {}
-    base = Item(index, labels=labels, digest=digest)
-    if kind == "turns":
-        return replace(base, opening=opening, questions=tuple(asked), is_conversation=True)
     if kind == "messages":
         has_system = asked[0]["role"] == "system"
-        return replace(base, opening=(*(() if has_system else opening), *asked))
-    if chat:
-        return replace(base, opening=opening, questions=(asked,))
-    if opening:
-        raise ValueError("it is not a chat, and --system needs one; give --chat")
-    return replace(base, text=asked)
+        return Item(index, digest, labels, opening=(*(() if has_system else opening), *asked))
+    if kind == "prompt" and not chat:
+        if opening:
+            raise ValueError("it is not a chat, and --system needs one; give --chat")
+        return Item(index, digest, labels, text=asked)
+    questions = (asked,) if kind == "prompt" else tuple(asked)
+    return Item(index, digest, labels, None, opening, questions, is_conversation=kind == "turns")
 
 
 def _kind_and_content(value: Any) -> tuple[str, Any]:
@@ -110,13 +107,15 @@ def _kind_and_content(value: Any) -> tuple[str, Any]:
     value = {"prompt": value} if isinstance(value, str) else value
     if not isinstance(value, dict):
         raise ValueError(f"it holds a {type(value).__name__}")
-    kinds = [kind for kind in _WELL_FORMED if kind in value]
+    kinds = [kind for kind in ("prompt", "messages", "turns") if kind in value]
     if len(kinds) != 1:
         raise ValueError(f"it has {' and '.join(kinds) or 'none of them'}")
-    content = value[kinds[0]]
-    if not _WELL_FORMED[kinds[0]](content):
-        raise ValueError(f"its {kinds[0]!r} is {json.dumps(content)[:60]}")
-    return kinds[0], content
+    [kind] = kinds
+    parts = [value[kind]] if kind == "prompt" else value[kind]
+    is_part = _is_message if kind == "messages" else _is_text
+    if not (isinstance(parts, list) and parts and all(map(is_part, parts))):
+        raise ValueError(f"its {kind!r} is {json.dumps(value[kind])[:60]}")
+    return kind, value[kind]
 
 
 def _is_text(content: Any) -> bool:
@@ -126,21 +125,7 @@ def _is_text(content: Any) -> bool:
     return True
 
 
-def _are_turns(content: Any) -> bool:
-    return isinstance(content, list) and bool(content) and all(map(_is_text, content))
-
-
-def _are_messages(content: Any) -> bool:
-    if not isinstance(content, list) or not content:
+def _is_message(content: Any) -> bool:
+    if not isinstance(content, dict) or not _is_text(content.get("role")):
         return False
-    return all(
-        isinstance(m, dict) and _is_text(m.get("role")) and isinstance(m.get("content"), str | list)
-        for m in content
-    )
-
-
-_WELL_FORMED = {"prompt": _is_text, "messages": _are_messages, "turns": _are_turns}
-
-
-def _message(role: str, content: str) -> Message:
-    return {"role": role, "content": content}
+    return isinstance(content.get("content"), str | list)
