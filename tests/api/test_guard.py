@@ -262,11 +262,11 @@ def test_a_tree_has_no_shorter_draft() -> None:
     assert guard.has_given_up and set(chosen) == {SpecInfer(), PLAIN}
 
 
-def test_a_lossy_method_is_told_to_have_left_its_law() -> None:
+def test_the_reason_says_that_a_lossy_methods_distribution_is_left() -> None:
     guard = Guard(MTAD())
     simulate(guard, costs(9.0), always(1))
     assert guard.reason is not None
-    assert guard.reason.endswith("the text follows the target's law, not that of mtad")
+    assert guard.reason.endswith("the text follows the target's distribution, not that of mtad")
 
 
 # --- who is watched ---------------------------------------------------------------------------
@@ -429,7 +429,7 @@ def test_a_lossy_method_is_watched_only_if_asked(target, monkeypatch) -> None:
     assert left.stats.fallback is None
     [asked] = watched(pair, monkeypatch, meter, method=MTAD(accept_threshold=0.9), guard=True)
     assert asked.stats.fallback is not None
-    assert asked.stats.fallback.endswith("the target's law, not that of mtad")
+    assert asked.stats.fallback.endswith("the target's distribution, not that of mtad")
 
 
 # --- whatever the guard chooses, caches and laws stay right -----------------------------------

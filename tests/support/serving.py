@@ -26,7 +26,7 @@ from mtad.server.ops.metrics import Metrics
 from mtad.server.scheduler.events import Load
 from mtad.server.scheduler.sequence import Chunk, Sequence
 from mtad.server.settings import ServerSettings
-from mtad.trace.writer import TokenLogprobs
+from mtad.trace.record import TokenLogprobs
 
 
 def load_demo() -> ModelPair:

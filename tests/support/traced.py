@@ -13,7 +13,8 @@ from mtad.engine.session import Request, Session
 from mtad.engine.step import Block, Observation
 from mtad.model.lm import Model
 from mtad.speculative.method import Method
-from mtad.trace.writer import TokenLogprobs, TraceHeader, TraceWriter, record_of, token_logprobs
+from mtad.trace.record import TokenLogprobs, TracedRow, record_of, token_logprobs
+from mtad.trace.writer import TraceHeader, TraceWriter
 
 
 def text_of(token: int) -> str:
@@ -55,13 +56,14 @@ def watch(
     for step in session.run():
         for row, block in enumerate(step.blocks):
             text, now = texts[block.request], seen[-1]
-            record = record_of(now, row, block, text_of, method)
+            traced = TracedRow.of(now, row, method)
+            record = record_of(traced, block, text_of)
             text.blocks.append(block)
             text.records.append(record)
             text.logprobs += token_logprobs(now, row, block, top)
             text.observations.append((now, row))
             if writer is not None:
-                writer.iteration(keys[block.request], record, now, row, method)
+                writer.iteration(keys[block.request], record, traced)
                 if block.finish_reason:
                     writer.end(keys[block.request], block.finish_reason)
     if writer is not None:

@@ -247,7 +247,7 @@ def test_counts_of_a_threshold_by_hand(traces: Traces) -> None:
     assert found.exact.num_spec_steps < found.now.num_spec_steps
 
 
-# ---- without laws
+# ---- without logits
 
 
 VALUES = [
@@ -261,7 +261,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize("method", VALUES, ids=label)
-def test_rules_that_compare_node_values_need_no_laws(method: Method, traces: Traces) -> None:
+def test_rules_that_compare_node_values_need_no_logits(method: Method, traces: Traces) -> None:
     bare, full = (traces.path(method, laws=laws, budget=5) for laws in (False, True))
     options = {"accept_threshold": 0.05} if hasattr(method, "accept_threshold") else {}
     a, b = one(bare, method.name, **options), one(full, method.name, **options)
@@ -270,9 +270,11 @@ def test_rules_that_compare_node_values_need_no_laws(method: Method, traces: Tra
     assert (one(bare).now.acceptance_histogram) == one(bare).was.acceptance_histogram
 
 
-def test_rules_that_need_laws_say_so(traces: Traces) -> None:
+def test_rules_that_need_logits_say_so(traces: Traces) -> None:
     path = traces.path(make("typical_acceptance", **CHAIN), laws=False, budget=5)
-    with pytest.raises(ValueError, match=r"needs the target's logits.*without laws.*: .*mtad"):
+    with pytest.raises(
+        ValueError, match=r"needs the target's logits, which --no-trace-laws left out.*: .*mtad"
+    ):
         one(path)
 
 
@@ -280,9 +282,13 @@ def test_rules_that_need_laws_say_so(traces: Traces) -> None:
 
 
 REFUSED = [
-    ("mtad", "specinfer", "needs the laws that the draft drew from.*: .*typical_acceptance"),
-    ("mtad", "block_verification", "needs the laws"),
-    ("mtad", "speculative_sampling", "needs the laws.*speculative_sampling -o accept_threshold"),
+    (
+        "mtad",
+        "specinfer",
+        "needs the distributions that the draft drew from.*: .*typical_acceptance",
+    ),
+    ("mtad", "block_verification", "needs the distributions"),
+    ("mtad", "speculative_sampling", "the distributions.*speculative_sampling -o accept_threshold"),
     ("mtad", "mmtad", "judges all beams, and mtad sent one"),
     ("mtad", "beam_search", "where the target makes a block"),
     ("beam_search", "mtad", "where the target makes a block"),
@@ -451,7 +457,8 @@ DAMAGED = [
     (b'{"mtad_trace": 1}\n', "line 1 is damaged: there is no 'target'"),
     (b'{"mtad_trace": 2}\n', "of version 2; this mtad reads version 1"),
     (HEADER, "no text"),
-    (HEADER.replace(b"5", b'"5"'), "line 1 is damaged: '5' is not a count"),
+    (HEADER.replace(b"5", b'"5"'), "line 1 is damaged: vocab is '5'; it must be an integer >= 0"),
+    (HEADER.replace(b"5", b"-5"), "line 1 is damaged: vocab is -5; it must be an integer >= 0"),
 ]
 
 

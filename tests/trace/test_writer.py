@@ -22,7 +22,8 @@ from mtad.errors import DataError
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
 from mtad.trace.format import pack, unpack
-from mtad.trace.writer import TraceHeader, TraceWriter, record_of, token_logprobs
+from mtad.trace.record import TracedRow, record_of, token_logprobs
+from mtad.trace.writer import TraceHeader, TraceWriter
 
 FAST = ("mcss", "mtad")
 """A tree of draws and a tree of beams stand for all methods where time is short."""
@@ -229,18 +230,18 @@ def test_the_budget_ends_the_block() -> None:
 
 
 @pytest.mark.parametrize("method", some_variants(fast=FAST))
-def test_token_logprobs_are_the_targets_raw_law(method: Method, pair) -> None:
+def test_token_logprobs_are_the_targets_before_any_setting(method: Method, pair) -> None:
     sampling = {} if method.drafter == "target" else {"temperature": 0.6, "presence_penalty": 1.0}
     asked = requests(method, **sampling)
     for request, text in zip(asked, watch(pair, method, asked, VOCAB, top=3), strict=True):
         ids = [*request.prompt_ids, *text.token_ids]
         with torch.inference_mode():
-            laws = pair[0](input_ids=torch.tensor([ids])).logits[0].float().log_softmax(-1)
-        laws = laws[len(request.prompt_ids) - 1 : -1]
+            dense = pair[0](input_ids=torch.tensor([ids])).logits[0].float().log_softmax(-1)
+        dense = dense[len(request.prompt_ids) - 1 : -1]
         assert [one.token for one in text.logprobs] == text.token_ids
-        for one, law in zip(text.logprobs, laws, strict=True):
-            best = law.topk(3)
-            assert one.logprob == pytest.approx(float(law[one.token]), abs=1e-4)
+        for one, logprobs in zip(text.logprobs, dense, strict=True):
+            best = logprobs.topk(3)
+            assert one.logprob == pytest.approx(float(logprobs[one.token]), abs=1e-4)
             assert [token for token, _ in one.top] == best.indices.tolist()
             assert [p for _, p in one.top] == pytest.approx(best.values.tolist(), abs=1e-4)
 
@@ -260,7 +261,7 @@ def test_a_failed_block_has_no_tokens() -> None:
     seen, row = by_hand().observations[0]
     failed = Block(0, (), 0, 2, 2, "error")
     assert token_logprobs(seen, row, failed, 3) == ()
-    record = record_of(seen, row, failed, text_of, make("mtad"))
+    record = record_of(TracedRow.of(seen, row, make("mtad")), failed, text_of)
     assert record["tokens"] == []
     assert not any(node["accepted"] for node in record["nodes"])
 
@@ -272,7 +273,7 @@ def test_numbers_that_json_cannot_hold_are_null(value: float) -> None:
     logits = seen.logits.clone()
     logits[0, :, 1] = value
     odd = replace(seen, logits=logits)
-    record = record_of(odd, row, text.blocks[0], text_of, make("mtad"))
+    record = record_of(TracedRow.of(odd, row, make("mtad")), text.blocks[0], text_of)
     json.dumps(record, allow_nan=False)
     if not math.isfinite(value):
         assert record["nodes"][1]["target_logprob"] is None
@@ -347,7 +348,7 @@ def test_the_lines_of_a_file(tmp_path: Path, pair) -> None:
     assert end == {"type": "end", "key": request["key"], "num_iterations": 3, "reason": "length"}
 
 
-def test_prompts_and_laws_only_where_they_are_wanted(tmp_path: Path, pair) -> None:
+def test_prompts_and_logits_only_where_they_are_wanted(tmp_path: Path, pair) -> None:
     path = tmp_path / "t.jsonl"
     watch(pair, make("mtad"), [Request(PROMPTS[0])], VOCAB, path, laws=False)
     lines = lines_of(path)
@@ -434,7 +435,7 @@ def test_a_full_disk_is_reported_once_and_nothing_fails(
     with caplog.at_level(logging.ERROR):
         key = writer.request(Request(PROMPTS[0]), make("mtad"))
         for record, (one, row) in zip(seen.records, seen.observations, strict=True):
-            writer.iteration(key, record, one, row, make("mtad"))
+            writer.iteration(key, record, TracedRow.of(one, row, make("mtad")))
         writer.end(key, "stop")
     assert len(caplog.records) == 1
     assert "cannot be written" in caplog.text

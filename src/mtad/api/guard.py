@@ -200,7 +200,7 @@ class Guard:
 def _warning(method: Method) -> str:
     if method.is_lossless:
         return ""
-    return f"; from there on the text follows the target's law, not that of {method.name}"
+    return f"; from there on the text follows the target's distribution, not that of {method.name}"
 
 
 def wants_guard(method: Method, guard: bool | None, has_seed: bool, is_greedy: bool) -> bool:

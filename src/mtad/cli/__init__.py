@@ -165,9 +165,9 @@ def _replay(
 ) -> None:
     """Judge a trace again by any acceptance rule or threshold; needs no model."""
     with _quick_imports():
-        from mtad.cli.replay import Question, run
+        from mtad.cli.replay import run
 
-    run(Question(trace, method, option or (), sweep, plot, as_json))
+    run(trace, method, option or (), sweep, plot, as_json)
 
 
 app.add_typer(bench.app, name="bench", help="Measure quality, speed and energy of every method.")

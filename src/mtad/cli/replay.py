@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -20,90 +18,34 @@ from mtad.cli.terminal import number
 from mtad.core.options import jsonable
 from mtad.engine.stats import Stats
 from mtad.errors import DataError
-from mtad.speculative.method import Method
-from mtad.trace.format import read_lines
+from mtad.trace.format import named_if_damaged, read_lines
 from mtad.trace.replay import Replay, RuleReplay, TextReplay, replay
 from mtad.trace.rules import Rule
 
 
-@dataclass(frozen=True)
-class Question:
-    """What the user asked of `mtad replay`.
-
-    Attributes:
-        trace: the file.
-        method: to judge by; None for that of each text, or of the first where an option is given.
-        options: `name=value` each.
-        sweep: `name=value,value,…`.
-        plot: where the picture of a sweep goes.
-        as_json: whether to print JSON.
-    """
-
-    trace: Path
-    method: str | None = None
-    options: Sequence[str] = ()
-    sweep: str | None = None
-    plot: Path | None = None
-    as_json: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what does not go together."""
-        if self.plot is not None and self.sweep is None:
-            raise ValueError("--plot draws a sweep; give --sweep too")
-        if self.plot is not None and self.plot.suffix not in (".png", ".svg", ".pdf"):
-            raise ValueError(f"--plot is {self.plot}; its name must end in .png, .svg or .pdf")
-
-    def rules(self) -> list[Rule]:
-        """One rule, or one per value of the sweep.
-
-        Raises:
-            ValueError: an unknown name, a wrong type or an impossible value.
-        """
-        name = self.method
-        if name is None and (self.options or self.sweep):
-            name = first_method(self.trace)
-        if name is None:
-            return [Rule()]
-        cls = methods.find(name)
-        given = options_given(cls, (assignment("-o", text) for text in self.options))
-        return [Rule(name, given | last) for last in self._swept(cls, given)]
-
-    def _swept(self, cls: type[Method], given: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The value of the swept option, rule by rule."""
-        if self.sweep is None:
-            return [{}]
-        flag, option, values = assignment("--sweep", self.sweep)
-        if option in given:
-            raise ValueError(f"{flag}: {option} is given with -o too")
-        tried = ((flag, option, value.strip()) for value in values.split(","))
-        return [options_given(cls, [one]) for one in tried]
-
-
-def first_method(path: Path) -> str:
-    """The name of the method of a trace's first text.
+def run(
+    trace: Path,
+    method: str | None,
+    options: Sequence[str],
+    sweep: str | None,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Judge the trace again and print what came of it; the arguments are those of the command.
 
     Raises:
-        DataError: it holds no text.
+        ValueError: arguments that do not go together, or an option that the rule does not have.
     """
-    for line, place in read_lines(path):
-        if line["type"] == "request":
-            try:
-                return str(line["method"]["name"])
-            except (KeyError, TypeError) as error:
-                raise DataError(f"{place} names no method; mend or delete the line") from error
-    raise DataError(f"{path} holds no text yet")
-
-
-def run(question: Question) -> None:
-    """Judge the trace again and print what came of it."""
-    rules = question.rules()
-    if question.plot is not None:
+    if plot is not None:
+        _check_plot(plot, sweep)
+    rules = _rules(trace, method, options, sweep)
+    if plot is not None:
         new_figure(1.0, 1.0)  # before the work: whether there is matplotlib
-    done = replay(question.trace, rules)
-    if question.plot is not None:
-        _draw(done, question.plot)
-    if question.as_json:
-        record = {"trace": str(question.trace), "is_cut": done.is_cut} | done.header.as_dict()
+    done = replay(trace, rules)
+    if plot is not None:
+        _draw(done, plot)
+    if as_json:
+        record = {"trace": str(trace), "is_cut": done.is_cut} | done.header.as_dict()
         record["rules"] = [one.as_dict() for one in done.rules]
         print(json.dumps(jsonable(record), ensure_ascii=False, allow_nan=False))
         return
@@ -115,28 +57,62 @@ def run(question: Question) -> None:
         console.print(Text(line), soft_wrap=True)
 
 
+def _check_plot(plot: Path, sweep: str | None) -> None:
+    """Refuse a picture of nothing, or of an unknown format."""
+    if sweep is None:
+        raise ValueError("--plot draws a sweep; give --sweep too")
+    if plot.suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--plot is {plot}; its name must end in .png, .svg or .pdf")
+
+
+def _rules(
+    trace: Path, method: str | None, options: Sequence[str], sweep: str | None
+) -> list[Rule]:
+    """One rule, or one per value of the sweep; options alone are of the first text's method."""
+    name = first_method(trace) if method is None and (options or sweep) else method
+    if name is None:
+        return [Rule()]
+    cls = methods.find(name)
+    given = options_given(cls, (assignment("-o", text) for text in options))
+    if sweep is None:
+        return [Rule(name, given)]
+    flag, option, values = assignment("--sweep", sweep)
+    if option in given:
+        raise ValueError(f"{flag}: {option} is given with -o too")
+    tried = [options_given(cls, [(flag, option, text.strip())]) for text in values.split(",")]
+    return [Rule(name, given | last) for last in tried]
+
+
+def first_method(path: Path) -> str:
+    """The name of the method of a trace's first text.
+
+    Raises:
+        DataError: it holds no text.
+    """
+    for line, place in read_lines(path):
+        if line["type"] == "request":
+            with named_if_damaged(place):
+                return str(line["method"]["name"])
+    raise DataError(f"{path} holds no text yet")
+
+
 def _summary(done: Replay) -> Table:
     """One row per rule."""
-    table = Table("rule", "texts", "that differ", "iterations", title_justify="left")
+    first, table = done.rules[0], Table("rule", "texts", "that differ", "iterations")
     for head in ("accepted", "tokens per iteration", "acceptance rate", "in the exact part"):
         table.add_column(head, justify="right")
-    first = done.rules[0]
-    table.add_row("recorded", *_counts(first, 0), *_rates(first.was), "")
+    table.add_row("recorded", *_counts(first, 0, first.was), "")
     for one in done.rules:
         exact = number(one.exact.mean_acceptance_length, 3)
         exact = f"{exact} over {one.exact.num_spec_steps} iterations"
-        counts = _counts(one, one.num_different)
-        table.add_row(Text(one.rule.label), *counts, *_rates(one.now), exact)
+        table.add_row(Text(one.rule.label), *_counts(one, one.num_different, one.now), exact)
     return table
 
 
-def _counts(one: RuleReplay, num_different: int) -> list[str]:
-    return [str(len(one.judged)), str(num_different), str(one.was.num_spec_steps)]
-
-
-def _rates(stats: Stats) -> list[str]:
-    rates = (stats.mean_acceptance_length, stats.draft_acceptance_rate)
-    return [str(stats.num_accepted_draft_tokens), *(number(rate, 3) for rate in rates)]
+def _counts(one: RuleReplay, num_different: int, stats: Stats) -> list[str]:
+    counts = len(one.judged), num_different, stats.num_spec_steps, stats.num_accepted_draft_tokens
+    rates = stats.mean_acceptance_length, stats.draft_acceptance_rate
+    return [*map(str, counts), *(number(rate, 3) for rate in rates)]
 
 
 def _texts(one: RuleReplay) -> Table:
@@ -150,33 +126,24 @@ def _texts(one: RuleReplay) -> Table:
 def _outcome(text: TextReplay) -> list[str]:
     if text.left_out is not None:
         return ["–", "–", "–", f"left out: {text.left_out}"]
-    counts = (
-        text.was.num_spec_steps,
-        text.was.num_accepted_draft_tokens,
-        text.now.num_accepted_draft_tokens,
-    )
-    where, found = "all of it, the same decisions", text.difference
+    was, now, where, found = text.was, text.now, "all of it, the same decisions", text.difference
     if found is not None:
         where = f"iteration {found.iteration}, {found.num_exact_tokens} output tokens"
+    counts = was.num_spec_steps, was.num_accepted_draft_tokens, now.num_accepted_draft_tokens
     return [*map(str, counts), where]
 
 
 def _accepted(one: RuleReplay) -> Table:
     """By number of accepted draft tokens: how many iterations, and how many got that far."""
-    table = Table("accepted draft tokens")
+    table, parts = Table("accepted draft tokens"), (one.was, one.now)
     for head in ("iterations recorded", "replayed", "share with at least that many", "replayed"):
         table.add_column(head, justify="right")
-    parts = (one.was, one.now)
-    deepest = max((count for stats in parts for count in stats.acceptance_histogram), default=0)
-    for count in range(deepest + 1):
+    shares = [[1.0, *stats.acceptance_rate_per_position] for stats in parts]
+    for count in range(max(map(len, shares))):
         iterations = [str(stats.acceptance_histogram[count]) for stats in parts]
-        table.add_row(str(count), *iterations, *(_share(stats, count) for stats in parts))
+        reached = [number(share[count] if count < len(share) else 0.0, 3) for share in shares]
+        table.add_row(str(count), *iterations, *reached)
     return table
-
-
-def _share(stats: Stats, count: int) -> str:
-    rates = [1.0, *stats.acceptance_rate_per_position]
-    return number(rates[count] if count < len(rates) else 0.0, 3)
 
 
 def _remarks(done: Replay) -> list[str]:
@@ -197,20 +164,20 @@ def _remarks(done: Replay) -> list[str]:
 
 def _draw(done: Replay, path: Path) -> None:
     """The sweep as a picture: tokens per iteration by the value of the option."""
-    labels = [str([*one.rule.options.values()][-1]) for one in done.rules]
     figure = new_figure(6.0, 4.0)
     axes = figure.add_subplot()
-    places = range(len(labels))
     lines = {
         "each iteration on the recorded text": [one.now for one in done.rules],
         "up to the first decision that differs": [one.exact for one in done.rules],
         "recorded": [one.was for one in done.rules],
     }
-    for index, (label, stats) in enumerate(lines.items()):
-        values = [s.mean_acceptance_length or 0.0 for s in stats]
+    places = range(len(done.rules))
+    for index, (label, parts) in enumerate(lines.items()):
+        values = [stats.mean_acceptance_length or 0.0 for stats in parts]
         axes.plot(places, values, label=label, **style(index))
-    axes.set_xticks(places, labels)
-    axes.set_xlabel([*done.rules[0].rule.options][-1])
+    swept = [[*one.rule.options.items()][-1] for one in done.rules]
+    axes.set_xticks(places, [str(value) for _, value in swept])
+    axes.set_xlabel(swept[0][0])
     axes.set_ylabel("tokens per iteration")
     grid_lines(axes)
     axes.legend()

@@ -16,14 +16,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def _signed(value: int) -> int:
+def signed(value: int) -> int:
     """The two's complement reading of the last 64 bits of a number."""
     value %= 1 << 64
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-_MIX_1, _MIX_2 = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
-_GAMMA = _signed(0x9E3779B97F4A7C15)
+_MIX_1, _MIX_2 = signed(0xBF58476D1CE4E5B9), signed(0x94D049BB133111EB)
+_GAMMA = signed(0x9E3779B97F4A7C15)
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
@@ -63,7 +63,7 @@ class Noise:
 
         Every tag has a range of 2^31 counters of its own.
         """
-        first = _signed((zlib.crc32(tag.encode()) << 31) * _GAMMA)
+        first = signed((zlib.crc32(tag.encode()) << 31) * _GAMMA)
         bits = _mix(self._keys + first + index * _GAMMA)
         return (_shift_right(bits, 24).double() + 0.5) * 2.0**-40
 

@@ -13,6 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mtad.core.buckets import bucket_of, rows_of
+from mtad.core.noise import signed
 from mtad.core.prefix import Prefix
 from mtad.errors import ContextLengthError, PromptError
 from mtad.model.lm import Model, context_of
@@ -126,5 +127,4 @@ def prefix_of(requests: Sequence[Request], device: torch.device) -> Prefix:
 
 def seeds_of(requests: Sequence[Request], device: torch.device) -> Int[Tensor, " rows"]:
     """The seed of every row, as signed 64-bit numbers."""
-    seeds = [(r.sampling.seed + 2**63) % 2**64 - 2**63 for r in requests]
-    return torch.tensor(seeds, device=device)
+    return torch.tensor([signed(r.sampling.seed) for r in requests], device=device)

@@ -10,14 +10,18 @@ import itertools
 import math
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
+from mtad.core.options import jsonable
+from mtad.core.schema import check_fields, options_of
 from mtad.errors import DataError
 from mtad.jsonl import damaged
 from mtad.jsonl import read_lines as json_lines
@@ -39,8 +43,12 @@ class TraceHeader:
 
     target: str
     draft: str | None
-    vocab: int
-    eos_token_ids: tuple[int, ...] = ()
+    vocab: Annotated[int, Ge(0)]
+    eos_token_ids: tuple[Annotated[int, Ge(0)], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse fields of another type."""
+        check_fields(self)
 
     @classmethod
     def of(cls, models: Models) -> TraceHeader:
@@ -50,14 +58,14 @@ class TraceHeader:
 
     def as_dict(self) -> dict[str, Any]:
         """The first line of a file."""
-        return {"mtad_trace": VERSION, **asdict(self), "eos_token_ids": [*self.eos_token_ids]}
+        return {"mtad_trace": VERSION, **jsonable(asdict(self))}
 
 
 def pack(values: Tensor) -> dict[str, Any]:
     """Numbers of float32 as text, exactly.
 
-    The first bytes of all numbers come first, then the second ones, and so on: equal ones lie side
-    by side, and those that bfloat16 leaves at zero take no room.
+    The first bytes of all numbers come first, then the second ones, and so on: equal bytes lie side
+    by side, and those that bfloat16 leaves at zero take next to no space.
     """
     array = values.detach().to("cpu", torch.float32).contiguous().numpy()
     planes = np.ascontiguousarray(array.reshape(-1, 1).astype("<f4").view(np.uint8).T)
@@ -100,15 +108,9 @@ def read_header(path: Path) -> TraceHeader:
             f"{path} is a trace of version {version!r}; this mtad reads version {VERSION}: read it "
             "with the mtad that wrote it"
         )
-    try:
-        return TraceHeader(
-            target=_text(there["target"]),
-            draft=None if there["draft"] is None else _text(there["draft"]),
-            vocab=_count(there["vocab"]),
-            eos_token_ids=tuple(map(_count, there["eos_token_ids"])),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise damaged(place, error) from error
+    with named_if_damaged(place):
+        known = options_of(TraceHeader).values()
+        return TraceHeader(**{field.name: field.typed(there[field.name]) for field in known})
 
 
 def read_lines(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
@@ -123,13 +125,10 @@ def read_lines(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
         yield row, place
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a text")
-    return value
-
-
-def _count(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise TypeError(f"{value!r} is not a count")
-    return value
+@contextmanager
+def named_if_damaged(place: str) -> Iterator[None]:
+    """Turn what a line at `place` raises where it does not hold what it should into `DataError`."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise damaged(place, error) from error

@@ -5,24 +5,22 @@ Knows no file and no rule.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mtad import methods
 from mtad.core.schema import options_of
 from mtad.core.tree import TokenTree
+from mtad.engine.step import Block
 from mtad.sampling.params import SamplingParams
 from mtad.sampling.truncation import NEVER
 from mtad.speculative.method import Method
 from mtad.trace.format import unpack
-
-_FLOATS = (float, float | None)
 
 
 @dataclass(frozen=True)
@@ -33,55 +31,68 @@ class Iteration:
         number: which of its text, from 1 on.
         position: output tokens before.
         method: what drafted and judged.
+        sampling: temperature, truncation and seed of the text.
         tree: what was judged.
-        target_logprobs: (1, N) the target's.
-        ratio_on: what log-probabilities are of, "warped" or "raw"; see `Method.ratio_on`.
+        target_logprobs: (1, N) the target's log-probability of each node's token.
+        ratio_on: what these and the draft's are, "warped" or "raw"; see `Method.ratio_on`.
         is_selected: whether more was drafted than was judged.
         logits: (1, N, V) the target's, after biases and penalties; None if they were not kept.
         width: number of candidates that truncation looked at.
-        tokens: the accepted tokens, and the one that follows them.
+        was: what was accepted, not clipped by a stop.
     """
 
     number: int
     position: int
     method: Method
+    sampling: SamplingParams
     tree: TokenTree
     target_logprobs: Float[Tensor, "rows nodes"]
     ratio_on: Literal["warped", "raw"]
     is_selected: bool
     logits: Float[Tensor, "rows nodes vocab"] | None
     width: int
-    tokens: tuple[int, ...]
+    was: Block
 
     @classmethod
-    def of(cls, line: Mapping[str, Any], vocab: int) -> Iteration:
+    def of(cls, line: Mapping[str, Any], sampling: SamplingParams, vocab: int) -> Iteration:
         """The iteration in an `iteration` line of a trace.
 
         Raises:
             KeyError, TypeError, ValueError: the line does not fit together.
         """
-        nodes, laws, record = line["tree"], line.get("laws"), line["record"]
-        drafts = [] if laws is None else [unpack(law)[None] for law in laws["draft"]]
-        tree = _tree(nodes, drafts, vocab)
-        logits = None if laws is None else unpack(laws["logits"])[None]
+        nodes, dense, record = line["tree"], line.get("laws"), line["record"]
+        drafts = [] if dense is None else [unpack(level)[None] for level in dense["draft"]]
+        tree, method = _tree(nodes, drafts, vocab), read_method(line["method"])
+        logits = None if dense is None else unpack(dense["logits"])[None]
         if logits is not None and logits.shape != (1, tree.num_nodes, vocab):
             raise ValueError(f"the logits are of shape {[*logits.shape[1:]]}")
-        decision = line["decision"]
-        path = torch.tensor(decision["path"], dtype=torch.int64)
         if record["law"] not in ("warped", "raw"):
-            raise ValueError(f"there is no law {record['law']!r}")
+            raise ValueError(f"log-probabilities are warped or raw, not {record['law']!r}")
+        path, last = line["decision"]["path"], line["decision"]["next_token"]
         return cls(
             number=int(line["number"]),
             position=int(record["position"]),
-            method=read_method(line["method"]),
+            method=method,
+            sampling=sampling,
             tree=tree,
             target_logprobs=_row(nodes["target_logprobs"], tree.num_nodes),
             ratio_on=record["law"],
             is_selected=bool(nodes["is_selected"]),
             logits=logits,
-            width=vocab if laws is None else int(laws["width"]),
-            tokens=(*tree.tokens[0, path].tolist(), int(decision["next_token"])),
+            width=vocab if dense is None else int(dense["width"]),
+            was=accepted_block(method, tree, torch.tensor(path, dtype=torch.int64), int(last)),
         )
+
+
+def accepted_block(
+    method: Method, tree: TokenTree, path: Int[Tensor, " depth"], next_token: int
+) -> Block:
+    """The accepted tokens and the one after them, as the statistics count them."""
+    tokens = (*tree.tokens[0, path].tolist(), next_token)
+    if method.drafter == "target":  # nothing was drafted for it
+        return Block(0, tokens, 0, 0, 0, None)
+    drafted, depth = int(tree.num_drafted), int(tree.depth_drafted)
+    return Block(0, tokens, len(tokens) - 1, drafted, depth, None)
 
 
 def read_method(line: Mapping[str, Any]) -> Method:
@@ -90,15 +101,13 @@ def read_method(line: Mapping[str, Any]) -> Method:
     Raises:
         ValueError: there is none, or it has no such options.
     """
-    known = options_of(methods.find(line["name"]))
-    infinite = {"inf": math.inf, "-inf": -math.inf}
+    cls = methods.find(line["name"])
+    known = options_of(cls)
     options = {
-        name: infinite.get(value, value)
-        if isinstance(value, str) and name in known and known[name].type in _FLOATS
-        else value
-        for name, value in line["options"].items()
+        name: known[name].parsed(value) if isinstance(value, str) and name in known else value
+        for name, value in line["options"].items()  # a text also stands for infinity
     }
-    return methods.make(line["name"], options)
+    return methods.make_of(cls, options)
 
 
 def read_sampling(line: Mapping[str, Any]) -> SamplingParams:
@@ -120,16 +129,16 @@ def _tree(nodes: Mapping[str, Any], drafts: Sequence[Tensor], vocab: int) -> Tok
     values = _row(columns["draft_logprobs"], size)
     if not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab:
         raise ValueError(f"a token is not in the vocabulary of {vocab} tokens")
-    if drafts and [law.shape[1:] for law in drafts] != [(w, vocab) for w in widths[:-1]]:
-        raise ValueError("the draft's laws do not fit the tree")
+    if drafts and [level.shape[1:] for level in drafts] != [(w, vocab) for w in widths[:-1]]:
+        raise ValueError("the draft's log-probabilities do not fit the tree")
     tree = TokenTree.root(tokens[:, 0], torch.tensor([int(nodes["previous"])]))
     for depth, width in enumerate(widths[1:]):
         level, above = slice(tree.num_nodes, tree.num_nodes + width), tree.last_level
         below = parents[:, level]
         if not above.start <= int(below.min()) <= int(below.max()) < above.stop:
             raise ValueError("a node's parent is not on the level above it")
-        law = drafts[depth] if drafts else None
-        tree = tree.grow(tokens[:, level], below, alive[:, level], values[:, level], law)
+        dense = drafts[depth] if drafts else None
+        tree = tree.grow(tokens[:, level], below, alive[:, level], values[:, level], dense)
     return tree
 
 

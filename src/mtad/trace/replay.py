@@ -7,8 +7,8 @@ the one that the rule would have written, and the counts are an estimate. Knows 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ import torch
 from mtad.engine.stats import Stats, total
 from mtad.engine.step import Block
 from mtad.errors import DataError
-from mtad.jsonl import cut_off_end, damaged
+from mtad.jsonl import cut_off_end
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
-from mtad.trace.format import TraceHeader, read_header, read_lines
+from mtad.trace.format import TraceHeader, named_if_damaged, read_header, read_lines
 from mtad.trace.iteration import Iteration, read_sampling
-from mtad.trace.rules import Rule, able_rules, has_endpoint, judge, obstacle, recorded
+from mtad.trace.rules import Rule, able_rules, has_endpoint, judge, obstacle
 
 __all__ = ["Difference", "Replay", "RuleReplay", "TextReplay", "replay"]
 
@@ -55,23 +55,21 @@ class Difference:
     num_exact_tokens: int
 
     @classmethod
-    def between(
-        cls, seen: Iteration, was: Block, now: Block, endpoint: bool = True
-    ) -> Difference | None:
-        """How two outcomes of an iteration differ, None if they do not.
+    def between(cls, seen: Iteration, now: Block, has_endpoint: bool) -> Difference | None:
+        """How another outcome of an iteration differs, None if it does not.
 
         Args:
             seen: the iteration.
-            was, now: what was accepted, and what the rule accepts.
-            endpoint: whether the token after the accepted ones is known for both.
+            now: what the rule accepts.
+            has_endpoint: whether the token after the accepted ones is known for both.
         """
-        end = None if endpoint else -1
-        if was.token_ids[:end] == now.token_ids[:end]:
+        end = None if has_endpoint else -1
+        was, is_now = seen.was.token_ids, now.token_ids[:end]
+        if was[:end] == is_now:
             return None
-        a, b = was.token_ids, now.token_ids[:end]
-        pairs = enumerate(zip(a, b, strict=False))
-        agreed = next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
-        return cls(seen.number, seen.position, a, b, seen.position + agreed)
+        pairs = zip(was, is_now, strict=False)
+        agreed = len([*itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)])
+        return cls(seen.number, seen.position, was, is_now, seen.position + agreed)
 
 
 @dataclass
@@ -99,17 +97,17 @@ class TextReplay:
     left_out: str | None = None
     end: str | None = None
 
-    def add(self, method: Method, seen: Iteration, sampling: SamplingParams) -> None:
+    def add(self, method: Method, seen: Iteration) -> None:
         """Judge an iteration by the method, or note why that cannot be."""
         self.left_out = obstacle(method, seen)
         if self.left_out is not None:
             return
-        was, now = recorded(seen), judge(method, seen, sampling)
-        self.was.add(was)
+        now = judge(method, seen)
+        self.was.add(seen.was)
         self.now.add(now)
         if self.difference is None:
             self.exact.add(now)
-            self.difference = Difference.between(seen, was, now, has_endpoint(method, seen))
+            self.difference = Difference.between(seen, now, has_endpoint(method, seen))
 
     def as_dict(self) -> dict[str, Any]:
         """The text for JSON."""
@@ -214,7 +212,7 @@ def replay(path: Path, rules: Sequence[Rule]) -> Replay:
     running = _Running(read_header(path), [RuleReplay(rule) for rule in rules])
     for line, place in read_lines(path):
         running.add(line, place)
-    if not running.samplings:
+    if not running.texts:
         raise DataError(f"{path} holds no text yet")
     for one in running.rules:
         one.finish(running.drafted)
@@ -228,58 +226,42 @@ class _Running:
     Attributes:
         header: of the trace.
         rules: what became of each rule so far.
-        samplings: settings of the texts so far, by key.
-        texts: what each rule makes of a text, by key.
-        drafted: an iteration of each text that drafted something.
+        texts: the settings of each text so far and what each rule makes of it, by key.
+        drafted: an iteration of each text that drafted something, by key.
     """
 
     header: TraceHeader
     rules: list[RuleReplay]
-    samplings: dict[str, SamplingParams] = field(default_factory=dict)
-    texts: dict[str, list[TextReplay]] = field(default_factory=dict)
+    texts: dict[str, tuple[SamplingParams, list[TextReplay]]] = field(default_factory=dict)
     drafted: dict[str, Iteration] = field(default_factory=dict)
 
     def add(self, line: Mapping[str, Any], place: str) -> None:
         """Add a line of the trace."""
-        seen: Iteration | None = None
-        with _named_if_damaged(place):
+        with named_if_damaged(place):
             key = line["key"]
             if line["type"] == "request":
-                self._open(key, line)
-            elif key not in self.samplings:
+                return self._open(key, line)
+            if key not in self.texts:
                 raise ValueError(f"no request has the key {key!r}")
-            elif line["type"] == "end":
-                for text in self.texts[key]:
+            sampling, replays = self.texts[key]
+            if line["type"] == "end":
+                for text in replays:
                     text.end = str(line["reason"])
-            else:
-                seen = Iteration.of(line, self.header.vocab)
-        if seen is not None:
-            self._judge(key, seen, place)
-
-    def _open(self, key: str, line: Mapping[str, Any]) -> None:
-        if key in self.samplings:
-            raise ValueError(f"there are two requests with the key {key!r}")
-        self.samplings[key] = read_sampling(line["sampling"])
-        self.texts[key] = []
-        for one in self.rules:
-            text = TextReplay(key, str(line["id"]), str(line["method"]["name"]))
-            self.texts[key].append(text)
-            one.texts.append(text)
-
-    def _judge(self, key: str, seen: Iteration, place: str) -> None:
+                return None
+            seen = Iteration.of(line, sampling, self.header.vocab)
         if seen.tree.depth:
             self.drafted.setdefault(key, seen)
-        for one, text in zip(self.rules, self.texts[key], strict=True):
+        for one, text in zip(self.rules, replays, strict=True):
             if text.left_out is None:
-                method = one.rule.method_for(seen)
-                with _named_if_damaged(place), torch.inference_mode():
-                    text.add(method, seen, self.samplings[key])
+                method = one.rule.method_for(seen)  # it may raise what the user is to mend
+                with named_if_damaged(place), torch.inference_mode():
+                    text.add(method, seen)
 
-
-@contextmanager
-def _named_if_damaged(place: str) -> Iterator[None]:
-    """Name the line at `place` in the error about what cannot be made of it."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise damaged(place, error) from error
+    def _open(self, key: str, line: Mapping[str, Any]) -> None:
+        if key in self.texts:
+            raise ValueError(f"there are two requests with the key {key!r}")
+        facts = key, str(line["id"]), str(line["method"]["name"])
+        replays = [TextReplay(*facts) for _ in self.rules]
+        self.texts[key] = read_sampling(line["sampling"]), replays
+        for one, text in zip(self.rules, replays, strict=True):
+            one.texts.append(text)

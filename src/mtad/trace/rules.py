@@ -1,8 +1,8 @@
 """What an acceptance rule makes of a recorded iteration, and which rules can judge it.
 
-The target's logits and the draft's distributions come from the trace, the random numbers from the
-seed, and the decision from the method's own `verify`. What a rule reads is a fact of its class, see
-`mtad.speculative.facts`: no method is asked for its name. Knows no model and no file.
+The target's logits and the draft's log-probabilities come from the trace, the random numbers from
+the seed, and the decision from the method's own `verify`. What a rule reads is a fact of its
+class, see `mtad.speculative.facts`: no method is asked for its name. Knows no model and no file.
 """
 
 from __future__ import annotations
@@ -17,18 +17,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mtad import methods
-from mtad.core.noise import Noise
+from mtad.core.noise import Noise, signed
 from mtad.core.schema import options_of
 from mtad.core.tree import TokenTree
 from mtad.engine.step import Block
 from mtad.methods.autoregressive import Autoregressive
-from mtad.sampling.params import SamplingParams
 from mtad.sampling.truncation import NEVER
 from mtad.sampling.warper import Warper
 from mtad.speculative.beams import best_path
 from mtad.speculative.facts import Reads
 from mtad.speculative.method import Method
-from mtad.trace.iteration import Iteration
+from mtad.trace.iteration import Iteration, accepted_block
 
 
 @dataclass(frozen=True)
@@ -90,41 +89,49 @@ def _require_judging(cls: type[Method], options: Collection[str]) -> None:
 
 def obstacle(method: Method, seen: Iteration) -> str | None:
     """Why the method cannot judge the iteration, None if it can."""
-    own, needs, tree = seen.method, method.needs, seen.tree
-    is_own = type(own) is type(method)
-    if "target" in (own.drafter, method.drafter):
+    is_own = type(seen.method) is type(method)
+    if "target" in (seen.method.drafter, method.drafter):
         return None if is_own else "where the target makes a block itself, nothing is accepted"
+    needs = method.needs
     if seen.logits is None and (needs is None or needs.target == "logits"):
-        return f"{method.name} needs the target's logits, and the trace was written without laws"
-    if is_own:
+        why: str | None = "needs the target's logits, which --no-trace-laws left out"
+    elif is_own:
         return None
-    if needs is None:
-        return f"{method.name} does not say what its rule reads of another method's draft"
-    if tree.depth == 0:
+    elif needs is None:
+        why = "does not say what its rule reads of another method's draft"
+    elif seen.tree.depth == 0:
         return None
+    else:
+        why = _lacks_logprobs(method, needs, seen) or _has_another_shape(needs, seen)
+    return why and f"{method.name} {why}"
+
+
+def _lacks_logprobs(method: Method, needs: Reads, seen: Iteration) -> str | None:
+    """What the draft lacks for the method, None if nothing."""
+    own = seen.method
     if needs.draft != "nothing" and own.drafter == "none":
-        return f"{method.name} compares with the draft's law, and drafts of {own.name} have none"
-    if needs.draft == "distributions" and not tree.draft_logprobs:
-        return f"{method.name} needs the laws that the draft drew from, and the trace has none"
+        return f"compares with the draft's log-probabilities, and drafts of {own.name} have none"
+    if needs.draft == "distributions" and not seen.tree.draft_logprobs:
+        return "needs the distributions that the draft drew from, and the trace has none"
     if needs.draft == "values" and method.ratio_on != seen.ratio_on:
-        return f"{method.name} compares {method.ratio_on} laws, and the draft's are {seen.ratio_on}"
-    return _shape_obstacle(method, needs, seen)
+        return f"compares {method.ratio_on} log-probabilities, and the draft's are {seen.ratio_on}"
+    return None
 
 
-def _shape_obstacle(method: Method, needs: Reads, seen: Iteration) -> str | None:
-    """Why the method cannot verify a tree of this shape."""
+def _has_another_shape(needs: Reads, seen: Iteration) -> str | None:
+    """Why a rule cannot verify a tree of this shape, None if it can."""
     own, tree = seen.method, seen.tree
     if needs.tree == "beams" and seen.is_selected:
-        return f"{method.name} judges all beams, and {own.name} sent one of them to the target"
+        return f"judges all beams, and {own.name} sent one of them to the target"
     is_beams = tree.is_chain or (own.needs is not None and own.needs.tree == "beams")
     is_even = len({*tree.widths[1:]}) == 1
     fits = {"any": True, "chains": is_even, "beam": is_beams, "beams": is_beams}
     if fits.get(needs.tree, tree.is_chain):
         return None
     if needs.tree == "beams":
-        return f"{method.name} judges beams, and {own.name} drafts a tree of draws"
+        return f"judges beams, and {own.name} drafts a tree of draws"
     wanted = "chains" if needs.tree == "chains" else "a chain"
-    return f"{method.name} judges {wanted}, and the trace has a tree"
+    return f"judges {wanted}, and the trace has a tree"
 
 
 def able_rules(seen: Collection[Iteration]) -> list[str]:
@@ -155,53 +162,31 @@ def _choices(cls: type[Method]) -> Iterator[tuple[str, Any, str]]:
             yield from ((name, value, str(value)) for value in get_args(option.type))
 
 
+def judge(method: Method, seen: Iteration) -> Block:
+    """What the method accepts of the iteration; `obstacle` must have found none."""
+    tree, (logits, warp) = seen.tree, _evidence(seen)
+    if not tree.is_chain and method.needs is not None and method.needs.tree == "beam":
+        path = best_path(tree)
+        tree, logits = tree.select(path), logits[:, [0, *path[0].tolist()]]
+    seeds, positions = torch.tensor([signed(seen.sampling.seed)]), torch.tensor([seen.position])
+    verdict = method.verify(tree, logits, warp, Noise(seeds, positions))
+    path = verdict.path[0, : int(verdict.num_accepted)]
+    return accepted_block(method, tree, path, int(verdict.next_token))
+
+
 def has_endpoint(method: Method, seen: Iteration) -> bool:
     """Whether the token after the accepted ones is known; without logits it is not."""
     return seen.logits is not None or method.drafter == "target"
 
 
-def recorded(seen: Iteration) -> Block:
-    """What was accepted when it was recorded; not clipped by a stop."""
-    return _block(seen.tree, seen.tokens, seen.method)
-
-
-def judge(method: Method, seen: Iteration, sampling: SamplingParams) -> Block:
-    """What the method accepts of the iteration; `obstacle` must have found none.
-
-    Args:
-        method: the rule.
-        seen: the iteration.
-        sampling: temperature, truncation and seed of the text.
-    """
-    tree, (logits, warp) = seen.tree, _evidence(seen, sampling)
-    if not tree.is_chain and method.needs is not None and method.needs.tree == "beam":
-        path = best_path(tree)
-        tree, logits = tree.select(path), logits[:, [0, *path[0].tolist()]]
-    seed = (sampling.seed + 2**63) % 2**64 - 2**63
-    noise = Noise(torch.tensor([seed]), torch.tensor([seen.position]))
-    verdict = method.verify(tree, logits, warp, noise)
-    path = verdict.path[0, : int(verdict.num_accepted)]
-    return _block(tree, (*tree.tokens[0, path].tolist(), int(verdict.next_token)), method)
-
-
-def _block(tree: TokenTree, tokens: tuple[int, ...], method: Method) -> Block:
-    """The accepted tokens and the one after them, as the statistics count them."""
-    if method.drafter == "target":  # nothing was drafted for it
-        return Block(0, tokens, 0, 0, 0, None)
-    drafted, depth = int(tree.num_drafted), int(tree.depth_drafted)
-    return Block(0, tokens, len(tokens) - 1, drafted, depth, None)
-
-
-def _evidence(
-    seen: Iteration, sampling: SamplingParams
-) -> tuple[Float[Tensor, "rows nodes vocab"], Warper]:
+def _evidence(seen: Iteration) -> tuple[Float[Tensor, "rows nodes vocab"], Warper]:
     """The target's logits and the warper of the text; with values alone, these as they are."""
-    vocab = 0 if seen.logits is None else seen.logits.shape[2]
-    warp = Warper.of([sampling], vocab, torch.device("cpu"))
-    if seen.logits is not None:
-        return seen.logits, dataclasses.replace(warp, width=min(vocab, seen.width))
-    as_given = _AsGiven(**{f.name: getattr(warp, f.name) for f in dataclasses.fields(warp)})
-    return _on_nodes(seen.tree, seen.target_logprobs), as_given
+    sampling, cpu = [seen.sampling], torch.device("cpu")
+    if seen.logits is None:
+        return _on_nodes(seen.tree, seen.target_logprobs), _AsGiven.of(sampling, 0, cpu)
+    vocab = seen.logits.shape[2]
+    warp = Warper.of(sampling, vocab, cpu)
+    return seen.logits, dataclasses.replace(warp, width=min(vocab, seen.width))
 
 
 def _on_nodes(
@@ -223,13 +208,4 @@ class _AsGiven(Warper):
         """The log-probabilities as they are."""
         return logits if nodes is None else logits[:, nodes]
 
-    def ratio_logprobs(
-        self,
-        ratio_on: str,
-        warped: Float[Tensor, "rows nodes vocab"],
-        logits: Float[Tensor, "rows nodes vocab"],
-        tree: TokenTree,
-        nodes: slice | None = None,
-    ) -> Float[Tensor, "rows nodes vocab"]:
-        """The recorded ones."""
-        return warped
+    raw = __call__

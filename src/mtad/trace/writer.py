@@ -3,7 +3,7 @@
 A file is JSON lines. The first is a header; a `request` line comes before the `iteration` lines of
 that text, and an `end` line after them; texts that share a batch are interleaved. With `laws` an
 iteration keeps the target's logits after biases and penalties, whole and in float32, and the
-distributions that the draft drew from. Temperature, truncation and random numbers follow from
+draft's log-probabilities. Temperature, truncation and random numbers follow from
 these, from the request's settings and from its seed, so that `verify` gets the same numbers again.
 A kill cuts off the last line alone. Knows no model and no HTTP.
 """
@@ -11,7 +11,6 @@ A kill cuts off the last line alone. Knows no model and no HTTP.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -20,8 +19,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from mtad import methods
 from mtad.core.options import jsonable
 from mtad.engine.request import Request
@@ -29,13 +26,10 @@ from mtad.engine.session import Session
 from mtad.engine.step import Observation, Step
 from mtad.errors import DataError
 from mtad.jsonl import JsonLines, read_lines
-from mtad.speculative.method import Method
+from mtad.speculative.method import Method, Verdict
 from mtad.trace.format import TraceHeader as TraceHeader
 from mtad.trace.format import pack
-from mtad.trace.record import TokenLogprobs as TokenLogprobs
-from mtad.trace.record import TokenText, judged_logprobs, row_of
-from mtad.trace.record import record_of as record_of
-from mtad.trace.record import token_logprobs as token_logprobs
+from mtad.trace.record import TokenText, TracedRow, finite, record_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,9 +43,9 @@ class TraceWriter(AbstractContextManager["TraceWriter"]):
     Args:
         path: the file, made if it is not there; one that is there must have the same header.
         header: its first line.
-        laws: whether to keep logits and laws, 4 bytes for each token of the vocabulary and each
-            node before compression. Without them only rules that compare the probabilities of
-            drafted tokens can be replayed.
+        laws: whether to keep the target's logits and the draft's log-probabilities, 4 bytes for
+            each token of the vocabulary and each node before compression. Without them only rules
+            that compare the probabilities of drafted tokens can be replayed.
         prompts: whether to keep the prompts' token ids.
 
     Attributes:
@@ -95,25 +89,22 @@ class TraceWriter(AbstractContextManager["TraceWriter"]):
         self._write(line)
         return key
 
-    def iteration(
-        self, key: str, record: Mapping[str, Any], seen: Observation, row: int, method: Method
-    ) -> None:
+    def iteration(self, key: str, record: Mapping[str, Any], row: TracedRow) -> None:
         """Write an iteration of the text `key`.
 
         Args:
             key: what `request` returned.
             record: what `record_of` made of the iteration.
-            seen, row: the iteration, and the row of the text in it.
-            method: what drafted and judged.
+            row: the iteration.
         """
         if self.error:
             return
-        one = row_of(seen, row)
         with self._lock:
             number = self._numbers[key] = self._numbers[key] + 1
-        line = {"type": "iteration", "key": key, "number": number, "method": method_line(method)}
-        line |= {"record": record, "decision": _decision(one), "tree": _tree(one, method)}
-        self._write(line | ({"laws": _laws(one)} if self.laws else {}))
+        line = {"type": "iteration", "key": key, "number": number}
+        line |= {"method": method_line(row.method), "record": record}
+        line |= {"decision": _decision(row.seen.verdict), "tree": _tree(row)}
+        self._write(line | ({"laws": _laws(row.seen)} if self.laws else {}))
 
     def end(self, key: str, reason: str, error: str | None = None) -> None:
         """Write how the text `key` ended: a finish reason, or another word for it."""
@@ -171,10 +162,9 @@ class SessionTrace:
         """Write what the last iteration did."""
         (seen,), method = self._seen, self._session.method
         self._seen.clear()
-        for row, block in enumerate(step.blocks):
-            key = self._keys[block.request]
-            record = record_of(seen, row, block, self._text_of, method)
-            self._writer.iteration(key, record, seen, row, method)
+        for place, block in enumerate(step.blocks):
+            key, row = self._keys[block.request], TracedRow.of(seen, place, method)
+            self._writer.iteration(key, record_of(row, block, self._text_of), row)
             if block.finish_reason is not None:
                 self._writer.end(key, block.finish_reason)
 
@@ -189,30 +179,25 @@ def _options(value: Any) -> dict[str, Any]:
     return {field.name: jsonable(getattr(value, field.name)) for field in fields(value)}
 
 
-def _decision(one: Observation) -> dict[str, Any]:
-    verdict = one.verdict
+def _decision(verdict: Verdict) -> dict[str, Any]:
     count = int(verdict.num_accepted)
     path = verdict.path[0, :count].tolist()
     return {"path": path, "num_accepted": count, "next_token": int(verdict.next_token)}
 
 
-def _tree(one: Observation, method: Method) -> dict[str, Any]:
+def _tree(row: TracedRow) -> dict[str, Any]:
     """The tree that was judged; null is minus infinity here."""
-    tree, target = one.tree, one.tree.token_values(judged_logprobs(one, method))
+    tree = row.seen.tree
     return {
         "widths": [*tree.widths],
         "tokens": tree.tokens[0].tolist(),
         "parents": tree.parents[0].tolist(),
         "alive": tree.alive[0].tolist(),
-        "draft_logprobs": _finite(tree.node_logprobs[0]),
-        "target_logprobs": _finite(target[0]),
+        "draft_logprobs": finite(tree.node_logprobs[0]),
+        "target_logprobs": finite(tree.token_values(row.target_logprobs)[0]),
         "previous": int(tree.previous),
         "is_selected": tree.whole is not None,
     }
-
-
-def _finite(values: Tensor) -> list[float | None]:
-    return [value if math.isfinite(value) else None for value in values.tolist()]
 
 
 def _laws(one: Observation) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from mtad.server.api.response_models import (
 )
 from mtad.server.api.tokenizing import Texts
 from mtad.server.scheduler.sequence import Chunk, FinishReason
-from mtad.trace.writer import TokenLogprobs
+from mtad.trace.record import TokenLogprobs
 
 LOWEST = -9999.0
 """Stands for minus infinity, which JSON lacks."""

@@ -19,7 +19,8 @@ from mtad.measure.device import synchronize
 from mtad.server.scheduler.errors import ModelFailedError
 from mtad.server.scheduler.sequence import Chunk, Clock, Sequence
 from mtad.speculative.method import Method
-from mtad.trace.writer import TokenLogprobs, TraceWriter, record_of, token_logprobs
+from mtad.trace.record import TokenLogprobs, TracedRow, record_of, token_logprobs
+from mtad.trace.writer import TraceWriter
 
 MOST_RECORDED = {"cpu": 8}
 """Rows up to which iterations are recorded, by kind of device. On a CPU larger batches gain little
@@ -154,10 +155,10 @@ class Batch:
         """The iteration in full, for the request and the trace file, if either wants it."""
         if not (sequence.traced or sequence.trace_key):
             return ()
-        method = self.session.method
-        record = record_of(seen, row, block, self.pair.text_of, method)
+        traced = TracedRow.of(seen, row, self.session.method)
+        record = record_of(traced, block, self.pair.text_of)
         if self.writer and sequence.trace_key:
-            self.writer.iteration(sequence.trace_key, record, seen, row, method)
+            self.writer.iteration(sequence.trace_key, record, traced)
         return (record,) if sequence.traced else ()
 
 

@@ -17,7 +17,7 @@ from mtad.api.completion import Generation
 from mtad.engine.session import Block
 from mtad.model.tokenizer import TextStream
 from mtad.speculative.method import Method, method_key
-from mtad.trace.writer import TokenLogprobs
+from mtad.trace.record import TokenLogprobs
 
 Clock: TypeAlias = Callable[[], float]
 FinishReason: TypeAlias = Literal["stop", "length"]
@@ -37,7 +37,7 @@ class Chunk:
         token_ids: the new tokens.
         logprobs: one per new token, if the request asked for them.
         trace: the iteration in full, if the request asked for it; see
-            `mtad.trace.writer.record_of`.
+            `mtad.trace.record.record_of`.
         finish_reason: "stop" or "length" in the last chunk of a text that is complete.
         error: why the text ends here, in the last chunk of one that failed.
         at: when the iteration ended.
