@@ -6,7 +6,7 @@ import functools
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -24,56 +24,51 @@ def interpreter() -> str:
     return os.path.realpath(base)
 
 
-def readable() -> list[str]:
+def readable() -> tuple[str, ...]:
     """The files and folders that an interpreter needs, those of the system first."""
-    python = interpreter()
     # those of the interpreter below: a virtual environment has packages alone in their place
-    bases = {"installed_base": sys.base_prefix, "base": sys.base_prefix}
-    bases |= {"installed_platbase": sys.base_exec_prefix, "platbase": sys.base_exec_prefix}
-    found = [sysconfig.get_path(name, vars=bases) for name in ("stdlib", "platstdlib")]
-    libraries = [os.path.realpath(path) for path in found]
+    below = {"platbase": sys.base_exec_prefix}
+    found = [sysconfig.get_path(name, vars=below) for name in ("stdlib", "platstdlib")]
     shared = sysconfig.get_config_var("LIBDIR") or ""
-    wanted = [*_SYSTEM, os.path.realpath(shared) if shared else "", *libraries, python]
+    libraries = [os.path.realpath(path) for path in (shared, *found) if path]
     kept: list[str] = []
-    for path in wanted:
-        if path and os.path.exists(path) and not any(_is_below(path, k) for k in kept):
+    for path in (*_SYSTEM, *libraries, interpreter()):
+        if os.path.exists(path) and not _is_inside(path, kept):
             kept.append(path)
-    return kept
-
-
-def hidden() -> list[str]:
-    """The folders of installed packages in what is readable; a program sees them empty.
-
-    They may hold the answers of a benchmark, and a program is to find the same packages everywhere.
-    """
-    return _packages(tuple(path for path in readable() if not os.path.islink(path)))
+    return tuple(kept)
 
 
 @functools.cache
-def _packages(shown: tuple[str, ...]) -> list[str]:
-    """The folders with the names that installers use, at or below those that are shown."""
+def hidden(shown: tuple[str, ...]) -> list[str]:
+    """The folders of installed packages in what is shown; a program sees them empty.
+
+    They may hold the answers of a benchmark, and a program is to find the same packages everywhere.
+    """
     found: set[str] = set()
-    for top in shown:
+    folders = [path for path in shown if not os.path.islink(path)]
+    for top in folders:
         # looking through it would take minutes, and each of its packages has a folder of its own
         for folder, below, _ in os.walk(top) if top != _NIX else ():
             at = [name for name in below if name in _PACKAGES]
             found.update(os.path.realpath(os.path.join(folder, name)) for name in at)
             below[:] = [name for name in below if name not in _PACKAGES]
-    return sorted(place for place in found if any(_is_below(place, path) for path in shown))
+    return sorted(place for place in found if _is_inside(place, folders))
 
 
-def _is_below(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(f"{folder}/")
+def _is_inside(path: str, folders: Iterable[str]) -> bool:
+    """Whether a path is one of the folders or below one."""
+    return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
 
 
 def bubblewrap_options(file_bytes: int) -> Iterator[str]:
     """The options of bubblewrap that show a program its files."""
-    for path in readable():
+    shown = readable()
+    for path in shown:
         if os.path.islink(path):
             yield from ("--symlink", os.readlink(path), path)
         else:
             yield from ("--ro-bind", path, path)
-    for path in hidden():
+    for path in hidden(shown):
         yield from ("--tmpfs", path, "--remount-ro", path)
     for path in _DEVICES:
         yield from ("--dev-bind", path, path)
@@ -86,35 +81,30 @@ def build_root(folder: Path, file_bytes: int) -> str:
     root, empty = folder / "root", folder / "empty"
     (root / "tmp").mkdir(parents=True)
     empty.mkdir()
-    lines = [_line(str(root), str(root), "bind")]
-    shown = [*readable(), *_DEVICES]
-    for path in shown:
-        if _show(path, root):
-            lines.append(_line(path, f"{root}{path}", "rbind"))
+    shown = readable()
+    mounted = [path for path in (*shown, *_DEVICES) if _make_place(path, root)]
     # an option of `mount` holds for the topmost of the mounts that a recursive one brings along
-    lines += [_line(p, f"{root}{p}", "bind") for p in _mount_points() if _is_inside(p, shown)]
-    lines += [_line(str(empty), f"{root}{path}", "bind") for path in hidden()]
+    mounted += [path for path in _mount_points() if _is_inside(path, mounted)]
+    lines = [_line(str(root), str(root)), *(_line(path, f"{root}{path}") for path in mounted)]
+    lines += [_line(str(empty), f"{root}{path}") for path in hidden(shown)]
     size = f"nosuid,nodev,mode=1777,nr_inodes=1024,size={file_bytes}"
     table = folder / "mounts"
     table.write_text("".join([*lines, f"none {_quoted(f'{root}/tmp')} tmpfs {size} 0 0\n"]))
     return str(table)
 
 
-def _show(path: str, root: Path) -> bool:
+def _make_place(path: str, root: Path) -> bool:
     """Make the place of a file or folder below `root`; whether something is to be mounted there."""
     target = Path(f"{root}{path}")
     target.parent.mkdir(parents=True, exist_ok=True)
     if os.path.islink(path):
         target.symlink_to(os.readlink(path))
-    elif os.path.isdir(path):
+        return False
+    if os.path.isdir(path):
         target.mkdir(exist_ok=True)
     else:
         target.touch()
-    return not os.path.islink(path)
-
-
-def _is_inside(path: str, shown: list[str]) -> bool:
-    return any(path.startswith(f"{folder}/") for folder in shown if not os.path.islink(folder))
+    return True
 
 
 def _mount_points() -> list[str]:
@@ -123,11 +113,11 @@ def _mount_points() -> list[str]:
         return [line.split()[4].encode().decode("unicode_escape") for line in file]
 
 
-def _line(source: str, target: str, kind: str) -> str:
+def _line(source: str, target: str) -> str:
     """The line of a table that mounts a file or folder of ours read-only in another place."""
     flags = os.statvfs(source).f_flag
     kept = [name for name in _KEPT if flags & getattr(os, f"ST_{name.upper()}")]
-    options = ",".join(dict.fromkeys([kind, "ro", "nosuid", *kept]))
+    options = ",".join(dict.fromkeys(["rbind", "ro", "nosuid", *kept]))
     return f"{_quoted(source)} {_quoted(target)} none {options} 0 0\n"
 
 

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mtad.tasks.sandbox import files
 from mtad.tasks.sandbox.limits import Limits
-from mtad.tasks.sandbox.seccomp import call_filter
 
-_HERE = Path(__file__).parent
+_SUPERVISOR = Path(__file__).with_name("supervisor.py")
 # -P and -S: no folder of the program's choice and no installed package is imported from
 _FLAGS = ("-s", "-P", "-S")
-_NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child")
 _NOBODY = "65534"
 _BUBBLEWRAP = (
-    *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"),
-    *("--disable-userns", "--uid", _NOBODY, "--gid", _NOBODY, "--cap-drop", "ALL"),
-    *("--die-with-parent", "--as-pid-1", "--new-session"),
+    *("bwrap", "--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc"),
+    *("--unshare-uts", "--disable-userns", "--uid", _NOBODY, "--gid", _NOBODY),
+    *("--cap-drop", "ALL", "--die-with-parent", "--as-pid-1", "--new-session"),
 )
+_NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child")
+_MOUNT = ("sh", "-c", 'mount --all --fstab "$0" && exec "$@"')
 # ids that systemd hands out for a moment too; a container has them as well
 _FIRST_UID, _LAST_UID = 61184, 65519
-# processes and threads around a program that count as the program's where they have its user
-_NUM_AROUND = {"unshare": 3, "bubblewrap": 2, "limits": 0}
 
 
 @dataclass(frozen=True)
@@ -45,56 +42,48 @@ class Isolation:
     is_strong: bool
     other_user: bool
 
-    def command(self, limits: Limits) -> list[str]:
-        """The command that reads a job from its standard input."""
-        boot = _python("boot.py")
-        if self.mode == "bubblewrap":
-            return ["bwrap", *_BUBBLEWRAP, *files.bubblewrap_options(limits.file_bytes), *boot]
-        if self.mode == "unshare":
-            root = () if self.other_user else ("--map-root-user",)
-            return ["unshare", *root, *_NAMESPACES, "--", *boot]
-        return boot
-
-    def job(self, source: str, limits: Limits, folder: str) -> dict[str, Any]:
-        """The job for `boot.py`, with the files that it takes made in the folder."""
+    def prepare(self, source: str, limits: Limits, folder: str) -> tuple[list[str], dict[str, Any]]:
+        """The command that starts `supervisor.py`, and its job; makes their files in the folder."""
         user = random.SystemRandom().randint(_FIRST_UID, _LAST_UID) if self.other_user else None
-        mounts = ""
-        if self.mode == "unshare":
-            mounts = files.build_root(Path(folder), limits.file_bytes)
+        command = [files.interpreter(), *_FLAGS, "-c", _SUPERVISOR.read_text(encoding="utf-8")]
+        if self.mode == "bubblewrap":
+            command = [*_BUBBLEWRAP, *files.bubblewrap_options(limits.file_bytes), *command]
+        elif self.mode == "unshare":
+            command = [*self._unshare(folder, limits.file_bytes), *command]
         elif user:
             os.chown(folder, user, user)
-        return {
+        return command, {
             "source": source,
             "is_weak": not self.is_strong,
-            "mounts": mounts,
-            "command": [*self._entry(folder, user), *_python("runner.py")],
+            "user": user,
             "env": environment(folder if self.mode == "limits" else "/tmp"),
+            "time_s": limits.time_s,
+            "output_bytes": limits.output_bytes,
             "limits": self._limits(limits),
-            "call_filter": call_filter().hex(),
         }
 
-    def _entry(self, folder: str, user: int | None) -> list[str]:
-        """The command that starts a program's interpreter as the right user in the right root.
+    def _unshare(self, folder: str, file_bytes: int) -> list[str]:
+        """What runs a command in namespaces and in a root of its own.
 
         The kernel makes no user namespace for a process whose root is not that of its mount
         namespace, so that a program can't get the rights to mount what it likes.
         """
-        unshare = shutil.which("unshare") or "unshare"
-        root = [f"--root={folder}/root", "--wd=/tmp"] if self.mode == "unshare" else []
-        if user:
-            return [unshare, *root, f"--setgid={user}", f"--setuid={user}", "--"]
-        mapped = ["--user", f"--map-user={_NOBODY}", f"--map-group={_NOBODY}"]
-        return [unshare, *mapped, *root, "--"] if root else []
+        table = files.build_root(Path(folder), file_bytes)
+        # root's supervisor gives up its rights later, for those of the program's user
+        rights = [] if self.other_user else ["--map-root-user"]
+        nobody = ["--user", f"--map-user={_NOBODY}", f"--map-group={_NOBODY}"]
+        entry = ["unshare", *(nobody if rights else []), f"--root={folder}/root", "--wd=/tmp", "--"]
+        return ["unshare", *rights, *_NAMESPACES, "--", *_MOUNT, table, *entry]
 
     def _limits(self, limits: Limits) -> dict[str, int]:
         """The limits of resources, by their names in the module `resource`."""
-        num_around = 0 if self.other_user else _NUM_AROUND[self.mode]
         return {
             "RLIMIT_CPU": int(limits.time_s) + 2,
             "RLIMIT_FSIZE": limits.file_bytes,
             "RLIMIT_CORE": 0,
             "RLIMIT_NOFILE": 64,
-            "RLIMIT_NPROC": limits.processes + num_around,
+            # inside a user namespace the supervisor has the program's user
+            "RLIMIT_NPROC": limits.processes + (self.is_strong and not self.other_user),
             "RLIMIT_AS": limits.memory_bytes,
         }
 
@@ -109,8 +98,3 @@ def environment(folder: str) -> dict[str, str]:
         "PYTHONUTF8": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-
-
-def _python(script: str) -> list[str]:
-    """The command that runs a script of this folder, whether or not the program sees its file."""
-    return [files.interpreter(), *_FLAGS, "-c", (_HERE / script).read_text(encoding="utf-8")]

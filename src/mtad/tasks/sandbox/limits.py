@@ -13,8 +13,8 @@ class Limits:
     """The limits of a program.
 
     Attributes:
-        time_s: wall-clock time from the start of its interpreter; a process gets as much of the
-            processor, and a second more.
+        time_s: wall-clock time from its start; a process gets as much of the processor, and a
+            second more.
         memory_bytes: address space of each process.
         file_bytes: each file; all files together where the isolation gives a folder of its own.
         processes: processes and threads at once, the first one included.

@@ -14,26 +14,22 @@ from mtad.tasks.sandbox.limits import Limits
 from mtad.tasks.sandbox.run import run_python
 
 _LIMITS = Limits(time_s=20.0)
+# that `socket` can be imported shows that the program may read the standard library
 _ESCAPES = """
 import os, socket
+escapes = {{
+    "reads files of others": lambda: open({secret!r}).read(),
+    "writes outside of its folder": lambda: open({target!r}, "w").write("x"),
+    "reaches the network": lambda: socket.create_connection(("127.0.0.1", {port}), timeout=1),
+    "sees processes": lambda: os.stat("/proc/self"),
+}}
 leaks = []
-try:
-    open({secret!r}).read()
-    leaks.append("reads files of others")
-except OSError:
-    pass
-try:
-    open({target!r}, "w").write("x")
-    leaks.append("writes outside of its folder")
-except OSError:
-    pass
-try:
-    socket.create_connection(("127.0.0.1", {port}), timeout=1)
-    leaks.append("reaches the network")
-except OSError:
-    pass
-if os.path.exists("/proc/self"):
-    leaks.append("sees processes")
+for leak, attempt in escapes.items():
+    try:
+        attempt()
+        leaks.append(leak)
+    except OSError:
+        pass
 open("own", "w").write("x")
 print(";".join(leaks) or "isolated")
 """
@@ -82,24 +78,19 @@ def find_isolation(allow_weak: bool = False) -> Isolation:
 
 @functools.cache
 def probe(isolation: Isolation) -> str:
-    """Why the isolation does not work here, an empty text if it does."""
+    """What a program got at, or why none could be run; an empty text if the isolation works."""
     if os.name != "posix":
         return "needs Linux or another Unix"
-    with tempfile.TemporaryDirectory(prefix="mtad-probe-") as folder:
+    server = socket.create_server(("127.0.0.1", 0))
+    with server, tempfile.TemporaryDirectory(prefix="mtad-probe-") as folder:
         secret, target = Path(folder) / "secret", Path(folder) / "written"
         secret.write_text("secret", encoding="utf-8")
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
-            source = _ESCAPES.format(secret=str(secret), target=str(target), port=port)
-            return _leaks(source, isolation)
-
-
-def _leaks(source: str, isolation: Isolation) -> str:
-    """What the program got at, or why it could not be run."""
-    try:
-        outcome = run_python(source, _LIMITS, isolation)
-    except IsolationError as error:
-        return str(error).removeprefix(f"{isolation.name}: ")
+        port = server.getsockname()[1]
+        source = _ESCAPES.format(secret=str(secret), target=str(target), port=port)
+        try:
+            outcome = run_python(source, _LIMITS, isolation)
+        except IsolationError as error:
+            return str(error).removeprefix(f"{isolation.name}: ")
     if outcome.status != "finished":
         return f"{outcome.status}: {outcome.reason} {outcome.stderr[-300:]}".strip()
     found = outcome.stdout.strip()
