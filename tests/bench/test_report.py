@@ -35,6 +35,7 @@ from mtad.bench.report.metrics import (
     END_TO_END_SPEED,
     ENERGY,
     LENGTH,
+    MEAN_QUALITY,
     PATH_RATE,
     PERPLEXITY,
     QUALITY,
@@ -227,7 +228,7 @@ def test_a_run_without_a_task_has_no_mean_quality() -> None:
     rows = [(sample(), 1.0), (sample(task="mt_bench"), 5.0), (sample("other"), 1.0)]
     summary = Summary(results(rows))
     assert summary.mean_quality("other").value is None
-    assert summary.compare_mean_quality("other", "base").verdict == "–"
+    assert summary.compare("other", "base", MEAN_QUALITY).verdict == "–"
 
 
 def test_equal_scores_at_an_end_of_the_scale_get_the_exact_bound() -> None:
@@ -318,7 +319,7 @@ def test_mean_quality_is_compared_task_by_task() -> None:
     rows = [(sample(item=f"i{i}"), 0.0) for i in range(40)]
     rows += [(sample(item=f"i{i}", task="mt_bench"), 1.0) for i in range(10)]
     rows += [(replace(row, run="other"), 1.0 if row.task == "spider" else 5.5) for row, _ in rows]
-    found = Summary(results(rows)).compare_mean_quality("other", "base")
+    found = Summary(results(rows)).compare("other", "base", MEAN_QUALITY)
     assert found.estimate.value == pytest.approx((100 + 50) / 2)
     assert found.estimate.num_items == 50
     assert found.verdict == "better"

@@ -21,6 +21,7 @@ from mtad.bench.statistics import (
     pareto,
     ratio,
     resamples,
+    sums,
 )
 
 
@@ -28,7 +29,7 @@ def ratio_of_sums(
     num: np.ndarray, den: np.ndarray, weights: np.ndarray, num_items: int
 ) -> Resampled:
     """The ratio of sums of values by item."""
-    return ratio(float(num.sum()), float(den.sum()), weights @ num, weights @ den, num_items)
+    return ratio(sums(num, weights), sums(den, weights), num_items)
 
 
 def mean(values: Floats, weights: Floats) -> Resampled:
@@ -118,7 +119,7 @@ def test_one_item_or_resamples_without_items_have_no_interval() -> None:
 
 
 def flat(value: float, spread: float, num_items: int = 50) -> Resampled:
-    return Resampled(value, np.linspace(value - spread, value + spread, 2000), num_items)
+    return Resampled(np.append(value, np.linspace(value - spread, value + spread, 2000)), num_items)
 
 
 @pytest.mark.parametrize(

@@ -61,30 +61,34 @@ class Resampled:
     """A value on all items and on every resample of them; NaN where a denominator is 0.
 
     Attributes:
-        value: on all items.
-        draws: (resamples,).
+        values: (1 + resamples,), the one on all items first.
         num_items: items that take part.
     """
 
-    value: float
-    draws: Floats
+    values: Floats
     num_items: int
+
+    @property
+    def value(self) -> float:
+        """The value on all items."""
+        return float(self.values[0])
+
+    @property
+    def draws(self) -> Floats:
+        """The values on the resamples, (resamples,)."""
+        return self.values[1:]
 
     def map(self, function: Callable[[Floats], Floats]) -> Resampled:
         """The value after `function`, which works element by element."""
-        value = function(np.array([self.value]))[0]
-        return Resampled(float(value), function(self.draws), self.num_items)
+        return Resampled(function(self.values), self.num_items)
 
     def minus(self, other: Resampled) -> Resampled:
         """The paired difference; both must come from the same resamples."""
-        draws = self.draws - other.draws
-        return Resampled(self.value - other.value, draws, min(self.num_items, other.num_items))
+        return Resampled(self.values - other.values, min(self.num_items, other.num_items))
 
     def over(self, other: Resampled) -> Resampled:
         """The paired ratio; both must come from the same resamples."""
-        value = _divided(np.array([self.value]), np.array([other.value]))[0]
-        draws = _divided(self.draws, other.draws)
-        return Resampled(float(value), draws, min(self.num_items, other.num_items))
+        return ratio(self.values, other.values, min(self.num_items, other.num_items))
 
     def estimate(self) -> Estimate:
         """The value with its percentile interval; without one if fewer than two items remain."""
@@ -107,33 +111,36 @@ def resamples(strata: Sequence[int], seed: int = 0, num_resamples: int = NUM_RES
     """
     random = np.random.default_rng(seed)
     parts = [random.multinomial(n, np.full(n, 1 / n), num_resamples) for n in strata if n]
-    return np.concatenate([np.zeros((num_resamples, 0)), *parts], axis=1).astype(np.float64)
+    return np.concatenate([np.zeros((num_resamples, 0)), *parts], axis=1)
 
 
-def ratio(
-    num: float, den: float, num_draws: Floats, den_draws: Floats, num_items: int
-) -> Resampled:
-    """A ratio of sums over the items, and over each resample.
+def sums(values: Floats, weights: Floats) -> Floats:
+    """The sum of all items' values and of each resample's, (…, 1 + resamples).
 
     Args:
-        num, den: the sums over the items that take part.
-        num_draws, den_draws: (resamples,), the sums weighted with each row of `resamples`.
+        values: (…, items).
+        weights: (resamples, items), from `resamples`.
+    """
+    return np.concatenate([values.sum(axis=-1, keepdims=True), values @ weights.T], axis=-1)
+
+
+def ratio(num: Floats, den: Floats, num_items: int) -> Resampled:
+    """A ratio of sums, NaN where the denominator is 0.
+
+    Args:
+        num, den: (1 + resamples,), from `sums`.
         num_items: items that take part.
     """
-    value = _divided(np.array([num]), np.array([den]))[0]
-    return Resampled(float(value), _divided(num_draws, den_draws), num_items)
-
-
-def _divided(num: Floats, den: Floats) -> Floats:
-    """Element by element, NaN where the denominator is 0."""
-    return np.divide(num, den, out=np.full_like(num, np.nan), where=den != 0)
+    values = np.divide(num, den, out=np.full_like(num, np.nan), where=den != 0)
+    return Resampled(values, num_items)
 
 
 def mean_of(parts: Sequence[Resampled]) -> Resampled:
-    """The plain mean of several values of the same resamples, such as one per task."""
-    value = sum(part.value for part in parts) / len(parts)
-    draws = np.mean([part.draws for part in parts], axis=0)
-    return Resampled(value, draws, sum(part.num_items for part in parts))
+    """The plain mean of several values of the same resamples, such as one per task; else NaN."""
+    if not parts:
+        return Resampled(np.full(1, np.nan), 0)
+    values = np.mean([part.values for part in parts], axis=0)
+    return Resampled(values, sum(part.num_items for part in parts))
 
 
 def judge(
