@@ -1,7 +1,6 @@
 """Turns rows and scores into tables, plots and comparisons with intervals."""
 
 from mtad.bench.report.canvas import Plot
-from mtad.bench.report.plots import line_plot
 from mtad.bench.report.results import Results, TaskInfo
 from mtad.bench.report.summary import Summary
 from mtad.bench.report.write import main_markdown as main_table
@@ -12,7 +11,6 @@ __all__ = [
     "Results",
     "Summary",
     "TaskInfo",
-    "line_plot",
     "main_table",
     "write_report",
 ]

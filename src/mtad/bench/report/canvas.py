@@ -81,16 +81,10 @@ def style(index: int) -> dict[str, Any]:
 
 def error_bars(estimates: Iterable[Estimate], factor: float = 1.0) -> list[list[float]]:
     """How far the intervals reach below and above their values, as matplotlib takes it."""
-    below, above = [], []
-    for estimate in estimates:
-        value = estimate.value or 0.0
-        below.append(factor * max(0.0, value - _or(estimate.low, value)))
-        above.append(factor * max(0.0, _or(estimate.high, value) - value))
+    ends = [(e.value or 0.0, e.low, e.high) for e in estimates]
+    below = [0.0 if low is None else factor * max(0.0, value - low) for value, low, _ in ends]
+    above = [0.0 if high is None else factor * max(0.0, high - value) for value, _, high in ends]
     return [below, above]
-
-
-def _or(end: float | None, value: float) -> float:
-    return value if end is None else end
 
 
 def grid_lines(axes: Axes) -> None:
@@ -99,15 +93,30 @@ def grid_lines(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def draw_dots(axes: Axes, estimates: Sequence[Estimate], factor: float, *, index: int = 0) -> None:
+def label_axes(axes: Axes, x_label: str, y_label: str) -> None:
+    """Labels with their units, and faint lines behind the marks."""
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    grid_lines(axes)
+
+
+def draw_line(
+    axes: Axes, index: int, label: str, points: Iterable[tuple[float, float]], size: float
+) -> None:
+    """The points of a run or method, joined, from left to right."""
+    xs, ys = zip(*sorted(points), strict=True)
+    axes.plot(xs, ys, **style(index), markersize=size, linewidth=1, label=plain(label))
+
+
+def draw_dots(axes: Axes, estimates: Sequence[Estimate], factor: float) -> None:
     """One dot with its interval per row, from the top; rows without a value stay empty."""
     rows = [(row, e) for row, e in enumerate(estimates) if e.value is not None]
     axes.errorbar(
         [factor * (e.value or 0.0) for _, e in rows],
         [row for row, _ in rows],
         xerr=error_bars([e for _, e in rows], factor),
-        fmt=MARKERS[index],
-        color=COLOURS[index],
+        fmt=MARKERS[0],
+        color=COLOURS[0],
         markersize=4,
         capsize=2,
         linewidth=1,

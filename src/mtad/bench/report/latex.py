@@ -6,33 +6,35 @@ from collections.abc import Sequence
 
 from mtad.bench.report.table import Table
 
-_ESCAPES = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    # after \\ a bracket would be read as an argument
-    "[": "{[}",
-    "–": "--",
-    "−": "$-$",
-    "×": r"$\times$",
-    "±": r"$\pm$",
-    "Σ": r"$\Sigma$",
-    "τ": r"$\tau$",
-    "α": r"$\alpha$",
-    "γ": r"$\gamma$",
-    "…": r"\ldots{}",
-    "†": r"\textdagger{}",
-}
+_ESCAPES = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "$": r"\$",
+        "&": r"\&",
+        "#": r"\#",
+        "%": r"\%",
+        "_": r"\_",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        # after \\ a bracket would be read as an argument
+        "[": "{[}",
+        "–": "--",
+        "−": "$-$",
+        "×": r"$\times$",
+        "±": r"$\pm$",
+        "Σ": r"$\Sigma$",
+        "τ": r"$\tau$",
+        "α": r"$\alpha$",
+        "γ": r"$\gamma$",
+        "…": r"\ldots{}",
+        "†": r"\textdagger{}",
+    }
+)
 
 
 def latex(table: Table) -> str:
@@ -57,7 +59,7 @@ def latex(table: Table) -> str:
 
 def escaped(text: str) -> str:
     """The text with every character that LaTeX would act on escaped."""
-    return "".join(_ESCAPES.get(mark, mark) for mark in " ".join(text.split()))
+    return " ".join(text.split()).translate(_ESCAPES)
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from mtad.bench.report.results import Row
@@ -34,41 +35,40 @@ def lines_by(summary: Summary, option_of: Callable[[str], str | None]) -> list[L
         summary: the runs.
         option_of: the option's name for a method's name, None if the method has none.
     """
-    groups: dict[str, dict[str, float]] = {}
-    rests: dict[str, dict[str, Any]] = {}
+    groups: dict[str, tuple[dict[str, Any], dict[str, float]]] = {}
     for run, rows in summary.results.by_run.items():
         sample = rows[0].sample
         option = option_of(str(sample.method["name"]))
         value = None if option is None else _value(rows, option)
-        if option is None or value is None:
-            continue
-        rest = _rest(sample, option)
-        key = json.dumps(rest, sort_keys=True)
-        rests[key] = rest
-        groups.setdefault(key, {})[run] = value
+        if option is not None and value is not None:
+            rest = _rest(sample, option)
+            key = json.dumps(rest, sort_keys=True)
+            groups.setdefault(key, (rest, {}))[1][run] = value
+    rests = [rest for rest, _ in groups.values()]
     return [
-        Line(_label(rests[key], list(rests.values())), _ascending(runs))
-        for key, runs in groups.items()
+        Line(_label(rest, rests), dict(sorted(runs.items(), key=itemgetter(1))))
+        for rest, runs in groups.values()
     ]
 
 
-def varied_options(summary: Summary, at_least: int = 3) -> list[str]:
-    """The numeric options that some runs differ in alone, with at least that many values."""
+def varied_options(summary: Summary, at_least: int = 3) -> dict[str, list[Line]]:
+    """The lines of every numeric option, if one of them has at least that many values."""
     names = {
         name
         for rows in summary.results.by_run.values()
         for name, value in rows[0].sample.method.get("options", {}).items()
         if _is_number(value)
     }
-    return [
-        name
-        for name in sorted(names)
-        if any(len(set(line.places.values())) >= at_least for line in _lines(summary, name))
-    ]
+    lines = {name: lines_by(summary, _always(name)) for name in sorted(names)}
+    return {
+        name: found
+        for name, found in lines.items()
+        if any(len(set(line.places.values())) >= at_least for line in found)
+    }
 
 
-def _lines(summary: Summary, option: str) -> list[Line]:
-    return lines_by(summary, lambda method: option)
+def _always(option: str) -> Callable[[str], str]:
+    return lambda method: option
 
 
 def _value(rows: list[Row], option: str) -> float | None:
@@ -95,7 +95,3 @@ def _label(rest: Mapping[str, Any], all_rests: list[dict[str, Any]]) -> str:
     differing = [k for k in rest if any(other.get(k) != rest[k] for other in same_method)]
     settings = [f"{key.replace('_', ' ')} {rest[key]}" for key in differing]
     return ", ".join([str(rest["method"]), *settings])
-
-
-def _ascending(runs: Mapping[str, float]) -> dict[str, float]:
-    return dict(sorted(runs.items(), key=lambda entry: entry[1]))

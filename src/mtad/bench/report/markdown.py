@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from mtad.bench.report.table import Table
 
@@ -19,8 +19,8 @@ def markdown(table: Table, *, level: int = 2) -> str:
 def grid(table: Table) -> str:
     """The table alone."""
     rules = ["---"] * table.num_labels + ["---:"] * (len(table.headers) - table.num_labels)
-    rows = [_line(map_escaped(row)) for row in table.rows]
-    return "\n".join([_line(map_escaped(table.headers)), _line(rules), *rows])
+    header, *rows = (_line(map(escaped, cells)) for cells in (table.headers, *table.rows))
+    return "\n".join([header, _line(rules), *rows])
 
 
 def escaped(text: str) -> str:
@@ -38,10 +38,5 @@ def _replacement(mark: str, text: str, end: int) -> str:
     return {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(mark, f"\\{mark}")
 
 
-def map_escaped(cells: Sequence[str]) -> list[str]:
-    """Each cell escaped."""
-    return [escaped(cell) for cell in cells]
-
-
-def _line(cells: Sequence[str]) -> str:
+def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 
 from mtad.bench.report.canvas import (
     Plot,
     draw_dots,
+    draw_line,
     error_bars,
-    grid_lines,
+    label_axes,
     new_figure,
     plain,
     plot_of,
     style,
 )
-from mtad.bench.report.lines import lines_by, varied_options
+from mtad.bench.report.column import Column
+from mtad.bench.report.lines import Line, varied_options
 from mtad.bench.report.metrics import ENERGY, QUALITY, SPEED
 from mtad.bench.report.provenance import positions
 from mtad.bench.report.summary import Summary
-from mtad.bench.report.table import scaled
-from mtad.bench.statistics import Estimate
 
 _ROW = 0.27
 _PER_PANEL = 8
@@ -32,7 +32,7 @@ def plots(summary: Summary) -> list[Plot]:
         trade_plot(summary),
         position_plot(summary),
         energy_plot(summary),
-        *(option_plot(summary, option) for option in varied_options(summary)),
+        *(option_plot(summary, *varied) for varied in varied_options(summary).items()),
     ]
     return [plot for plot in drawn if plot is not None]
 
@@ -45,7 +45,7 @@ def quality_plot(summary: Summary) -> Plot | None:
     figure = new_figure(3.0 + 3 * len(tasks), 1 + _ROW * len(summary.runs))
     panels = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
     for axes, task in zip(panels, tasks, strict=True):
-        factor, unit, _ = scaled(QUALITY, summary.results.tasks[task])
+        factor, unit, _ = Column(summary, QUALITY, task).scale
         draw_dots(axes, [summary.estimate(run, QUALITY, task) for run in summary.runs], factor)
         axes.set_xlabel(f"{summary.results.tasks[task].metric} ({unit})")
         axes.set_title(plain(task))
@@ -80,21 +80,21 @@ def trade_plot(summary: Summary) -> Plot | None:
     figure = new_figure(9.0, max(4.5, 1 + 0.2 * len(points)))
     axes = figure.subplots()
     for index, (run, (speed, quality)) in enumerate(points.items()):
-        look = style(index) | {
-            "linestyle": "none",
-            "markersize": 6,
-            "capsize": 2,
-            "elinewidth": 0.8,
-        }
-        at = [speed.value or 0.0], [quality.value or 0.0]
-        bars = error_bars([speed]), error_bars([quality])
-        axes.errorbar(*at, xerr=bars[0], yerr=bars[1], **look, label=plain(f"{index + 1}  {run}"))
-        place = at[0][0], at[1][0]
-        axes.annotate(str(index + 1), place, (4, 4), textcoords="offset points", fontsize=7)
+        at = speed.value or 0.0, quality.value or 0.0
+        axes.errorbar(
+            *at,
+            xerr=error_bars([speed]),
+            yerr=error_bars([quality]),
+            **style(index) | {"linestyle": "none"},
+            markersize=6,
+            capsize=2,
+            elinewidth=0.8,
+            label=plain(f"{index + 1}  {run}"),
+        )
+        axes.annotate(str(index + 1), at, (4, 4), textcoords="offset points", fontsize=7)
     axes.axvline(1.0, color="#888888", linewidth=0.8, linestyle=":")
-    axes.set_xlabel(f"decode speed (tokens/s) relative to {plain(reference)}")
-    axes.set_ylabel("mean quality (0 to 100)")
-    grid_lines(axes)
+    speed_label = f"decode speed (tokens/s) relative to {plain(reference)}"
+    label_axes(axes, speed_label, "mean quality (0 to 100)")
     figure.legend(loc="outside right center", fontsize=7)
     return plot_of(figure, "trade", "Speed against quality, with 95 % intervals over items")
 
@@ -105,72 +105,45 @@ def position_plot(summary: Summary) -> Plot | None:
     if not rates:
         return None
     groups = [[*rates][i : i + _PER_PANEL] for i in range(0, len(rates), _PER_PANEL)]
-    figure = new_figure(5.0 * min(2, len(groups)), 4.2 * ((len(groups) + 1) // 2))
     shape = ((len(groups) + 1) // 2, min(2, len(groups)))
+    figure = new_figure(5.0 * shape[1], 4.2 * shape[0])
     panels = figure.subplots(*shape, squeeze=False, sharex=True, sharey=True).flat
     for group, axes in zip(groups, panels, strict=False):
         for index, run in enumerate(group):
-            places = range(1, len(rates[run]) + 1)
-            axes.plot(
-                places, rates[run], **style(index), markersize=4, linewidth=1, label=plain(run)
-            )
-        axes.set_xlabel("position in the draft (tokens)")
-        axes.set_ylabel("share of steps that accept it")
+            draw_line(axes, index, run, enumerate(rates[run], start=1), 4)
+        label_axes(axes, "position in the draft (tokens)", "share of steps that accept it")
         axes.set_ylim(0, 1.02)
         axes.set_xticks(range(1, max(map(len, rates.values())) + 1))
         axes.legend(fontsize=7)
-        grid_lines(axes)
     for axes in [*panels]:
         axes.set_visible(False)
     return plot_of(figure, "positions", "Acceptance per position of the draft")
 
 
-def option_plot(summary: Summary, option: str) -> Plot | None:
+def option_plot(summary: Summary, option: str, lines: Iterable[Line]) -> Plot | None:
     """Mean quality against a numeric option, one line per method; None without any scores."""
-    found = {
-        line.label: [(value, summary.mean_quality(run)) for run, value in line.places.items()]
-        for line in lines_by(summary, lambda method: option)
+    drawn = {
+        line.label: [(at, summary.mean_quality(run)) for run, at in line.places.items()]
+        for line in lines
         if len(line.places) > 1
     }
-    if not any(estimate.value is not None for line in found.values() for _, estimate in line):
+    if all(estimate.value is None for points in drawn.values() for _, estimate in points):
         return None
-    caption = f"Mean quality against {option}, with 95 % intervals over items"
-    name = f"quality-by-{option}"
-    return line_plot(found, option, "mean quality (0 to 100)", name=name, caption=caption)
-
-
-def line_plot(
-    lines: Mapping[str, Sequence[tuple[float, Estimate]]],
-    x_label: str,
-    y_label: str,
-    *,
-    name: str,
-    caption: str,
-) -> Plot:
-    """Estimates with intervals against a number, one line per label.
-
-    Args:
-        lines: points (x, estimate) by label; points without a value are left out.
-        x_label, y_label: with their units.
-        name: of the files.
-        caption: what it shows.
-    """
     figure = new_figure(6.5, 4.2)
     axes = figure.subplots()
-    for index, (label, points) in enumerate(lines.items()):
-        known = sorted(((x, e) for x, e in points if e.value is not None), key=lambda at: at[0])
+    for index, (label, points) in enumerate(drawn.items()):
+        known = [(at, estimate) for at, estimate in points if estimate.value is not None]
         axes.errorbar(
-            [x for x, _ in known],
-            [e.value or 0.0 for _, e in known],
-            yerr=error_bars([e for _, e in known]),
+            [at for at, _ in known],
+            [estimate.value or 0.0 for _, estimate in known],
+            yerr=error_bars([estimate for _, estimate in known]),
             **style(index),
             markersize=5,
             linewidth=1,
             capsize=2,
             label=plain(label),
         )
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
+    label_axes(axes, option, "mean quality (0 to 100)")
     axes.legend(fontsize=8)
-    grid_lines(axes)
-    return plot_of(figure, name, caption)
+    caption = f"Mean quality against {option}, with 95 % intervals over items"
+    return plot_of(figure, f"quality-by-{option}", caption)

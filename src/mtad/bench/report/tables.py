@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from mtad.bench.report.column import Column
 from mtad.bench.report.metrics import (
     ACCEPTANCE_LENGTH,
     ACCEPTANCE_RATE,
@@ -26,96 +27,77 @@ from mtad.bench.report.metrics import (
     Metric,
 )
 from mtad.bench.report.summary import Summary
-from mtad.bench.report.table import NONE, UNAVAILABLE, Table, all_digits, change, formatted, scaled
+from mtad.bench.report.table import NONE, Table, formatted, table_of
 from mtad.bench.statistics import Estimate
 
 
-def cell(summary: Summary, run: str, metric: Metric, task: str | None = None) -> str:
-    """A metric with its interval; "unavailable" without a meter, a dash without a denominator."""
-    if metric.needs_meter and not summary.is_measured(run, metric, task):
-        return UNAVAILABLE
-    factor, _, digits = scaled(metric, summary.results.tasks[task] if task else None)
-    return formatted(summary.estimate(run, metric, task), digits, factor)
+def quality_columns(summary: Summary) -> list[Column]:
+    """The score of each task, and the mean of all."""
+    tasks = summary.results.scored_tasks
+    mean = [Column(summary, MEAN_QUALITY)] if len(tasks) > 1 else []
+    return [*(Column(summary, QUALITY, task) for task in tasks), *mean]
 
 
 def main_table(summary: Summary) -> Table:
     """One row per run: quality by task, perplexity, acceptance, relative speed, energy."""
-    reference = summary.results.reference_run
-    tasks = summary.results.scored_tasks
-    mean = [MEAN_QUALITY] if len(tasks) > 1 else []
-    headers = [
-        "run",
-        *(quality_header(summary, task) for task in tasks),
-        *(f"{m.title}, {m.unit}" for m in mean),
-        *(m.title for m in (PERPLEXITY, ACCEPTANCE_LENGTH, ACCEPTANCE_RATE)),
-        "tokens/s, relative",
-        ENERGY.title,
-    ]
+    quality, energy = quality_columns(summary), Column(summary, ENERGY)
+    counts = [Column(summary, m) for m in (PERPLEXITY, ACCEPTANCE_LENGTH, ACCEPTANCE_RATE)]
     rows = [
-        [
-            run,
-            *(cell(summary, run, QUALITY, task) + _missing(summary, run, task) for task in tasks),
-            *(
-                cell(summary, run, m)
-                for m in (*mean, PERPLEXITY, ACCEPTANCE_LENGTH, ACCEPTANCE_RATE)
-            ),
-            _relative_speed(summary, run),
-            cell(summary, run, ENERGY),
-        ]
+        {
+            "run": run,
+            **{column.title(): column.cell(run) + _missing(column, run) for column in quality},
+            **{column.metric.title: column.cell(run) for column in counts},
+            "tokens/s, relative": _relative_speed(summary, run),
+            ENERGY.title: energy.cell(run),
+        }
         for run in summary.runs
     ]
     note = (
         f"Brackets: 95 % intervals over items. Relative tokens/s: decode only, over those of "
-        f"{reference} on the same items. Perplexity, acceptance, speed and energy are of all "
-        f"tasks together."
+        f"{summary.results.reference_run} on the same items. Perplexity, acceptance, speed and "
+        f"energy are of all tasks together."
     )
-    return Table("Overview", headers, rows, note, slug="overview")
+    return table_of("Overview", rows, note, slug="overview")
+
+
+def _missing(column: Column, run: str) -> str:
+    """How many of a task's items the score rests on, where that is not all."""
+    if column.task is None:
+        return ""
+    num_items = column.summary.estimate(run, QUALITY, column.task).num_items
+    num_all = len(column.summary.results.items[column.task])
+    return "" if num_items == num_all else f" ({num_items} of {num_all} items)"
 
 
 def _relative_speed(summary: Summary, run: str) -> str:
-    reference = summary.results.reference_run
-    comparison = summary.compare(run, reference, SPEED)
+    reference, speed = summary.results.reference_run, Column(summary, SPEED)
+    comparison = speed.compare(run, reference)
     if run == reference:
         return formatted(Estimate(comparison.estimate.value), 2)
-    return change(replace(comparison, verdict=NONE), 2, num_all=summary.most_items(SPEED))
-
-
-def quality_header(summary: Summary, task: str) -> str:
-    """The task with its metric and unit."""
-    info = summary.results.tasks[task]
-    return f"{task}, {info.metric}, {info.unit}"
-
-
-def _missing(summary: Summary, run: str, task: str) -> str:
-    """How many items the score rests on, where that is not all."""
-    rests_on, there = (
-        summary.estimate(run, QUALITY, task).num_items,
-        len(summary.results.items[task]),
-    )
-    return "" if rests_on == there else f" ({rests_on} of {there} items)"
+    return speed.compared(replace(comparison, verdict=NONE))
 
 
 def paper_table(summary: Summary) -> Table:
     """The layout of the paper: data and metric down, methods across; values without intervals."""
     rows = [
-        [task, title, *(_bare(summary, run, metric, task) for run in summary.runs)]
+        {"data": task, "metric": title, **{run: _value(column, run) for run in summary.runs}}
         for task in summary.tasks
-        for metric, title in _paper_metrics(summary, task)
+        for title, column in _paper_columns(summary, task)
     ]
     note = "Decode only. The intervals are in the other tables."
-    headers = ["data", "metric", *summary.runs]
-    return Table("The paper's layout", headers, rows, note, num_labels=2, slug="paper")
+    return table_of("The paper's layout", rows, note, num_labels=2, slug="paper")
 
 
-def _paper_metrics(summary: Summary, task: str) -> list[tuple[Metric, str]]:
+def _value(column: Column, run: str) -> str:
+    return column.cell(run).partition(" [")[0]
+
+
+def _paper_columns(summary: Summary, task: str) -> list[tuple[str, Column]]:
     info = summary.results.tasks[task]
-    quality = [(QUALITY, f"{info.metric}, {info.unit}")] if info.scale else []
-    perplexity = [] if info.scale else [(PERPLEXITY, PERPLEXITY.title)]
-    return [(SPEED, "tokens/s"), (ENERGY, "J/token"), *quality, *perplexity]
-
-
-def _bare(summary: Summary, run: str, metric: Metric, task: str) -> str:
-    return cell(summary, run, metric, task).partition(" [")[0]
+    is_scored = info.scale is not None
+    title = f"{info.metric}, {info.unit}" if is_scored else PERPLEXITY.title
+    titles = {"tokens/s": SPEED, "J/token": ENERGY, title: QUALITY if is_scored else PERPLEXITY}
+    return [(title, Column(summary, metric, task)) for title, metric in titles.items()]
 
 
 def details_tables(summary: Summary) -> list[Table]:
@@ -130,40 +112,28 @@ def details_tables(summary: Summary) -> list[Table]:
 
 
 def _details(summary: Summary, title: str, metrics: Sequence[Metric]) -> Table:
-    tasks: list[str | None] = [*summary.tasks]
-    if len(tasks) > 1:
-        tasks.insert(0, None)
+    together = [None] if len(summary.tasks) > 1 else []
     rows = [
-        [run, task or "all", *(cell(summary, run, metric, task) for metric in metrics)]
+        {
+            "run": run,
+            "task": task or "all",
+            **{metric.title: Column(summary, metric, task).cell(run) for metric in metrics},
+        }
         for run in summary.runs
-        for task in tasks
+        for task in [*together, *summary.tasks]
         if task is None or summary.num_items(run, task)
     ]
-    headers = ["run", "task", *(metric.title for metric in metrics)]
-    return Table(title, headers, rows, num_labels=2, slug=title.lower())
+    return table_of(title, rows, num_labels=2, slug=title.lower())
 
 
 def metrics_csv(summary: Summary) -> Table:
     """One row per run, task and metric; the task "all" is all tasks together."""
-    tasks = [*summary.tasks, None]
-    known = [(task, m) for task in tasks for m in METRICS if _has(summary, m, task)]
-    rows = [
-        _csv_row(summary, run, metric, task)
-        for run in summary.runs
-        for task, metric in [*known, (None, MEAN_QUALITY)]
+    columns = [
+        Column(summary, metric, task)
+        for task in [*summary.tasks, None]
+        for metric in METRICS
+        if metric is not QUALITY or task in summary.results.scored_tasks
     ]
+    columns += [Column(summary, MEAN_QUALITY)]
+    rows = [column.csv_row(run) for run in summary.runs for column in columns]
     return Table("Metrics", "run task metric value low high unit n".split(), rows)
-
-
-def _has(summary: Summary, metric: Metric, task: str | None) -> bool:
-    """Whether the metric means something there: only tasks with scores have a quality."""
-    is_scored = task is not None and summary.results.tasks[task].scale is not None
-    return metric is not QUALITY or is_scored
-
-
-def _csv_row(summary: Summary, run: str, metric: Metric, task: str | None) -> list[str]:
-    factor, unit, _ = scaled(metric, summary.results.tasks[task] if task else None)
-    is_known = not metric.needs_meter or summary.is_measured(run, metric, task)
-    estimate = summary.estimate(run, metric, task)
-    ends = all_digits(estimate, factor, is_known)
-    return [run, task or "all", metric.name, *ends, unit, str(estimate.num_items)]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from mtad.bench.files import write_bytes
 from mtad.bench.report.canvas import Plot
 from mtad.bench.report.differences import difference_tables, differences_csv
 from mtad.bench.report.html import page
@@ -48,22 +49,26 @@ def write_report(results: Results, folder: Path, *, title: str = "Benchmark") ->
         MtadError: matplotlib or jinja2 is not installed.
     """
     summary = Summary(results)
-    tables = report_tables(summary)
-    drawn = plots(summary)
-    remarks = warnings(summary)
+    tables, drawn, remarks = report_tables(summary), plots(summary), warnings(summary)
+    first, *others = tables
     texts = {
-        "report.md": _markdown(title, remarks, tables, drawn),
+        "report.md": markdown_page(title, remarks, [first, *drawn, *others]),
         "table.csv": csv_text(metrics_csv(summary)),
         "differences.csv": csv_text(differences_csv(summary)),
         "table.tex": "\n".join(latex(table) for table in tables[:2]),
         "report.html": page(title, remarks, tables, drawn),
     }
+    return write_files(folder, texts, drawn)
+
+
+def write_files(folder: Path, texts: Mapping[str, str], drawn: Iterable[Plot]) -> list[Path]:
+    """Write texts by file name, and every plot in both formats; the paths."""
     files = {name: text.encode() for name, text in texts.items()}
-    files |= {f"{plot.name}.svg": plot.svg for plot in drawn}
-    files |= {f"{plot.name}.png": plot.png for plot in drawn}
+    for plot in drawn:
+        files |= {f"{plot.name}.svg": plot.svg, f"{plot.name}.png": plot.png}
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        (folder / name).write_bytes(content)
+        write_bytes(folder / name, content)
     return [folder / name for name in files]
 
 
@@ -94,11 +99,13 @@ def csv_text(table: Table) -> str:
     return stream.getvalue()
 
 
-def _markdown(
-    title: str, remarks: Sequence[str], tables: Sequence[Table], drawn: Sequence[Plot]
-) -> str:
+def markdown_page(title: str, remarks: Iterable[str], sections: Iterable[Table | Plot]) -> str:
+    """The remarks as a list, then tables and links to plots in the order given."""
     parts = [f"# {escaped(title)}\n", *(f"- {escaped(remark)}" for remark in remarks), ""]
-    parts += [markdown(tables[0])]
-    parts += [f"![{escaped(plot.caption)}]({plot.name}.svg)\n" for plot in drawn]
-    parts += [markdown(table) for table in tables[1:]]
-    return "\n".join(parts)
+    return "\n".join([*parts, *map(_section, sections)])
+
+
+def _section(section: Table | Plot) -> str:
+    if isinstance(section, Table):
+        return markdown(section)
+    return f"![{escaped(section.caption)}]({section.name}.svg)\n"

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from mtad.bench.files import write_text
-from mtad.bench.report.canvas import Plot
-from mtad.bench.report.markdown import escaped, markdown
 from mtad.bench.report.table import Table
-from mtad.bench.report.write import csv_text
+from mtad.bench.report.write import csv_text, markdown_page, write_files
 from mtad.bench.speed.plots import PANELS, plots
 from mtad.bench.speed.summary import Speed
 from mtad.bench.speed.tables import (
@@ -30,14 +26,12 @@ def write_speed(speed: Speed, folder: Path) -> list[Path]:
         MtadError: matplotlib is not installed.
     """
     drawn = plots(speed)
-    write_text(folder / "speed.md", speed_page(speed, drawn))
-    write_text(folder / "speed.csv", csv_text(results_csv(speed)))
-    paths = [folder / "speed.md", folder / "speed.csv"]
-    for plot in drawn:
-        for ending, content in (("svg", plot.svg), ("png", plot.png)):
-            paths.append(folder / f"{plot.name}.{ending}")
-            paths[-1].write_bytes(content)
-    return paths
+    remarks = [*_where(speed), *verdicts(speed)]
+    texts = {
+        "speed.md": markdown_page("Speed", remarks, [*drawn, *speed_tables(speed)]),
+        "speed.csv": csv_text(results_csv(speed)),
+    }
+    return write_files(folder, texts, drawn)
 
 
 def speed_tables(speed: Speed) -> list[Table]:
@@ -45,14 +39,6 @@ def speed_tables(speed: Speed) -> list[Table]:
     found = [main_table(speed), ratio_table(speed), overhead_table(speed)]
     found += [scaling_table(speed, axis) for axis in PANELS]
     return [table for table in [*found, limit_table(speed)] if table.rows]
-
-
-def speed_page(speed: Speed, drawn: Sequence[Plot]) -> str:
-    """The page of a folder."""
-    parts = ["# Speed", *(f"- {escaped(line)}" for line in (*_where(speed), *verdicts(speed)))]
-    text = "\n".join([parts[0], "", *parts[1:], ""])
-    pictures = [f"![{escaped(plot.caption)}]({plot.name}.svg)\n" for plot in drawn]
-    return "\n".join([text, *pictures, *map(markdown, speed_tables(speed))])
 
 
 def _where(speed: Speed) -> list[str]:

@@ -12,11 +12,12 @@ from typing import Final
 from mtad.api.options import MethodConfig
 from mtad.bench.plan import Recipe
 from mtad.bench.report import Results, Summary, write_report
+from mtad.bench.report.column import Column
 from mtad.bench.report.markdown import grid
 from mtad.bench.report.metrics import REPETITION, SPEED
-from mtad.bench.report.table import NONE, Table, change, formatted
-from mtad.bench.report.tables import cell, main_table
-from mtad.bench.statistics import Comparison, Estimate
+from mtad.bench.report.table import Table, formatted
+from mtad.bench.report.tables import main_table
+from mtad.bench.statistics import Estimate
 from mtad.bench.sweep.choice import (
     Setting,
     allowed,
@@ -115,7 +116,7 @@ class Frontier:
         is_reference = setting.run == self.recipe.reference
         return [
             "reference" if is_reference else _signed(setting.gain),
-            cell(self.summary, setting.run, REPETITION),
+            Column(self.summary, REPETITION).cell(setting.run),
             "yes" if setting.is_pareto else "",
         ]
 
@@ -233,7 +234,7 @@ class Frontier:
 
 def _signed(difference: Estimate) -> str:
     """A difference with its sign and interval."""
-    return change(Comparison(difference, NONE), 1, sign="+")
+    return formatted(difference, 1, sign="+")
 
 
 def _wrapped(text: str) -> list[str]:

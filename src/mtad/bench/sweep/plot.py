@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from mtad.bench.report import Plot, Summary
-from mtad.bench.report.canvas import error_bars, grid_lines, new_figure, plain, plot_of, style
+from mtad.bench.report.canvas import error_bars, label_axes, new_figure, plain, plot_of, style
 from mtad.bench.report.lines import Line, lines_by
 from mtad.bench.report.metrics import ENERGY, MEAN_QUALITY, PERPLEXITY, SPEED
 from mtad.bench.statistics import Estimate
@@ -45,9 +45,7 @@ def frontier_plot(summary: Summary, thresholds: Mapping[str, str]) -> Plot:
     for (label, by_run), axes in zip(shown.items(), panels, strict=False):
         for index, line in enumerate(lines):
             _draw(axes, line, by_run, best, style(index))
-        axes.set_xlabel("threshold")
-        axes.set_ylabel(label)
-        grid_lines(axes)
+        label_axes(axes, "threshold", label)
     for axes in [*panels]:
         axes.set_visible(False)
     handles, labels = figure.axes[0].get_legend_handles_labels()
