@@ -4,43 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.benchmarks import sample
 
 from mtad.bench.files import open_rows, read_json, read_samples, read_scores, write_json
-from mtad.bench.sample import Sample, Scored
+from mtad.bench.sample import Scored
 from mtad.errors import DataError
-
-
-def sample(**changes: Any) -> Sample:
-    """A sample with the fields that matter here."""
-    fields: dict[str, Any] = {
-        "stage": "test",
-        "task": "spider",
-        "item": "1",
-        "run": "mtad",
-        "seed": 0,
-        "method": {"name": "mtad", "options": {}, "lossless": False},
-        "sampling": {"temperature": 1.0},
-        "models": "pair",
-        "answers": ["a"],
-        "token_ids": [[1, 2]],
-        "finish_reasons": ["stop"],
-        "num_prompt_tokens": [3],
-        "stats": [{}],
-        "nll": 0.5,
-        "batch_size": 1,
-        "is_timed": True,
-        "prefill_s": 0.1,
-        "decode_s": 0.2,
-        "wall_s": 0.4,
-        "energy": None,
-        "phases_s": None,
-        "phases_j": None,
-        "conditions": "abc",
-    }
-    return Sample(**(fields | changes))
 
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from mtad.bench.speed.plots import iteration_plot, plots, scaling_plot
 from mtad.bench.speed.prompts import batches_of, filled, heldout_prompts, of_length
 from mtad.bench.speed.report import write_speed
 from mtad.bench.speed.rows import LIMITS, ROWS, Measured, Observed, Row
-from mtad.bench.speed.summary import Speed, beside, decode_rate, key_of, read_speed
+from mtad.bench.speed.summary import Speed, decode_rate, read_speed
 from mtad.bench.speed.tables import main_table, results_csv, scaling_table
 from mtad.bench.speed.verdicts import verdicts
 from mtad.errors import DataError
@@ -170,7 +170,8 @@ def test_limits_are_measured() -> None:
     )
     assert limits.memory_bytes_per_s > 0 and limits.flops_per_s > 0
     assert (limits.device, limits.dtype, limits.working_set_bytes) == ("cpu", "float32", 2**20)
-    assert Limits.of(json.loads(json.dumps(limits.as_dict()))) == limits
+    cost = PairCost(limits, COST.models)
+    assert PairCost.of(json.loads(json.dumps(cost.as_dict()))) == cost
 
 
 def test_short_work_is_repeated_so_that_the_clock_can_tell(
@@ -258,10 +259,10 @@ def test_the_ceiling_of_a_batch_is_against_a_batch() -> None:
 
 def test_ratios_have_the_spread_of_the_repeats(speed: Speed) -> None:
     result = speed.main["mtad"]
-    ratio = speed.ratio(key_of(result), beside(result, "autoregressive"), decode_rate)
+    ratio = speed.ratio(result, "autoregressive", decode_rate)
     assert ratio and ratio.low == pytest.approx(5.0) and ratio.high == pytest.approx(5.5)
     assert ratio.value == pytest.approx(21 / 4)
-    whole = speed.ratio(key_of(result), beside(result, PLAIN))
+    whole = speed.ratio(result, PLAIN)
     assert whole and whole.value == pytest.approx(12.5 / 2.5)
 
 
@@ -269,7 +270,7 @@ def test_ratios_use_the_turns_that_both_have() -> None:
     rows = [row("mtad", measured(), 0), row(PLAIN, outside(12.0), 0)]
     rows.append(row("mtad", measured(wall_s=100.0), 1))  # the other one was interrupted
     speed = speed_of(rows)
-    ratio = speed.ratio(key_of(speed.main["mtad"]), beside(speed.main["mtad"], PLAIN))
+    ratio = speed.ratio(speed.main["mtad"], PLAIN)
     assert ratio and ratio.value == pytest.approx(5.0)
 
 

@@ -6,11 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-import numpy as np
-
 from mtad.bench.report.results import Row
 from mtad.bench.sample import Sample
-from mtad.bench.statistics import Resampled
 from mtad.engine.stats import Stats
 
 Parts: TypeAlias = tuple[float, float] | None
@@ -48,10 +45,6 @@ class Metric:
     is_log: bool = False
     needs_drafts: bool = False
     needs_meter: bool = False
-
-    def finish(self, ratio: Resampled) -> Resampled:
-        """The metric from the ratio."""
-        return ratio.map(np.exp) if self.is_log else ratio
 
 
 def joules(sample: Sample) -> float | None:

@@ -133,7 +133,8 @@ class Summary:
             *(self._sums_of(run, metric, t, common_with) for t in tasks), strict=True
         )
         num, den = np.sum(parts, axis=0)
-        return metric.finish(ratio(num, den, sum(counts)))
+        found = ratio(num, den, sum(counts))
+        return found.map(np.exp) if metric.is_log else found
 
     def _points(self, run: str, task: str, common_with: str | None = None) -> Resampled:
         """The quality of a task, mapped to 0 to 100 by its scale."""

@@ -39,10 +39,6 @@ class ModelCost:
     embedding_row_bytes: int
     kv_bytes: int
 
-    def as_dict(self) -> dict[str, int]:
-        """The cost for JSON."""
-        return asdict(self)
-
 
 def cost_of(model: Model) -> ModelCost:
     """The cost of a model whose weights are all plain parameters."""
@@ -90,10 +86,6 @@ class Forwards:
         """The forwards of a JSON object."""
         return cls(**row)
 
-    def as_dict(self) -> dict[str, Any]:
-        """The forwards for JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class PairCost:
@@ -129,11 +121,10 @@ class PairCost:
 
     def as_dict(self) -> dict[str, Any]:
         """The cost for JSON."""
-        models = {name: cost.as_dict() for name, cost in self.models.items()}
-        return {"limits": self.limits.as_dict(), "models": models}
+        return asdict(self)
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> PairCost:
         """The cost of a JSON object."""
         models = {name: ModelCost(**cost) for name, cost in row["models"].items()}
-        return cls(Limits.of(row["limits"]), models)
+        return cls(Limits(**row["limits"]), models)

@@ -6,9 +6,8 @@ Both are measured, by the best of several tries, on all threads that the run use
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -55,15 +54,6 @@ class Limits:
         """The faster rates of two measurements: what else runs can only make them slower."""
         names = ("memory_bytes_per_s", "working_bytes_per_s", "flops_per_s")
         return replace(self, **{n: max(getattr(self, n), getattr(other, n)) for n in names})
-
-    def as_dict(self) -> dict[str, Any]:
-        """The limits for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Limits:
-        """The limits of a JSON object."""
-        return cls(**row)
 
 
 def measure_limits(

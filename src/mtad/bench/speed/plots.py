@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mtad.bench.report.canvas import Plot, grid_lines, new_figure, plain, plot_of, style
+from mtad.bench.report.canvas import (
+    Plot,
+    draw_line,
+    grid_lines,
+    label_axes,
+    new_figure,
+    plain,
+    plot_of,
+)
 from mtad.bench.speed.plan import OPTIONS
 from mtad.bench.speed.summary import PARTS, RunResult, Speed
-from mtad.bench.speed.tables import peak_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,17 +64,8 @@ def _look(part: str) -> dict[str, Any]:
     return {"edgecolor": "#333333", "linewidth": 0.5, **_LOOKS[part]}
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One pair of axes of a scaling plot.
-
-    Attributes:
-        label: of the vertical axis, with its unit.
-        value: of a run at one value.
-    """
-
-    label: str
-    value: Callable[[RunResult], float | None]
+Panel = tuple[str, Callable[[RunResult], float | None]]
+"""Label of the vertical axis, with its unit, and the value of a run there."""
 
 
 def _rate(result: RunResult) -> float | None:
@@ -80,11 +77,11 @@ def _scaled(value: float | None, factor: float) -> float | None:
     return None if value is None else factor * value
 
 
-_RATE = Panel("tokens/s", _rate)
-_LATENCY = Panel("ms per token of a text", lambda f: _scaled(f.token_latency_s, 1e3))
-_ACCEPTANCE = Panel("mean acceptance length", lambda f: f.mean_acceptance_length)
-_MEMORY = Panel("peak memory (MB)", lambda f: _scaled(peak_bytes(f), 1e-6))
-_FRACTION = Panel("share of the limit (%)", lambda f: _scaled(f.fraction, 1e2))
+_RATE: Panel = ("tokens/s", _rate)
+_LATENCY: Panel = ("ms per token of a text", lambda r: _scaled(r.token_latency_s, 1e3))
+_ACCEPTANCE: Panel = ("mean acceptance length", lambda r: r.mean_acceptance_length)
+_MEMORY: Panel = ("peak memory (MB)", lambda r: _scaled(r.peak_bytes, 1e-6))
+_FRACTION: Panel = ("share of the limit (%)", lambda r: _scaled(r.fraction, 1e2))
 
 PANELS: dict[str, tuple[str, tuple[Panel, Panel]]] = {
     "batch": ("batch size (texts)", (_RATE, _LATENCY)),
@@ -105,33 +102,29 @@ def scaling_plot(speed: Speed, axis: str) -> Plot | None:
     figure = new_figure(9.0, 4.0)
     for axes, panel in zip(figure.subplots(1, 2), panels, strict=True):
         _draw(axes, panel, found)
-        axes.set_xlabel(label)
-        axes.set_ylabel(panel.label)
+        label_axes(axes, label, panel[0])
         if axis not in OPTIONS:
             axes.set_xscale("log", base=10 if axis == "size" else 2)
         if axis == "size" and panel is _RATE:
             axes.set_yscale("log")
         else:
             axes.set_ylim(bottom=0)
-        grid_lines(axes)
         if axis != "size":
             ticks = sorted({_place(f) for f in found})
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
-    return plot_of(figure, f"scaling-{axis}", f"{panels[0].label} and {panels[1].label} by {axis}")
+    return plot_of(figure, f"scaling-{axis}", f"{panels[0][0]} and {panels[1][0]} by {axis}")
 
 
 def _draw(axes: Axes, panel: Panel, found: Sequence[RunResult]) -> None:
     lines: dict[str, list[tuple[float, float]]] = {}
     for result in found:
-        value = panel.value(result)
-        if value is not None:
+        if (value := panel[1](result)) is not None:
             lines.setdefault(result.row.run, []).append((_place(result), value))
     for index, (run, points) in enumerate(lines.items()):
-        xs, ys = zip(*sorted(points), strict=True)
-        axes.plot(xs, ys, **style(index), markersize=5, linewidth=1, label=plain(run))
+        draw_line(axes, index, run, points, 5)
 
 
 def _place(result: RunResult) -> float:

@@ -13,6 +13,8 @@ from mtad.jsonl import read_lines
 from mtad.measure.energy import Energy
 
 ROWS, LIMITS, PLAN = "speed.jsonl", "limits.json", "plan.json"
+Key = tuple[str, int | str, str, str]
+"""Axis, value there, pair and run."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,11 @@ class Row:
     measured: Measured | None
     error: str = ""
     conditions: str = field(default="", compare=False)
+
+    @property
+    def key(self) -> Key:
+        """What the rows of one run at one value have in common."""
+        return self.axis, self.at, self.pair, self.run
 
     def as_dict(self) -> dict[str, Any]:
         """The row for JSON."""

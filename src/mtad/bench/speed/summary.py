@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mtad.bench.files import CONDITIONS, read_conditions, read_json
 from mtad.bench.speed.cost import PairCost
 from mtad.bench.speed.plan import OPTIONS, WITHOUT_DRAFT
-from mtad.bench.speed.rows import LIMITS, Measured, Row, read_speed_rows
+from mtad.bench.speed.rows import LIMITS, Key, Measured, Observed, Row, read_speed_rows
 from mtad.errors import DataError
 
 PARTS = ("draft", "target", "verify", "overhead")
 """What an iteration is split into; overhead is the commit and all that is in no phase."""
 
-Rate = Callable[[Iterable[Measured]], float | None]
+Rate = Callable[[Sequence[Measured]], float | None]
 """A rate of some rows together; None if there is nothing to divide by."""
-Key = tuple[str, int | str, str, str]
-"""Axis, value there, pair and run."""
+Turn = tuple[int, int]
+"""Repeat and batch: what all runs decode in turn, on the same prompts."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,18 @@ class RunResult:
 
     Attributes:
         row: one of its rows, for the names.
-        measured: what its rows measured, by repeat.
+        turns: what its rows measured.
         cost: of its pair.
     """
 
     row: Row
-    measured: Mapping[int, Sequence[Measured]]
+    turns: Mapping[Turn, Measured]
     cost: PairCost
 
     @property
     def all(self) -> list[Measured]:
-        """Of all repeats."""
-        return [m for rows in self.measured.values() for m in rows]
+        """Of all turns."""
+        return list(self.turns.values())
 
     @property
     def is_ours(self) -> bool:
@@ -58,44 +59,53 @@ class RunResult:
     @property
     def tokens_per_s(self) -> Spread | None:
         """Tokens per second of the iterations, without the prompt."""
-        return spread(self.measured, decode_rate)
+        return self._spread(decode_rate)
 
     @property
     def end_to_end_tokens_per_s(self) -> Spread | None:
         """Tokens per second of the whole call."""
-        return spread(self.measured, end_to_end_rate)
+        return self._spread(end_to_end_rate)
+
+    def _spread(self, rate: Rate) -> Spread | None:
+        return spread(self.turns, lambda turns: rate([self.turns[turn] for turn in turns]))
 
     @property
     def mean_acceptance_length(self) -> float | None:
         """1 + accepted draft tokens per step; None for transformers, which does not count."""
-        steps = _sum(self.all, lambda m: m.num_row_steps)
-        accepted = _sum(self.all, lambda m: m.num_accepted)
+        steps = sum(m.num_row_steps for m in self.all)
+        accepted = sum(m.num_accepted for m in self.all)
         return 1 + accepted / steps if self.is_ours and steps else None
+
+    @property
+    def num_iterations(self) -> int:
+        """Of all turns together."""
+        return sum(m.num_iterations for m in self.all)
 
     @property
     def tokens_per_iteration(self) -> float | None:
         """Of all texts together."""
-        return over(
-            _sum(self.all, lambda m: m.num_decoded), _sum(self.all, lambda m: m.num_iterations)
-        )
+        return over(sum(m.num_decoded for m in self.all), self.num_iterations)
 
     @property
     def iteration_s(self) -> float | None:
         """Seconds of an iteration, as timed."""
-        return over(
-            _sum(self.all, lambda m: m.decode_s), _sum(self.all, lambda m: m.num_iterations)
-        )
+        return over(sum(m.decode_s for m in self.all), self.num_iterations)
 
     @property
     def token_latency_s(self) -> float | None:
         """Seconds that a text waits for each of its tokens."""
-        waited = _sum(self.all, lambda m: m.decode_s * m.num_rows)
-        return over(waited, _sum(self.all, lambda m: m.num_decoded))
+        waited = sum(m.decode_s * m.num_rows for m in self.all)
+        return over(waited, sum(m.num_decoded for m in self.all))
+
+    @property
+    def _split(self) -> list[Observed]:
+        """Of the turns whose phases were observed."""
+        return [m.observed for m in self.all if m.observed and m.observed.phases]
 
     @property
     def parts_s(self) -> dict[str, float]:
         """Seconds of an iteration by part, where its inside was observed."""
-        seen = [m.observed for m in self.all if m.observed and m.observed.phases]
+        seen = self._split
         steps = sum(o.num_iterations for o in seen)
         if not steps:
             return {}
@@ -106,9 +116,8 @@ class RunResult:
     @property
     def outside_s(self) -> float | None:
         """Seconds of an iteration outside of the models' forwards."""
-        seen = [m.observed for m in self.all if m.observed and m.observed.phases]
-        outside = sum(o.decode_s - o.forward_s for o in seen)
-        return over(outside, sum(o.num_iterations for o in seen))
+        outside = sum(o.decode_s - o.forward_s for o in self._split)
+        return over(outside, sum(o.num_iterations for o in self._split))
 
     @property
     def limit_s(self) -> float | None:
@@ -139,9 +148,9 @@ class RunResult:
     def recorded(self) -> float | None:
         """Share of the iterations that were replayed from a recording; None if not known."""
         known = [m for m in self.all if m.iterations is not None]
-        steps = _sum(known, lambda m: m.num_iterations)
-        eager = _sum(known, lambda m: m.num_iterations if m.eager_reason else m.num_unsettled)
-        return None if not steps else 1 - eager / steps
+        eager = sum(m.num_iterations if m.eager_reason else m.num_unsettled for m in known)
+        share = over(eager, sum(m.num_iterations for m in known))
+        return None if share is None else 1 - share
 
     @property
     def eager_reasons(self) -> list[str]:
@@ -154,31 +163,34 @@ class RunResult:
         known = [m.energy.total_j for m in self.all if m.energy is not None]
         if len(known) < len(self.all):
             return None
-        return over(sum(known), _sum(self.all, lambda m: m.num_output_tokens))
+        return over(sum(known), sum(m.num_output_tokens for m in self.all))
 
     @property
-    def memory_bytes(self) -> int | None:
-        """The largest peak of its calls beyond what was in use before; None if unknown."""
+    def peak_bytes(self) -> float | None:
+        """Weights of the models that take part, and the largest peak of a call; None if unknown."""
         known = [m.memory_bytes for m in self.all if m.memory_bytes is not None]
-        return max(known, default=None)
+        seen = {f.model for m in self.all if m.observed for f in m.observed.forwards}
+        weights = sum(self.cost.models[name].weight_bytes for name in seen)
+        return float(weights + max(known)) if known else None
 
 
-def decode_rate(rows: Iterable[Measured]) -> float | None:
+def decode_rate(rows: Sequence[Measured]) -> float | None:
     """Tokens per second of the iterations."""
-    rows = list(rows)
-    return over(_sum(rows, lambda m: m.num_decoded), _sum(rows, lambda m: m.decode_s))
+    return over(sum(m.num_decoded for m in rows), sum(m.decode_s for m in rows))
 
 
-def end_to_end_rate(rows: Iterable[Measured]) -> float | None:
+def end_to_end_rate(rows: Sequence[Measured]) -> float | None:
     """Tokens per second of the whole calls."""
-    rows = list(rows)
-    return over(_sum(rows, lambda m: m.num_output_tokens), _sum(rows, lambda m: m.wall_s))
+    return over(sum(m.num_output_tokens for m in rows), sum(m.wall_s for m in rows))
 
 
-def spread(measured: Mapping[int, Sequence[Measured]], rate: Rate) -> Spread | None:
-    """A rate of all rows with its spread over repeats; None if there is nothing to divide by."""
-    whole = rate([m for rows in measured.values() for m in rows])
-    single = [value for rows in measured.values() if (value := rate(rows)) is not None]
+def spread(turns: Iterable[Turn], value: Callable[[Sequence[Turn]], float | None]) -> Spread | None:
+    """A value of all turns with its spread over repeats; None if there is nothing to divide by."""
+    repeats: dict[int, list[Turn]] = {}
+    for turn in turns:
+        repeats.setdefault(turn[0], []).append(turn)
+    whole = value([turn for group in repeats.values() for turn in group])
+    single = [each for group in repeats.values() if (each := value(group)) is not None]
     return None if whole is None else Spread(whole, min(single), max(single))
 
 
@@ -198,66 +210,48 @@ class Speed:
 
     def results(self, axis: str) -> list[RunResult]:
         """The runs of an experiment at each of its values, in their first order."""
-        keys = dict.fromkeys(_key(row) for row in self.rows if row.axis == axis)
-        return [self._result(key) for key in keys]
+        return [self._result(key) for key in self._by_key if key[0] == axis]
 
     @property
     def main(self) -> dict[str, RunResult]:
         """The runs of the main comparison by label."""
-        return {f.row.run: f for f in self.results("")}
+        return {result.row.run: result for result in self.results("")}
+
+    @cached_property
+    def _by_key(self) -> dict[Key, list[Row]]:
+        found: dict[Key, list[Row]] = {}
+        for row in self.rows:
+            found.setdefault(row.key, []).append(row)
+        return found
 
     def _result(self, key: Key) -> RunResult:
-        rows = [row for row in self.rows if _key(row) == key]
-        measured: dict[int, list[Measured]] = {}
-        for row in rows:
-            if row.measured is not None:
-                measured.setdefault(row.repeat, []).append(row.measured)
-        return RunResult(rows[0], measured, self.costs[rows[0].pair])
+        rows = self._by_key[key]
+        turns = {(r.repeat, r.batch): r.measured for r in rows if r.measured is not None}
+        return RunResult(rows[0], turns, self.costs[rows[0].pair])
 
     def ratio(
-        self,
-        run: Key,
-        reference: Key,
-        rate: Rate = end_to_end_rate,
+        self, result: RunResult, reference: str, rate: Rate = end_to_end_rate
     ) -> Spread | None:
-        """How many times as fast a run is as another one, on the turns that both have."""
-        ours, theirs = self._turns(run), self._turns(reference)
-        common = [turn for turn in ours if turn in theirs]
+        """How many times as fast a run is as another one, on the turns that both have.
 
-        def divided(turns: Sequence[tuple[int, int]]) -> float | None:
-            rates = [rate([side[turn] for turn in turns]) for side in (ours, theirs)]
-            return over(*rates)
+        Along the axis of an option that the reference does not have, it has a single value.
+        """
+        row = result.row
+        key = row.axis, WITHOUT_DRAFT if row.axis in OPTIONS else row.at, row.pair, reference
+        if key not in self._by_key:
+            return None
+        sides = result.turns, self._result(key).turns
 
-        whole = divided(common)
-        repeats = dict.fromkeys(repeat for repeat, _ in common)
-        single = [divided([t for t in common if t[0] == repeat]) for repeat in repeats]
-        known = [value for value in single if value is not None]
-        return None if whole is None else Spread(whole, min(known), max(known))
+        def divided(turns: Sequence[Turn]) -> float | None:
+            return over(*(rate([side[turn] for turn in turns]) for side in sides))
 
-    def _turns(self, key: Key) -> dict[tuple[int, int], Measured]:
-        found = [row for row in self.rows if _key(row) == key and row.measured is not None]
-        return {(r.repeat, r.batch): r.measured for r in found if r.measured is not None}
+        return spread([turn for turn in sides[0] if turn in sides[1]], divided)
 
     @property
     def errors(self) -> list[str]:
         """Why rows measured nothing, each reason once."""
         texts = [f"{r.axis} {r.at} {r.run}: {r.error}".strip() for r in self.rows if r.error]
         return list(dict.fromkeys(texts))
-
-
-def _key(row: Row) -> Key:
-    return row.axis, row.at, row.pair, row.run
-
-
-def key_of(result: RunResult) -> Key:
-    """Where the rows of this result are."""
-    return _key(result.row)
-
-
-def beside(result: RunResult, run: str) -> Key:
-    """Where the rows of another run are that this result is compared with."""
-    row = result.row
-    return row.axis, WITHOUT_DRAFT if row.axis in OPTIONS else row.at, row.pair, run
 
 
 def read_speed(folder: Path) -> Speed:
@@ -277,7 +271,3 @@ def read_speed(folder: Path) -> Speed:
 def over(part: int | float | None, whole: int | float | None) -> float | None:
     """A ratio; None if a part is unknown or there is nothing to divide by."""
     return None if part is None or not whole else part / whole
-
-
-def _sum(rows: Iterable[Measured], value: Callable[[Measured], int | float]) -> float:
-    return float(sum(map(value, rows)))

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 from mtad.bench.report.table import number
 from mtad.bench.speed.baseline import ASSISTED, PLAIN
-from mtad.bench.speed.summary import RunResult, Speed, Spread, beside, decode_rate, key_of
+from mtad.bench.speed.summary import RunResult, Speed, Spread, decode_rate
 from mtad.bench.speed.tables import AUTOREGRESSIVE, percent, shown
 
 SPECULATIVE = "speculative_sampling"
+_PAYS = "drafting pays", "drafting does not pay", "whether drafting pays is not clear"
+_PAYS_AT = "pays", "does not pay", "is as fast as plain decoding within the spread"
 
 
 def verdicts(speed: Speed) -> list[str]:
@@ -33,26 +35,26 @@ def _eager(runs: list[RunResult]) -> Iterator[str]:
 
 
 def _of_run(speed: Speed, result: RunResult) -> str:
-    key = key_of(result)
     parts = [f"{shown(result.tokens_per_s, 1)} tokens/s"]
     if result.fraction is not None and result.limit_tokens_per_s is not None:
         limit = number(result.limit_tokens_per_s, 1)
         parts.append(f"{percent(result.fraction)} of the limit of {limit}")
     for name in (PLAIN, ASSISTED):
-        if ratio := speed.ratio(key, beside(result, name)):
+        if ratio := speed.ratio(result, name):
             parts.append(f"{shown(ratio, 2)} times {name} end to end")
     if result.row.run != AUTOREGRESSIVE:
-        ratio = speed.ratio(key, beside(result, AUTOREGRESSIVE), decode_rate)
+        ratio = speed.ratio(result, AUTOREGRESSIVE, decode_rate)
         if ratio is not None:
-            parts.append(f"{pays(ratio)}: {shown(ratio, 2)} times {AUTOREGRESSIVE}")
+            verdict = _if_clear(ratio, *_PAYS)
+            parts.append(f"{verdict}: {shown(ratio, 2)} times {AUTOREGRESSIVE}")
     return f"{result.row.run}: {'; '.join(parts)}"
 
 
-def pays(ratio: Spread) -> str:
+def _if_clear(ratio: Spread, faster: str, slower: str, unclear: str) -> str:
     """Whether a run is faster than plain decoding in every repeat, in none, or in some."""
     if ratio.low > 1:
-        return "drafting pays"
-    return "drafting does not pay" if ratio.high < 1 else "whether drafting pays is not clear"
+        return faster
+    return slower if ratio.high < 1 else unclear
 
 
 def _against_speculative(speed: Speed, runs: list[RunResult]) -> Iterator[str]:
@@ -62,7 +64,7 @@ def _against_speculative(speed: Speed, runs: list[RunResult]) -> Iterator[str]:
         result = by_name.get(name)
         if result is None or reference is None:
             continue
-        ratio = speed.ratio(key_of(result), key_of(reference), decode_rate)
+        ratio = speed.ratio(result, reference.row.run, decode_rate)
         if ratio is not None:
             ideal = _ratio_of_limits(result, reference)
             yield (
@@ -91,21 +93,14 @@ def _batch_sizes(speed: Speed) -> Iterator[str]:
     """Up to which batch each method is faster than plain decoding of the same batch."""
     found: dict[str, list[tuple[float, Spread]]] = {}
     for result in speed.results("batch"):
-        ratio = speed.ratio(key_of(result), beside(result, AUTOREGRESSIVE), decode_rate)
+        ratio = speed.ratio(result, AUTOREGRESSIVE, decode_rate)
         if ratio is not None and result.row.run != AUTOREGRESSIVE:
             found.setdefault(result.row.run, []).append((float(result.row.at), ratio))
     for run, points in found.items():
         sized = sorted(points, key=lambda point: point[0])
         answers: dict[str, list[str]] = {}
         for size, ratio in sized:
-            answers.setdefault(_answer(ratio), []).append(f"{size:g}")
+            answers.setdefault(_if_clear(ratio, *_PAYS_AT), []).append(f"{size:g}")
         findings = "; ".join(f"{answer} at batch {', '.join(n)}" for answer, n in answers.items())
         sizes = ", ".join(f"{size:g}: {number(r.value, 2)}" for size, r in sized)
         yield f"{run} by batch: drafting {findings} (times {AUTOREGRESSIVE} at {sizes})"
-
-
-def _answer(ratio: Spread) -> str:
-    """Whether drafting pays, if all repeats agree."""
-    if ratio.low > 1:
-        return "pays"
-    return "does not pay" if ratio.high < 1 else "is as fast as plain decoding within the spread"
