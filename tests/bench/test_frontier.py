@@ -548,6 +548,8 @@ def test_a_sweep_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (again.exit_code, again.stdout) == (0, first.stdout)
     assert read_samples(tmp_path) == samples
     assert len(read_conditions(tmp_path)) == 1
+    scored = cli("bench", "score", tmp_path)
+    assert scored.exit_code == 0 and "0 new scores" in scored.stderr
 
 
 @pytest.mark.usefixtures("loaded")
@@ -584,8 +586,8 @@ def test_own_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--max-loss", "-1"], "--max-loss is -1; it must be from 0"),
         (["--max-loss", "nan"], "--max-loss is nan; it must be from 0"),
         (["-o", "accept_threshold=0.5"], "give --thresholds instead of -o"),
-        (["-o", "endpoint"], "it must be NAME=VALUE with an option of mtad"),
-        (["-o", "posterior_alpha=0.5"], "it must be NAME=VALUE with an option of mtad"),
+        (["-o", "endpoint"], "-o endpoint: expected NAME=VALUE"),
+        (["-o", "posterior_alpha=0.5"], "it must be an option of mtad"),
         (["-o", "beam_width=two"], "beam_width is 'two'; it must be an integer"),
         (["-o", "beam_width=2", "-o", "beam_width=3"], "beam_width is given twice"),
         (["--target-model", "big"], "only one of target and draft model is given"),

@@ -6,7 +6,7 @@ The reference is plain sampling, whose law the lossless methods keep.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -72,16 +72,12 @@ def _kind(run: Run, reference: Run) -> Kind:
 
 def values_of(summary: Summary) -> Values:
     """Quality (0 to 100), perplexity, relative speed and J/token of every run."""
-    reference = summary.results.reference_run
-    return {
-        metric: {
-            run: summary.compare(run, reference, metric).estimate
-            if metric is SPEED
-            else summary.estimate(run, metric)
-            for run in summary.runs
-        }
-        for metric in (MEAN_QUALITY, PERPLEXITY, SPEED, ENERGY)
+    runs, reference = summary.runs, summary.results.reference_run
+    found = {
+        metric: {run: summary.estimate(run, metric) for run in runs}
+        for metric in (MEAN_QUALITY, PERPLEXITY, ENERGY)
     }
+    return found | {SPEED: {run: summary.compare(run, reference, SPEED).estimate for run in runs}}
 
 
 def pareto_runs(values: Values) -> set[str]:
@@ -89,15 +85,14 @@ def pareto_runs(values: Values) -> set[str]:
 
     Where no run has a quality, a low perplexity stands for it.
     """
-    is_known = {m: [e.value is not None for e in values[m].values()] for m in values}
-    axes = [MEAN_QUALITY if any(is_known[MEAN_QUALITY]) else PERPLEXITY, SPEED]
-    axes += [ENERGY] if all(is_known[ENERGY]) else []
-    return {
-        str(run)
-        for run in pareto(
-            {run: [_upward(m, values[m][run].value) for m in axes] for run in values[SPEED]}
-        )
+    is_scored = any(e.value is not None for e in values[MEAN_QUALITY].values())
+    with_energy = all(e.value is not None for e in values[ENERGY].values())
+    metrics = [MEAN_QUALITY if is_scored else PERPLEXITY, SPEED, *([ENERGY] if with_energy else [])]
+    points: dict[Hashable, list[float | None]] = {
+        run: [_upward(metric, values[metric][run].value) for metric in metrics]
+        for run in values[SPEED]
     }
+    return {str(run) for run in pareto(points)}
 
 
 def _upward(metric: Metric, value: float | None) -> float | None:

@@ -169,7 +169,11 @@ class Frontier:
         [task] = self.recipe.tasks.values()
         sampling = dict(self.recipe.table["sampling"]) | {"max_new_tokens": task.max_new_tokens}
         toml = MethodConfig(choice.setting.method, sampling).as_toml()
-        lines = [line for text in self._evidence(choice) for line in _wrapped(text)]
+        lines = [
+            line
+            for text in map(_printable, self._evidence(choice))
+            for line in textwrap.wrap(text, 96, subsequent_indent="  ", break_on_hyphens=False)
+        ]
         lines.append(f"Command: {_printable(self.command)}")
         return "".join(f"# {line}\n" for line in lines) + "\n" + toml
 
@@ -184,7 +188,7 @@ class Frontier:
             f"Data: {len(items)} items with up to {self.recipe.plan.seeds} samples each, "
             f"{setting.gain.num_items} items compared. Brackets are 95 % intervals over items; "
             "tokens/s are of decoding only, J/token is gross.",
-            *self._figures(setting),
+            *self._values(setting),
             *self._warnings,
             *self._greedy_remark(setting),
             "The choice was made on the items that it is measured on, and the intervals do not "
@@ -200,20 +204,20 @@ class Frontier:
             for c in self.results.conditions.values()
         ]
 
-    def _figures(self, setting: Setting) -> list[str]:
+    def _values(self, setting: Setting) -> list[str]:
         """The setting's row of the table beside that of plain sampling, and its speed-up."""
         table = self.table()
         rows = {run: row for run, *row in table.rows}
         own, plain = rows[setting.run], rows[self.recipe.reference]
-        figures = [
+        values = [
             f"{header}: {value}; plain sampling: {other}."
             for header, value, other in zip(table.headers[1:-1], own, plain, strict=False)
         ]
         lossless = self.fastest_lossless
         if lossless is not None and lossless.run != setting.run:
             ratio = formatted(self._speed(setting, lossless), 2)
-            figures.append(f"tokens/s: {ratio} × {lossless.run}, the fastest without loss.")
-        return figures
+            values.append(f"tokens/s: {ratio} × {lossless.run}, the fastest without loss.")
+        return values
 
     def write(self, folder: Path) -> list[Path]:
         """Write plot, configurations and report; their paths.
@@ -235,11 +239,6 @@ class Frontier:
 def _signed(difference: Estimate) -> str:
     """A difference with its sign and interval."""
     return formatted(difference, 1, sign="+")
-
-
-def _wrapped(text: str) -> list[str]:
-    """The text as lines for a comment; those after the first are set in."""
-    return textwrap.wrap(_printable(text), 96, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _printable(text: str) -> str:

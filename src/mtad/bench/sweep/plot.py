@@ -34,9 +34,9 @@ def frontier_plot(summary: Summary, thresholds: Mapping[str, str]) -> Plot:
     values = values_of(summary)
     best = pareto_runs(values)
     shown = {
-        _LABELS[metric]: by_run
-        for metric, by_run in values.items()
-        if any(estimate.value is not None for estimate in by_run.values())
+        label: values[metric]
+        for metric, label in _LABELS.items()
+        if any(estimate.value is not None for estimate in values[metric].values())
     }
     lines = frontier_lines(summary, thresholds)
     num_rows = (len(shown) + 1) // 2

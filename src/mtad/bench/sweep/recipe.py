@@ -21,6 +21,14 @@ from mtad.speculative.facts import Dial
 
 REFERENCE: Final = "autoregressive"
 LOSSLESS: Final = "speculative_sampling, lossless"
+_SAMPLING: Final = (
+    {"name": REFERENCE, "method": "autoregressive"},
+    {"name": LOSSLESS, "method": "speculative_sampling"},
+)
+_GREEDY: Final = tuple(
+    {"name": f"{method}, greedy", "method": method, "sampling": {"temperature": 0.0}}
+    for method in ("autoregressive", "speculative_sampling")
+)
 
 
 def dial_of(method: str) -> Dial:
@@ -55,37 +63,15 @@ def sweep(
     Raises:
         ValueError: an unknown name, a value that is out of range, or only one model of the pair.
     """
-    pair = {name: value for name, value in table.get("pair", {}).items() if value is not None}
-    plan = dict(table.get("run", {}))
+    pair, plan = table.get("pair", {}), table.get("run", {})
     if ("target" in pair) != ("draft" in pair):
         raise ValueError("only one of target and draft model is given; give both or neither")
     if "target" not in pair:
         pair, plan = {"dtype": "float32", **pair}, {"num_threads": 1, **plan}
+    is_greedy = table.get("sampling", {}).get("temperature") == 0
     swept = [_swept(method, fixed, thresholds) for method, fixed in methods.items()]
-    runs = [*_baselines(table.get("sampling", {})), *swept]
-    name = f"frontier-{_subject_of(table['tasks'])}"
-    whole = {"name": name, **table, "pair": pair, "run": plan, "reference": REFERENCE}
-    return parse({**whole, "runs": runs})
-
-
-def _subject_of(tasks: Mapping[str, Mapping[str, Any]]) -> str:
-    """The name of the task, or of the file of prompts without right answers."""
-    [(task, options)] = tasks.items()
-    is_own = task == "perplexity" and "data" in options
-    return Path(options["data"]).stem if is_own else task
-
-
-def _baselines(sampling: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Plain and lossless decoding, and both without sampling unless that is asked for already."""
-    plain = {REFERENCE: "autoregressive", LOSSLESS: "speculative_sampling"}
-    runs: list[dict[str, Any]] = [{"name": n, "method": method} for n, method in plain.items()]
-    if sampling.get("temperature") == 0:
-        return runs
-    greedy = {"temperature": 0.0}
-    return runs + [
-        {"name": f"{method}, greedy", "method": method, "sampling": greedy}
-        for method in plain.values()
-    ]
+    runs = [*_SAMPLING, *([] if is_greedy else _GREEDY), *swept]
+    return parse({**table, "pair": pair, "run": plan, "reference": REFERENCE, "runs": runs})
 
 
 def _swept(method: str, fixed: Mapping[str, Any], thresholds: Sequence[float]) -> dict[str, Any]:

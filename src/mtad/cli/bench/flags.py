@@ -26,14 +26,15 @@ class PairFlags:
     device: Annotated[str | None, _models(help="auto, cpu, cuda, cuda:1, …")] = None
 
     @property
-    def pair(self) -> dict[str, str | None]:
-        """The table `pair` of a recipe; None where no flag is given."""
-        return {
+    def pair(self) -> dict[str, str]:
+        """The table `pair` of a recipe, with what is given."""
+        table = {
             "target": self.target_model,
             "draft": self.draft_model,
             "dtype": self.dtype,
             "device": self.device,
         }
+        return {name: value for name, value in table.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +63,16 @@ class ScoringFlags:
 
     @property
     def scoring(self) -> dict[str, dict[str, Any]]:
-        """The options of scoring by task; None where no flag is given."""
-        return {
+        """The options of scoring that are given, by task."""
+        table: dict[str, dict[str, Any]] = {
             "spider": {"match": self.spider_match},
             "human_eval": {
                 "allow_code_execution": self.allow_code_execution or None,
                 "allow_weak_isolation": self.allow_weak_isolation or None,
             },
             "mt_bench": {"judge": self.judge_model, "judge_base_url": self.judge_base_url},
+        }
+        return {
+            task: {name: value for name, value in options.items() if value is not None}
+            for task, options in table.items()
         }

@@ -79,6 +79,7 @@ class Flags(ScoringFlags, SamplingFlags, PairFlags):  # type: ignore[misc]
 
         task = "perplexity" if self.prompts else self.task or "spider"
         table = {
+            "name": f"frontier-{self.prompts.stem if self.prompts else task}",
             "pair": self.pair,
             "data": self.data or BUNDLED_NAME,
             "run": {
@@ -103,10 +104,7 @@ class Flags(ScoringFlags, SamplingFlags, PairFlags):  # type: ignore[misc]
         }
 
     def _task_options(self, task: str) -> dict[str, Any]:
-        given = {
-            name: {option: value for option, value in options.items() if value is not None}
-            for name, options in self.scoring.items()
-        }
+        given = self.scoring
         if stray := [name for name, options in given.items() if options and name != task]:
             names = ", ".join(given[stray[0]])
             raise ValueError(f"{names} is of {stray[0]}, and the task is {task}; leave it out")
@@ -116,23 +114,18 @@ class Flags(ScoringFlags, SamplingFlags, PairFlags):  # type: ignore[misc]
 
 def _fixed(methods: list[str], texts: list[str]) -> dict[str, dict[str, Any]]:
     """The options of each method; every text must fit one of them."""
+    from mtad.cli.options import assignment, options_given
     from mtad.core.schema import options_of
     from mtad.methods import find
 
-    if len({*methods}) < len(methods):
+    classes = {method: find(method) for method in methods}
+    if len(classes) < len(methods):
         raise ValueError(f"--method is {', '.join(methods)}; each may be given once")
-    known = {method: options_of(find(method)) for method in methods}
-    found: dict[str, dict[str, Any]] = {method: {} for method in methods}
-    for text in texts:
-        name, equals, value = (part.strip() for part in text.partition("="))
-        name = name.replace("-", "_")
-        takers = [method for method in methods if name in known[method]]
-        if not equals or not takers:
-            raise ValueError(
-                f"-o {text}: it must be NAME=VALUE with an option of {', '.join(methods)}"
-            )
-        for method in takers:
-            if name in found[method]:
-                raise ValueError(f"-o {text}: {name} is given twice")
-            found[method][name] = known[method][name].parsed(value)
-    return found
+    given = [assignment("-o", text) for text in texts]
+    for flag_, name, _ in given:
+        if not any(name in options_of(cls) for cls in classes.values()):
+            raise ValueError(f"{flag_}: it must be an option of {', '.join(methods)}")
+    return {
+        method: options_given(cls, [each for each in given if each[1] in options_of(cls)])
+        for method, cls in classes.items()
+    }
