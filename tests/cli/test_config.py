@@ -185,7 +185,7 @@ def test_a_method_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ("text", "words"),
     [
         ("method = ", "is not TOML: "),
-        ("[options]\n", 'there is no method; give the name of one, such as method = "mtad"'),
+        ("[options]\n", 'method is None; it must be a name, such as method = "mtad"'),
         ("method = 3\n", "method is 3; it must be a name"),
         ('method = "mtda"\n', "known methods: autoregressive, "),
         ('method = "mtad"\nseed = 3\n', "unknown key 'seed'; known ones: method, options, samp"),

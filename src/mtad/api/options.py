@@ -17,7 +17,7 @@ from mtad import methods
 from mtad.core.options import typed
 from mtad.core.prompt import Array
 from mtad.core.schema import require_known
-from mtad.core.toml import from_toml
+from mtad.core.toml import from_toml, require_table
 from mtad.methods.mtad import MTAD
 from mtad.sampling.params import SamplingParams, numbers
 from mtad.speculative.method import Method
@@ -76,16 +76,12 @@ def read_config(path: Path) -> MethodConfig:
 
 
 def _config(table: dict[str, Any]) -> MethodConfig:
-    known = {"method": str, "options": dict, "sampling": dict}
-    require_known(table, known, "key")
-    if "method" not in table:
-        raise ValueError('there is no method; give the name of one, such as method = "mtad"')
-    for key, value in table.items():
-        if not isinstance(value, known[key]):
-            form = 'a name, such as "mtad"' if key == "method" else f"a table, [{key}]"
-            raise ValueError(f"{key} is {value!r}; it must be {form}")
-    method = methods.make(table["method"], table.get("options", {}))
-    return MethodConfig(method, _file_sampling(table.get("sampling", {})))
+    require_known(table, ("method", "options", "sampling"), "key")
+    name = table.get("method")
+    if not isinstance(name, str):
+        raise ValueError(f'method is {name!r}; it must be a name, such as method = "mtad"')
+    options, sampling = (require_table(table.get(k, {}), k) for k in ("options", "sampling"))
+    return MethodConfig(methods.make(name, options), _file_sampling(sampling))
 
 
 def _file_sampling(given: dict[str, Any]) -> dict[str, Any]:

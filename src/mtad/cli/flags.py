@@ -94,10 +94,6 @@ def _remember_debug(ctx: Any, wanted: bool) -> bool:
     return wanted
 
 
-SHORT_FLAGS = ("num_draft_tokens", "beam_width", "accept_threshold", "k_config")
-"""Options of methods that have a flag of their own."""
-
-
 ModelFlags: Any = flag_group(
     "ModelFlags", {"Models": options_of(ModelSettings).values()}, ModelSettings
 )
@@ -108,6 +104,17 @@ def _read_config(path: Path) -> Mapping[str, Any]:
 
     config = read_config(path)
     return {**config.sampling, "method": config.method}
+
+
+SHORT_FLAGS = ("num_draft_tokens", "beam_width", "accept_threshold", "k_config")
+"""Options of methods that have a flag of their own."""
+
+
+def _short(name: str, metavar: str, end: str = "", alias: str = "") -> Any:
+    """The flag of an option of methods."""
+    names = (spelled(name), alias) if alias else ()
+    end = f"; also {alias}." if alias else end
+    return _method(*names, metavar=metavar, help=f"Short for -o {name}=…{end}")
 
 
 @dataclass(frozen=True)
@@ -132,29 +139,13 @@ class MethodFlags:
         _method("--option", "-o", metavar="NAME=VALUE", help="Any option of the method."),
     ] = None
     num_draft_tokens: Annotated[
-        str | None,
-        _method(
-            "--num-draft-tokens",
-            "--num-speculative-tokens",
-            metavar="INTEGER",
-            help="Short for -o num_draft_tokens=…; also --num-speculative-tokens.",
-        ),
+        str | None, _short("num_draft_tokens", "INTEGER", alias="--num-speculative-tokens")
     ] = None
-    beam_width: Annotated[
-        str | None, _method(metavar="INTEGER", help="Short for -o beam_width=…")
-    ] = None
+    beam_width: Annotated[str | None, _short("beam_width", "INTEGER")] = None
     accept_threshold: Annotated[
-        str | None,
-        _method(
-            "--accept-threshold",
-            "--accept-thres",
-            metavar="FLOAT",
-            help="Short for -o accept_threshold=…; also --accept-thres.",
-        ),
+        str | None, _short("accept_threshold", "FLOAT", alias="--accept-thres")
     ] = None
-    k_config: Annotated[
-        str | None, _method(metavar="INTEGER,…", help="Short for -o k_config=…, such as 4,2,2.")
-    ] = None
+    k_config: Annotated[str | None, _short("k_config", "INTEGER,…", ", such as 4,2,2.")] = None
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ _NAMES = {
 _TRUTH = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
     ("false", "no", "off", "0"), False
 )
+_MISFITS = (TypeError, ValueError, KeyError, OverflowError)
+"""What reading a value raises where it does not fit a type."""
 _SIGNS: dict[type[BaseMetadata], str] = {Ge: ">=", Gt: ">", Le: "<=", Lt: "<"}
 
 
@@ -82,7 +84,7 @@ def typed(value: Any, kind: Any, name: str, prefix: str = "") -> Any:
     """
     try:
         return _typed(value, kind)
-    except TypeError:
+    except _MISFITS:
         message = f"{prefix}{name} is {value!r}; it must be {allowed(kind)}"
         raise OptionError(message, name) from None
 
@@ -104,7 +106,7 @@ def _typed(value: Any, kind: Any) -> Any:
 def _first(kinds: Iterable[Any], read: Callable[[Any], Any]) -> Any:
     """What `read` returns for the first of the types that fits."""
     for kind in kinds:
-        with suppress(TypeError, ValueError, KeyError):
+        with suppress(*_MISFITS):
             return read(kind)
     raise TypeError(kinds)
 
@@ -117,7 +119,7 @@ def _single(value: Any, kind: Any) -> Any:
     elif kind is float or kind is int:
         number = isinstance(value, Integral if kind is int else Real)
         fits = number and not isinstance(value, bool) and value == value  # not NaN
-        value = _number(value, kind) if fits else value
+        value = kind(value) if fits else value
     elif kind is Path:
         fits = isinstance(value, str | Path)
         value = Path(value) if fits else value
@@ -128,13 +130,6 @@ def _single(value: Any, kind: Any) -> Any:
     if not fits:
         raise TypeError(kind)
     return value
-
-
-def _number(value: Any, kind: type[int] | type[float]) -> int | float:
-    try:
-        return kind(value)
-    except OverflowError:
-        raise TypeError(kind) from None
 
 
 def _meets(value: Any, mark: Any) -> bool:
@@ -166,7 +161,7 @@ def parse(text: str, kind: Any, name: str) -> Any:
     """
     try:
         return _parsed(text, kind)
-    except (TypeError, ValueError, KeyError):
+    except _MISFITS:
         raise OptionError(f"{name} is {text!r}; it must be {type_name(kind)}", name) from None
 
 

@@ -10,6 +10,13 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+def require_table(value: Any, name: str) -> dict[str, Any]:
+    """The value, if it is a table; raises `ValueError` with its name otherwise."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is {value!r}; it must be a table, [{name}]")
+    return value
+
+
 def from_toml(path: Path, read: Callable[[dict[str, Any]], T]) -> T:
     """What `read` makes of the table in a TOML file.
 

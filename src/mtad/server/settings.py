@@ -16,7 +16,7 @@ from annotated_types import Ge, Gt, Le
 
 from mtad.core.options import Count, Doc, Finite
 from mtad.core.schema import check_fields, options_of, require_known
-from mtad.core.toml import from_toml
+from mtad.core.toml import from_toml, require_table
 from mtad.errors import OptionError
 from mtad.model.settings import ModelSettings
 
@@ -211,15 +211,13 @@ def _settings(tables: Mapping[str, Any]) -> dict[str, Any]:
         name: f"it belongs to [{section}]" for section, keys in SECTIONS.items() for name in keys
     }
     found: dict[str, Any] = {}
-    for section, table in tables.items():
-        if not isinstance(table, dict):
-            raise ValueError(f"{section} is {table!r}; it must be a table, [{section}]")
-        if section == "method":
+    for section, value in tables.items():
+        table, known = require_table(value, section), SECTIONS.get(section)
+        if known is None:
             found["method"] = _method(table)
-            continue
-        known = SECTIONS[section]
-        require_known(table, known, f"key of [{section}]", homes)
-        found |= {name: known[name].typed(value) for name, value in table.items()}
+        else:
+            require_known(table, known, f"key of [{section}]", homes)
+            found |= {name: known[name].typed(value) for name, value in table.items()}
     return found
 
 

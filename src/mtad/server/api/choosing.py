@@ -28,13 +28,16 @@ def chosen_method(body: Decoding, known: Mapping[str, type[Method]], default: Me
         ApiError: it is not known here, or an option is unknown, impossible or given twice.
     """
     name, options = _given(body)
-    if name is None:
-        cls, base = type(default), dataclasses.asdict(default)
-    else:
-        cls, base = _named(name, known), {}
     where = "method_options" if body.method_options else "method"
     for option, value in options.items():
         _check_size(option, value, where)
+    if name is None:
+        cls, base = type(default), dataclasses.asdict(default)
+    elif name in known:
+        cls, base = known[name], {}
+    else:
+        message = f"there is no method {name!r} here; known methods: {', '.join(known)}"
+        raise ApiError(400, message, "method")
     try:
         return make_of(cls, base | options)
     except (ValueError, TypeError, OverflowError) as error:
@@ -66,14 +69,6 @@ def _given(body: Decoding) -> tuple[str | None, dict[str, Any]]:
     if twice:
         raise ApiError(400, f"{twice[0]} is given in method and again in method_options", "method")
     return body.method.name, own | options
-
-
-def _named(name: str, known: Mapping[str, type[Method]]) -> type[Method]:
-    if name not in known:
-        raise ApiError(
-            400, f"there is no method {name!r} here; known methods: {', '.join(known)}", "method"
-        )
-    return known[name]
 
 
 def _check_size(option: str, value: Any, where: str) -> None:
