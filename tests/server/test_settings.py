@@ -173,7 +173,12 @@ def test_options_that_are_lists_and_infinite_come_through(
         ('[limits]\nmax_n = "2"\n', "max_n is '2'; it must be an integer"),
         ("[server]\ntrace = 3\n", "trace is 3; it must be a text"),
         ('[server]\nlog_format = "xml"\n', "log_format is 'xml'; it must be json or text"),
-        ('[server]\ncors_origins = "x"\n', "cors_origins is 'x'; it must be a list of texts"),
+        (
+            '[server]\ncors_origins = "x"\n',
+            "cors_origins is 'x'; it must be a list of origins such as",
+        ),
+        ('[server]\ncors_origins = ["*"]\n', "cors_origins is ['*']; it must be a list of origins"),
+        ("[server]\nport = 70000\n", "port is 70000; it must be an integer from 0 to 65535"),
         ("[method]\nnum_draft_tokens = 2\n", "[method] name is None"),
         ('[method]\nname = "mtda"\n', "there is no method 'mtda'"),
         ('[method]\nname = "mtad"\nwidth = 2\n', "mtad has no option 'width'"),
@@ -242,7 +247,7 @@ def test_settings_that_do_not_go_together() -> None:
 
 def test_flags_are_refused_as_the_file_is() -> None:
     assert "max_n is 0; it must be an integer >= 1" in refused("serve", "--max-n", "0")
-    assert "cors_origins is ('*',)" in refused("serve", "--cors-origin", "*")
+    assert "cors_origins is ['*']" in refused("serve", "--cors-origin", "*")
     assert "-o width=3: mtad has no option 'width'" in refused("serve", "-o", "width=3")
 
 

@@ -18,7 +18,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from annotated_types import BaseMetadata, Ge, Gt, Le, Lt, MinLen
+from annotated_types import BaseMetadata, Ge, Gt, Le, Lt, MinLen, Predicate
 
 from mtad.errors import OptionError
 
@@ -145,8 +145,10 @@ def _meets(value: Any, mark: Any) -> bool:
             return bool(value < bound)
         case MinLen(min_length=least):
             return len(value) >= least
+        case Predicate(func=holds):
+            return bool(holds(value))
         case BaseMetadata():
-            raise NotImplementedError(f"{mark!r} is no range; use Ge, Gt, Le, Lt or MinLen")
+            raise NotImplementedError(f"{mark!r} is unknown; use Ge, Gt, Le, Lt, MinLen, Predicate")
     return True
 
 

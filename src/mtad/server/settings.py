@@ -5,14 +5,14 @@ Knows no HTTP, no model and no command line.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Predicate
 
 from mtad.core.options import Count, Doc, Finite
 from mtad.core.schema import check_fields, options_of, require_known
@@ -36,31 +36,70 @@ def _first_method() -> Method:
     return MTAD()
 
 
+def _is_line(text: str) -> bool:
+    return bool(text.strip()) and text.isprintable()
+
+
+_Line: TypeAlias = Annotated[str, Predicate(_is_line)]
+
+
+def _is_origin(text: str) -> bool:
+    """Whether it is scheme, host and perhaps a port, as browsers write an origin."""
+    try:
+        parts = urlsplit(text)
+        whole = f"{parts.scheme}://{parts.netloc}"
+        port = parts.port
+    except ValueError:
+        return False
+    is_web = parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
+    return is_web and text == whole.lower() and "@" not in text
+
+
+def _is_host(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return bool(text) and not set(text) & set("/:@*? ") and text.isprintable()
+    return True
+
+
 @dataclass(frozen=True)
 class ServerKeys:
     """Where the server listens, what it offers and what it writes down."""
 
-    host: Annotated[str, Doc("Where to listen; 0.0.0.0 for every network.")] = "127.0.0.1"
+    host: Annotated[
+        _Line,
+        Doc(
+            "Where to listen; 0.0.0.0 for every network.",
+            allowed="a host name or an address",
+        ),
+    ] = "127.0.0.1"
     port: Annotated[int, Ge(0), Le(65535), Doc("0 takes a free one.")] = 8000
     api_key_file: Annotated[
         Path | None,
         Doc("One name:key or key per line. Keys may also be in MTAD_API_KEYS, with commas."),
     ] = None
     served_model_name: Annotated[
-        str | None, Doc("What clients call the model; without it the target's name.")
+        _Line | None,
+        Doc(
+            "What clients call the model; without it the target's name.",
+            allowed="a text in one line",
+        ),
     ] = None
     cors_origins: Annotated[
-        tuple[str, ...],
+        tuple[Annotated[str, Predicate(_is_origin)], ...],
         Doc(
             "Web pages of this origin may ask; may be repeated.",
+            allowed="a list of origins such as https://example.org, without a path; * is not taken",
             flag="--cors-origin",
             metavar="URL",
         ),
     ] = ()
     allowed_hosts: Annotated[
-        tuple[str, ...],
+        tuple[Annotated[str, Predicate(_is_host)], ...],
         Doc(
             "A host name that requests may use; may be repeated.",
+            allowed="a list of host names or addresses without scheme and port, such as a.example",
             flag="--allowed-host",
             metavar="NAME",
         ),
@@ -126,9 +165,9 @@ class ServerSettings(ModelSettings, LimitKeys, ServerKeys):
         from mtad import methods
 
         check_fields(self)
-        for name, fine, allowed in self._rules():
-            if not fine:
-                raise OptionError(f"{name} is {getattr(self, name)!r}; it must be {allowed}", name)
+        if self.timeout_s > self.max_timeout_s:
+            allowed = f"at most max_timeout_s, {self.max_timeout_s:g}"
+            raise OptionError(f"timeout_s is {self.timeout_s!r}; it must be {allowed}", "timeout_s")
         for name, needed in self.missing():
             raise ValueError(f"{name} needs {needed}")
         for name in self.allowed_methods:
@@ -139,25 +178,10 @@ class ServerSettings(ModelSettings, LimitKeys, ServerKeys):
                 f"method, {self.method.name}"
             )
 
-    def _rules(self) -> Iterator[tuple[str, bool, str]]:
-        """Name of a setting, whether its value is possible, and what is."""
-        yield "host", bool(self.host) and not self.host.isspace(), "a host name or an address"
-        yield "cors_origins", all(map(_is_origin, self.cors_origins)), _ORIGINS
-        yield "allowed_hosts", all(map(_is_host, self.allowed_hosts)), _HOSTS
-        name = self.served_model_name
-        printable = name is None or (bool(name.strip()) and name.isprintable())
-        yield "served_model_name", printable, "a text in one line"
-        fits = self.timeout_s <= self.max_timeout_s
-        yield "timeout_s", fits, f"at most max_timeout_s, {self.max_timeout_s:g}"
-
     @property
     def is_local(self) -> bool:
         """Whether only this machine can reach the server."""
         return is_loopback(self.host)
-
-
-_ORIGINS = "origins such as https://example.org, without a path; * is not taken"
-_HOSTS = "host names or addresses without scheme and port, such as example.org"
 
 
 def is_loopback(host: str) -> bool:
@@ -166,26 +190,6 @@ def is_loopback(host: str) -> bool:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.rstrip(".").lower() == "localhost"
-
-
-def _is_origin(text: str) -> bool:
-    """Whether it is scheme, host and perhaps a port, as browsers write an origin."""
-    try:
-        parts = urlsplit(text)
-        whole = f"{parts.scheme}://{parts.netloc}"
-        port = parts.port
-    except ValueError:
-        return False
-    is_web = parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
-    return is_web and text == whole.lower() and "@" not in text
-
-
-def _is_host(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return bool(text) and not set(text) & set("/:@*? ") and text.isprintable()
-    return True
 
 
 SECTIONS = {
