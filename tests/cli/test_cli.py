@@ -290,6 +290,8 @@ def test_blocks_in_a_pipe(loads: list[Any]) -> None:
         ("a --min-new-tokens 9 --max-new-tokens 8", "min_new_tokens is 9"),
         ("a --logit-bias 3:4", "--logit-bias is '3:4'; it must be ID=VALUE"),
         ("a --stop=", "--stop is empty"),
+        ("- --tensor-parallel", "--tensor-parallel goes without PROMPT -, --output and --trace"),
+        ("a --tensor-parallel --trace x", "give a PROMPT or --prompt-file, and write with >"),
         ("a --max-batch-size 0", "Invalid value for '--max-batch-size'"),
         ("a --dtype int3", "Invalid value for '--dtype'"),
         ("a --prompt-file /nowhere/p.jsonl", "does not exist"),

@@ -149,6 +149,7 @@ class Settings(DecodingSettings):
 
     def _rules(self) -> list[tuple[Any, str]]:
         file, chat = self.prompt_file is not None, self.chat
+        shared = self.prompt == "-" or self.output or self.trace
         return [
             (file != (self.prompt is not None), "give a PROMPT or --prompt-file, and not both"),
             (file or self.output is None, "--output goes with --prompt-file; use > for one prompt"),
@@ -157,6 +158,11 @@ class Settings(DecodingSettings):
             (not (file and self.show_blocks), "--show-blocks is for a single PROMPT"),
             (not (file and self.trace), "--trace is for a single PROMPT"),
             (self.trace or self.trace_laws, "--no-trace-laws needs --trace"),
+            (
+                not (self.tensor_parallel and shared),
+                "--tensor-parallel goes without PROMPT -, --output and --trace, which all its "
+                "processes would read or write; give a PROMPT or --prompt-file, and write with >",
+            ),
             *super()._rules(),
         ]
 

@@ -12,8 +12,6 @@ from mtad.model.parallel import only_first_process_writes
 def run(settings: Settings) -> None:
     """Complete what the settings ask for; checks all options before it loads anything."""
     method = checked_method(settings)
-    if settings.tensor_parallel:
-        _refuse_shared_streams(settings)
     with only_first_process_writes() if settings.tensor_parallel else nullcontext():
         if settings.prompt_file is None:
             from mtad.cli.generate.one import answer_prompt
@@ -23,14 +21,3 @@ def run(settings: Settings) -> None:
             from mtad.cli.generate.many import answer_file
 
             answer_file(settings, method)
-
-
-def _refuse_shared_streams(settings: Settings) -> None:
-    """Refuse what torchrun's processes would share, each reading or writing a piece of it."""
-    shared = {"PROMPT -": settings.prompt == "-", "--output": settings.output is not None}
-    shared["--trace"] = settings.trace is not None
-    for name in (name for name, is_given in shared.items() if is_given):
-        raise ValueError(
-            f"{name} and --tensor-parallel were given, whose processes would all use one stream; "
-            "give the prompt as a PROMPT or in --prompt-file, and write with >"
-        )
