@@ -66,6 +66,18 @@ def test_streaming_equals_generating(method: Any) -> None:
     assert text == tokenizer().decode(ids, skip_special_tokens=True)
 
 
+def test_the_text_of_a_token_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh, decoded = ModelPair.of(pair().models), []
+
+    def decode(_: object, ids: list[int]) -> str:
+        decoded.append(ids)
+        return f"<{ids[0]}>"
+
+    monkeypatch.setattr(type(fresh.tokenizer), "decode", decode)
+    assert [fresh.text_of(token) for token in (40, 41, 40)] == ["<40>", "<41>", "<40>"]
+    assert decoded == [[40], [41]]
+
+
 def test_chunks_of_many_prompts_carry_their_index() -> None:
     chunks = list(pair().stream_all(PROMPTS * 2, seed=3, max_batch_size=4, **SHORT))
     finished = [chunk.index for chunk in chunks if chunk.completion]

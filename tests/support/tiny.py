@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,6 +142,40 @@ def some_variants(but: Collection[str] = (), fast: Collection[str] = FAST) -> li
             pytest.param(method, id=label(method), marks=() if stands else pytest.mark.slow)
         )
     return found
+
+
+def each_once(fast: Collection[str] = FAST) -> list[Any]:
+    """The first settings of every method as parameters; those of `fast` are no slow tests."""
+    first = {method.name: method for method in reversed(variants())}
+    return [
+        pytest.param(
+            first[name], id=label(first[name]), marks=() if name in fast else pytest.mark.slow
+        )
+        for name in methods.names()
+    ]
+
+
+def in_turn(fast: Collection[str], settings: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+    """Variants with settings as parameters: of the first in `fast` all, of the others one each.
+
+    Args:
+        fast: names of the methods that are no slow tests.
+        settings: of the sampling, by name; what is no sampling setting is `budget`.
+    """
+    found: list[Any] = []
+    seen: set[str] = set()
+    for index, method in enumerate(variants()):
+        fits = [name for name, given in settings.items() if _fits(method, given)]
+        stands = method.name in fast and method.name not in seen
+        seen.add(method.name)
+        for name in fits if stands else [fits[index % len(fits)]]:
+            marks = () if stands else pytest.mark.slow
+            found.append(pytest.param(method, name, id=f"{label(method)}-{name}", marks=marks))
+    return found
+
+
+def _fits(method: Method, settings: Mapping[str, Any]) -> bool:
+    return honours(method, **{name: v for name, v in settings.items() if name != "budget"})
 
 
 def label(method: Method) -> str:

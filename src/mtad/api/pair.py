@@ -81,6 +81,7 @@ class ModelPair:
     def _take(self, models: Models) -> None:
         self.models = models
         self.workspace = Workspace.of(models)
+        self._texts: dict[int, str] = {}
 
     @property
     def graphs(self) -> CapturedPrograms:
@@ -206,8 +207,10 @@ class ModelPair:
         return SessionTrace(trace, session, texts, self.text_of)
 
     def text_of(self, token: int) -> str:
-        """The text of a token on its own; empty where there is no tokenizer."""
-        return str(self.tokenizer.decode([token])) if self.tokenizer else ""
+        """The text of a token on its own, decoded once; empty where there is no tokenizer."""
+        if token not in self._texts:
+            self._texts[token] = str(self.tokenizer.decode([token])) if self.tokenizer else ""
+        return self._texts[token]
 
     def _guard(self, guard: bool | None) -> bool | None:
         """No guard over a target in parts: each process would judge by times of its own."""

@@ -162,18 +162,19 @@ class RuleReplay:
         texts = [text.as_dict() for text in self.texts]
         return {"rule": rule, "total": facts | _counts(self), "texts": texts}
 
-    def finish(self, drafted: Mapping[str, Iteration]) -> None:
+    def finish(self, seen: Mapping[str, Iteration]) -> None:
         """Leave out texts without a draft; refuse a rule that can judge none of the others.
 
         Args:
-            drafted: an iteration of each text that drafted something, by key.
+            seen: an iteration of each text by key, one with a draft if there was one.
         """
         for text in self.texts:
             is_own = self.rule.name in (None, text.method)
-            if text.left_out is None and not is_own and text.key not in drafted:
+            has_draft = text.key in seen and seen[text.key].tree.depth > 0
+            if text.left_out is None and not is_own and not has_draft:
                 text.left_out = "nothing was drafted"
         if self.texts and not self.judged:
-            able = ", ".join(able_rules(drafted.values())) or "none"
+            able = ", ".join(able_rules(seen.values())) or "none"
             raise ValueError(f"{self.texts[0].left_out}; rules that can judge this trace: {able}")
 
 
@@ -215,7 +216,7 @@ def replay(path: Path, rules: Sequence[Rule]) -> Replay:
     if not running.texts:
         raise DataError(f"{path} holds no text yet")
     for one in running.rules:
-        one.finish(running.drafted)
+        one.finish(running.seen)
     return Replay(running.header, bool(cut_off_end(path)), running.rules)
 
 
@@ -227,13 +228,13 @@ class _Running:
         header: of the trace.
         rules: what became of each rule so far.
         texts: the settings of each text so far and what each rule makes of it, by key.
-        drafted: an iteration of each text that drafted something, by key.
+        seen: an iteration of each text by key, one with a draft if there was one.
     """
 
     header: TraceHeader
     rules: list[RuleReplay]
     texts: dict[str, tuple[SamplingParams, list[TextReplay]]] = field(default_factory=dict)
-    drafted: dict[str, Iteration] = field(default_factory=dict)
+    seen: dict[str, Iteration] = field(default_factory=dict)
 
     def add(self, line: Mapping[str, Any], place: str) -> None:
         """Add a line of the trace."""
@@ -249,8 +250,8 @@ class _Running:
                     text.end = str(line["reason"])
                 return None
             seen = Iteration.of(line, sampling, self.header.vocab)
-        if seen.tree.depth:
-            self.drafted.setdefault(key, seen)
+        if key not in self.seen or not self.seen[key].tree.depth:
+            self.seen[key] = seen
         for one, text in zip(self.rules, replays, strict=True):
             if text.left_out is None:
                 method = one.rule.method_for(seen)  # it may raise what the user is to mend

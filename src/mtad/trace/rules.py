@@ -57,6 +57,10 @@ class Rule:
         words = [self.name or "as recorded", *(f"{n}={v}" for n, v in self.options.items())]
         return " ".join(words)
 
+    def is_of(self, seen: Iteration) -> bool:
+        """Whether it is that of the recorded method, perhaps with other options."""
+        return self.name is None or type(seen.method) is methods.find(self.name)
+
     def method_for(self, seen: Iteration) -> Method:
         """The method that judges an iteration.
 
@@ -66,7 +70,7 @@ class Rule:
         own = seen.method
         if seen.tree.depth == 0 and own.drafter == "none":
             return own  # a plain step, whatever the text's method
-        if self.name is None or type(own) is methods.find(self.name):
+        if self.name is None or self.is_of(seen):
             _require_judging(type(own), self.options)
             return dataclasses.replace(own, **self.options)
         other = methods.make(self.name, self.options)
@@ -136,11 +140,13 @@ def _has_another_shape(needs: Reads, seen: Iteration) -> str | None:
 
 def able_rules(seen: Collection[Iteration]) -> list[str]:
     """The rules that can judge at least one of these iterations, as the command line has them."""
-    return [
-        label
-        for label, rule in _named()
-        if any(obstacle(rule.method_for(one), one) is None for one in seen)
-    ]
+    return [label for label, rule in _named() if any(_is_able(rule, one) for one in seen)]
+
+
+def _is_able(rule: Rule, seen: Iteration) -> bool:
+    """Whether a rule can judge an iteration, and has a draft to judge or is the recorded one."""
+    method = rule.method_for(seen)
+    return obstacle(method, seen) is None and (seen.tree.depth > 0 or rule.is_of(seen))
 
 
 def _named() -> Iterator[tuple[str, Rule]]:

@@ -152,7 +152,11 @@ class Batch:
     def _trace(
         self, sequence: Sequence, seen: Observation, row: int, block: Block
     ) -> tuple[dict[str, Any], ...]:
-        """The iteration in full, for the request and the trace file, if either wants it."""
+        """The iteration in full, for the request and the trace file, if either wants it.
+
+        It is written on this thread, so that decoding waits for a slow disk; in the publisher's
+        queue, which has no limit, the logits of many iterations would fill the memory.
+        """
         if not (sequence.traced or sequence.trace_key):
             return ()
         traced = TracedRow.of(seen, row, self.session.method)
