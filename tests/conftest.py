@@ -10,11 +10,14 @@ import jaxtyping
 import pytest
 import torch
 from support.device import require_device
-from support.toys import MarkovPair
+from support.shapes import check_named_shapes_only
 
-import mtad.methods
-from mtad.speculative.method import Method
-from mtad.testing import TOY_DRAFT, TOY_START, TOY_TARGET
+check_named_shapes_only()
+from support.toys import MarkovPair  # noqa: E402
+
+import mtad.methods  # noqa: E402
+from mtad.speculative.method import Method  # noqa: E402
+from mtad.testing import TOY_DRAFT, TOY_START, TOY_TARGET  # noqa: E402
 
 
 @pytest.hookimpl(tryfirst=True)
