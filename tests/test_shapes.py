@@ -16,7 +16,6 @@ import pytest
 import torch
 from jaxtyping import AbstractArray, TypeCheckError
 
-import mtad
 from mtad.core.tree import TokenTree
 from mtad.speculative.acceptance import residual
 
@@ -52,7 +51,7 @@ def functions_of(module: ModuleType) -> Iterator[FunctionType]:
 
 def has_shape(hint: Any) -> bool:
     inner = typing.get_args(hint)
-    return any(map(has_shape, inner)) or inspect.isclass(hint) and issubclass(hint, AbstractArray)
+    return any(map(has_shape, inner)) or (inspect.isclass(hint) and issubclass(hint, AbstractArray))
 
 
 def test_every_named_shape_is_checked(packages: list[str]) -> None:
