@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
 from support.recorder import Recorder
-from support.tiny import PROMPTS, VOCAB, complete, label, similar, some_variants, token_ids
+from support.tiny import PROMPTS, VOCAB, label, similar, some_variants, token_ids
 
 import mtad.model.lm
 from mtad.core.buckets import rows_of
@@ -20,6 +21,7 @@ from mtad.methods.autoregressive import Autoregressive
 from mtad.methods.mtad import MTAD
 from mtad.methods.speculative_sampling import SpeculativeSampling
 from mtad.model.kv_cache import SlotLayer
+from mtad.model.lm import Model
 from mtad.runtime.cpu_tapes import Tapes
 from mtad.runtime.cuda_graphs import Graphs
 from mtad.sampling.params import SamplingParams
@@ -45,6 +47,11 @@ SETTINGS = [
 
 @pytest.fixture(scope="module")
 def pair():
+    return models()
+
+
+@cache
+def models() -> tuple[Model, Model]:
     target = random_llama()
     return target, similar(target)
 
@@ -70,6 +77,13 @@ def requests_for(method: Method) -> list[Request]:
     return [Request(t, p) for t, p in zip(TEXTS, settings_for(method), strict=False)]
 
 
+@cache
+def alone(method: Method) -> list[list[int]]:
+    """The texts of `requests_for`, each in a batch of its own."""
+    requests = requests_for(method)
+    return [token_ids(*models(), method, [r.prompt_ids], r.sampling)[0] for r in requests]
+
+
 def finish(session: Session, found: dict[int, list[int]], most: int = 10**6) -> None:
     """Take steps and read what waits; every text grows by its blocks."""
     with torch.inference_mode():
@@ -85,7 +99,6 @@ def finish(session: Session, found: dict[int, list[int]], most: int = 10**6) -> 
 @EVERY_METHOD
 def test_a_text_is_the_same_after_joining_late(pair, method, pads):
     requests = requests_for(method)
-    alone = [complete(*pair, method, [r.prompt_ids], r.sampling)[0].token_ids for r in requests]
     session, found = Session(*pair, method, [], VOCAB, pads=pads), {}
     with torch.inference_mode():
         for group, steps in (([0], 1), ([1, 2], 0), ([3, 4], 1), ([5], 10**6)):
@@ -93,13 +106,13 @@ def test_a_text_is_the_same_after_joining_late(pair, method, pads):
             while session._prefilling:
                 finish(session, found, 1)
             finish(session, found, steps)
-    assert [found[i] for i in range(len(TEXTS))] == [list(ids) for ids in alone]
+    assert found == dict(enumerate(alone(method)))
     assert session.rows == [] and session.requests == {}
 
 
 def test_the_others_run_while_a_long_prompt_is_read(pair):
-    requests = requests_for(MTAD())
-    session, found = Session(*pair, MTAD(), [requests[1]], VOCAB), {}
+    requests = requests_for(SMALL)
+    session, found = Session(*pair, SMALL, [requests[1]], VOCAB), {}
     with torch.inference_mode():
         session.join([requests[3]])
         chunks = 0
@@ -114,8 +127,7 @@ def test_the_others_run_while_a_long_prompt_is_read(pair):
 
 @EVERY_METHOD
 def test_a_text_is_the_same_when_it_is_taken_up_again(pair, method):
-    for request in requests_for(method):
-        whole = token_ids(*pair, method, [request.prompt_ids], request.sampling)[0]
+    for request, whole in zip(requests_for(method), alone(method), strict=True):
         steps = Session(*pair, method, [request], VOCAB).run()
         begun = list(next(steps).blocks[0].token_ids)
         if len(begun) < len(whole):
@@ -126,14 +138,14 @@ def test_a_text_is_the_same_when_it_is_taken_up_again(pair, method):
 
 def test_a_text_that_is_whole_already_never_runs(pair):
     request = Request([1, 2], SamplingParams(max_new_tokens=2), output_ids=[3, 4])
-    assert Session(*pair, MTAD(), [request], VOCAB).rows == []
+    assert Session(*pair, SMALL, [request], VOCAB).rows == []
 
 
 @PADS
 @EVERY_METHOD
 def test_leaving_does_not_touch_the_others(pair, method, pads):
     requests = requests_for(method)
-    expected = [token_ids(*pair, method, [r.prompt_ids], r.sampling)[0] for r in requests]
+    expected = alone(method)
     session, found = Session(*pair, method, requests, VOCAB, pads=pads), {}
     finish(session, found, 1)
     leaving = {1, 3} & set(session.rows)
@@ -146,12 +158,12 @@ def test_leaving_does_not_touch_the_others(pair, method, pads):
 
 
 def test_leaving_an_empty_session_is_nothing(pair):
-    Session(*pair, MTAD(), [], VOCAB).leave({0})
+    Session(*pair, SMALL, [], VOCAB).leave({0})
 
 
 @PADS
 def test_caches_grow_in_steps_and_keep_what_they_hold(pair, pads):
-    session = Session(*pair, MTAD(), [Request([1, 2], SETTINGS[0])], VOCAB, pads=pads)
+    session = Session(*pair, SMALL, [Request([1, 2], SETTINGS[0])], VOCAB, pads=pads)
     sizes = []
     with torch.inference_mode():
         for count in range(2, 10):
@@ -169,9 +181,9 @@ def test_caches_grow_in_steps_and_keep_what_they_hold(pair, pads):
 
 
 def test_no_memory_to_grow_leaves_all_as_it_was(pair, monkeypatch):
-    requests = requests_for(MTAD())
-    expected = token_ids(*pair, MTAD(), [requests[1].prompt_ids], requests[1].sampling)[0]
-    session, found = Session(*pair, MTAD(), [requests[1]], VOCAB), {}
+    requests = requests_for(SMALL)
+    expected = token_ids(*pair, SMALL, [requests[1].prompt_ids], requests[1].sampling)[0]
+    session, found = Session(*pair, SMALL, [requests[1]], VOCAB), {}
     finish(session, found, 2)
     allocate, count = SlotLayer.allocated, iter(range(100))
 
@@ -188,7 +200,7 @@ def test_no_memory_to_grow_leaves_all_as_it_was(pair, monkeypatch):
     assert session.join([requests[0]]) == [1]
     finish(session, found)
     assert found[0] == expected
-    assert found[1] == token_ids(*pair, MTAD(), [requests[0].prompt_ids], requests[0].sampling)[0]
+    assert found[1] == token_ids(*pair, SMALL, [requests[0].prompt_ids], requests[0].sampling)[0]
 
 
 @pytest.mark.parametrize("make", [lambda: Tapes(patience=1), lambda: Graphs(Recorder())])
@@ -213,9 +225,9 @@ def test_captured_iterations_know_when_caches_have_grown(pair, method, make):
 
 
 def test_a_text_may_leave_while_it_is_read(pair):
-    requests = [replace(r, sampling=SETTINGS[0]) for r in requests_for(MTAD())]
-    expected = token_ids(*pair, MTAD(), [r.prompt_ids for r in requests], SETTINGS[0])
-    session, found = Session(*pair, MTAD(), requests[:2], VOCAB), {}
+    requests = [replace(r, sampling=SETTINGS[0]) for r in requests_for(SMALL)]
+    expected = token_ids(*pair, SMALL, [r.prompt_ids for r in requests], SETTINGS[0])
+    session, found = Session(*pair, SMALL, requests[:2], VOCAB), {}
     with torch.inference_mode():
         (index,) = session.join([requests[3]])
         assert session.prefill_chunk()
@@ -228,7 +240,7 @@ def test_a_text_may_leave_while_it_is_read(pair):
 
 
 def test_a_draft_without_memory_leaves_the_target_alone(pair, monkeypatch):
-    session = Session(*pair, MTAD(), [Request([1, 2], SETTINGS[0])], VOCAB)
+    session = Session(*pair, SMALL, [Request([1, 2], SETTINGS[0])], VOCAB)
 
     def failing(*size: int) -> None:
         raise CacheMemoryError("no")
@@ -277,7 +289,7 @@ def test_captured_iterations_are_replayed_while_others_come_and_go(pair):
 def test_large_batches_run_eagerly_where_that_is_asked_for(pair):
     requests = [Request([i], SamplingParams(max_new_tokens=8 + 4 * i)) for i in range(1, 5)]
     graphs, paces = Graphs(Recorder(), patience=1), []
-    session = Session(*pair, MTAD(), requests, VOCAB, workspace=Workspace(graphs), most_captured=2)
+    session = Session(*pair, SMALL, requests, VOCAB, workspace=Workspace(graphs), most_captured=2)
     with torch.inference_mode():
         while session.rows:
             graphs.last_mode, num_rows = "eager", len(session.rows)
@@ -290,9 +302,9 @@ def test_copies_that_stray_are_made_again(pair):
     """As a row may in another place of a batch, where products are rounded otherwise."""
     params = [SamplingParams(max_new_tokens=20, seed=i) for i in range(5)]
     texts = [[i + 1] for i in range(5)]
-    expected = token_ids(*pair, MTAD(), texts, params)
+    expected = token_ids(*pair, SMALL, texts, params)
     requests = [Request(t, p) for t, p in zip(texts, params, strict=True)]
-    session, found = Session(*pair, MTAD(), requests, VOCAB, pads=True), {}
+    session, found = Session(*pair, SMALL, requests, VOCAB, pads=True), {}
     num_strayed = 0
     while session.rows:
         copied = len(session.rows) == 5
@@ -357,7 +369,7 @@ def broken_at(token: int):
 
 @PADS
 @pytest.mark.parametrize("failing", [0, 1])
-@pytest.mark.parametrize("method", [Autoregressive(), MTAD()], ids=label)
+@pytest.mark.parametrize("method", [Autoregressive(), SMALL], ids=label)
 def test_nan_fails_one_row_and_no_neighbour(method, failing, pads):
     sound, bad = random_llama(), 30
     suppressed = {"suppress_tokens": (bad,)}
@@ -391,7 +403,7 @@ def test_nan_fails_one_row_and_no_neighbour(method, failing, pads):
 def test_nan_that_leaves_early_stays_with_nobody():
     broken, params = broken_at(30), SamplingParams(max_new_tokens=6, suppress_tokens=(30,))
     sound = random_llama()
-    session = Session(broken, broken, MTAD(), [Request([1, 2], params)], VOCAB)
+    session = Session(broken, broken, SMALL, [Request([1, 2], params)], VOCAB)
     found: dict[int, list[int]] = {}
     with torch.inference_mode():
         for read_all in (True, False):
@@ -405,5 +417,5 @@ def test_nan_that_leaves_early_stays_with_nobody():
             session.leave({index + 1})
         session.join([Request([4, 5], params)])
         finish(session, found)
-    expected = token_ids(sound, sound, MTAD(), [[1, 2], [4, 5]], params)
+    expected = token_ids(sound, sound, SMALL, [[1, 2], [4, 5]], params)
     assert [found[0], found[5]] == expected

@@ -25,6 +25,7 @@ from mtad.speculative.method import Method, method_key
 from mtad.testing import random_llama
 
 READS = {"bild"}
+SMALL = MTAD(num_draft_tokens=2, beam_width=2)
 MIXED = [
     SamplingParams(temperature=0.0, max_new_tokens=26),
     SamplingParams(
@@ -77,8 +78,8 @@ def test_tapes_outlive_their_session() -> None:
     counts = []
     for seed in range(4):
         requests = [Request(PROMPTS[0], SamplingParams(max_new_tokens=20, seed=seed))]
-        wanted = blocks_of(pair, MTAD(), requests)
-        assert blocks_of(pair, MTAD(), requests, tapes) == wanted
+        wanted = blocks_of(pair, SMALL, requests)
+        assert blocks_of(pair, SMALL, requests, tapes) == wanted
         counts.append(tapes.num_captured)
     assert counts[0] == counts[-1]
 
@@ -184,7 +185,7 @@ def test_phases_begin_in_order() -> None:
         requests = [Request([3, 4], SamplingParams(max_new_tokens=30, seed=2))]
         graphs = Tapes(patience=0)
         session = Session(
-            *models(), MTAD(), requests, VOCAB, heard.append, workspace=Workspace(graphs)
+            *models(), SMALL, requests, VOCAB, heard.append, workspace=Workspace(graphs)
         )
     steps = len(list(session.run()))
     assert heard == ["draft", "target", "verify", "commit", "end"] * steps
@@ -196,8 +197,8 @@ def test_packed_models_replay_the_same_text() -> None:
     assert pack(target) > 0 and pack(draft) > 0
     requests = [Request([3, 4, 5], SamplingParams(max_new_tokens=30, top_k=8, seed=2))]
     tapes = Tapes(patience=1)
-    wanted = blocks_of((target, draft), MTAD(), requests)
-    assert blocks_of((target, draft), MTAD(), requests, tapes) == wanted
+    wanted = blocks_of((target, draft), SMALL, requests)
+    assert blocks_of((target, draft), SMALL, requests, tapes) == wanted
     assert tapes.num_captured > 0
 
 

@@ -32,6 +32,8 @@ from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
 
 BUCKET = 16
+SMALL = mtad.MTAD(num_draft_tokens=2, beam_width=2)
+"""A draft of few operations: the stand-in for a device takes its time for each."""
 READS = {"bild"}
 ONE_ITERATION = {"beam_search"}
 EVERY_CAPTURED = pytest.mark.parametrize(
@@ -133,13 +135,11 @@ def test_texts_are_those_of_eager_iterations(method: Method, rows: int) -> None:
 )
 def test_models_with_other_masks_and_positions(name: str) -> None:
     target = tiny_model(name)
-    models, requests = (target, similar(target)), requests_for(mtad.MTAD(), 3)
+    models, requests = (target, similar(target)), requests_for(SMALL, 3)
     backend = Recorder()
     with torch.inference_mode():
-        eager = Session(*models, mtad.MTAD(), requests, VOCAB)
-        graphed = Session(
-            *models, mtad.MTAD(), requests, VOCAB, workspace=Workspace(Graphs(backend))
-        )
+        eager = Session(*models, SMALL, requests, VOCAB)
+        graphed = Session(*models, SMALL, requests, VOCAB, workspace=Workspace(Graphs(backend)))
     assert blocks_of(graphed) == blocks_of(eager)
     assert backend.num_replays > 0
 
@@ -166,7 +166,7 @@ def test_methods_may_take_turns(limit_bytes: int) -> None:
 
 def test_a_phase_at_a_time_where_someone_listens() -> None:
     seen: list[str] = []
-    method, requests = mtad.MTAD(), requests_for(mtad.MTAD(), 1)
+    method, requests = SMALL, requests_for(SMALL, 1)
     got = captured(method, requests, on_phase=seen.append)
     assert got.blocks == blocks_of(opened(method, requests))
     assert seen == ["draft", "target", "verify", "commit", "end"] * len(got.blocks)
@@ -176,7 +176,7 @@ def test_a_phase_at_a_time_where_someone_listens() -> None:
 
 
 def test_one_program_where_nobody_listens() -> None:
-    got = captured(mtad.MTAD(), requests_for(mtad.MTAD(), 1))
+    got = captured(SMALL, requests_for(SMALL, 1))
     assert {len(one.tapes) for one in got.backend.recordings} == {1}
 
 
@@ -206,16 +206,16 @@ def test_bad_logits_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_memory_of_programs_is_bounded() -> None:
-    requests = requests_for(mtad.MTAD(), 3)
-    got = captured(mtad.MTAD(), requests, limit_bytes=5 * 2**23)
-    assert len(got.backend.recordings) > 3
+    requests = requests_for(SMALL, 3)
+    got = captured(SMALL, requests, limit_bytes=5 * 2**23)
+    assert len(got.backend.recordings) > 2
     assert got.session.graphs.num_captured == 2
     assert 2 * 2**24 < got.session.graphs.captured_bytes < 5 * 2**23
-    assert got.blocks == blocks_of(opened(mtad.MTAD(), requests))
+    assert got.blocks == blocks_of(opened(SMALL, requests))
 
 
 def test_a_program_that_leaves_is_freed() -> None:
-    got = captured(mtad.MTAD(), requests_for(mtad.MTAD(), 3), limit_bytes=1)
+    got = captured(SMALL, requests_for(SMALL, 3), limit_bytes=1)
     last = got.backend.recordings[-1]
     watched = [weakref.ref(one) for one in got.backend.recordings]
     got.backend.recordings.clear()
@@ -224,7 +224,7 @@ def test_a_program_that_leaves_is_freed() -> None:
 
 
 def test_programs_die_with_their_session() -> None:
-    got = captured(mtad.MTAD(), requests_for(mtad.MTAD(), 1))
+    got = captured(SMALL, requests_for(SMALL, 1))
     watched = weakref.ref(got.backend.recordings[-1])
     del got
     gc.collect()
@@ -248,11 +248,11 @@ def test_capture_waits_until_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_session_needs_other_programs() -> None:
     """The buffers of a cache are part of a program; equal shapes do not make it fit."""
     graphs = Graphs(Recorder(), patience=1)
-    first = opened(mtad.MTAD(), [Request(PROMPTS[0], SAMPLED)], workspace=Workspace(graphs))
+    first = opened(SMALL, [Request(PROMPTS[0], SAMPLED)], workspace=Workspace(graphs))
     blocks_of(first)
     others = [Request([token + 1 for token in PROMPTS[0]], SAMPLED)]
-    expected = blocks_of(opened(mtad.MTAD(), others))
-    assert blocks_of(opened(mtad.MTAD(), others, workspace=Workspace(graphs))) == expected
+    expected = blocks_of(opened(SMALL, others))
+    assert blocks_of(opened(SMALL, others, workspace=Workspace(graphs))) == expected
 
 
 # --- what can't be captured
@@ -294,9 +294,9 @@ class Full(Recorder):
 
 
 def test_a_failed_capture_changes_nothing() -> None:
-    requests, backend = requests_for(mtad.MTAD(), 3), Full()
-    session = opened(mtad.MTAD(), requests, workspace=Workspace(Graphs(backend, patience=2)))
-    assert blocks_of(session) == blocks_of(opened(mtad.MTAD(), requests))
+    requests, backend = requests_for(SMALL, 3), Full()
+    session = opened(SMALL, requests, workspace=Workspace(Graphs(backend, patience=2)))
+    assert blocks_of(session) == blocks_of(opened(SMALL, requests))
     assert session.graph_reason == "the iteration can't be captured: no memory is left"
     assert len(backend.recordings) == 1
 
@@ -337,7 +337,7 @@ def test_where_there_are_no_graphs(devices: list[str], reason: str) -> None:
 
 
 def test_a_session_on_the_cpu_says_that_it_runs_eagerly() -> None:
-    session = opened(mtad.MTAD(), [Request([3], SAMPLED)])
+    session = opened(SMALL, [Request([3], SAMPLED)])
     assert session.graph_reason == "the models are not on a CUDA device"
 
 
@@ -345,10 +345,10 @@ def test_a_session_on_the_cpu_says_that_it_runs_eagerly() -> None:
 
 
 def test_a_part_of_the_caches_that_stays_behind_changes_texts(monkeypatch) -> None:
-    requests = requests_for(mtad.MTAD(), 3)
-    expected = blocks_of(opened(mtad.MTAD(), requests))
+    requests = requests_for(SMALL, 3)
+    expected = blocks_of(opened(SMALL, requests))
     monkeypatch.setattr(LM, "STATE", ("bad_position", "longest"))
-    assert captured(mtad.MTAD(), requests).blocks != expected
+    assert captured(SMALL, requests).blocks != expected
 
 
 class Forgetful(mtad.Autoregressive):
