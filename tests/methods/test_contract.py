@@ -262,13 +262,13 @@ SETTINGS = [
 def test_a_row_does_not_depend_on_its_neighbours(pair, method):
     """Greedy and sampled rows, rows that leave early and rows with penalties, in one batch.
 
-    Each has other neighbours and another place in a batch of every second row, and in reverse.
+    Each has another place in reverse, and every second one other neighbours.
     """
     params = [replace(p, seed=i) for i, p in enumerate(SETTINGS) if honours(method, **vars(p))]
     prompts = [PROMPTS[i % 3] for i in range(len(params))]
     together = token_ids(*pair, method, prompts, params, VOCAB)
     rows = range(len(params))
-    for some in (rows[::-1], rows[::2], rows[1::2], rows[1:2]):
+    for some in (rows[::-1], rows[1::2]):
         chosen = [prompts[i] for i in some], [params[i] for i in some]
         assert token_ids(*pair, method, *chosen, VOCAB) == [together[i] for i in some]
 

@@ -206,8 +206,8 @@ def test_a_pair_keeps_its_tapes() -> None:
     pair = mtad.load_pair("demo")
     pair.graphs.patience = 1
     options = {"top_k": 10, "max_new_tokens": 32, "ignore_eos": True, "temperature": 1.0}
-    first = pair.generate(["def area(r):"] * 2, seed=[1, 2], max_batch_size=1, **options)
+    first = pair.generate(["def area(r):"] * 2, SMALL, seed=[1, 2], max_batch_size=1, **options)
     assert pair.graphs.num_captured > 0
     pair.graphs = Tapes(patience=10**9)
-    again = pair.generate(["def area(r):"] * 2, seed=[1, 2], max_batch_size=1, **options)
+    again = pair.generate(["def area(r):"] * 2, SMALL, seed=[1, 2], max_batch_size=1, **options)
     assert [c.token_ids for c in first] == [c.token_ids for c in again]
