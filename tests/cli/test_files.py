@@ -133,6 +133,18 @@ def test_going_on_keeps_the_random_seed(loads: list[Any], prompts: Path, tmp_pat
     assert untimed(read_lines(output.read_text("utf-8"))) == untimed(read_lines(before))
 
 
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The file of answers to the prompts."""
+    folder = tmp_path_factory.mktemp("answers")
+    output = folder / "answers.jsonl"
+    file = write_lines(folder / "prompts.jsonl", LINES)
+    with pytest.MonkeyPatch.context() as patch:
+        without_loading(patch)
+        cli("generate", "--prompt-file", file, *SHORT, "--output", output)
+    return output.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -145,15 +157,14 @@ def test_going_on_keeps_the_random_seed(loads: list[Any], prompts: Path, tmp_pat
     ],
 )
 def test_other_conditions_are_not_mixed(
-    loads: list[Any], prompts: Path, tmp_path: Path, flags: str, message: str
+    loads: list[Any], prompts: Path, answers: bytes, tmp_path: Path, flags: str, message: str
 ) -> None:
     output = tmp_path / "answers.jsonl"
+    output.write_bytes(answers)
     command = ["generate", "--prompt-file", prompts, *SHORT, "--output", output]
-    cli(*command)
-    before = output.read_bytes()
     said = refused(*command, *flags.split())
     assert message in said and "choose another --output, or --overwrite" in said
-    assert output.read_bytes() == before
+    assert output.read_bytes() == answers
     assert cli(*command, *flags.split(), "--overwrite").exit_code == 0
     assert set(read_lines(output.read_text("utf-8"))) == {0, 1, 2, 3, 4}
 
