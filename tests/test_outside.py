@@ -230,17 +230,16 @@ print(json.dumps({
 """
 
 
-def test_a_sampling_setting_is_defined_in_one_line(tmp_path: Path) -> None:
+def with_line(tmp_path: Path, file: str, before: str, line: str, code: str) -> dict[str, Any]:
+    """What `code` prints where a file of mtad has one line more."""
     ignored = shutil.ignore_patterns("__pycache__", "*.safetensors", "data")
     shutil.copytree(ROOT / "src" / "mtad", tmp_path / "mtad", ignore=ignored)
-    params = tmp_path / "mtad" / "sampling" / "params.py"
-    text = params.read_text("utf-8")
-    assert text.count("    min_p: Annotated[") == 1
-    params.write_text(
-        text.replace("    min_p: Annotated[", f"{LINE}    min_p: Annotated["), "utf-8"
-    )
+    path = tmp_path / "mtad" / file
+    text = path.read_text("utf-8")
+    assert text.count(before) == 1
+    path.write_text(text.replace(before, line + before), "utf-8")
     done = subprocess.run(
-        [sys.executable, "-c", CODE, str(tmp_path / "method.toml")],
+        [sys.executable, "-c", code, str(tmp_path / "config.toml")],
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -248,6 +247,11 @@ def test_a_sampling_setting_is_defined_in_one_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_sampling_setting_is_defined_in_one_line(tmp_path: Path) -> None:
+    found = with_line(tmp_path, "sampling/params.py", "    min_p: Annotated[", LINE, CODE)
     assert found["help"] == {"generate": True, "chat": True}
     assert found["file"] == found["request"] == {"typical_p": 0.5}
     assert found["refused"] == ["typical_p"]
@@ -262,3 +266,41 @@ def test_a_sampling_setting_is_defined_in_one_line(tmp_path: Path) -> None:
             "description": "1 is off.",
         }
     ]
+
+
+# --- a setting of the server
+
+SERVER_LINE = '    max_stops: Annotated[Count, Doc("Stop strings of a choice.")] = 4\n'
+SERVER_CODE = """
+import json, sys
+from pathlib import Path
+from typer.testing import CliRunner
+from mtad.cli import app, serve
+
+served = []
+serve.run = lambda flags: served.append(serve.settings_of(flags).max_stops)
+config = Path(sys.argv[1])
+config.write_text("[limits]\\nmax_stops = 2\\n")
+for words in ("", "--config", "--config --max-stops 3"):
+    flags = words.replace("--config", f"--config {config}").split()
+    assert not CliRunner().invoke(app, ["serve", *flags]).exit_code
+refused = CliRunner().invoke(app, ["serve", "--max-stops", "0"])
+config.write_text("[limits]\\nmax_stops = 0\\n")
+by_file = CliRunner().invoke(app, ["serve", "--config", str(config)])
+print(json.dumps({
+    "help": "Stop strings of a choice" in CliRunner().invoke(app, ["serve", "--help"]).stdout,
+    "served": served,
+    "refused": refused.stderr,
+    "by_file": by_file.stderr,
+}))
+"""
+
+
+def test_a_setting_of_the_server_is_defined_in_one_line(tmp_path: Path) -> None:
+    place = "    max_nodes: Annotated["
+    found = with_line(tmp_path, "server/settings.py", place, SERVER_LINE, SERVER_CODE)
+    assert found["help"]
+    assert found["served"] == [4, 2, 3], "the default, the file, and a flag that wins over it"
+    message = "max_stops is 0; it must be an integer >= 1"
+    assert found["refused"] == f"Error: {message}\n"
+    assert found["by_file"] == f"Error: {tmp_path / 'config.toml'}: {message}\n"

@@ -37,7 +37,8 @@ _TRUTH = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(
 )
 _MISFITS = (TypeError, ValueError, KeyError, OverflowError)
 """What reading a value raises where it does not fit a type."""
-_SIGNS: dict[type[BaseMetadata], str] = {Ge: ">=", Gt: ">", Le: "<=", Lt: "<"}
+_SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+_Bound = Ge | Gt | Le | Lt
 
 
 @dataclass(frozen=True)
@@ -201,13 +202,6 @@ def type_name(kind: Any) -> str:
     return "none" if kind is types.NoneType else _NAMES.get(kind, str(kind))
 
 
-def _form(kind: Any) -> str:
-    """What a value of this type looks like in a file or in Python, for people."""
-    if typing.get_origin(plain(kind)) is tuple:
-        return f"a list of {_plural(typing.get_args(plain(kind))[0])}"
-    return type_name(kind)
-
-
 def _plural(kind: Any) -> str:
     return f"{_NAMES[plain(kind)].split()[-1]}s"
 
@@ -223,25 +217,31 @@ def allowed(kind: Any) -> str:
     if words := doc_of(kind).allowed:
         return words
     inner = plain(kind)
-    if typing.get_origin(inner) in (typing.Union, types.UnionType):
-        return _or(map(allowed, typing.get_args(inner)))
-    return _ranged(_form(inner), [mark for mark in notes(kind) if type(mark) in _SIGNS])
+    origin, parts = typing.get_origin(inner), typing.get_args(inner)
+    if origin in (typing.Union, types.UnionType):
+        return _or(map(allowed, parts))
+    noun = f"a list of {_plural(parts[0])}" if origin is tuple else type_name(inner)
+    return _ranged(noun, [mark for mark in notes(kind) if isinstance(mark, _Bound)])
+
+
+def bounds_of(marks: Iterable[Any]) -> dict[str, Any]:
+    """The finite bounds among what an annotation says, by their names: ge, gt, le, lt."""
+    bounds = (dataclasses.asdict(mark) for mark in marks if isinstance(mark, _Bound))
+    return {sign: value for one in bounds for sign, value in one.items() if math.isfinite(value)}
 
 
 def _ranged(noun: str, marks: Sequence[Any]) -> str:
     """A noun with its range: "a number >= 0", "an integer from 1 to 9", "a number in (0, 1]"."""
-    bounds = [(_SIGNS[type(mark)], dataclasses.astuple(mark)[0]) for mark in marks]
-    finite = [(sign, bound) for sign, bound in bounds if math.isfinite(bound)]
-    if len(finite) < len(bounds):
+    bounds = bounds_of(marks)
+    if len(bounds) < len(marks):
         noun = noun.replace("a number", "a finite number")
-    low = next((b for b in finite if b[0] in (">=", ">")), None)
-    high = next((b for b in finite if b[0] in ("<=", "<")), None)
-    if low is None or high is None:
-        return " ".join([noun, *(f"{sign} {bound}" for sign, bound in finite)])
-    if (low[0], high[0]) == (">=", "<="):
-        return f"{noun} from {low[1]} to {high[1]}"
-    left, right = "[" if low[0] == ">=" else "(", "]" if high[0] == "<=" else ")"
-    return f"{noun} in {left}{low[1]}, {high[1]}{right}"
+    if len(bounds) < 2:
+        return " ".join([noun, *(f"{_SIGNS[sign]} {bound}" for sign, bound in bounds.items())])
+    low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
+    if bounds.keys() == {"ge", "le"}:
+        return f"{noun} from {low} to {high}"
+    left, right = "[" if "ge" in bounds else "(", "]" if "le" in bounds else ")"
+    return f"{noun} in {left}{low}, {high}{right}"
 
 
 def jsonable(value: Any) -> Any:

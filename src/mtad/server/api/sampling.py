@@ -5,14 +5,11 @@ Knows no model and no scheduler.
 
 from __future__ import annotations
 
-import math
-from dataclasses import astuple
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, Field
 
-from mtad.core.options import notes
+from mtad.core.options import bounds_of, notes
 from mtad.core.schema import Option, options_of
 from mtad.sampling.params import SamplingParams, numbers, setting_of
 
@@ -26,11 +23,7 @@ _LEFT_OUT = {
 
 def range_of(option: Option) -> dict[str, Any]:
     """The finite bounds of a setting in a request, by the names of `annotated_types`."""
-    found: dict[str, Any] = {}
-    for mark in setting_of(option).http_range or notes(option.kind):
-        if isinstance(mark, Ge | Gt | Le | Lt) and math.isfinite(bound := astuple(mark)[0]):
-            found[type(mark).__name__.lower()] = bound
-    return found
+    return bounds_of(setting_of(option).http_range or notes(option.kind))
 
 
 def request_fields() -> dict[str, Any]:
