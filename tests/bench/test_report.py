@@ -336,8 +336,8 @@ def test_the_reference_samples_from_the_target_alone() -> None:
     assert results(rows[:3]).reference_run == "greedy"
     assert results(rows[:1]).reference_run == "draft alone"
     assert results(rows, reference="spec").reference_run == "spec"
-    with pytest.raises(ValueError, match=r"'nobody'.*draft alone, spec, greedy, sampling"):
-        _ = results(rows, reference="nobody").reference_run
+    with pytest.raises(ValueError, match=r"'unknown'.*draft alone, spec, greedy, sampling"):
+        _ = results(rows, reference="unknown").reference_run
 
 
 def test_differences_are_shown_against_both_references() -> None:
@@ -422,7 +422,7 @@ def test_the_dev_stage_stays_out() -> None:
 
 
 def test_rows_that_occur_twice_and_unknown_tasks_are_refused() -> None:
-    with pytest.raises(DataError, match=r"samples hold the row \('test', 'spider', 'a'.* twice"):
+    with pytest.raises(DataError, match=r"samples: the row \('test', 'spider', 'a'.* twice"):
         _ = results([(sample(), 1.0), (sample(), 1.0)]).rows
     with pytest.raises(DataError, match=r"tasks chess, .* known: spider, mt_bench, perplexity"):
         _ = results([(sample(task="chess"), 1.0)]).rows
@@ -449,7 +449,7 @@ def test_runs_come_in_the_order_asked_for() -> None:
 # files
 
 
-def test_every_figure_is_in_the_csv(everything_written: Path) -> None:
+def test_every_metric_is_in_the_csv(everything_written: Path) -> None:
     rows = rows_of(everything_written / "table.csv")
     assert list(rows[0]) == ["run", "task", "metric", "value", "low", "high", "unit", "n"]
     found = {(row["run"], row["task"], row["metric"]): row for row in rows}
@@ -496,8 +496,8 @@ def test_markdown_rows_have_as_many_cells_as_headers(everything_written: Path) -
         assert len(cells) == 1
     assert "<b>" not in text
     assert "](z)" not in text.replace(r"\](z)", "")
-    for picture in re.findall(r"!\[.*\]\((.*)\)", text):
-        assert (everything_written / picture).exists()
+    for image in re.findall(r"!\[.*\]\((.*)\)", text):
+        assert (everything_written / image).exists()
 
 
 def test_main_table_is_one_row_per_run() -> None:
@@ -583,10 +583,10 @@ def test_the_page_is_whole_and_loads_nothing(everything_written: Path) -> None:
     assert "prefers-color-scheme: dark" in text
     tables = sum(tag == "table" for tag, _ in page.seen)
     assert tables == sum(a.get("class") == "scroll" for _, a in page.seen)
-    pictures = [a["src"] or "" for tag, a in page.seen if tag == "img"]
-    assert len(pictures) == 4
-    for picture in pictures:
-        kind, _, data = picture.partition(",")
+    images = [a["src"] or "" for tag, a in page.seen if tag == "img"]
+    assert len(images) == 4
+    for image in images:
+        kind, _, data = image.partition(",")
         assert kind == "data:image/svg+xml;base64"
         assert ElementTree.fromstring(base64.b64decode(data)).tag.endswith("svg")
 
@@ -597,7 +597,7 @@ def test_the_same_rows_give_the_same_bytes(everything_written: Path, tmp_path: P
         assert path.read_bytes() == (everything_written / path.name).read_bytes(), path.name
 
 
-def test_receipts_are_in_the_report(everything_written: Path) -> None:
+def test_provenance_is_in_the_report(everything_written: Path) -> None:
     text = (everything_written / "report.md").read_text(encoding="utf-8")
     for line in (
         "| versions.torch | 2.11 |",
@@ -620,7 +620,7 @@ def test_numbers() -> None:
 # plots
 
 
-def test_plots_are_pictures_in_both_forms() -> None:
+def test_plots_are_images_in_both_formats() -> None:
     drawn = plots(Summary(everything()))
     assert [plot.name for plot in drawn] == ["quality", "trade", "positions", "energy"]
     for plot in drawn:

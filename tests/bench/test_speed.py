@@ -226,7 +226,7 @@ def test_a_short_decoding_is_repeated_for_its_energy() -> None:
 # -- metrics ----------------------------------------------------------------------------
 
 
-def test_the_figures_of_a_run(speed: Speed) -> None:
+def test_the_metrics_of_a_run(speed: Speed) -> None:
     mtad_ = speed.main["mtad"]
     assert mtad_.tokens_per_s and mtad_.tokens_per_s.value == 5.0
     assert mtad_.end_to_end_tokens_per_s and mtad_.end_to_end_tokens_per_s.value == 4.0
@@ -287,7 +287,7 @@ def test_the_table_says_how_iterations_ran() -> None:
     assert iterations_of(measured()) == "–"
 
 
-def test_verdicts_say_why_iterations_were_not_played() -> None:
+def test_verdicts_say_why_iterations_were_not_replayed() -> None:
     late = measured(iterations="recorded", num_unsettled=1)
     eager = measured(iterations="eager", eager_reason="it reads")
     rows = [row("mtad", late), row("mmtad", eager), row("bild", measured(iterations="recorded"))]
@@ -311,7 +311,7 @@ def test_energy_needs_a_meter_in_every_row() -> None:
     assert speed_of(rows).main["mtad"].joules_per_token is None
 
 
-# -- tables, words and pictures ---------------------------------------------------------
+# -- tables, verdicts and plots ---------------------------------------------------------
 
 
 def test_the_main_table(speed: Speed) -> None:
@@ -338,7 +338,7 @@ def test_all_values_are_in_the_csv(speed: Speed) -> None:
     assert [float(ratio[n]) for n in ("value", "low", "high")] == pytest.approx([5.25, 5.0, 5.5])
 
 
-def test_verdicts_say_what_the_figures_mean(speed: Speed) -> None:
+def test_verdicts_say_what_the_metrics_mean(speed: Speed) -> None:
     text = "\n".join(verdicts(speed))
     assert "mtad: 5.0 tokens/s; 135.8 % of the limit of 3.7" in text
     assert f"5.00 times {PLAIN} end to end" in text
@@ -421,7 +421,7 @@ def test_every_axis_has_its_plot(axis: str) -> None:
     ]
 
 
-def test_rows_without_figures_are_named() -> None:
+def test_rows_without_metrics_are_named() -> None:
     rows = [row("mtad", measured()), row("mmtad", None, error="too little memory")]
     speed = speed_of(rows)
     assert "left out: mmtad: too little memory" in "\n".join(verdicts(speed))

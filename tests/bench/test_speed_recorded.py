@@ -137,20 +137,20 @@ def test_recorded_iterations_count_like_eager_ones(
 ) -> None:
     eager = ours(method, NEVER).measure(batch(loaded, 2), 0, FULL)
     run = ours(method, 0)
-    first = run.measure(batch(loaded, 2), 0, FULL)  # some recorded, some tried, some played
+    first = run.measure(batch(loaded, 2), 0, FULL)  # some recorded, some tried, some replayed
     run.warm_up([batch(loaded, 2)], [0], FULL)
-    played = run.measure(batch(loaded, 2), 0, FULL)
+    replayed = run.measure(batch(loaded, 2), 0, FULL)
     assert eager.num_unsettled == eager.num_iterations > 0
-    assert first.num_unsettled > 0 and played.num_unsettled == 0
-    for found in (first, played):
+    assert first.num_unsettled > 0 and replayed.num_unsettled == 0
+    for found in (first, replayed):
         assert found.iterations == "recorded"
         assert found.observed.forwards == eager.observed.forwards
         assert found.observed.phases.keys() == eager.observed.phases.keys()
         assert 0 < found.observed.forward_s < found.decode_s
-    assert played.num_output_tokens == eager.num_output_tokens == 2 * FULL.max_new_tokens
+    assert replayed.num_output_tokens == eager.num_output_tokens == 2 * FULL.max_new_tokens
 
 
-def test_played_iterations_do_not_call_the_models(
+def test_replayed_iterations_do_not_call_the_models(
     loaded: Loaded, ours: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The counts come from the marks in the tapes."""
@@ -231,7 +231,7 @@ def test_a_row_in_which_something_was_recorded_is_made_again_and_says_so(
 
 
 @pytest.mark.usefixtures("_quick")
-def test_rows_are_of_played_iterations(loaded: Loaded, tmp_path: Any) -> None:
+def test_rows_are_of_replayed_iterations(loaded: Loaded, tmp_path: Any) -> None:
     """Tapes from before have no marks: the run begins anew, without patience."""
     loaded.pair.graphs = before = Tapes(patience=0)
     loaded.pair.generate(batch(loaded), mtad.MTAD(), seed=0, guard=False, **vars(FULL))

@@ -14,11 +14,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mtad.bench.sample import Sample, Scored
+from mtad.bench.sample import Keyed, Sample, Scored, by_key
 from mtad.errors import DataError
 from mtad.jsonl import JsonLines, read_lines
 
@@ -32,16 +31,12 @@ def read_samples(folder: Path) -> list[Sample]:
     Raises:
         DataError: no such file, a damaged line, or a row that occurs twice.
     """
-    rows = [_made(Sample, row, place) for row, place in read_lines(folder / SAMPLES)]
-    _require_unique(folder / SAMPLES, rows)
-    return rows
+    return _rows(Sample, folder / SAMPLES)
 
 
 def read_scores(folder: Path) -> list[Scored]:
     """The rows of scores.jsonl; errors as for `read_samples`."""
-    rows = [_made(Scored, row, place) for row, place in read_lines(folder / SCORES)]
-    _require_unique(folder / SCORES, rows)
-    return rows
+    return _rows(Scored, folder / SCORES)
 
 
 def read_conditions(folder: Path) -> dict[str, dict[str, Any]]:
@@ -76,19 +71,14 @@ def write_bytes(path: Path, content: bytes) -> None:
     part.replace(path)
 
 
-def _made(cls: Any, row: Mapping[str, Any], place: str) -> Any:
-    try:
-        return cls.of(row)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{place} is no {cls.__name__.lower()} row: {error}") from error
-
-
-def _require_unique(path: Path, rows: Iterable[Sample | Scored]) -> None:
-    seen = set()
-    for row in rows:
-        if row.key in seen:
-            raise DataError(f"{path} holds the row {row.key} twice; delete one of them")
-        seen.add(row.key)
+def _rows(cls: type[Keyed], path: Path) -> list[Keyed]:
+    found = []
+    for row, place in read_lines(path):
+        try:
+            found.append(cls.of(row))
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{place} is no {cls.__name__.lower()} row: {error}") from error
+    return list(by_key(found, path).values())
 
 
 def open_rows(path: Path) -> JsonLines:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from mtad.engine.stats import Stats, total
+from mtad.errors import DataError
 
 SCHEMA_VERSION = 1
 
@@ -139,6 +140,27 @@ class Scored:
         """The scored sample of a JSON row; errors as for `Sample.of`."""
         _require_fields(cls, row)
         return cls(**row)
+
+
+Keyed = TypeVar("Keyed", Sample, Scored)
+
+
+def by_key(rows: Iterable[Keyed], place: object) -> dict[Key, Keyed]:
+    """The rows by their keys.
+
+    Args:
+        rows: of one kind.
+        place: where they are from, for the message.
+
+    Raises:
+        DataError: a row occurs twice.
+    """
+    found: dict[Key, Keyed] = {}
+    for row in rows:
+        if row.key in found:
+            raise DataError(f"{place}: the row {row.key} occurs twice; delete one of them")
+        found[row.key] = row
+    return found
 
 
 def _require_fields(cls: type[Sample | Scored], row: Mapping[str, Any]) -> None:

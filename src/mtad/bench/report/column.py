@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mtad.bench.report.metrics import QUALITY, Metric
+from mtad.bench.report.results import TaskInfo
 from mtad.bench.report.summary import Summary
 from mtad.bench.report.table import NONE, UNAVAILABLE, all_digits, formatted
 from mtad.bench.statistics import Comparison, Estimate, holm
@@ -23,17 +24,21 @@ class Column:
     task: str | None = None
 
     @property
+    def _scored(self) -> TaskInfo | None:
+        """The task whose scores these are, None for all other metrics."""
+        is_score = self.metric is QUALITY and self.task is not None
+        return self.summary.results.tasks[self.task or ""] if is_score else None
+
+    @property
     def scale(self) -> tuple[float, str, int]:
         """By what values are multiplied to be shown, their unit then, and the decimals."""
-        if self.metric is not QUALITY or self.task is None:
+        if self._scored is None:
             return 1.0, self.metric.unit, self.metric.digits
-        info = self.summary.results.tasks[self.task]
-        return (100.0, "%", 1) if info.is_percent else (1.0, info.unit, 2)
+        return (100.0, "%", 1) if self._scored.is_percent else (1.0, self._scored.unit, 2)
 
     def title(self, unit: str = "") -> str:
         """The header, with the unit behind it; the unit of the values if it is not given."""
-        is_score = self.metric is QUALITY and self.task is not None
-        name = self.summary.results.tasks[self.task or ""].metric if is_score else self.metric.title
+        name = self._scored.metric if self._scored else self.metric.title
         return ", ".join(part for part in (self.task, name, unit or self.scale[1]) if part)
 
     def is_known(self, *runs: str) -> bool:
@@ -82,20 +87,17 @@ class Column:
 
     def compared(self, found: Comparison, holds: bool = False) -> str:
         """A difference or ratio, its verdict, and the number of items if it is not all."""
-        if found.estimate.value is None:
+        estimate, (factor, _, digits) = found.estimate, self.scale
+        if estimate.value is None:
             return NONE
-        factor, _, digits = self.scale
         if self.is_ratio:
-            text = formatted(found.estimate, max(2, digits))
+            text = formatted(estimate, max(2, digits))
         else:
-            text = formatted(found.estimate, digits, factor, "+")
+            text = formatted(estimate, digits, factor, "+")
         if found.verdict != NONE:
             is_marked = holds and found.verdict in ("better", "worse")
             text += f" {found.verdict}{MARK if is_marked else ''}"
-        num_items, num_all = (
-            found.estimate.num_items,
-            self.summary.most_items(self.metric, self.task),
-        )
+        num_all, num_items = self.summary.most_items(self.metric, self.task), estimate.num_items
         return text if num_items >= num_all else f"{text} (on {num_items} of {num_all} items)"
 
     def compared_csv_row(self, run: str, reference: str) -> list[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from mtad.bench.sample import Key, Sample, Scored
+from mtad.bench.sample import Sample, Scored, by_key
 from mtad.errors import DataError
 from mtad.tasks import Task
 
@@ -80,7 +80,7 @@ class Results:
         Raises:
             DataError: it is empty, a row occurs twice, or a task is unknown.
         """
-        samples, scored = _by_key(self.samples, "samples"), _by_key(self.scores, "scores")
+        samples, scored = by_key(self.samples, "samples"), by_key(self.scores, "scores")
         rows = [
             Row(sample, scored.get(key))
             for key, sample in samples.items()
@@ -174,15 +174,3 @@ def _problem(scored: Scored | None) -> str:
     if scored is None:
         return "not scored yet"
     return str(scored.detail.get("problem", "could not be judged"))
-
-
-def _by_key(rows: Iterable[Any], name: str) -> dict[Key, Any]:
-    found: dict[Key, Any] = {}
-    for row in rows:
-        if row.key in found:
-            raise DataError(
-                f"the {name} hold the row {row.key} twice; every row may occur once. "
-                f"Delete one of them"
-            )
-        found[row.key] = row
-    return found

@@ -1,4 +1,4 @@
-"""The pictures: the time of an iteration beside its limit, and results along each axis."""
+"""The plots: the time of an iteration beside its limit, and results along each axis."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LOOKS = {
 
 
 def plots(speed: Speed) -> list[Plot]:
-    """The pictures that there are rows for."""
+    """The plots that there are rows for."""
     drawn = [iteration_plot(speed)]
     drawn += [scaling_plot(speed, axis) for axis in PANELS if speed.results(axis)]
     return [plot for plot in drawn if plot is not None]

@@ -1,4 +1,4 @@
-"""Writes what a folder of rows shows: speed.md, speed.csv and the pictures."""
+"""Writes what a folder of rows shows: speed.md, speed.csv and the plots."""
 
 from __future__ import annotations
 
