@@ -216,16 +216,20 @@ def test_counts_of_a_threshold_by_hand(traces: Traces) -> None:
     """An iteration's accepted tokens follow from the joint ratios that its record shows."""
     path, texts = traces.of(make("mtad", **BEAMS), budget=16)
     threshold = 0.2
-    wanted = 0
-    for record in (record for text in texts for record in text.records):
-        passing = [
-            node["depth"]
-            for node in record["nodes"]
-            if node["proposed"] and (node["joint_log_ratio"] or -9.0) >= math.log(threshold)
-        ]
-        wanted += max(passing, default=0)
     found = one(path, "mtad", accept_threshold=threshold)
-    assert found.now.num_accepted_draft_tokens == wanted
+    for text, seen in zip(found.texts, texts, strict=True):
+        passing = [
+            [
+                node["depth"]
+                for node in record["nodes"]
+                if node["proposed"] and (node["joint_log_ratio"] or -9.0) >= math.log(threshold)
+            ]
+            for record in seen.records
+        ]
+        wanted = [max(depths, default=0) for depths in passing]
+        assert text.now.num_accepted_draft_tokens == sum(wanted)
+        exact = wanted if text.difference is None else wanted[: text.difference.iteration]
+        assert text.exact.num_accepted_draft_tokens == sum(exact)
     assert found.now.num_accepted_draft_tokens > found.was.num_accepted_draft_tokens
     assert found.exact.num_spec_steps < found.now.num_spec_steps
 
@@ -250,7 +254,9 @@ def test_rules_that_compare_node_values_need_no_logits(method: Method, traces: T
     a, b = one(bare, method.name, **options), one(full, method.name, **options)
     assert a.now.acceptance_histogram == b.now.acceptance_histogram
     assert [t.was for t in a.texts] == [t.was for t in b.texts]
-    assert (one(bare).now.acceptance_histogram) == one(bare).was.acceptance_histogram
+    again = one(bare)
+    assert again.now.acceptance_histogram == again.was.acceptance_histogram
+    assert [text.difference for text in again.texts] == [None] * len(PROMPTS)
 
 
 def test_rules_that_need_logits_say_so(traces: Traces) -> None:
