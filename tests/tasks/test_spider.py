@@ -270,14 +270,6 @@ def test_prediction_is_the_first_query(answer: str, tmp_path: Path) -> None:
     assert " ".join(Spider(tmp_path).prediction(answer).split()) == ANSWERS[answer]
 
 
-def test_prose_before_a_query_is_skipped_in_chats_only(tmp_path: Path) -> None:
-    answer = "Sure! The query is:\n\nSELECT a FROM b\n\nIt selects a."
-    assert Spider(tmp_path, chat=True).prediction(answer) == "SELECT a FROM b"
-    assert Spider(tmp_path).prediction(answer) == "Sure! The query is:"
-    common = "With this:\nWITH c AS (SELECT 1) SELECT * FROM c"
-    assert Spider(tmp_path, chat=True).prediction(common) == common.partition("\n")[2]
-
-
 def test_chats_are_cut_by_no_stop(tmp_path: Path) -> None:
     """A semicolon in prose before the query would be the end of the answer."""
     answer = "Two tables matter; here it is.\n\n```sql\nSELECT a FROM b;\n```\nDone;"
@@ -589,7 +581,7 @@ def test_export_has_a_line_per_question() -> None:
     gold = "".join(f"SELECT {n} FROM pets\tpets\n" for n in range(3))
     assert files == {
         "spider/gold.sql": gold,
-        "spider/greedy.sql": "SELECT 1\nSELECT 'a b' , 2\nNO ANSWER\n",
+        "spider/greedy.sql": "SELECT 1\nSELECT ('a'||char(9)||'b') , 2\nNO ANSWER\n",
         "spider/greedy.seed1.sql": "SELECT 4\nNO ANSWER\nSELECT 5\n",
     }
 

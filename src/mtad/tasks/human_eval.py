@@ -9,8 +9,6 @@ import functools
 import gzip
 import importlib
 import json
-import re
-import textwrap
 import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,13 +19,13 @@ from statistics import fmean
 from typing import Any, ClassVar, Final
 
 from mtad.errors import DataError, IsolationError
+from mtad.tasks.python_answer import Code, find_code
 from mtad.tasks.sandbox import Isolation, Limits, find_isolation, run_python
 from mtad.tasks.task import Exported, Item, Score, Task, file_name
 
 _FIELDS: Final = ("task_id", "prompt", "entry_point", "canonical_solution", "test")
 _KS: Final = (1, 5, 10, 100)
 _STOPS: Final = ("\nclass", "\ndef", "\n#", "\n@", "\nif", "\nprint", "\n```")
-_FENCE: Final = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _INSTRUCTION: Final = (
     "Complete the following Python function. Answer with the whole function in one code block.\n\n"
     "```python\n{prompt}```"
@@ -94,16 +92,20 @@ class HumanEval(Task):
 
     def completion(self, item: Item, answer: str) -> str:
         """The part of an answer that follows the prompt in a program."""
-        if self.chat:
-            return _from_chat(answer, item.record["entry_point"])
-        ends = [answer.find(stop) for stop in _STOPS]
-        return answer[: min((end for end in ends if end >= 0), default=len(answer))]
+        return self._code(item, answer).after()
 
     def program(self, item: Item, answer: str) -> str:
-        """The prompt, its completion, the tests, and their call."""
+        """The function, the tests, and their call."""
         record = item.record
-        function = record["prompt"] + self.completion(item, answer)
+        function = self._code(item, answer).program(record["prompt"], record["entry_point"])
         return f"{function}\n{record['test']}\ncheck({record['entry_point']})"
+
+    def _code(self, item: Item, answer: str) -> Code:
+        """The code of an answer; without chat, the text to the first stop."""
+        if self.chat:
+            return find_code(answer, item.record["prompt"], item.record["entry_point"])
+        ends = [answer.find(stop) for stop in _STOPS]
+        return Code(answer[: min((end for end in ends if end >= 0), default=len(answer))])
 
     def more(self, scores: Mapping[str, Sequence[Score]]) -> dict[str, float]:
         """pass@k for each k that every item has samples enough for."""
@@ -148,20 +150,6 @@ def _result(program: str, limits: Limits, isolation: Isolation) -> str:
     if outcome.status == "timed out":
         return "timed out"
     return f"{outcome.status}: {outcome.reason}"
-
-
-def _from_chat(answer: str, entry_point: str) -> str:
-    """The code of a chat's answer, to follow the prompt.
-
-    A whole function replaces the prompt's, whose docstring makes it a function without it.
-    """
-    blocks: list[str] = _FENCE.findall(answer) or [answer]
-    whole = re.compile(rf"^(async )?def {re.escape(entry_point)}\b", re.MULTILINE)
-    for block in blocks:
-        if whole.search(block):
-            return "\n" + block
-    body = blocks[0].strip("\n")
-    return "\n" + (body if body.startswith((" ", "\t")) else textwrap.indent(body, "    "))
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:

