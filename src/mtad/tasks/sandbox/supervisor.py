@@ -9,6 +9,7 @@ Runs as a script of its own interpreter, so it knows the standard library only.
 
 import contextlib
 import ctypes
+import io
 import json
 import os
 import resource
@@ -223,7 +224,8 @@ def execute(source: str) -> str:
     """
     sys.modules["__main__"], sys.argv[:] = types.ModuleType("__main__"), ["program.py"]
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         # tracebacks quote from it
         with open("program.py", "w", encoding="utf-8", newline="") as file:
