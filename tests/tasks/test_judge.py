@@ -1,5 +1,6 @@
 """The judges: word comparison, and a model behind an endpoint that may misbehave in any way."""
 
+import asyncio
 import builtins
 import json
 import threading
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 
 from mtad.errors import JudgeError
-from mtad.tasks.judge import EndpointJudge, ReferenceJudge, Turn, parse_rating
+from mtad.tasks.endpoint_judge import EndpointJudge
+from mtad.tasks.judge import ReferenceJudge, Turn
+from mtad.tasks.rating import Rating, find_rating
 
 QUESTION = ("How many pieces are 7 dozens?", "And {8} dozens?")
 ANSWERS = ("They are 84, of course.", "That makes 97 {pieces}.")
@@ -66,7 +69,19 @@ class Server:
                     server.paths.append(self.path)
                     reply = server.replies[min(len(server.requests), len(server.replies)) - 1]
                 time.sleep(reply.delay_s)
-                self._send(reply)
+                if isinstance(reply, Drip):
+                    self._drip(reply)
+                else:
+                    self._send(reply)
+
+            def _drip(self, reply: "Drip") -> None:
+                self.close_connection = True
+                for piece in reply.pieces:
+                    try:
+                        self.wfile.write(piece)
+                    except OSError:
+                        return
+                    time.sleep(0.1)
 
             def _send(self, reply: Reply) -> None:
                 try:
@@ -119,30 +134,73 @@ def judge(server: Server, **options: Any) -> EndpointJudge:
     [
         ("Fine. Rating: [[7]]", 7.0),
         ("[[7.5]]", 7.5),
-        ("[[ 10 ]]", 10.0),
+        ("[[7.]]", 7.0),
         ("[[1]]", 1.0),
-        ("only one bracket: [7]", 7.0),
-        ("The answer says [[10]], which is vain. Rating: [[2]]", 2.0),
+        ("[[10]]", 10.0),
+        ("**Rating: [[9]]**", 9.0),
+        ("First I thought [[3]]. Rating: [[8]]", 3.0),
+        ("The answer says [[10]], which is vain. Rating: [[2]]", 10.0),
         ("It prints [3] and [4]. Rating: [[8]]", 8.0),
-        ("Rating: [[11]]", None),
-        ("Rating: [[0]]", None),
-        ("Rating: [[0.5]]", None),
-        ("See [5]. Rating: [[11]]", None),
-        ("Rating: 7", None),
-        ("Rating: [[-7]]", None),
-        ("Rating: [[seven]]", None),
-        ("", None),
+        ("Not [[seven]] but [[7]]", 7.0),
+        ("[[[6]]]", 6.0),
+        ("Rating: [[8/10]], that is [[8]]", 8.0),
+        ("<think>[[2]]? No, more.</think>\nGood. Rating: [[7]]", 7.0),
     ],
 )
-def test_rating_is_read_from_the_brackets(judgment: str, rating: float | None) -> None:
-    assert parse_rating(judgment) == rating
+def test_first_number_in_double_brackets_is_the_rating(judgment: str, rating: float) -> None:
+    assert find_rating(judgment) == Rating(rating)
+
+
+@pytest.mark.parametrize(
+    ("judgment", "rating"),
+    [
+        ("only one bracket: [7]", 7.0),
+        ("In step [3] it fails.", 3.0),
+        ("Rating: [ [7] ]", 7.0),
+        ("See [2.5] and [4]. Rating: [[ten]]", 2.5),
+    ],
+)
+def test_rating_in_single_brackets_is_marked(judgment: str, rating: float) -> None:
+    assert find_rating(judgment) == Rating(rating, in_single_brackets=True)
+
+
+@pytest.mark.parametrize(
+    "judgment",
+    [
+        "Rating: [[11]]",
+        "Rating: [[0]]",
+        "Rating: [[0.5]]",
+        "Rating: [[10.01]]",
+        "Rating: [[100]], or rather [[7]]",
+        "See [5]. Rating: [[11]]",
+        "As [12] says, [5].",
+        "[[ 7 ]]",
+        "[ 7 ]",
+        "Rating: 7",
+        "Rating: [[-7]]",
+        "Rating: [[seven]]",
+        "Rating: [[\uff17]]",
+        "Rating: [[8/10]]",
+        "Rating: [[1e1]]",
+        "",
+    ],
+)
+def test_other_judgments_have_no_rating(judgment: str) -> None:
+    assert find_rating(judgment) is None
 
 
 def test_good_judgment_is_asked_for_once(serve: Serve) -> None:
     server = serve(says("Right but for one number. Rating: [[6]]"))
     grade = judge(server).grade(TURN)
-    assert (grade.rating, grade.problem) == (6.0, "")
+    assert (grade.rating, grade.problem, grade.in_single_brackets) == (6.0, "", False)
     assert grade.judgment == "Right but for one number. Rating: [[6]]"
+    assert len(server.requests) == 1
+
+
+def test_rating_in_single_brackets_counts_and_says_so(serve: Serve) -> None:
+    server = serve(says("In step [3] it fails."))
+    grade = judge(server).grade(TURN)
+    assert (grade.rating, grade.in_single_brackets) == (3.0, True)
     assert len(server.requests) == 1
 
 
@@ -204,7 +262,11 @@ def test_passing_trouble_is_waited_out(serve: Serve, status: int) -> None:
 
 def test_rate_limit_says_how_long_to_wait(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     server, waits = serve(fails(429, **{"Retry-After": "1.2"}), says("[[9]]")), list[float]()
-    monkeypatch.setattr("openai._base_client.time.sleep", waits.append)
+
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr("openai._base_client.anyio.sleep", wait)
     assert judge(server).grade(TURN).rating == 9.0
     assert [*filter(None, waits)] == [1.2], "the server of this test sleeps for 0 s"
 
@@ -220,6 +282,56 @@ def test_silence_is_an_error_in_the_end(serve: Serve) -> None:
     with pytest.raises(JudgeError, match=r"did not answer in 2 tries of up to 0\.3 s"):
         judge(server, timeout_s=0.3, max_retries=1).grade(TURN)
     assert len(server.requests) == 2
+
+
+@dataclass(frozen=True)
+class Drip(Reply):
+    """A reply that is sent piece by piece, each within the limit and all of it far beyond."""
+
+    pieces: tuple[bytes, ...] = ()
+
+    @classmethod
+    def of(cls, *pieces: bytes) -> "Drip":
+        return cls(200, "", pieces=pieces)
+
+
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Drip.of(_HEAD + b"Content-Length: 60\r\n\r\n", *[b" "] * 60),
+        Drip.of(*(bytes([byte]) for byte in _HEAD)),
+        Drip.of(_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *[b"1\r\n \r\n"] * 60),
+        Drip.of(_HEAD, *[b"X-Wait: yes\r\n"] * 60),
+        Drip.of(*[b"HTTP/1.1 100 Continue\r\n\r\n"] * 60),
+    ],
+    ids=["body", "status line", "chunks", "headers", "interim responses"],
+)
+def test_limit_holds_for_the_whole_answer_and_not_for_each_read(serve: Serve, reply: Drip) -> None:
+    server, begin = serve(reply), time.monotonic()
+    with pytest.raises(JudgeError, match=r"did not answer in 2 tries of up to 0\.4 s"):
+        judge(server, timeout_s=0.4, max_retries=1).grade(TURN)
+    assert time.monotonic() - begin < 4.0, "each of these replies takes 6 s and more"
+    assert len(server.requests) == 2
+
+
+def test_whole_answer_within_the_limit_may_come_slowly(serve: Serve) -> None:
+    body = says("Rating: [[8]]").body.encode()
+    head = _HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode()
+    server = serve(Drip.of(head, body[:9], body[9:]))
+    assert judge(server, timeout_s=20.0).grade(TURN).rating == 8.0
+    assert len(server.requests) == 1
+
+
+def test_judge_can_be_asked_inside_an_event_loop(serve: Serve) -> None:
+    server = serve(says("[[8]]"))
+
+    async def grade() -> float | None:
+        return judge(server).grade(TURN).rating
+
+    assert asyncio.run(grade()) == 8.0
 
 
 def test_unreachable_endpoint_is_an_error(serve: Serve) -> None:
@@ -277,9 +389,9 @@ def test_answer_that_is_no_completion_is_an_error(serve: Serve, reply: Reply) ->
 def test_missing_key_is_an_error(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(JudgeError, match="OPENAI_API_KEY is not set"):
-        _ = EndpointJudge("grader").client
+        EndpointJudge("grader").check()
     with pytest.raises(JudgeError, match="MY_KEY is not set"):
-        _ = judge(serve(says("[[8]]")), api_key_env="MY_KEY").client
+        judge(serve(says("[[8]]")), api_key_env="MY_KEY").check()
 
 
 def test_own_server_needs_no_key(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,7 +419,7 @@ def test_missing_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(builtins, "__import__", without_openai)
     with pytest.raises(JudgeError, match=r"mtad\[bench\]"):
-        _ = EndpointJudge("grader", "http://127.0.0.1:9/v1").client
+        EndpointJudge("grader", "http://127.0.0.1:9/v1").check()
 
 
 def test_several_threads_share_a_judge(serve: Serve) -> None:

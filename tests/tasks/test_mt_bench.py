@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -12,11 +13,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from support.benchmarks import sample, score  # noqa: E402
+from support.real_data import real_data  # noqa: E402
+
 from mtad import demo  # noqa: E402
+from mtad.bench import choose  # noqa: E402
+from mtad.bench.report import Results, Summary, TaskInfo  # noqa: E402
+from mtad.bench.report.metrics import QUALITY  # noqa: E402
 from mtad.engine.stats import Stats  # noqa: E402
 from mtad.errors import DataError, JudgeError  # noqa: E402
 from mtad.tasks import BUNDLED, Exported, Item, Score, find  # noqa: E402
-from mtad.tasks import judge as judges  # noqa: E402
+from mtad.tasks.endpoint_judge import EndpointJudge  # noqa: E402
 from mtad.tasks.judge import Grade, Turn  # noqa: E402
 from mtad.tasks.mt_bench import MTBench  # noqa: E402
 from recipes.bundled_tasks import mt_bench as generator  # noqa: E402
@@ -28,6 +35,7 @@ QUESTIONS = [
     {"question_id": 81, "category": "writing", "turns": ["Write a line.", "Now another."]},
     {"question_id": 111, "category": "math", "turns": ["What is 2+2?", "Twice that?"]},
 ]
+NOTHING = {"unparsed_judgments": 0.0, "ratings_in_single_brackets": 0.0}
 RIGHT = {81: ["A line.", "Another line."], 111: ["4", "8"]}
 
 
@@ -57,11 +65,13 @@ class Scripted:
     def __init__(self, ratings: Sequence[float | None]) -> None:
         self.ratings = iter(ratings)
         self.references: list[Sequence[str] | None] = []
+        self.answers: list[list[str]] = []
         self.said: list[str] = []
         self.padding = "x" * 5000
 
     def grade(self, turn: Turn) -> Grade:
         self.references.append(turn.reference)
+        self.answers.append([*turn.answers])
         rating = next(self.ratings)
         opening = f"turn {turn.number} of {turn.question[0]}"
         self.said.append(f"{opening} {self.padding} Rating: [[{rating}]]")
@@ -74,7 +84,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def use(*ratings: float | None) -> Scripted:
         fake = Scripted(ratings)
-        monkeypatch.setattr(judges.EndpointJudge, "grade", lambda _, turn: fake.grade(turn))
+        monkeypatch.setattr(EndpointJudge, "grade", lambda _, turn: fake.grade(turn))
         return fake
 
     return use
@@ -119,7 +129,7 @@ def test_missing_questions_say_where_to_get_them(tmp_path: Path) -> None:
         ({"category": "math", "turns": ["a", "b"]}, "question_id is None"),
         ({"question_id": 1.5, "category": "math", "turns": ["a", "b"]}, "question_id is 1.5"),
         ({"question_id": 1, "category": "math"}, "turns is None"),
-        ({"question_id": 1, "category": "math", "turns": ["a"]}, "turns is"),
+        ({"question_id": 1, "category": "math", "turns": []}, "turns is"),
         ({"question_id": 1, "category": "math", "turns": ["a", " "]}, "none empty"),
         ({"question_id": 1, "category": "math", "turns": ["a", 2]}, "turns is"),
         ({"question_id": 1, "category": "math", "turns": "ab"}, "turns is 'ab'"),
@@ -127,6 +137,10 @@ def test_missing_questions_say_where_to_get_them(tmp_path: Path) -> None:
         (
             {"question_id": 1, "category": "m", "turns": ["a", "b"], "reference": "r"},
             "reference is 'r'",
+        ),
+        (
+            {"question_id": 1, "category": "m", "turns": ["a"], "reference": [["r", 1]]},
+            "reference is",
         ),
         (QUESTIONS[0], "81 occurs twice"),
     ],
@@ -215,20 +229,148 @@ def test_endpoint_judge_sees_references_where_the_category_needs_them(
     assert fake.references == [None, None, RIGHT[111], RIGHT[111]]
 
 
-def test_unparsed_judgment_is_counted_and_is_no_score(data: Path, scripted: Any) -> None:
+def test_questions_may_have_any_number_of_turns(tmp_path: Path) -> None:
+    turns = [["One?"], ["One?", "Two?"], ["One?", "Two?", "Three?"]]
+    rows = [{"question_id": n, "category": "c", "turns": t} for n, t in enumerate(turns, 1)]
+    write(tmp_path, rows)
+    write(
+        tmp_path, [reference_row(n, t) for n, t in enumerate(turns, 1)], "reference_answer/r.jsonl"
+    )
+    task = MTBench(tmp_path, judge="reference")
+    items = task.prompts()
+    assert [[*item.turns] for item in items] == turns
+    scores = {item.id: [task.score(item, item.turns)] for item in items}
+    scores["3"] = [task.score(items[2], ("One?", "Two?", "Four!"))]
+    assert [found[0].value for found in scores.values()] == [10.0, 10.0, 7.0]
+    metrics = task.more(scores)
+    assert [metrics[f"turn_{n}"] for n in (1, 2, 3)] == [10.0, 10.0, 1.0]
+    samples = {item.id: [exported(task, item, item.turns)] for item in items}
+    judged = rows_of(task.export("run", samples)["mt_bench/model_judgment/run_single.jsonl"])
+    assert [row["turn"] for row in judged] == [1, 1, 2, 1, 2, 3]
+    assert task.prompt(items[0], []) == [{"role": "user", "content": "One?"}]
+
+
+def test_lists_of_right_answers_are_read_and_are_no_reference_for_a_judge(tmp_path: Path) -> None:
+    """Spec-Bench's questions about documents have a list of right answers for each turn."""
+    row = {"question_id": 1, "turns": ["Why?"], "reference": [["because", "for"]]}
+    write(tmp_path, [row | {"category": "rag"}])
+    MTBench(tmp_path, judge="grader", judge_base_url="http://127.0.0.1:9/v1").check()
+    with pytest.raises(JudgeError, match=r"question 1 \(rag\) has no reference"):
+        MTBench(tmp_path, judge="reference").check()
+
+
+@pytest.mark.parametrize(
+    ("ratings", "value", "problem"),
+    [
+        ((9.0, None), 9.0, "turn 2: no rating"),
+        ((None, 4.0), 4.0, "turn 1: no rating"),
+        ((5.0, 7.0), 6.0, None),
+        ((None, None), None, "turn 1: no rating; turn 2: no rating"),
+    ],
+)
+def test_turn_without_a_rating_leaves_the_other_turn_its_own(
+    data: Path,
+    scripted: Any,
+    ratings: tuple[float | None, ...],
+    value: float | None,
+    problem: str | None,
+) -> None:
     task = MTBench(data, judge="grader")
+    scripted(*ratings)
+    score = task.score(task.prompts()[0], ["a", "b"])
+    assert (score.value, score.detail.get("problem")) == (value, problem)
+    assert score.detail["ratings"] == [*ratings]
+
+
+def test_means_are_those_of_fastchats_show_result(data: Path, scripted: Any) -> None:
+    """Which takes all rows of the judgment file but those with the score -1."""
+    write(data, [*QUESTIONS, {"question_id": 5, "category": "c", "turns": ["Why?"]}])
+    task = MTBench(data, judge="grader")
+    scripted(9.0, None, 5.0, 7.0, 3.0)
+    samples = {
+        item.id: [exported(task, item, ["a", "b"][: len(item.turns)])] for item in task.prompts()
+    }
+    judged = rows_of(task.export("run", samples)["mt_bench/model_judgment/run_single.jsonl"])
+    rated = [row for row in judged if row["score"] != -1]
+    assert [row["score"] for row in rated] == [9.0, 5.0, 7.0, 3.0]
+
+    scores = {key: [one.score for one in group if one.score] for key, group in samples.items()}
+    metrics = task.more(scores)
+    for turn in (1, 2):
+        wanted = fmean(row["score"] for row in rated if row["turn"] == turn)
+        assert metrics[f"turn_{turn}"] == wanted
+    assert metrics["unparsed_judgments"] == 1.0
+    rows = [sample(item=key, task="mt_bench") for key in scores]
+    values = [group[0] for group in scores.values()]
+    results = Results(
+        rows,
+        [score(r, v.value, detail=v.detail) for r, v in zip(rows, values, strict=True)],
+        {"mt_bench": TaskInfo.of(task)},
+    )
+    mean = Summary(results).estimate("base", QUALITY, "mt_bench").value
+    assert mean == fmean(row["score"] for row in rated) == 6.0
+    found = choose._mean_score(results.scores)
+    assert found == 6.0, "options are chosen by the same mean"
+
+
+def test_seeds_of_an_item_are_averaged_before_its_ratings_count() -> None:
+    """An item with two seeds weighs no more than one with one."""
+    ratings = {("a", 0): [2.0, 4.0], ("a", 1): [6.0, None], ("b", 0): [9.0, 9.0]}
+    rows = [sample(item=item, task="mt_bench", seed=seed) for item, seed in ratings]
+    scored = [
+        score(row, fmean(v for v in given if v is not None), detail={"ratings": given})
+        for row, given in zip(rows, ratings.values(), strict=True)
+    ]
+    results = Results(rows, scored, {"mt_bench": TaskInfo("score", (1.0, 10.0))})
+    mean = Summary(results).estimate("base", QUALITY, "mt_bench").value
+    assert mean == pytest.approx(((2 + 4 + 6) / 2 + 9 + 9) / (3 / 2 + 2))
+
+
+def test_rating_in_single_brackets_is_counted(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = iter(["In step [3] it fails.", "Rating: [[8]]", "See [2].", "No."])
+    monkeypatch.setattr(EndpointJudge, "_judgment", lambda *_: next(said, "No."))
+    task = MTBench(data, judge="grader")
+    scores = {item.id: [task.score(item, ["a", "b"])] for item in task.prompts()}
+    assert [found[0].detail["ratings"] for found in scores.values()] == [[3.0, 8.0], [2.0, None]]
+    assert [found[0].detail["in_single_brackets"] for found in scores.values()] == [[1], [1]]
+    assert task.more(scores) == {
+        "unparsed_judgments": 1.0,
+        "ratings_in_single_brackets": 2.0,
+        "turn_1": 2.5,
+        "turn_2": 8.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("answer", "seen"),
+    [
+        ("<think>\nTwo and two?\n</think>\n\n4", "4"),
+        ("Two and two?\n</think>\n4", "4"),
+        ("[THINK]Two and two?[/THINK]4", "4"),
+        ("<think>\nTwo and two", ""),
+        ("Use `<think>` tags.", "Use `<think>` tags."),
+    ],
+)
+def test_judge_sees_the_answer_without_its_reasoning(
+    data: Path, scripted: Any, answer: str, seen: str
+) -> None:
+    task = MTBench(data, judge="grader")
+    fake = scripted(7.0, 7.0)
     item = task.prompts()[0]
-    scripted(9.0, None, 5.0, 7.0, None, None)
-    scores = [task.score(item, ["a", "b"]) for _ in range(3)]
-    assert [score.value for score in scores] == [None, 6.0, None]
-    assert scores[0].detail["problem"] == "turn 2: no rating"
-    assert scores[0].detail["ratings"] == [9.0, None]
-    figures = task.more({"81": scores[:2], "111": scores[2:]})
-    assert figures == {"unparsed_judgments": 3.0, "turn_1": 7.0, "turn_2": 7.0}
+    one = exported(task, item, [answer, answer])
+    assert [[text.strip() for text in texts] for texts in fake.answers] == [[seen, seen]] * 2
+    files = task.export("run", {item.id: [one]})
+    assert (
+        rows_of(files["mt_bench/model_answer/run.jsonl"])[0]["choices"][0]["turns"] == [answer] * 2
+    )
+    asked = rows_of(files["mt_bench/model_judgment/run_single.jsonl"])[0]["user_prompt"]
+    assert "Two and two" not in asked
+    right = MTBench(data, judge="reference").score(task.prompts()[1], [answer, "8"])
+    assert right.detail["ratings"][0] == (10.0 if seen == "4" else 1.0)
 
 
 def test_nothing_judged_has_no_means(data: Path) -> None:
-    assert MTBench(data).more({}) == {"unparsed_judgments": 0.0}
+    assert MTBench(data).more({}) == NOTHING
 
 
 def test_long_judgments_are_cut(data: Path, scripted: Any) -> None:
@@ -249,7 +391,7 @@ def test_missing_turn_is_no_score(data: Path) -> None:
     task = MTBench(data, judge="reference")
     score = task.score(task.prompts()[1], ["4"])
     assert score == Score(None, {"judge": "reference", "problem": "1 answers to 2 turns"})
-    assert task.more({"111": [score]}) == {"unparsed_judgments": 0.0}
+    assert task.more({"111": [score]}) == NOTHING
 
 
 def test_no_judge_is_refused_with_the_options(data: Path) -> None:
@@ -284,7 +426,7 @@ def test_options_reach_the_judge(data: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("MY_KEY", "k")
     url = "http://127.0.0.1:9/v1"
     task = MTBench(data, True, "grader", url, "MY_KEY", 2, 3.0)
-    assert task._judge == judges.EndpointJudge("grader", url, "MY_KEY", 2, 3.0)
+    assert task._judge == EndpointJudge("grader", url, "MY_KEY", 2, 3.0)
 
 
 @pytest.mark.parametrize("options", [{"judge_max_retries": -1}, {"judge_timeout_s": 0.0}])
@@ -404,6 +546,22 @@ def test_reference_judgments_are_exported_too(data: Path) -> None:
     assert rows[0]["judge"] == ["reference", "same-words"]
 
 
+def test_real_questions_and_references_are_read() -> None:
+    folder = real_data("mt_bench")
+    task = MTBench(folder, judge="gpt-4", judge_base_url="http://127.0.0.1:9/v1")
+    task.check()
+    items = task.prompts()
+    assert len(items) == 80
+    assert {len(item.turns) for item in items} == {2}
+    assert sum(item.record["reference"] is not None for item in items) == 40
+
+
+def test_real_questions_of_one_and_two_turns_are_read() -> None:
+    items = MTBench(real_data("spec_bench"), judge="x").prompts()
+    assert [len(item.turns) for item in items].count(1) == 400
+    assert [len(item.turns) for item in items].count(2) == 80
+
+
 def bundled() -> list[Item]:
     return MTBench(DATA, judge="reference").prompts()
 
@@ -433,7 +591,7 @@ def test_bundled_answers_have_known_scores() -> None:
     wrong = [task.score(item, (item.record["reference"][0], "Nothing.")) for item in items[:30]]
     mixed = right | {item.id: [score] for item, score in zip(items, wrong, strict=False)}
     assert sum(group[0].value or 0.0 for group in mixed.values()) / 120 == 8.875
-    assert task.more(mixed) == {"unparsed_judgments": 0.0, "turn_1": 10.0, "turn_2": 7.75}
+    assert task.more(mixed) == NOTHING | {"turn_1": 10.0, "turn_2": 7.75}
 
 
 def test_bundled_openings_were_never_trained_on() -> None:

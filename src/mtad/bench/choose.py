@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mtad.bench.plan import Point, Recipe, Run
@@ -84,15 +84,21 @@ def _best(
 
 def _values(rows: Sequence[Sample], scores: Mapping[Key, Scored]) -> dict[str, Any]:
     """Mean score (or −nll per token) and tokens per second of the timed rows."""
-    known = [scores[row.key].score for row in rows if row.key in scores]
-    judged = [value for value in known if value is not None]
+    quality = _mean_score(scores[row.key] for row in rows if row.key in scores)
     timed = [row for row in rows if row.is_timed]
     seconds = sum(row.decode_s for row in timed)
     return {
-        "quality": sum(judged) / len(judged) if judged else _likelihood(rows),
+        "quality": _likelihood(rows) if quality is None else quality,
         "tokens_per_second": sum(r.num_output_tokens for r in timed) / seconds if seconds else None,
         "num_rows": len(rows),
     }
+
+
+def _mean_score(scores: Iterable[Scored]) -> float | None:
+    """The mean in which every rating weighs the same, None where nothing has a score."""
+    judged = [(s.score, s.num_ratings) for s in scores if s.score is not None]
+    num_ratings = sum(num for _, num in judged)
+    return sum(score * num for score, num in judged) / num_ratings if judged else None
 
 
 def _likelihood(rows: Sequence[Sample]) -> float | None:

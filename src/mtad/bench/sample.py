@@ -131,6 +131,12 @@ class Scored:
         """The sample's key."""
         return (self.stage, self.task, self.item, self.run, self.seed)
 
+    @property
+    def num_ratings(self) -> int:
+        """How many numbers the score is the mean of: its weight in means over items."""
+        ratings = self.detail.get("ratings", (self.score,))
+        return sum(rating is not None for rating in ratings)
+
     def as_dict(self) -> dict[str, Any]:
         """The row for JSON."""
         return asdict(self)

@@ -8,43 +8,40 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
 from mtad.errors import DataError
+from mtad.tasks.records import records
 from mtad.tasks.task import Exported
 
-NUM_TURNS: Final = 2
+TRANSCRIPT_STOPS: Final = ("\nHuman:",)
+"""What ends an answer in a transcript: the next speaker."""
+
 UNPARSED: Final = -1
 """The score of a judgment without a rating; FastChat's scripts leave such rows out of means."""
 
-_SOURCE: Final = "https://github.com/lm-sys/FastChat, fastchat/llm_judge/data/mt_bench"
 
+def questions(folder: Path, source: str) -> list[dict[str, Any]]:
+    """The lines of `question.jsonl`, checked; a question has one turn or more.
 
-def questions(folder: Path) -> list[dict[str, Any]]:
-    """The lines of `question.jsonl`, checked.
+    Args:
+        folder: where the file is.
+        source: where to get it, for messages.
 
     Raises:
         DataError: there is no such file, or a line of it is damaged.
     """
-    path = folder / "question.jsonl"
-    if not path.is_file():
-        raise DataError(
-            f"no MT-Bench questions at {path}; copy question.jsonl and the folder reference_answer "
-            f"from {_SOURCE} to {folder}"
-        )
     found: dict[str, dict[str, Any]] = {}
-    for place, line in _lines(path):
+    for place, line in records(folder / "question.jsonl", source):
         _check_question(place, line)
         if found.setdefault(str(line["question_id"]), line) is not line:
             raise DataError(f"{place}: question_id {line['question_id']} occurs twice")
-    if not found:
-        raise DataError(f"{path} is empty; get it anew from {_SOURCE}")
     return [*found.values()]
 
 
-def references(folder: Path, first: str) -> dict[str, list[str]]:
+def references(folder: Path, first: str, source: str) -> dict[str, list[str]]:
     """Reference answers by question id, from the files of `reference_answer`.
 
     Where several files answer a question, the one called `first` counts, else the first by name.
@@ -55,36 +52,24 @@ def references(folder: Path, first: str) -> dict[str, list[str]]:
     paths = sorted((folder / "reference_answer").glob("*.jsonl"))
     found: dict[str, list[str]] = {}
     for path in sorted(paths, key=lambda path: path.stem != first):
-        for place, line in _lines(path):
+        for place, line in records(path, source):
             found.setdefault(str(line.get("question_id")), _reference(place, line))
     return found
-
-
-def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each line's JSON object, with its place for messages."""
-    for number, raw in enumerate(path.read_bytes().splitlines(), 1):
-        place = f"{path}, line {number}"
-        if not raw.strip():
-            continue
-        try:
-            line = json.loads(raw)
-        except ValueError as error:
-            raise DataError(f"{place} is no JSON ({error}); get it anew from {_SOURCE}") from error
-        if not isinstance(line, dict):
-            raise DataError(f"{place} is {line!r}, not a JSON object; get it anew from {_SOURCE}")
-        yield place, line
 
 
 def _check_question(place: str, line: Mapping[str, Any]) -> None:
     number, turns = line.get("question_id"), line.get("turns")
     if isinstance(number, bool) or not isinstance(number, int | str):
         raise DataError(f"{place}: question_id is {number!r}; expected a number or a string")
-    if not _are_texts(turns) or len(turns) != NUM_TURNS or not all(map(str.strip, turns)):
-        raise DataError(f"{place}: turns is {turns!r}; expected {NUM_TURNS} texts, none empty")
+    if not _are_texts(turns) or not turns or not all(map(str.strip, turns)):
+        raise DataError(f"{place}: turns is {turns!r}; expected a list of texts, none empty")
     if not isinstance(line.get("category"), str):
         raise DataError(f"{place}: category is {line.get('category')!r}; expected a string")
-    if "reference" in line and not _are_texts(line["reference"]):
-        raise DataError(f"{place}: reference is {line['reference']!r}; expected a list of texts")
+    if "reference" in line and not _are_references(line["reference"]):
+        raise DataError(
+            f"{place}: reference is {line['reference']!r}; expected a list with a text, or a list "
+            "of texts, for each turn"
+        )
 
 
 def _reference(place: str, line: Mapping[str, Any]) -> list[str]:
@@ -99,6 +84,18 @@ def _reference(place: str, line: Mapping[str, Any]) -> list[str]:
 
 def _are_texts(value: object) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def _are_references(value: object) -> bool:
+    """One text per turn, or in Spec-Bench one list of right answers."""
+    return isinstance(value, list) and all(isinstance(r, str) or _are_texts(r) for r in value)
+
+
+def transcript(turns: Sequence[str], answers: Sequence[str]) -> str:
+    """The conversation as a plain text that ends where the assistant is to go on."""
+    said = zip(turns, [*answers, ""], strict=False)
+    parts = [f"Human: {turn}\n\nAssistant: {answer.strip()}" for turn, answer in said]
+    return "\n\n".join(parts).rstrip()
 
 
 def answer_row(run: str, samples: Sequence[Exported]) -> dict[str, Any]:
@@ -143,7 +140,7 @@ def judgment_row(
     Args:
         run: the label of the run, FastChat's model.
         sample: with a score whose detail has `ratings` and `judgments`.
-        turn: 1 or 2.
+        turn: its number, from 1.
         judge: its name and that of its prompt.
         user_prompt: what the judge was asked.
     """

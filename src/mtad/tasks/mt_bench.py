@@ -1,4 +1,4 @@
-"""MT-Bench: questions of two turns, whose answers a judge rates from 1 to 10.
+"""MT-Bench: questions of one turn or more, whose answers a judge rates from 1 to 10.
 
 Reads FastChat's files. Knows nothing of how a judge comes to its rating.
 """
@@ -14,7 +14,9 @@ from typing import Any, ClassVar, Final
 from mtad.core.prompt import Prompt
 from mtad.errors import JudgeError
 from mtad.tasks import fastchat
-from mtad.tasks.judge import DEFAULT_KEY_ENV, EndpointJudge, Grade, Judge, ReferenceJudge, Turn
+from mtad.tasks.answers import without_reasoning
+from mtad.tasks.endpoint_judge import DEFAULT_KEY_ENV, EndpointJudge
+from mtad.tasks.judge import Grade, Judge, ReferenceJudge, Turn
 from mtad.tasks.task import BUNDLED, Exported, Item, Score, Task, file_name
 
 REFERENCE_JUDGE: Final = "reference"
@@ -22,12 +24,15 @@ REFERENCE_JUDGE: Final = "reference"
 _NEED_REFERENCE: Final = frozenset({"math", "reasoning", "coding", "arena-hard-200"})
 # far beyond what a judge is allowed to write
 _MAX_JUDGMENT: Final = 20_000
-_TRANSCRIPT_STOPS: Final = ("\nHuman:",)
+_SOURCE: Final = "https://github.com/lm-sys/FastChat, fastchat/llm_judge/data/mt_bench"
 
 
 @dataclass(frozen=True)
 class MTBench(Task):
-    """Two-turn questions, each turn rated from 1 to 10; a score is the mean of both ratings.
+    """Questions in FastChat's form; a score is the mean rating of its turns, from 1 to 10.
+
+    Turns whose judgment has no rating are left out of the means, as in FastChat's `show_result`.
+    The judge sees answers without their reasoning.
 
     Attributes:
         chat: False asks in a plain transcript, for models without a chat template.
@@ -37,7 +42,7 @@ class MTBench(Task):
         judge_base_url: the endpoint; None for OPENAI_BASE_URL, else OpenAI's own.
         judge_api_key_env: the environment variable that holds the key.
         judge_max_retries: further tries after a time-out, a rate limit or a server's error.
-        judge_timeout_s: seconds until one try is given up.
+        judge_timeout_s: seconds that one try may take in all.
     """
 
     chat: bool = True
@@ -52,8 +57,7 @@ class MTBench(Task):
     scale: ClassVar[tuple[float, float]] = (1.0, 10.0)
     is_waiting: ClassVar[bool] = True
     source: ClassVar[str] = (
-        "Zheng et al., Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena, 2023; "
-        "https://github.com/lm-sys/FastChat, fastchat/llm_judge/data/mt_bench"
+        f"Zheng et al., Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena, 2023; {_SOURCE}"
     )
 
     def __post_init__(self) -> None:
@@ -68,23 +72,22 @@ class MTBench(Task):
     @property
     def stops(self) -> tuple[str, ...]:  # type: ignore[override]
         """The transcript's next speaker; none where the chat template ends an answer."""
-        return () if self.chat else _TRANSCRIPT_STOPS
+        return () if self.chat else fastchat.TRANSCRIPT_STOPS
 
     def prompts(self) -> list[Item]:
         """The questions; their records have `reference`, None where there is none."""
-        answers = fastchat.references(self.data, first=self.judge)
-        return [_item(line, answers) for line in fastchat.questions(self.data)]
+        asked = fastchat.questions(self.data, _SOURCE)
+        answers = fastchat.references(self.data, self.judge, _SOURCE)
+        return [_item(line, answers) for line in asked]
 
     def prompt(self, item: Item, answers: Sequence[str]) -> Prompt:
         """A chat, or a transcript that ends where the assistant is to go on."""
         if self.chat:
             return super().prompt(item, answers)
-        turns = zip(item.turns, [*answers, ""], strict=False)
-        parts = [f"Human: {turn}\n\nAssistant: {answer.strip()}" for turn, answer in turns]
-        return "\n\n".join(parts).rstrip()
+        return fastchat.transcript(item.turns, answers)
 
     def score(self, item: Item, answers: Sequence[str]) -> Score:
-        """The mean rating of the turns, None where one of them has none.
+        """The mean rating of the turns that have one, None where none has.
 
         Raises:
             JudgeError: there is no judge, it lacks a reference answer, or it cannot be reached.
@@ -96,7 +99,8 @@ class MTBench(Task):
         return self._score([judge.grade(turn) for turn in turns])
 
     def _turns(self, item: Item, answers: Sequence[str]) -> list[Turn]:
-        reference = self._reference(item)
+        """What the judge sees, turn by turn."""
+        reference, answers = self._reference(item), [*map(without_reasoning, answers)]
         return [Turn(item.turns, answers, n, reference) for n in range(1, len(answers) + 1)]
 
     def _score(self, grades: Sequence[Grade]) -> Score:
@@ -106,10 +110,12 @@ class MTBench(Task):
             "ratings": [grade.rating for grade in grades],
             "judgments": [grade.judgment[-_MAX_JUDGMENT:] for grade in grades],
         }
+        if doubtful := [n for n, grade in enumerate(grades, 1) if grade.in_single_brackets]:
+            detail["in_single_brackets"] = doubtful
         problems = [f"turn {n}: {g.problem}" for n, g in enumerate(grades, 1) if g.rating is None]
         if problems:
-            return Score(None, detail | {"problem": "; ".join(problems)})
-        return Score(fmean(ratings), detail)
+            detail["problem"] = "; ".join(problems)
+        return Score(fmean(ratings) if ratings else None, detail)
 
     def check(self) -> None:
         """Refuse where there is no judge, no key, or a reference answer is missing.
@@ -120,8 +126,7 @@ class MTBench(Task):
         judge = self._judge
         for item in self.prompts():
             self._reference(item)
-        if isinstance(judge, EndpointJudge):
-            _ = judge.client
+        judge.check()
 
     @cached_property
     def _judge(self) -> Judge:
@@ -147,7 +152,7 @@ class MTBench(Task):
         if not is_needed:
             return None
         found: Sequence[str] = item.record.get("reference") or ()
-        if len(found) < len(item.turns) or not all(text.strip() for text in found):
+        if len(found) < len(item.turns) or not all(isinstance(t, str) and t.strip() for t in found):
             raise JudgeError(
                 f"question {item.id} ({item.category}) has no reference answer for every turn, and "
                 f"the judge {self.judge!r} needs them; put them into "
@@ -156,10 +161,16 @@ class MTBench(Task):
         return found
 
     def more(self, scores: Mapping[str, Sequence[Score]]) -> dict[str, float]:
-        """Mean ratings of each turn, and the number of judgments without a rating."""
-        rows = [score.detail.get("ratings", ()) for group in scores.values() for score in group]
-        metrics = {"unparsed_judgments": float(sum(list(row).count(None) for row in rows))}
-        for turn in range(fastchat.NUM_TURNS):
+        """Mean ratings of each turn, and how many judgments have none or a doubtful one."""
+        details = [score.detail for group in scores.values() for score in group]
+        rows = [detail.get("ratings", ()) for detail in details]
+        metrics = {
+            "unparsed_judgments": float(sum(list(row).count(None) for row in rows)),
+            "ratings_in_single_brackets": float(
+                sum(len(detail.get("in_single_brackets", ())) for detail in details)
+            ),
+        }
+        for turn in range(max(map(len, rows), default=0)):
             rated = [row[turn] for row in rows if len(row) > turn and row[turn] is not None]
             if rated:
                 metrics[f"turn_{turn + 1}"] = fmean(rated)

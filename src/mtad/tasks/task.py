@@ -50,7 +50,9 @@ class Score:
 
     Attributes:
         value: on the task's scale; None where it could not be judged, which is no 0.
-        detail: the reasons, for JSON; `problem` says why there is no value.
+        detail: the reasons, for JSON; `problem` says why there is no value, and `ratings` lists
+            the numbers that the value is the mean of, None for those that are missing. In a mean
+            over items every rating weighs the same.
     """
 
     value: float | None

@@ -27,7 +27,8 @@ class Metric:
         unit: "" for plain numbers.
         compare: how two runs are set against each other.
         digits: decimals in tables.
-        is_item_mean: seeds are averaged within the item first, so that all items weigh the same.
+        is_item_mean: seeds are averaged within the item first, so that an item weighs the same
+            however many seeds it has.
         is_log: the metric is the exponential of the ratio.
         needs_drafts: has no meaning for runs that never verify a draft token.
         needs_meter: "unavailable" instead of a dash where no row has it.
@@ -58,7 +59,8 @@ def joules(sample: Sample) -> float | None:
 def _quality(row: Row) -> Parts:
     if row.scored is None or row.scored.score is None:
         return None
-    return float(row.scored.score), 1.0
+    weight = float(row.scored.num_ratings)
+    return float(row.scored.score) * weight, weight
 
 
 def _perplexity(row: Row) -> Parts:
@@ -111,7 +113,7 @@ def _energy(name: str, title: str, formula: str, per: Callable[[Sample], int]) -
 QUALITY = Metric(
     "quality",
     "quality",
-    "mean over items of the mean over seeds of the score",
+    "mean over items of the mean over seeds of the score; of judged turns each weighs the same",
     _quality,
     "higher",
     compare="difference",

@@ -158,16 +158,16 @@ def _sums(rows: Sequence[Row], items: Sequence[str], weights: Floats) -> _Sums:
     """The sums of a run's rows of one task."""
     place = {item: at for at, item in enumerate(items)}
     parts = np.zeros((2, len(METRICS), len(items)))
-    is_in = np.zeros(parts.shape[1:], dtype=np.bool_)
+    num_rows = np.zeros(parts.shape[1:])
     never_drafts = not any(row.sample.total_stats.num_draft_tokens for row in rows)
     for row, (index, metric) in product(rows, enumerate(METRICS)):
         part = None if metric.needs_drafts and never_drafts else metric.parts(row)
         if part is not None:
             at = place[row.sample.item]
             parts[:, index, at] += part
-            is_in[index, at] = True
-    parts /= np.where(is_in & _IS_ITEM_MEAN, parts[1], 1.0)
-    return _Sums(parts, is_in, sums(parts, weights))
+            num_rows[index, at] += 1
+    parts /= np.where(_IS_ITEM_MEAN, np.maximum(num_rows, 1), 1.0)
+    return _Sums(parts, num_rows > 0, sums(parts, weights))
 
 
 def _reach(estimate: Estimate, scale: tuple[float, float]) -> tuple[float, float]:
