@@ -105,7 +105,8 @@ def test_eager_iterations_of_the_served_pair_are_metrics() -> None:
 
 
 def test_a_signal_lets_running_requests_end_and_takes_no_others() -> None:
-    with program("--max-header-bytes", "4000", MTAD_API_KEYS="ann:right-key-1") as server:
+    small = ("-o", "num_draft_tokens=1", "-o", "beam_width=1")  # recorded in a moment
+    with program("--max-header-bytes", "4000", *small, MTAD_API_KEYS="ann:right-key-1") as server:
         assert server.client.get("/health/ready").status_code == 200
         assert server.ask(prompt=SECRET).status_code == 401
         server.client.headers["Authorization"] = "Bearer right-key-1"
