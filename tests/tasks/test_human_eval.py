@@ -474,3 +474,41 @@ def test_every_reference_passes_and_every_single_mistake_fails() -> None:
     source += "assert wrong > 60, wrong\n"
     outcome = run_python(source, Limits(time_s=20.0), find_isolation(allow_weak=True))
     assert outcome.status == "finished", outcome
+
+
+FORMS = {
+    "continuation": (False, "{solution}\n\nprint('x')\n"),
+    "whole function": (True, "Sure.\n\n```python\n{prompt}{solution}```\nIt works."),
+    "with a main block": (
+        True,
+        "```python\n{prompt}{solution}\n\nif __name__ == '__main__':\n    input()\n```",
+    ),
+    "from the future": (
+        True,
+        "```python\nfrom __future__ import annotations\n{prompt}{solution}```",
+    ),
+    "body alone": (True, "```python\n{solution}```"),
+    "no fence": (
+        True,
+        "<think>def f(): pass</think>\nHere:\n\n{prompt}{solution}\nDone (it works).",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+def test_real_solutions_pass_in_every_form(form: str) -> None:
+    """All problems of the package, several solutions in one program, to be quick about it."""
+    chat, text = FORMS[form]
+    task = HumanEval(NOWHERE, chat, allow_code_execution=True, allow_weak_isolation=True)
+    items = task.prompts()
+    assert len(items) == 164
+    source = "import builtins\n"
+    for item in items:
+        answer = text.format(
+            prompt=item.record["prompt"], solution=item.record["canonical_solution"]
+        )
+        source += f"try: exec({task.program(item, answer)!r}, {{}})\n"
+        source += f"except BaseException as error: raise SystemError({item.id!r}) from error\n"
+    outcome = run_python(source, Limits(time_s=60.0), find_isolation(allow_weak=True))
+    assert outcome.status == "finished", outcome

@@ -15,6 +15,7 @@ from typing import Any
 from mtad.api.pair import Completion, ModelPair
 from mtad.bench.jobs import Job
 from mtad.bench.likelihood import negative_log_likelihoods
+from mtad.bench.reasoning import text_with_tags
 from mtad.bench.sample import Sample
 from mtad.measure.energy import Energy, NoEnergy, total
 from mtad.measure.meter import Meter
@@ -26,15 +27,12 @@ from mtad.tasks import Item, Task
 
 @dataclass
 class _Dialog:
-    """An item in progress: the prompt of each turn as token ids, and its completion."""
+    """An item in progress: of each turn the prompt as token ids, the completion and its text."""
 
     item: Item
     prompt_ids: list[list[int]] = field(default_factory=list)
     completions: list[Completion] = field(default_factory=list)
-
-    @property
-    def answers(self) -> list[str]:
-        return [completion.text for completion in self.completions]
+    answers: list[str] = field(default_factory=list)
 
     @property
     def is_over(self) -> bool:
@@ -152,6 +150,7 @@ class JobRunner:
         for dialog, prompt, completion in zip(live, prompts, done, strict=True):
             dialog.prompt_ids.append(encode(self.pair.tokenizer, prompt))
             dialog.completions.append(completion)
+            dialog.answers.append(text_with_tags(completion, self.pair.tokenizer, task.stops))
 
     def _nlls(self, dialogs: Sequence[_Dialog]) -> list[float | None]:
         """The sum of −log p over the answers of each dialog."""

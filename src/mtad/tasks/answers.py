@@ -62,6 +62,6 @@ def without_reasoning(answer: str) -> str:
             continue
         begin, end = re.escape(opening), re.escape(closing)
         answer = re.sub(rf"(?ms)^[^\S\n]*{begin}.*?(?:{end}|\Z)", "", answer)
-        _, closed, rest = answer.partition(closing)
-        answer = rest if closed and opening not in _ else answer
+        before, closed, rest = answer.partition(closing)
+        answer = rest if closed and opening not in before else answer
     return answer
