@@ -47,6 +47,7 @@ from mtad.speculative.method import Method
 from mtad.testing import random_llama
 
 PATIENCE_S = 120.0
+SMALL = MTAD(num_draft_tokens=2, beam_width=2)
 TEXTS = pytest.mark.parametrize(
     ("method", "padding"),
     [
@@ -195,7 +196,7 @@ def work(
 ) -> Sequence:
     params = SamplingParams(max_new_tokens=num_new, seed=seed, **options.pop("sampling", {}))
     request = with_text(Request(list(prompt), params), tokenizer, stops)
-    return Sequence(*request, method=method or MTAD(), **options)
+    return Sequence(*request, method=method or SMALL, **options)
 
 
 def again(sequence: Sequence) -> Sequence:
@@ -256,7 +257,7 @@ def test_a_text_depends_on_its_seed_alone(models, serve, method, padding):
 
 
 def test_methods_are_decoded_side_by_side(models, serve, story):
-    kinds = [MTAD(), MTAD(accept_threshold=0.1), SpeculativeSampling(3), Autoregressive()]
+    kinds = [SMALL, MTAD(accept_threshold=0.1), SpeculativeSampling(3), Autoregressive()]
     texts = [work(PROMPTS[i % 3], kinds[i % 4], 10, seed=i) for i in range(12)]
     scheduler = serve()
     found = texts_of(scheduler, *texts)
@@ -517,8 +518,8 @@ def fused(models, nan: bool) -> ModelPair:
     [
         pytest.param(Autoregressive(), False, id="autoregressive-exact"),
         pytest.param(Autoregressive(), True, id="autoregressive-padded", marks=pytest.mark.slow),
-        pytest.param(MTAD(), False, id="mtad-exact"),
-        pytest.param(MTAD(), True, id="mtad-padded"),
+        pytest.param(SMALL, False, id="mtad-exact"),
+        pytest.param(SMALL, True, id="mtad-padded"),
     ],
     indirect=["padding"],
 )
@@ -552,7 +553,7 @@ def test_an_error_in_one_row_does_not_fail_its_neighbours(
 def test_an_error_in_the_middle_loses_and_repeats_no_token(models, serve, monkeypatch):
     texts = [work(PROMPTS[i], num_new=24, seed=i) for i in range(3)]
     expected = [
-        token_ids(*models, MTAD(), [w.request.prompt_ids], w.request.sampling)[0] for w in texts
+        token_ids(*models, SMALL, [w.request.prompt_ids], w.request.sampling)[0] for w in texts
     ]
     step, count = Session.step, iter(range(10**6))
 
@@ -750,7 +751,7 @@ def demo() -> ModelPair:
 
 def test_texts_stops_and_probabilities(demo, serve):
     prompt = demo.tokenizer("CREATE TABLE t (a INT)\n").input_ids
-    whole = demo.generate([prompt], MTAD(), max_new_tokens=20, seed=3, ignore_eos=True)[0]
+    whole = demo.generate([prompt], SMALL, max_new_tokens=20, seed=3, ignore_eos=True)[0]
     stop = whole.text[10:13]
     same: Any = {"num_new": 20, "seed": 3, "tokenizer": demo.tokenizer}
     plain, cut = work(prompt, **same), work(prompt, stops=(stop,), **same)
@@ -873,7 +874,7 @@ def test_adding_does_not_wait_for_an_admission(serve, monkeypatch):
 @pytest.mark.parametrize("failures", [(1,), (1, 3)], ids=["once", "twice"])
 def test_a_text_that_is_resumed_ends_at_the_same_stop(demo, serve, monkeypatch, failures):
     prompt = demo.tokenizer("def area(r):").input_ids
-    whole = demo.generate([prompt], MTAD(), max_new_tokens=24, seed=5, ignore_eos=True)[0]
+    whole = demo.generate([prompt], SMALL, max_new_tokens=24, seed=5, ignore_eos=True)[0]
     stop = whole.text[12:16]
     step, count = Session.step, iter(range(10**6))
 
