@@ -37,12 +37,12 @@ def markov_model(table: Table) -> LlamaForCausalLM:
     """
     vocab = len(table)
     hidden = max(8, 2 * math.ceil(vocab / 2))
-    model: LlamaForCausalLM = LlamaForCausalLM(_config(vocab, hidden, 1, num_heads=1)).eval()
+    model = _model(_config(vocab, hidden, 1, num_heads=1))
     with torch.no_grad():
         for layer in model.model.layers:
             layer.self_attn.o_proj.weight.zero_()
             layer.mlp.down_proj.weight.zero_()
-        model.model.embed_tokens.weight.copy_(torch.eye(vocab, hidden))
+        model.model.embed_tokens.weight.copy_(torch.eye(vocab, hidden, dtype=torch.float32))
         probs = torch.zeros(vocab, vocab, dtype=torch.float64)
         probs[:, : len(table[0])] = torch.tensor(table, dtype=torch.float64)
         logits = probs.log().clamp(min=-1e4)
@@ -59,8 +59,7 @@ def random_llama(
     config = _config(vocab, hidden, num_layers, num_heads=4)
     config.max_position_embeddings = context
     config.initializer_range = 0.2
-    model: LlamaForCausalLM = LlamaForCausalLM(config).eval()
-    return model
+    return _model(config)
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,8 @@ def widen(
     )
     wide = _unset_model(config, dtype or model.dtype, device or model.device)
     scale = math.sqrt(old.hidden_size / hidden_size)
-    draws = torch.randn(_NUM_DRAWS, generator=torch.Generator().manual_seed(seed)) * 0.02
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.randn(_NUM_DRAWS, dtype=torch.float32, generator=generator) * 0.02
     draws = draws.to(wide.device, wide.dtype)
     small = dict(model.named_parameters())
     for name, weight in wide.named_parameters():
@@ -243,6 +243,11 @@ def _widened_config(config: Any, **sizes: int) -> Any:
     wide.head_dim = config.head_dim
     wide.rms_norm_eps = config.rms_norm_eps * config.hidden_size / sizes["hidden_size"]
     return wide
+
+
+def _model(config: LlamaConfig) -> LlamaForCausalLM:
+    model: LlamaForCausalLM = LlamaForCausalLM._from_config(config, dtype=torch.float32)
+    return model.eval()
 
 
 def _config(vocab: int, hidden: int, num_layers: int, num_heads: int) -> LlamaConfig:

@@ -37,7 +37,8 @@ def negative_log_likelihoods(
         width = max(len(texts[row]) for row in rows)
         padded = [texts[row] + [0] * (width - len(texts[row])) for row in rows]  # unseen: causal
         first = min(len(prompts[row]) for row in rows) - 1
-        logits = _logits_from(model, torch.tensor(padded, device=model.device), first)
+        ids = torch.tensor(padded, dtype=torch.int64, device=model.device)
+        logits = _logits_from(model, ids, first)
         for place, row in enumerate(rows):
             start, end = len(prompts[row]) - first, len(texts[row]) - first
             logprobs = logits[place, start - 1 : end - 1, :vocab].float().log_softmax(-1)

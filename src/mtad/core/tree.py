@@ -108,7 +108,8 @@ class TokenTree:
         if all(w == width for w in self.widths[1:]):
             order = torch.arange(self.num_nodes, device=device)
             return order if self.is_chain else (order + (width - 1)) // width
-        return torch.cat([torch.full((w,), d, device=device) for d, w in enumerate(self.widths)])
+        levels = enumerate(self.widths)
+        return torch.cat([torch.full((w,), d, dtype=torch.int64, device=device) for d, w in levels])
 
     @property
     def num_drafted(self) -> Int[Tensor, " rows"]:

@@ -103,8 +103,8 @@ class MTJD(Method):
         self, scores: Float[Tensor, "rows blocks"], warp: Warper
     ) -> Float[Tensor, "rows blocks"]:
         """Log-probabilities of the block, from the joint ones of all candidates."""
-        width, best = scores.shape[1], first_argmax(scores)
-        one_hot = torch.where(torch.arange(width, device=best.device) == best[:, None], 0.0, NEVER)
+        best = first_argmax(scores)[:, None]
+        one_hot = torch.full_like(scores, NEVER).scatter(1, best, 0.0)
         if self.joint == "argmax":
             return one_hot
         if self.joint == "beam":

@@ -35,7 +35,7 @@ def usable_device(device: str | torch.device) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
+        torch.empty(0, dtype=torch.float32, device=device)
     except (AssertionError, RuntimeError) as error:
         why = first_line(error)
         raise ValueError(

@@ -92,12 +92,13 @@ def _scores_trees(model: Model) -> bool:
     prompt, siblings = [t % vocab for t in (5, 7, 11, 13)], [t % vocab for t in (17, 19)]
     lm = LM(model, "probe", vocab, 1, 16)
     lm.prefill([prompt])
-    root = torch.tensor([prompt[-1]], device=lm.device)
-    level = torch.tensor([siblings], device=lm.device)
+    root = torch.tensor([prompt[-1]], dtype=torch.int64, device=lm.device)
+    level = torch.tensor([siblings], dtype=torch.int64, device=lm.device)
     alive, zeros = torch.ones_like(level, dtype=torch.bool), torch.zeros_like(level).float()
     tree = TokenTree.root(root, root).grow(level, torch.zeros_like(level), alive, zeros)
     scored = lm.forward(tree)[0, 1:]
-    paths = torch.tensor([[*prompt, t] for t in siblings], device=lm.device)
+    texts = [[*prompt, t] for t in siblings]
+    paths = torch.tensor(texts, dtype=torch.int64, device=lm.device)
     wanted = model(paths, use_cache=False).logits[:, -1].to(scored.device).float()
     scale = wanted.abs().max().clamp(min=1.0)
     close = (scored - wanted).abs().max() / scale < 0.05

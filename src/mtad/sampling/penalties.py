@@ -16,7 +16,7 @@ def count(
     tokens: Int[Tensor, "rows text"], counted: Bool[Tensor, "rows text"], vocab: int
 ) -> Float[Tensor, "rows vocab"]:
     """Occurrences of every token among those `counted`."""
-    zeros = torch.zeros(tokens.shape[0], vocab, device=tokens.device)
+    zeros = torch.zeros(tokens.shape[0], vocab, dtype=torch.float32, device=tokens.device)
     return zeros.scatter_add(1, tokens, counted.float())
 
 
@@ -24,7 +24,7 @@ def count_on_paths(tree: TokenTree, nodes: slice, vocab: int) -> Float[Tensor, "
     """Occurrences of every token on the way from below the root to each of `nodes`."""
     on_path = tree.ancestors[:, nodes, 1:].float()
     tokens = tree.tokens[:, None, 1:].expand(-1, on_path.shape[1], -1)
-    zeros = torch.zeros(*on_path.shape[:2], vocab, device=tokens.device)
+    zeros = on_path.new_zeros(*on_path.shape[:2], vocab)
     return zeros.scatter_add(2, tokens, on_path)
 
 

@@ -198,7 +198,7 @@ class Warper:
 
 
 def _bias(params: Sequence[SamplingParams], vocab: int, device: torch.device) -> Tensor:
-    bias = torch.zeros(len(params), vocab)
+    bias = torch.zeros(len(params), vocab, dtype=torch.float32)
     for row, p in zip(bias, params, strict=True):
         added = [*p.logit_bias.items(), *((token, NEVER) for token in p.suppress_tokens)]
         for token, value in added:

@@ -139,7 +139,7 @@ class Pool:
         """The pool of the beams' candidates; a finished beam is its own token 0, at no cost."""
         count, numbers = level.values.shape[2], level.numbers()
         first = torch.arange(count, device=numbers.device) == 0
-        stay = torch.where(first, 0.0, NEVER)
+        stay = level.values.new_zeros(count).masked_fill(~first, NEVER)
         step = torch.where(state.finished[:, :, None], stay, level.values)
         own = state.finished[:, :, None] & first
         numbers = torch.where(own, numbers // level.vocab * level.vocab, numbers)

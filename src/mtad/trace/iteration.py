@@ -131,7 +131,7 @@ def _tree(nodes: Mapping[str, Any], drafts: Sequence[Tensor], vocab: int) -> Tok
         raise ValueError(f"a token is not in the vocabulary of {vocab} tokens")
     if drafts and [level.shape[1:] for level in drafts] != [(w, vocab) for w in widths[:-1]]:
         raise ValueError("the draft's log-probabilities do not fit the tree")
-    tree = TokenTree.root(tokens[:, 0], torch.tensor([int(nodes["previous"])]))
+    tree = TokenTree.root(tokens[:, 0], torch.tensor([int(nodes["previous"])], dtype=torch.int64))
     for depth, width in enumerate(widths[1:]):
         level, above = slice(tree.num_nodes, tree.num_nodes + width), tree.last_level
         below = parents[:, level]
@@ -146,4 +146,5 @@ def _row(values: Sequence[float | None], size: int) -> Float[Tensor, "rows nodes
     """One row of numbers, in which None is minus infinity."""
     if len(values) != size:
         raise ValueError(f"{len(values)} numbers for {size} nodes")
-    return torch.tensor([[NEVER if value is None else float(value) for value in values]])
+    numbers = [NEVER if value is None else float(value) for value in values]
+    return torch.tensor([numbers], dtype=torch.float32)

@@ -56,7 +56,7 @@ def token_logprobs(
         return ()
     nodes = torch.nn.functional.pad(seen.verdict.path[row], (1, 0))[:count]
     logprobs = seen.logits[row, nodes].log_softmax(-1)
-    tokens = torch.tensor(block.token_ids, device=logprobs.device)
+    tokens = torch.tensor(block.token_ids, dtype=torch.int64, device=logprobs.device)
     best = logprobs.topk(min(top, logprobs.shape[1]), dim=1)
     columns = [logprobs.gather(1, tokens[:, None]), best.values, best.indices]
     read = torch.cat([column.double() for column in columns], dim=1).tolist()
@@ -82,7 +82,9 @@ class TracedRow:
     @classmethod
     def of(cls, seen: Observation, row: int, method: Method) -> TracedRow:
         """The row of an iteration; `row` counts in the batch at that time."""
-        return cls(_rows(seen, torch.tensor([row], device=seen.logits.device)), method)
+        return cls(
+            _rows(seen, torch.tensor([row], dtype=torch.int64, device=seen.logits.device)), method
+        )
 
     @cached_property
     def target_logprobs(self) -> Float[Tensor, "rows nodes vocab"]:

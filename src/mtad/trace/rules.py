@@ -174,7 +174,8 @@ def judge(method: Method, seen: Iteration) -> Block:
     if not tree.is_chain and method.needs is not None and method.needs.tree == "beam":
         path = best_path(tree)
         tree, logits = tree.select(path), logits[:, [0, *path[0].tolist()]]
-    seeds, positions = torch.tensor([signed(seen.sampling.seed)]), torch.tensor([seen.position])
+    counters = [signed(seen.sampling.seed), seen.position]
+    seeds, positions = torch.tensor(counters, dtype=torch.int64)[:, None]
     verdict = method.verify(tree, logits, warp, Noise(seeds, positions))
     path = verdict.path[0, : int(verdict.num_accepted)]
     return accepted_block(method, tree, path, int(verdict.next_token))

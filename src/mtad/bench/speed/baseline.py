@@ -134,6 +134,6 @@ def left_padded(batch: Batch, device: torch.device) -> dict[str, Tensor]:
     ids = [[0] * (longest - len(prompt)) + list(prompt) for prompt in batch]
     mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in batch]
     return {
-        "input_ids": torch.tensor(ids, device=device),
-        "attention_mask": torch.tensor(mask, device=device),
+        "input_ids": torch.tensor(ids, dtype=torch.int64, device=device),
+        "attention_mask": torch.tensor(mask, dtype=torch.int64, device=device),
     }
