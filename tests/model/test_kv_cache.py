@@ -6,6 +6,7 @@ former because an argmax forgives, the latter because they attend to nothing.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from support.caches import CLOSE, assert_fresh
 from support.tiny import (
     PROMPTS,
@@ -262,3 +264,23 @@ def test_a_forward_reads_whole_buckets(monkeypatch, target):
         with torch.inference_mode():
             lm.forward(random_tree(PROMPTS, widths, seed=0))
         assert sizes[0].shape[2] == keys
+
+
+class Renamed(transformers.LlamaForCausalLM):
+    """A model that takes its cache by the name that transformers gave it in 5.24."""
+
+    def forward(self, input_ids=None, cache=None, **options):
+        known = inspect.signature(super().forward).parameters
+        name = "cache" if "cache" in known else "past_key_values"
+        return super().forward(input_ids, **{name: cache}, **options)
+
+
+def test_a_model_gets_its_cache_by_the_name_it_has_for_it():
+    model = tiny_model("llama")
+    renamed = Renamed(model.config).eval()
+    renamed.load_state_dict(model.state_dict())
+    texts = [[3, 5, 7, 9], [8, 2]]
+    tree = random_tree(texts, (3, 2), seed=0)
+    with torch.inference_mode():
+        scored = prefilled(renamed, texts).forward(tree)
+    torch.testing.assert_close(scored, path_logits(model, texts, tree), atol=1e-4, rtol=1e-4)

@@ -362,6 +362,7 @@ def test_limits_of_the_server() -> None:
         assert refused(ask(http, model="toy", trace=True))["param"] == "trace"
         error = refused(ask(http, model="toy", prompt=[7] * 11))
         assert (error["param"], error["code"]) == ("prompt", "context_length_exceeded")
+        assert "lower" not in error["message"]
         free = {"max_tokens": None, "ignore_eos": True}
         usage = ask(http, model="toy", prompt=[7] * 10, **free).json()["usage"]
         assert usage == {"prompt_tokens": 10, "completion_tokens": 8, "total_tokens": 18}
@@ -511,3 +512,15 @@ def test_pieces_of_characters() -> None:
     assert b"".join(bytes(raw or []) for _, raw in pieces).decode() == "süß 猫 🙂"
     assert any(text.startswith("bytes:\\x") for text, _ in pieces)
     assert all(text.encode() == bytes(raw or []) for text, raw in pieces if "bytes" not in text)
+
+
+@pytest.mark.parametrize("num_prompt", [1024, 1025, 3000])
+def test_no_lower_limit_is_advised_where_the_prompt_alone_is_too_long(num_prompt: int) -> None:
+    with fake_server() as served, served.client() as http:
+        own: dict[str, Any] = {"prompt": [7] * num_prompt}
+        error = refused(ask(http, **own))
+        assert (error["param"], error["code"]) == ("prompt", "context_length_exceeded")
+        assert error["message"].endswith("for both: shorten the prompt")
+        short = refused(ask(http, **own | {"prompt": [7] * 1022}))
+        assert short["message"].endswith("shorten the prompt or lower max_tokens")
+        assert ask(http, **own | {"prompt": [7] * 1022, "max_tokens": 2}).status_code == 200

@@ -16,7 +16,8 @@ from mtad.core.buckets import bucket_of, rows_of
 from mtad.core.noise import signed
 from mtad.core.prefix import Prefix
 from mtad.errors import ContextLengthError, PromptError
-from mtad.model.lm import Model, context_of
+from mtad.model.context import changes_with_length, context_of
+from mtad.model.lm import Model
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
 
@@ -57,16 +58,16 @@ def check_requests(
         ValueError: the draft is missing, or a sampling setting that the method can't honour.
         PromptError, ContextLengthError: see `mtad.errors`.
     """
-    contexts = {"target": context_of(target)}
+    models = {"target": target}
     if method.drafter == "draft":
         if draft is None:
             raise ValueError(f"{method.name} needs a draft model and none was given")
-        contexts["draft"] = context_of(draft)
+        models["draft"] = draft
     for index, request in enumerate(requests):
         method.check(request.sampling)
         _check_prompt(index, request, vocab)
-        for name, context in contexts.items():
-            _check_context(index, request, name, context)
+        for name, model in models.items():
+            _check_context(index, request, name, model)
 
 
 def _check_prompt(index: int, request: Request, vocab: int) -> None:
@@ -82,14 +83,24 @@ def _check_prompt(index: int, request: Request, vocab: int) -> None:
             )
 
 
-def _check_context(index: int, request: Request, name: str, context: int | None) -> None:
+def _check_context(index: int, request: Request, name: str, model: Model) -> None:
     prompt, new = len(request.prompt_ids), request.sampling.max_new_tokens
-    if context is not None and prompt + new > context:
+    context = context_of(model)
+    if context is None or prompt + new <= context:
+        return
+    limit = f"the {name} model's context is {context} tokens"
+    if changes_with_length(model):
+        limit += " (its config allows more, but beyond these it rotates all positions otherwise)"
+    if prompt >= context:
         raise ContextLengthError(
-            f"request {index}: the prompt has {prompt} tokens and max_new_tokens is {new}, "
-            f"together {prompt + new}; the {name} model's context is {context} tokens: shorten "
-            f"the prompt or set max_new_tokens to at most {max(0, context - prompt)}"
+            f"request {index}: the prompt has {prompt} tokens; {limit}, for the prompt and what is "
+            f"new: shorten the prompt to at most {context - 1}"
         )
+    raise ContextLengthError(
+        f"request {index}: the prompt has {prompt} tokens and max_new_tokens is {new}, together "
+        f"{prompt + new}; {limit}: shorten the prompt or set max_new_tokens to at most "
+        f"{context - prompt}"
+    )
 
 
 def size_of(
@@ -127,4 +138,5 @@ def prefix_of(requests: Sequence[Request], device: torch.device) -> Prefix:
 
 def seeds_of(requests: Sequence[Request], device: torch.device) -> Int[Tensor, " rows"]:
     """The seed of every row, as signed 64-bit numbers."""
-    return torch.tensor([signed(r.sampling.seed) for r in requests], device=device)
+    seeds = [signed(r.sampling.seed) for r in requests]
+    return torch.tensor(seeds, dtype=torch.int64, device=device)

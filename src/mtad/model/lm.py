@@ -8,6 +8,7 @@ method and no tokenizer.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers.cache_utils import Cache
 
 from mtad.core.buckets import bucket_of, power_of_two
 from mtad.core.tree import TokenTree
+from mtad.model.context import context_of as context_of
 from mtad.model.finite import NOWHERE, first_bad
 from mtad.model.kv_cache import Address, Prefill, Resized, SlotLayer, resized
 from mtad.model.masks import AttentionPattern, tree_mask
@@ -54,7 +56,7 @@ class LM:
         self.device: torch.device = embeddings.weight.device
         self._address = Address(num_rows, capacity, config.num_hidden_layers)
         self._layers = [SlotLayer(self._address) for _ in range(config.num_hidden_layers)]
-        self._cache = Cache(layers=list(self._layers))
+        self._cache_argument = {_cache_name(model): Cache(layers=list(self._layers))}
         self._pattern = AttentionPattern.of(config)
         self._forget()
 
@@ -139,7 +141,8 @@ class LM:
         """Begin to feed texts, all but the last token of each."""
         longest = max(1, *(len(t) - 1 for t in texts))  # one token at least: it makes the buffers
         padded = [[*t[:-1], *[0] * (longest - len(t) + 1)] for t in texts]
-        lengths = torch.tensor([len(t) - 1 for t in texts], device=self.device)
+        counts = [len(t) - 1 for t in texts]
+        lengths = torch.tensor(counts, dtype=torch.int64, device=self.device)
         for layer in self._layers:  # of NaN, which would reach these texts, masked or not
             layer.wipe_rows(slice(self.num_rows, self.num_rows + len(texts)))
         self._prefill = Prefill(
@@ -245,9 +248,9 @@ class LM:
             input_ids=tokens,
             attention_mask=self._pattern.masks(visible, positions, keys),
             position_ids=positions,
-            past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=num_logits,
+            **self._cache_argument,
         )
         logits: Tensor = output.logits[..., : self.vocab].float()
         return logits
@@ -283,16 +286,7 @@ class LM:
         self.lengths, self.bad_position = self.lengths[kept], self.bad_position[kept]
 
 
-def context_of(model: Model) -> int | None:
-    """Positions that a model can read, None if it sets no limit.
-
-    Models with "longrope" change all their rotations once any position of a call passes the
-    original length; texts would depend on their neighbours and drafts, so that length is the limit.
-    """
-    config = model.config.get_text_config()
-    rope = getattr(config, "rope_parameters", None) or {}
-    longest: int | None = getattr(config, "max_position_embeddings", None)
-    if rope.get("rope_type") != "longrope":
-        return longest
-    original = rope.get("original_max_position_embeddings")
-    return original or getattr(config, "original_max_position_embeddings", None) or longest
+def _cache_name(model: Model) -> str:
+    """What the model calls its cache: transformers 5.24 has a new name for it."""
+    known = inspect.signature(type(model).forward).parameters
+    return "cache" if "cache" in known else "past_key_values"

@@ -251,7 +251,7 @@ def _checked_budget(service: Service, body: Decoding, method: Method, num_prompt
         raise ApiError(
             400,
             f"the prompt has {num_prompt} tokens{wanted}; the models' context is {context} tokens "
-            f"for both: shorten the prompt{' or lower ' + param if named else ''}",
+            f"for both: shorten the prompt{' or lower ' + param if named and room > 0 else ''}",
             param if room > 0 else _prompt_param(body),
             "context_length_exceeded",
         )
