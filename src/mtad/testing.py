@@ -247,7 +247,8 @@ def _widened_config(config: Any, **sizes: int) -> Any:
 
 def _model(config: LlamaConfig) -> LlamaForCausalLM:
     model: LlamaForCausalLM = LlamaForCausalLM._from_config(config, dtype=torch.float32)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _config(vocab: int, hidden: int, num_layers: int, num_heads: int) -> LlamaConfig:

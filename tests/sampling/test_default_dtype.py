@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny import VOCAB, complete, honours, label, similar, variants
+from support.tiny import VOCAB, complete, honours, methods_that, similar
 
 import mtad
 from mtad.speculative.method import Method
@@ -39,8 +39,10 @@ def default(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
-@pytest.mark.parametrize("method", variants(), ids=label)
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str
+)
+@pytest.mark.parametrize("method", methods_that())
 def test_the_default_dtype_changes_no_text(method: Method, dtype: torch.dtype) -> None:
     target = random_llama(vocab=VOCAB)
     draft = similar(target)

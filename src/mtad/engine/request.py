@@ -90,7 +90,7 @@ def _check_context(index: int, request: Request, name: str, model: Model) -> Non
         return
     limit = f"the {name} model's context is {context} tokens"
     if changes_with_length(model):
-        limit += " (its config allows more, but beyond these it rotates all positions otherwise)"
+        limit += " (beyond them its rope would rotate every position otherwise)"
     if prompt >= context:
         raise ContextLengthError(
             f"request {index}: the prompt has {prompt} tokens; {limit}, for the prompt and what is "
