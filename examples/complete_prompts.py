@@ -21,8 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=96)
     options = parser.parse_args(arguments)
 
-    lines = options.file.read_text(encoding="utf-8").splitlines() if options.file else []
-    items = [json.loads(line) for line in lines] or demo.heldout("python")
+    lines = options.file.read_text(encoding="utf-8").split("\n") if options.file else []
+    items = [json.loads(line) for line in lines if line] or demo.heldout("python")
     prompts = [item["prompt"] for item in items[: options.num_prompts]]
 
     pair = mtad.load_pair("demo")

@@ -12,8 +12,13 @@ from typing import Any
 
 import pytest
 
+import mtad
+from mtad.cli.generate.prompts import read_prompts
 from mtad.errors import DataError
-from mtad.jsonl import JsonLines, cut_off_end, read_lines
+from mtad.jsonl import JsonLines, cut_off_end, read_lines, text_lines
+from mtad.tasks.human_eval import HumanEval
+from mtad.tasks.mt_bench import MTBench
+from mtad.tasks.perplexity import Perplexity
 
 ROWS = [{"n": i, "text": "é\u2028\u0085\r\n"} for i in range(3)]
 
@@ -181,3 +186,62 @@ def test_packed_lines_are_read_and_not_appended_to(path: Path) -> None:
     xz.write_bytes(lzma.compress(text * 50)[:-30])
     with pytest.raises(DataError, match="damaged or cut off"):
         rows_of(path)
+
+
+# --- lines that people wrote
+
+
+BREAKS = ["\u2028", "\u2029", "\x85"]
+"""What str.splitlines takes for the end of a line and JSON allows within a string."""
+
+
+@pytest.mark.parametrize("between", BREAKS)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_people_s_lines_end_at_newlines_only(path: Path, between: str, end: str) -> None:
+    text = f"a{between}b{between}"
+    row = json.dumps({"prompt": text}, ensure_ascii=False)
+    path.write_bytes(f"{row}{end}{end} {end}{row}".encode())
+    found = [(number, json.loads(line)["prompt"]) for number, line in text_lines(path)]
+    assert found == [(1, text), (4, text)]
+
+
+def test_a_byte_order_mark_is_no_text(path: Path) -> None:
+    path.write_bytes(b"\xef\xbb\xbf{}\n")
+    assert [*text_lines(path)] == [(1, "{}")]
+
+
+def test_another_encoding_is_named_with_its_place(path: Path) -> None:
+    path.write_bytes('{"prompt": "caf\xe9"}\n'.encode("latin-1"))
+    with pytest.raises(DataError, match="is not UTF-8: invalid continuation byte at byte 15; save"):
+        [*text_lines(path)]
+
+
+def test_nothing_splits_at_what_json_has_no_line_end_for() -> None:
+    """str.splitlines splits at ten characters; only a newline ends a line of these files."""
+    source = Path(mtad.__file__).parent
+    found = [
+        str(path.relative_to(source))
+        for path in source.rglob("*.py")
+        if "splitlines(" in path.read_text(encoding="utf-8")
+    ]
+    assert found == ["tasks/python_answer.py"]  # lines of Markdown and Python
+
+
+@pytest.mark.parametrize("between", BREAKS)
+def test_every_file_of_people_s_lines_is_read_so(tmp_path: Path, between: str) -> None:
+    text = f"a{between}b"
+    rows: dict[str, dict[str, Any]] = {
+        "prompts.jsonl": {"prompt": text},
+        "question.jsonl": {"question_id": 1, "category": "c", "turns": [text, text]},
+        "HumanEval.jsonl": dict.fromkeys(
+            ("task_id", "prompt", "entry_point", "canonical_solution", "test"), text
+        ),
+    }
+    for name, row in rows.items():
+        content = json.dumps(row, ensure_ascii=False) + "\n"
+        (tmp_path / name).write_text(content, encoding="utf-8", newline="")
+    [item] = read_prompts(tmp_path / "prompts.jsonl", (), False)
+    assert item.text == text
+    assert Perplexity(data=tmp_path).prompts()[0].turns == (text,)
+    assert MTBench(data=tmp_path).prompts()[0].turns == (text, text)
+    assert HumanEval(data=tmp_path / "HumanEval.jsonl").prompts()[0].record["prompt"] == text

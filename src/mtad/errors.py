@@ -74,5 +74,4 @@ class OptionError(ValueError):
 
 def first_line(error: Exception) -> str:
     """The first line of an error's message, its type if it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return str(error).strip().split("\n")[0].rstrip() or type(error).__name__

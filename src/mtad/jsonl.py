@@ -108,6 +108,27 @@ def read_lines(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
         yield row, place
 
 
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text that people wrote, with their numbers; those without text are left out.
+
+    Only a newline ends a line, with or without a carriage return before it: others that Unicode
+    has, such as U+2028, may stand within a JSON string. A byte order mark is dropped.
+
+    Raises:
+        DataError: it is not UTF-8.
+        OSError: it cannot be read.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8"
+        ) from error
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield number, line.removesuffix("\r")
+
+
 def cut_off_end(path: Path) -> bytes:
     """What stands after the last newline: nothing, or what a kill left of a line."""
     if not path.exists():  # it is packed, so it is complete

@@ -251,6 +251,9 @@ def test_sampling_settings(session: ChatSession, line: str, name: str, value: An
         ("/save /nowhere/at/all", "cannot be written"),
         ("/clear all", "/clear takes nothing after it, and 'all' was given"),
         ("/", "there is no command /; there are"),
+        ("/methd mtad", "there is no command /methd (did you mean 'method'?); there are"),
+        ("/Temprature 1", "there is no command /Temprature (did you mean 'temperature'?)"),
+        ("/method mtda", "there is no method 'mtda' (did you mean 'mtad'?)"),
     ],
 )
 def test_wrong_values_change_nothing(session: ChatSession, line: str, message: str) -> None:

@@ -65,7 +65,8 @@ def test_one_method() -> None:
     assert "η = max { i" in shown
     assert "accept_threshold" in shown and "τ >= 0" in shown
     assert json.loads(cli("methods", "mcss", "--json").stdout)["options"][0]["default"] == [4, 2, 2]
-    assert "there is no method 'mtda'; known methods: autoregressive" in refused("methods", "mtda")
+    message = refused("methods", "mtda")
+    assert "no method 'mtda' (did you mean 'mtad'?); known methods: autoregressive" in message
 
 
 def test_descriptions_are_read_from_the_docstring() -> None:
@@ -188,6 +189,8 @@ METHODS = [
         mtad.SpeculativeSampling(accept_threshold=0.5),
     ),
     ("--method mtad.methods.bild", mtad.BiLD()),
+    ("--method BiLD", mtad.BiLD()),
+    ("--method Speculative-Sampling", mtad.SpeculativeSampling()),
 ]
 
 
@@ -241,6 +244,76 @@ def test_stdin(loads: list[Any]) -> None:
     assert "not UTF-8" in refused("generate", "-", stdin=b"\xff\xfe", code=1)
 
 
+@pytest.mark.parametrize(
+    ("sent", "prompt"),
+    [
+        (b"hi\n", "hi"),
+        (b"hi", "hi"),
+        (b"hi\r\n", "hi"),
+        (b"hi\n\n", "hi\n"),
+        (b" hi\r", " hi\r"),
+        (b"\xef\xbb\xbfhi\n", "hi"),
+        ("a\u2028b\n".encode(), "a\u2028b"),
+    ],
+)
+@pytest.mark.parametrize("given", [(), ("-",)])
+def test_a_pipe_is_the_prompt_where_there_is_no_other(
+    loads: list[Any], sent: bytes, prompt: str, given: tuple[str, ...]
+) -> None:
+    assert answer(*given, *SHORT, stdin=sent)["prompt"] == prompt
+
+
+def generate_with(stdin: Any, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`mtad generate` as a program of its own, without models."""
+    return subprocess.run(
+        [*MAIN, "generate", *arguments, *SHORT],
+        stdin=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_without_a_prompt_a_terminal_is_told_the_ways_to_give_one() -> None:
+    parent, terminal = os.openpty()
+    done = generate_with(terminal)
+    os.close(parent), os.close(terminal)
+    assert done.returncode == 2
+    assert "there is no prompt; give a PROMPT or --prompt-file, or send" in done.stderr
+
+
+def test_a_prompt_from_a_terminal_is_asked_for() -> None:
+    parent, terminal = os.openpty()
+    os.write(parent, b"SELECT\n\x04")
+    done = generate_with(terminal, "-", "--json")
+    os.close(parent), os.close(terminal)
+    assert done.stderr.startswith("type the prompt; Ctrl-D")
+    assert json.loads(done.stdout)["prompt"] == "SELECT"
+
+
+@pytest.mark.parametrize("given", [(), ("-",), ("--chat",)])
+def test_an_empty_stdin_is_named(loads: list[Any], given: tuple[str, ...]) -> None:
+    message = refused("generate", *given, stdin=b"", code=1)
+    assert "the prompt is empty: it is to come from stdin, where there is nothing" in message
+    assert loads == []
+
+
+def test_a_closed_stdin_is_named() -> None:
+    shell = ["sh", "-c", 'exec "$@" <&-', "sh", *MAIN, "generate"]
+    none = subprocess.run(shell, capture_output=True, text=True, check=False)
+    assert (none.returncode, none.stderr.partition(";")[0]) == (2, "Error: there is no prompt")
+    dash = subprocess.run([*shell, "-"], capture_output=True, text=True, check=False)
+    assert "stdin, which is closed" in dash.stderr
+
+
+def test_two_prompts_are_named(loads: list[Any], tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('"a"')
+    for prompt in ("a", "-", ""):
+        message = refused("generate", prompt, "--prompt-file", str(path))
+        assert "both a PROMPT and --prompt-file were given; leave one out" in message
+
+
 def test_a_random_seed_is_shown(loads: list[Any]) -> None:
     first = answer("the cat", *SHORT[2:])
     assert answer("the cat", "--seed", str(first["seed"]), *SHORT[2:])["text"] == first["text"]
@@ -263,12 +336,16 @@ def test_blocks_in_a_pipe(loads: list[Any]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "give a PROMPT or --prompt-file, and not both"),
         ("a --overwrite", "--overwrite needs --output"),
         ("a --output x", "--output goes with --prompt-file"),
         ("a --system x", "--system needs --chat"),
         ("a --draft-model x", "--draft-model needs --target-model"),
-        ("a --target-model x", "mtad needs a draft model; give --draft-model"),
+        (
+            "a --target-model x",
+            "mtad needs a draft model; give --draft-model, or take a method that needs none: "
+            "autoregressive, beam_search, mtjd, prompt_lookup",
+        ),
+        ("a --method mmtad --target-model x", "mmtad needs a draft model; give --draft-model"),
         ("a --method bild --target-model x --draft-dtype float32", "--draft-dtype needs"),
         ("a --method beam_search --temperature 0 --guard", "guard is True, and beam_search"),
         ("a -o gamma=3", "mtad has no option 'gamma'; its options: num_draft_tokens, beam_width"),
@@ -290,10 +367,19 @@ def test_blocks_in_a_pipe(loads: list[Any]) -> None:
         ("a --min-new-tokens 9 --max-new-tokens 8", "min_new_tokens is 9"),
         ("a --logit-bias 3:4", "--logit-bias is '3:4'; it must be ID=VALUE"),
         ("a --stop=", "--stop is empty"),
-        ("- --tensor-parallel", "--tensor-parallel goes without PROMPT -, --output and --trace"),
+        ("- --tensor-parallel", "--tensor-parallel goes without a prompt from stdin, --output"),
+        ("--tensor-parallel", "--tensor-parallel goes without a prompt from stdin, --output"),
         ("a --tensor-parallel --trace x", "give a PROMPT or --prompt-file, and write with >"),
         ("a --max-batch-size 0", "Invalid value for '--max-batch-size'"),
-        ("a --dtype int3", "Invalid value for '--dtype'"),
+        ("a --dtype int3", "Invalid value for '--dtype': 'int3' is not one of auto, bfloat16"),
+        ("a --dtype bfloat-16", "float64 (did you mean 'bfloat16'?)."),
+        ("a --draft-dtype Float32", "float64 (did you mean 'float32'?)."),
+        ("a --method mtda", "no method 'mtda' (did you mean 'mtad'?); known"),
+        ("a --method typical", "no method 'typical' (did you mean 'typical_acceptance'?); known"),
+        ("a --method MTAD -o beam_widht=2", "'beam_widht' (did you mean 'beam_width'?); its"),
+        ("a -o beam=serch", "beam is 'serch' (did you mean 'search'?); it must be sample, "),
+        ("a -o endpoint=Greedy", "endpoint is 'Greedy' (did you mean 'greedy'?); it must be"),
+        ("a --tempereture 1", "--temperature"),
         ("a --prompt-file /nowhere/p.jsonl", "does not exist"),
         ("a --frobnicate", "No such option: --frobnicate"),
     ],

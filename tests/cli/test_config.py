@@ -190,11 +190,14 @@ def test_a_method_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ('method = "mtda"\n', "known methods: autoregressive, "),
         ('method = "mtad"\nseed = 3\n', "unknown key 'seed'; known ones: method, options, samp"),
         ('method = "mtad"\noptions = 3\n', "options is 3; it must be a table, [options]"),
-        ('method = "mtad"\n[options]\nwidth = 3\n', "mtad has no option 'width'; its options: num"),
+        (
+            'method = "mtad"\n[options]\nwidth = 3\n',
+            "no option 'width' (did you mean 'beam_width'?); its options: num",
+        ),
         ('method = "mtad"\n[options]\nbeam_width = "3"\n', "beam_width is '3'; it must be an int"),
         (
             'method = "mtad"\n[sampling]\ntopk = 3\n',
-            "unknown sampling option 'topk'; known ones: f",
+            "sampling option 'topk' (did you mean 'top_k'?); known ones: f",
         ),
         ('method = "mtad"\n[sampling]\nseed = 3\n', "unknown sampling option 'seed'"),
         ('method = "mtad"\n[sampling]\ntop_k = 3.5\n', "top_k is 3.5; it must be an integer"),

@@ -350,7 +350,18 @@ def test_allowed_methods() -> None:
         known = [sheet["name"] for sheet in http.get("/v1/methods").json()["data"]]
         assert known == ["autoregressive", "mtad"]
         assert refused(ask(http, method="spectr"))["param"] == "method"
+        message = refused(ask(http, method="autoregresive"))["message"]
+        assert "no method 'autoregresive' here (did you mean 'autoregressive'?); known" in message
+        assert ask(http, method="Autoregressive").status_code == 200
         assert ask(http, method="autoregressive").status_code == 200
+
+
+@pytest.mark.parametrize("asked", ["Toy", "toys", "to"])
+def test_a_model_s_name_that_is_nearly_right(asked: str) -> None:
+    with fake_server(served_model_name="toy") as served, served.client() as http:
+        message = refused(ask(http, model=asked), 404)["message"]
+        assert f"the model {asked!r} is not served here (did you mean 'toy'?)" in message
+        assert "did you mean" not in refused(ask(http, model="gpt-4o"), 404)["message"]
 
 
 def test_limits_of_the_server() -> None:

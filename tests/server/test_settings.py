@@ -158,12 +158,15 @@ def test_options_that_are_lists_and_infinite_come_through(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[servers]\n", "unknown section 'servers'; known ones: limits, method, models, server"),
+        (
+            "[servers]\n",
+            "unknown section 'servers' (did you mean 'server'?); known ones: limits",
+        ),
         ("port = 1\n", "unknown section 'port'"),
         ("server = 1\n", "server is 1; it must be a table"),
         (
             "[server]\nprot = 1\n",
-            "unknown key of [server] 'prot'; known ones: allow_trace, allowed_hosts",
+            "unknown key of [server] 'prot' (did you mean 'port'?); known ones",
         ),
         (
             "[server]\nmax_n = 1\n",
@@ -243,6 +246,7 @@ def test_settings_that_do_not_go_together() -> None:
         ServerSettings(allowed_methods=("bild",))
     with pytest.raises(ValueError, match="there is no method 'bald'"):
         ServerSettings(allowed_methods=("mtad", "bald"))
+    ServerSettings(allowed_methods=("MTAD", "typical-acceptance"))
 
 
 def test_flags_are_refused_as_the_file_is() -> None:

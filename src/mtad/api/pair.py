@@ -22,11 +22,13 @@ from mtad.api.completion import Completion as Completion
 from mtad.api.completion import Generation, with_text
 from mtad.api.guard import Guard, iterations, wants_guard
 from mtad.api.options import Seed, method_of, sampling_params, seeds_for
+from mtad.core.names import did_you_mean
 from mtad.core.prompt import Prompt
 from mtad.engine.request import check_requests
 from mtad.engine.session import Request, Session
 from mtad.engine.workspace import CapturedPrograms, Workspace
 from mtad.errors import PromptError
+from mtad.methods import require_draft
 from mtad.model.lm import Model
 from mtad.model.loading import Models, Tokenizer, join, load_models, quiet
 from mtad.model.parallel import agreed
@@ -169,6 +171,7 @@ class ModelPair:
         guarded = wants_guard(chosen, guard, seed is not None, params.temperature == 0)
         requests = self._requests(prompt_list(prompts), seed, params)
         models = self.models
+        require_draft(chosen, models.draft is not None, "load the pair with draft=…")
         check_requests(models.target, models.draft, chosen, requests, models.vocab)
         texts = [Generation(*with_text(request, self.tokenizer, stops)) for request in requests]
         starts, way = range(0, len(texts), max_batch_size), (chosen, on_phase, guarded, trace)
@@ -276,7 +279,8 @@ def load_pair(
         return ModelPair.of(load_models(target, draft, **options))
     if name != "demo":
         raise ValueError(
-            f'there is no pair called {name!r}; give "demo" or target=…, a folder or a hub name'
+            f"there is no pair called {name!r}{did_you_mean(str(name), ['demo'])}; give "
+            '"demo" or target=…, a folder or a hub name'
         )
     if draft is not None:
         raise ValueError(f'"demo" has its own draft; give target=… with draft={str(draft)!r}')

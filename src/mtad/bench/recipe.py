@@ -23,13 +23,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast
 
 from mtad import tasks
 from mtad.api.options import sampling_params
-from mtad.bench.plan import PairSpec, Plan, Point, Recipe, Run, TaskPlan, require
+from mtad.bench.plan import PairSpec, Plan, Point, Recipe, Run, TaskPlan, require, require_one_of
+from mtad.core.names import did_you_mean
 from mtad.core.options import typed
 from mtad.core.schema import options_of
 from mtad.methods import make
@@ -137,7 +138,8 @@ def parse(table: Mapping[str, Any]) -> Recipe:
         )
     reference = typed(table.get("reference", names[0]), str, "reference")
     if reference not in names:
-        raise ValueError(f"reference is {reference!r}; it must be a run: {', '.join(names)}")
+        near, runs_ = did_you_mean(reference, names), ", ".join(names)
+        raise ValueError(f"reference is {reference!r}{near}; it must be a run: {runs_}")
     name = typed(table.get("name", "bench"), str, "name")
     return Recipe(name, _pair(table.get("pair", "demo")), plan, plans, runs, reference, table)
 
@@ -202,7 +204,7 @@ def _run(row: Any, table: Mapping[str, Any], plans: Mapping[str, TaskPlan]) -> R
     chosen = typed(row.get("tasks", [*plans]), tuple[str, ...], f"{where}: tasks")
     require(bool(chosen), f"{where}: tasks", [*chosen], "at least one")
     for task in chosen:
-        require(task in plans, f"{where}: tasks", task, f"one of {', '.join(plans)}")
+        require_one_of(f"{where}: tasks", task, plans)
     for point in points:
         point.method.check(sampling_params(sampling))
     return Run(
@@ -261,11 +263,14 @@ def _one_of(
     row: Mapping[str, Any], key: str, allowed: tuple[str, ...], default: str, where: str
 ) -> Any:
     value = row.get(key, default)
-    require(value in allowed, f"{where}: {key}", value, " or ".join(allowed))
+    require_one_of(f"{where}: {key}", value, allowed)
     return value
 
 
-def _require_known(where: str, table: Iterable[str], known: Iterable[str]) -> None:
+def _require_known(where: str, table: Iterable[str], known: Collection[str]) -> None:
     for key in table:
         if key not in known:
-            raise ValueError(f"{where} has an unknown key {key!r}; known keys: {', '.join(known)}")
+            near = did_you_mean(key, known)
+            raise ValueError(
+                f"{where} has an unknown key {key!r}{near}; known keys: {', '.join(known)}"
+            )

@@ -3,7 +3,7 @@
 Imports nothing heavy: it is read for `mtad --help`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, make_dataclass
 from functools import partial
 from inspect import Parameter, Signature, signature
@@ -12,7 +12,8 @@ from typing import Annotated, Any, ClassVar, TypeVar, cast, get_origin, get_type
 
 import typer
 
-from mtad.core.options import doc_of
+from mtad.core.names import did_you_mean
+from mtad.core.options import choices, doc_of
 from mtad.core.schema import Option, options_of
 from mtad.model.settings import ModelSettings
 
@@ -42,15 +43,29 @@ def spelled(name: str) -> str:
 
 def flag_of(option: Option, panel: str) -> tuple[str, Any, Any]:
     """The flag of a setting, made from its definition, as a field of a dataclass."""
-    doc, is_list = doc_of(option.kind), get_origin(option.type) is tuple
+    doc, names = doc_of(option.kind), choices(option.kind)
+    kind = list[str] if get_origin(option.type) is tuple else option.type
     info = flag(
         *([doc.flag] if doc.flag else []),
         panel=panel,
         help=option.help,
-        metavar=doc.metavar or None,
+        metavar=doc.metavar or (f"<{'|'.join(names)}>" if names else None),
         dir_okay=option.type not in (Path, Path | None),
+        parser=_one_of(names) if names else None,
     )
-    return option.name, Annotated[list[str] if is_list else option.type, info], option.default
+    return option.name, Annotated[(str | None) if names else kind, info], option.default
+
+
+def _one_of(names: Sequence[str]) -> Callable[[str], str]:
+    """What reads a flag that takes one of these names, and nothing else."""
+
+    def name(text: str) -> str:
+        if text not in names:
+            near = did_you_mean(text, names)
+            raise typer.BadParameter(f"{text!r} is not one of {', '.join(names)}{near}.")
+        return text
+
+    return name
 
 
 def flag_group(name: str, panels: Mapping[str, Iterable[Option]], base: type = object) -> Any:

@@ -3,6 +3,7 @@
 Imports nothing heavy: it is read for `mtad --help`.
 """
 
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -104,7 +105,10 @@ class Settings(DecodingSettings):
 
     prompt: Annotated[
         str | None,
-        typer.Argument(help='The prompt; "-" reads it from stdin (a last newline is dropped).'),
+        typer.Argument(
+            help='The prompt; "-", or none where stdin is a pipe or a file, reads it from stdin '
+            "(a last newline is dropped)."
+        ),
     ] = None
     chat: Annotated[
         bool,
@@ -147,11 +151,26 @@ class Settings(DecodingSettings):
         _output(help="Keep all logits in the trace, so that every rule can judge it again."),
     ] = True
 
+    @property
+    def reads_stdin(self) -> bool:
+        """Whether the prompt comes from stdin: said so, or there is no other and no terminal."""
+        if self.prompt is not None or self.prompt_file is not None:
+            return self.prompt == "-" and self.prompt_file is None
+        return sys.stdin is not None and not sys.stdin.isatty()
+
     def _rules(self) -> list[tuple[Any, str]]:
         file, chat = self.prompt_file is not None, self.chat
-        shared = self.prompt == "-" or self.output or self.trace
+        shared = self.reads_stdin or self.output or self.trace
         return [
-            (file != (self.prompt is not None), "give a PROMPT or --prompt-file, and not both"),
+            (
+                not (file and self.prompt is not None),
+                "both a PROMPT and --prompt-file were given; leave one out",
+            ),
+            (
+                file or self.prompt is not None or self.reads_stdin,
+                "there is no prompt; give a PROMPT or --prompt-file, or send the prompt through a "
+                "pipe: echo 'Hello!' | mtad generate",
+            ),
             (file or self.output is None, "--output goes with --prompt-file; use > for one prompt"),
             (self.output or not self.overwrite, "--overwrite needs --output"),
             (file or chat or self.system is None, "--system needs --chat"),
@@ -160,8 +179,9 @@ class Settings(DecodingSettings):
             (self.trace or self.trace_laws, "--no-trace-laws needs --trace"),
             (
                 not (self.tensor_parallel and shared),
-                "--tensor-parallel goes without PROMPT -, --output and --trace, which all its "
-                "processes would read or write; give a PROMPT or --prompt-file, and write with >",
+                "--tensor-parallel goes without a prompt from stdin, --output and --trace, which "
+                "all its processes would read or write; give a PROMPT or --prompt-file, and write "
+                "with >",
             ),
             *super()._rules(),
         ]

@@ -10,6 +10,7 @@ from mtad.cli.options import make_method
 from mtad.cli.settings import DecodingSettings
 from mtad.core.prompt import Message
 from mtad.errors import PromptError
+from mtad.methods import require_draft
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
 
@@ -29,8 +30,7 @@ def check_method(method: Method, settings: DecodingSettings) -> None:
     """Refuse a method that doesn't go with sampling, models or guard."""
     params = SamplingParams(**settings.sampling)
     method.check(params)
-    if method.drafter == "draft" and settings.target_model and not settings.draft_model:
-        raise ValueError(f"{method.name} needs a draft model; give --draft-model")
+    require_draft(method, settings.draft_model or not settings.target_model)
     wants_guard(method, settings.guard, settings.seed is not None, params.temperature == 0)
 
 

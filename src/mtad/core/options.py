@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from annotated_types import BaseMetadata, Ge, Gt, Le, Lt, MinLen, Predicate
 
+from mtad.core.names import did_you_mean
 from mtad.errors import OptionError
 
 Count: TypeAlias = Annotated[int, Ge(1)]
@@ -86,7 +87,7 @@ def typed(value: Any, kind: Any, name: str, prefix: str = "") -> Any:
     try:
         return _typed(value, kind)
     except _MISFITS:
-        message = f"{prefix}{name} is {value!r}; it must be {allowed(kind)}"
+        message = f"{prefix}{name} is {value!r}{_near(value, kind)}; it must be {allowed(kind)}"
         raise OptionError(message, name) from None
 
 
@@ -102,6 +103,21 @@ def _typed(value: Any, kind: Any) -> Any:
     if not all(_meets(value, mark) for mark in notes(kind)):
         raise TypeError(kind)
     return value
+
+
+def choices(kind: Any) -> list[str]:
+    """The texts that a type allows one of; none where it is not made of them."""
+    inner = plain(kind)
+    if typing.get_origin(inner) is Literal:
+        return [one for one in typing.get_args(inner) if isinstance(one, str)]
+    is_union = typing.get_origin(inner) in (typing.Union, types.UnionType)
+    parts = typing.get_args(inner) if is_union else ()
+    return [one for part in parts for one in choices(part)]
+
+
+def _near(value: Any, kind: Any) -> str:
+    """A suggestion for a text that is nearly one of the choices."""
+    return did_you_mean(value, choices(kind)) if isinstance(value, str) else ""
 
 
 def _first(kinds: Iterable[Any], read: Callable[[Any], Any]) -> Any:
@@ -165,7 +181,8 @@ def parse(text: str, kind: Any, name: str) -> Any:
     try:
         return _parsed(text, kind)
     except _MISFITS:
-        raise OptionError(f"{name} is {text!r}; it must be {type_name(kind)}", name) from None
+        message = f"{name} is {text!r}{_near(text, kind)}; it must be {type_name(kind)}"
+        raise OptionError(message, name) from None
 
 
 def _parsed(text: str, kind: Any) -> Any:

@@ -18,6 +18,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
+from mtad.core.names import did_you_mean
 from mtad.core.options import doc_of, parse, type_name, typed
 from mtad.errors import OptionError
 
@@ -118,7 +119,7 @@ def require_known(
     """
     for name in names:
         if name not in known:
-            hint = f" ({hints[name]})" if name in hints else ""
+            hint = f" ({hints[name]})" if name in hints else did_you_mean(name, known)
             raise OptionError(
                 f"unknown {what} {name!r}{hint}; known ones: {', '.join(sorted(known))}", name
             )
@@ -129,7 +130,7 @@ def attribute_docs(docstring: str) -> dict[str, str]:
     section = re.search(r"^Attributes:\n((?:[ ]+.*\n?|\n)+)", inspect.cleandoc(docstring), re.M)
     found: dict[str, str] = {}
     names: list[str] = []
-    for line in textwrap.dedent(section[1]).splitlines() if section else ():
+    for line in textwrap.dedent(section[1]).rstrip().split("\n") if section else ():
         head = re.match(r"(\w+(?:, \w+)*):\s*(.*)", line)
         if head:
             names = head[1].split(", ")

@@ -24,5 +24,5 @@ def heldout(name: str) -> list[dict[str, Any]]:
     """
     if name not in HELDOUT_NAMES:
         raise ValueError(f"no test set {name!r}; there are {', '.join(HELDOUT_NAMES)}")
-    lines = (_FOLDER / "heldout" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    text = (_FOLDER / "heldout" / f"{name}.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.rstrip("\n").split("\n")]

@@ -11,12 +11,13 @@ import inspect
 import pkgutil
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any
 
+from mtad.core.names import did_you_mean, same_name
 from mtad.core.options import jsonable
 from mtad.core.schema import options_of
 from mtad.errors import OptionError
@@ -36,6 +37,26 @@ def names() -> list[str]:
     return [*own_names(), *_installed()]
 
 
+def without_draft() -> list[str]:
+    """Names of the methods that need no draft model."""
+    return [name for name in names() if find(name).drafter != "draft"]
+
+
+def require_draft(method: Method, has_draft: object, how: str = "give --draft-model") -> None:
+    """Raise `ValueError` where a method needs a draft model and there is none.
+
+    Args:
+        method: that is to decode.
+        has_draft: whether there is a draft.
+        how: the user gives one.
+    """
+    if method.drafter == "draft" and not has_draft:
+        raise ValueError(
+            f"{method.name} needs a draft model; {how}, or take a method that needs none: "
+            f"{', '.join(without_draft())}"
+        )
+
+
 @cache
 def _installed() -> Mapping[str, EntryPoint]:
     """The methods of other packages by name."""
@@ -52,11 +73,13 @@ def _installed() -> Mapping[str, EntryPoint]:
 def find(name: str) -> type[Method]:
     """The method class called `name`, or the one in the module `package.module`.
 
+    Capitals, and hyphens in place of underscores, make no difference.
+
     Raises:
         OptionError: no such method, with the known ones, or one that cannot be imported.
     """
-    if "." not in name and name not in names():
-        raise OptionError(f"there is no method {name!r}; known methods: {', '.join(names())}")
+    if "." not in name:
+        name = known_name(name, names())
     point = _installed().get(name)
     try:
         if point is None:
@@ -70,6 +93,17 @@ def find(name: str) -> type[Method]:
             f"the entry point {name!r} is {point.value}; it must be a Method with name = {name!r}"
         )
     return cls
+
+
+def known_name(name: str, known: Collection[str], where: str = "") -> str:
+    """The one of the known names that is meant; raises `OptionError` with them if there is none."""
+    found = same_name(name, known)
+    if found is None:
+        near = did_you_mean(name, known)
+        raise OptionError(
+            f"there is no method {name!r}{where}{near}; known methods: {', '.join(known)}"
+        )
+    return found
 
 
 def _module_of(name: str) -> str:
@@ -118,8 +152,12 @@ def make_of(cls: type[Method], options: Mapping[str, Any]) -> Method:
 def require_option(cls: type[Method], name: str, prefix: str = "") -> None:
     """Raise `OptionError` with the known options unless the method has this one."""
     if name not in options_of(cls):
-        known = ", ".join(options_of(cls)) or "it has none"
-        raise OptionError(f"{prefix}{cls.name} has no option {name!r}; its options: {known}", name)
+        near, known = did_you_mean(name, options_of(cls)), ", ".join(options_of(cls))
+        raise OptionError(
+            f"{prefix}{cls.name} has no option {name!r}{near}; its options: "
+            f"{known or 'it has none'}",
+            name,
+        )
 
 
 def sheet(cls: type[Method]) -> dict[str, Any]:

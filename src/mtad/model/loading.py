@@ -15,6 +15,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from mtad.core.names import did_you_mean
 from mtad.errors import CheckpointError, UnsupportedModelError, VocabularyMismatchError, first_line
 from mtad.model import parallel
 from mtad.model.lm import Model
@@ -137,7 +138,8 @@ def load_models(
 
 def _require_dtype(dtype: str | torch.dtype | None) -> None:
     if isinstance(dtype, str) and dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
+        near = did_you_mean(dtype, DTYPES)
+        raise ValueError(f"dtype is {dtype!r}{near}; it must be one of {', '.join(DTYPES)}")
 
 
 def join(

@@ -22,6 +22,7 @@ from mtad.api.pair import ModelPair, open_pair
 from mtad.errors import MtadError
 from mtad.measure.meter import Meter, find_meter
 from mtad.measure.sharing import SharedEnergy
+from mtad.methods import require_draft
 from mtad.model.loading import Models
 from mtad.server.api.service import served_name
 from mtad.server.app import create_app
@@ -83,11 +84,7 @@ def load(settings: ServerSettings) -> ModelPair:
     Raises:
         ValueError: the default method needs a draft and there is none.
     """
-    method = settings.method
-    if method.drafter == "draft" and settings.target_model and not settings.draft_model:
-        raise ValueError(
-            f"{method.name} needs a draft model; give --draft-model, or a --method without one"
-        )
+    require_draft(settings.method, settings.draft_model or not settings.target_model)
     return open_pair(settings.target_model, settings.draft_model, **settings.placement)
 
 

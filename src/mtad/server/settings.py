@@ -170,9 +170,8 @@ class ServerSettings(ModelSettings, LimitKeys, ServerKeys):
             raise OptionError(f"timeout_s is {self.timeout_s!r}; it must be {allowed}", "timeout_s")
         for name, needed in self.missing():
             raise ValueError(f"{name} needs {needed}")
-        for name in self.allowed_methods:
-            methods.find(name)
-        if self.allowed_methods and self.method.name not in self.allowed_methods:
+        names = {methods.find(name).name for name in self.allowed_methods}
+        if names and self.method.name not in names:
             raise ValueError(
                 f"allowed_methods is {', '.join(self.allowed_methods)}; it must hold the default "
                 f"method, {self.method.name}"

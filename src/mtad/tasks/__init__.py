@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Final
 
+from mtad.core.names import did_you_mean
 from mtad.tasks.task import BUNDLED, Exported, Item, Score, Task
 
 __all__ = ["BUNDLED", "Exported", "Item", "Score", "Task", "find", "names"]
@@ -29,6 +30,7 @@ def find(name: str) -> type[Task]:
         ValueError: no such task; the message lists the known ones.
     """
     if name not in _CLASSES:
-        raise ValueError(f"there is no task {name!r}; known tasks: {', '.join(_CLASSES)}")
+        near = did_you_mean(name, _CLASSES)
+        raise ValueError(f"there is no task {name!r}{near}; known tasks: {', '.join(_CLASSES)}")
     cls: type[Task] = getattr(importlib.import_module(f"{__name__}.{name}"), _CLASSES[name])
     return cls

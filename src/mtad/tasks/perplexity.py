@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mtad.errors import DataError
+from mtad.jsonl import text_lines
 from mtad.tasks.task import Item, Score, Task
 
 
@@ -50,8 +51,7 @@ class Perplexity(Task):
             raise DataError(
                 f'there is no {path}; put prompts there, one {{"prompt": "…"}} object a line'
             )
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [_item(f"{path}, line {n}", n, line) for n, line in enumerate(lines, 1) if line]
+        return [_item(f"{path}, line {n}", n, line) for n, line in text_lines(path)]
 
     def score(self, item: Item, answers: Sequence[str]) -> Score:
         """No score: there is no right answer."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, get_args
 
+from mtad.core.names import did_you_mean
 from mtad.errors import DataError
 from mtad.tasks.sql_answer import find_query
 from mtad.tasks.sql_match import (
@@ -100,8 +101,8 @@ class Spider(Task):
         """Refuse impossible options; in a chat, words before the query may have semicolons."""
         for option, choices in (("match", Match), ("prompt_form", PromptForm)):
             if (given := getattr(self, option)) not in get_args(choices):
-                allowed = ", ".join(get_args(choices))
-                raise ValueError(f"{option} is {given!r}; allowed are {allowed}")
+                near, allowed = did_you_mean(given, get_args(choices)), ", ".join(get_args(choices))
+                raise ValueError(f"{option} is {given!r}{near}; allowed are {allowed}")
         if self.timeout_s <= 0 or self.max_rows < 1:
             given = f"timeout_s={self.timeout_s:g} and max_rows={self.max_rows}"
             raise ValueError(f"{given} were given; give more than 0 s and at least 1 row")

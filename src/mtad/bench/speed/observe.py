@@ -65,7 +65,7 @@ def _give_back_free_memory() -> None:
 def _status_bytes(name: str) -> int | None:
     """A line of this process's status, which Linux gives in kB."""
     try:
-        lines = _STATUS.read_text().splitlines()
+        lines = _STATUS.read_text().split("\n")
     except OSError:
         return None
     found = [line.split()[1] for line in lines if line.startswith(f"{name}:")]

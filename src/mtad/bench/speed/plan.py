@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mtad.bench.plan import PairSpec, require
+from mtad.bench.plan import PairSpec, require, require_one_of
 from mtad.bench.speed.baseline import ASSISTED, PLAIN
 from mtad.bench.speed.models import DEMO, PAIRS
 from mtad.bench.speed.prompts import batches_of, filled, of_length
 from mtad.bench.speed.runs import Sampling
-from mtad.methods import describe, find
+from mtad.methods import describe, find, require_draft
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
 
@@ -132,7 +132,7 @@ class SpeedPlan:
         for name in ("num_prompts", "repeats", "max_batch_size"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for axis in self.scaling:
-            require(axis in AXES, "scaling", axis, f"one or more of {', '.join(AXES)}")
+            require_one_of("scaling", axis, AXES)
         if "size" in self.scaling and self.pair.target not in PAIRS:
             raise ValueError("--scaling size goes through built-in pairs; leave out --target-model")
         draws = {n: v for n, v in vars(self.sampling).items() if n != "ignore_eos"}
@@ -148,8 +148,7 @@ class SpeedPlan:
                 )
 
     def _require_draft(self, method: Method) -> None:
-        if method.drafter == "draft" and self.pair.target not in PAIRS and self.pair.draft is None:
-            raise ValueError(f"{method.name} needs a draft model; give --draft-model")
+        require_draft(method, self.pair.draft or self.pair.target in PAIRS)
 
     @property
     def compared(self) -> Methods:

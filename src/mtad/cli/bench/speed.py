@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mtad.core.names import did_you_mean
+
 if TYPE_CHECKING:
     from mtad.bench.speed.plan import Methods, SpeedPlan
     from mtad.core.prompt import Prompt
@@ -97,7 +99,8 @@ class SpeedFlags:
             (self.target_model or not self.draft_model, "--draft-model needs --target-model"),
             (
                 self.pair in (None, *NUM_PROMPTS),
-                f"--pair is {self.pair!r}; it must be {', '.join(NUM_PROMPTS)}",
+                f"--pair is {self.pair!r}{did_you_mean(self.pair or '', NUM_PROMPTS)}; it must be "
+                f"{', '.join(NUM_PROMPTS)}",
             ),
         ]
         for fine, message in rules:

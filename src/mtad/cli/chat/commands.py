@@ -16,6 +16,7 @@ from mtad.cli.methods import as_typed
 from mtad.cli.options import make_method
 from mtad.cli.settings import SAMPLING_FLAGS
 from mtad.cli.terminal import percent, progress, qualified
+from mtad.core.names import did_you_mean
 from mtad.core.schema import options_of
 from mtad.engine.stats import total
 from mtad.sampling.params import numbers
@@ -51,7 +52,8 @@ def run_command(session: ChatSession, line: str) -> str:
     name = {"color": "colour", "exit": "quit"}.get(name, name.replace("_", "-"))
     if name not in COMMANDS:
         known = " ".join(f"/{known}" for known in COMMANDS)
-        raise ValueError(f"there is no command /{name}; there are {known}")
+        near = did_you_mean(name, COMMANDS)
+        raise ValueError(f"there is no command /{name}{near}; there are {known}")
     command = COMMANDS[name]
     if rest.strip() and not command.usage:
         raise ValueError(f"/{name} takes nothing after it, and {rest.strip()!r} was given")

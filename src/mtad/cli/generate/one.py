@@ -18,6 +18,7 @@ from mtad.cli.start import load, new_seed, require_utf8, system_message
 from mtad.cli.terminal import Shown, summary
 from mtad.core.options import jsonable
 from mtad.core.prompt import Prompt
+from mtad.errors import PromptError
 from mtad.methods import describe
 from mtad.model.tokenizer import encode
 from mtad.speculative.method import Method
@@ -46,11 +47,28 @@ def answer_prompt(settings: Settings, method: Method) -> None:
 
 def _read_prompt(settings: Settings) -> str:
     """The prompt as given, or all of stdin."""
-    text = settings.prompt or ""
-    if text == "-":
-        text = sys.stdin.buffer.read().decode(errors="surrogateescape").removesuffix("\n")
+    text = _read_stdin() if settings.reads_stdin else settings.prompt or ""
     require_utf8(text, "the prompt")
     return text
+
+
+def _read_stdin() -> str:
+    """All of stdin without its last newline; a terminal is asked for it.
+
+    Raises:
+        PromptError: there is nothing.
+    """
+    if sys.stdin is None:
+        raise PromptError("the prompt is to come from stdin, which is closed; give it as PROMPT")
+    if sys.stdin.isatty():
+        typer.echo("type the prompt; Ctrl-D at the beginning of a line ends it", err=True)
+    text = sys.stdin.buffer.read().decode("utf-8-sig", errors="surrogateescape")
+    if not text:
+        raise PromptError(
+            "the prompt is empty: it is to come from stdin, where there is nothing; give a PROMPT, "
+            "or send one through a pipe: echo 'Hello!' | mtad generate"
+        )
+    return text.removesuffix("\r\n" if text.endswith("\r\n") else "\n")
 
 
 def _prompt(settings: Settings, text: str) -> Prompt:

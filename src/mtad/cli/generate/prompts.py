@@ -15,6 +15,7 @@ from typing import Any
 
 from mtad.core.prompt import Message, Prompt
 from mtad.errors import PromptError
+from mtad.jsonl import text_lines
 
 EXPECTED = (
     'expected {"prompt": "…"}, {"messages": [{"role": …, "content": …}]}, {"turns": ["…"]} or "…"'
@@ -70,18 +71,14 @@ def read_prompts(path: Path, opening: Sequence[Message], chat: bool) -> list[Ite
 
     Raises:
         PromptError: a line is not a prompt; the message has its number and what is expected.
+        DataError: the file is not UTF-8.
     """
     items = []
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise PromptError(f"{path} is not UTF-8: {error}") from error
-    for index, line in enumerate(lines):
-        if line.strip():
-            try:
-                items.append(_item(index, json.loads(line), tuple(opening), chat))
-            except ValueError as error:
-                raise PromptError(f"{path}, line {index + 1}: {error}; {EXPECTED}") from error
+    for number, line in text_lines(path):
+        try:
+            items.append(_item(number - 1, json.loads(line), tuple(opening), chat))
+        except (ValueError, RecursionError) as error:
+            raise PromptError(f"{path}, line {number}: {error}; {EXPECTED}") from error
     if not items:
         raise PromptError(f"{path} has no prompts; {EXPECTED}, one per line")
     return items

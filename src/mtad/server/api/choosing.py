@@ -9,7 +9,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from mtad.methods import make_of
+from mtad.errors import OptionError
+from mtad.methods import known_name, make_of
 from mtad.server.api.schema import Decoding, MethodChoice
 from mtad.server.http.errors import ApiError
 from mtad.speculative.method import Method
@@ -33,11 +34,8 @@ def chosen_method(body: Decoding, known: Mapping[str, type[Method]], default: Me
         _check_size(option, value, where)
     if name is None:
         cls, base = type(default), dataclasses.asdict(default)
-    elif name in known:
-        cls, base = known[name], {}
     else:
-        message = f"there is no method {name!r} here; known methods: {', '.join(known)}"
-        raise ApiError(400, message, "method")
+        cls, base = _named(name, known), {}
     try:
         return make_of(cls, base | options)
     except (ValueError, TypeError, OverflowError) as error:
@@ -57,6 +55,13 @@ def check_tree(method: Method, num_nodes: int, most: int) -> None:
             f"takes at most {most}: give fewer or shorter drafts",
             "method",
         )
+
+
+def _named(name: str, known: Mapping[str, type[Method]]) -> type[Method]:
+    try:
+        return known[known_name(name, known, " here")]
+    except OptionError as error:
+        raise ApiError(400, str(error), "method") from None
 
 
 def _given(body: Decoding) -> tuple[str | None, dict[str, Any]]:

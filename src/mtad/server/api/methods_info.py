@@ -86,7 +86,8 @@ def known_methods(default: Method, allowed: Sequence[str]) -> dict[str, type[Met
     """
     found = {name: methods.find(name) for name in methods.names()}
     found[default.name] = type(default)
-    return {name: cls for name, cls in found.items() if not allowed or name in allowed}
+    names = {methods.find(name).name for name in allowed}
+    return {name: cls for name, cls in found.items() if not names or name in names}
 
 
 def method_list(default: Method, known: Sequence[type[Method]]) -> MethodList:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from mtad.api.completion import with_text
+from mtad.core.names import did_you_mean
 from mtad.engine.request import Request
 from mtad.errors import PromptError
 from mtad.model.tokenizer import stop_ids
@@ -76,6 +77,7 @@ def parse(service: Service, body: ChatRequest | CompletionRequest) -> ParsedRequ
     given, count = _prompts(body), body.n or 1
     _check_count(service, body, len(given))
     method = chosen_method(body, service.methods, service.settings.method)
+    _check_draft(service, method)
     prompts = [_ids(service, body, prompt) for prompt in given]
     seed = secrets.randbits(52) if body.seed is None else body.seed  # exact in a browser, too
     sequences = [
@@ -99,6 +101,18 @@ def _check_count(service: Service, body: Decoding, num_prompts: int) -> None:
         )
 
 
+def _check_draft(service: Service, method: Method) -> None:
+    """Refuse a method that needs a draft model where there is none."""
+    if method.drafter == "draft" and service.models.draft is None:
+        able = [name for name, cls in service.methods.items() if cls.drafter != "draft"]
+        raise ApiError(
+            400,
+            f"{method.name} needs a draft model, and this server has none; methods that need "
+            f"none: {', '.join(able)}",
+            "method",
+        )
+
+
 def check_model(service: Service, model: str | None) -> None:
     """Refuse a model that is not served.
 
@@ -108,7 +122,8 @@ def check_model(service: Service, model: str | None) -> None:
     if model is not None and model != service.name:
         raise ApiError(
             404,
-            f"the model {model!r} is not served here; the one that is: {service.name!r}",
+            f"the model {model!r} is not served here{did_you_mean(model, [service.name])}; the one "
+            f"that is: {service.name!r}",
             "model",
             "model_not_found",
         )

@@ -91,7 +91,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
         raise ValueError(f"the key file {path} cannot be read: {error.strerror}") from error
     except UnicodeError:
         raise ValueError(f"the key file {path} is not UTF-8") from None
-    numbered = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    numbered = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
     lines = [(number, line) for number, line in numbered if line and not line.startswith("#")]
     if not lines:
         raise ValueError(f"the key file {path} holds no key; write one per line, name:key or key")

@@ -150,7 +150,7 @@ def _run(serve: Any, application: Any) -> None:
     try:
         serve.run(application, name=NAME)
     except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()]
+        lines = [line.strip() for line in str(error).split("\n")]
         reasons = [line for line in lines if _REASON.match(line)]
         reason = reasons[-1] if reasons else first_line(error)
         raise ClusterError(f"a replica could not be made: {reason}") from error

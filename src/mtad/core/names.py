@@ -1,0 +1,50 @@
+"""Names that people type: which known one is meant by a near miss.
+
+Knows nothing of what the names stand for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import SequenceMatcher
+
+_ALIKE = 0.6
+"""The least similarity at which a name is suggested, of 1."""
+_PART = 3
+"""Letters of a part of a name at which it is suggested whatever the similarity."""
+
+
+def same_name(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is spelled so, but for capitals and for hyphens as underscores.
+
+    None where there is none, or more than one.
+    """
+    known = [*known]
+    if name in known:
+        return name
+    found = [one for one in known if _folded(one) == _folded(name)]
+    return found[0] if len(found) == 1 else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A suggestion to put behind a name that is not known; empty where none is near.
+
+    For example " (did you mean 'mtad'?)".
+    """
+    scores = {one: _likeness(_folded(name), _folded(one)) for one in known}
+    best = max(scores.values(), default=0.0)
+    if best == 0.0:
+        return ""
+    meant = [repr(one) for one, score in scores.items() if score == best]
+    return f" (did you mean {' or '.join(meant[:3])}?)"
+
+
+def _folded(name: str) -> str:
+    return name.strip().casefold().replace("-", "_").replace(" ", "_")
+
+
+def _likeness(name: str, known: str) -> float:
+    """How alike two names are, 0 where they are not; swapped letters count half."""
+    matcher = SequenceMatcher(None, known, name)
+    ratio, is_part = matcher.ratio(), len(name) >= _PART and name in known
+    return ratio + matcher.quick_ratio() if ratio >= _ALIKE or is_part else 0.0
