@@ -50,9 +50,9 @@ def _category(name: str, used: set[str]) -> Iterator[dict[str, Any]]:
         rng = random.Random(f"mt_bench/{SEED}/{name}/{number}")
         problem = chat.problem(rng, 2, [FAMILIES[name]])
         first, answer, second = [m["content"] for m in problem.prompt if m["role"] != "system"]
-        if "request" not in heldout_keys(problem) or first in used or _bare(first) in plain:
+        if "request" not in heldout_keys(problem) or first in used or bare(first) in plain:
             continue
-        plain.add(_bare(first))
+        plain.add(bare(first))
         yield {
             "category": name,
             "turns": [first, second],
@@ -62,7 +62,8 @@ def _category(name: str, used: set[str]) -> Iterator[dict[str, Any]]:
             return
 
 
-def _bare(request: str) -> str:
+def bare(request: str) -> str:
+    """The request without its greeting."""
     greeting = max((g for g in chat.GREETINGS if request.startswith(g)), key=len)
     return request.removeprefix(greeting)
 

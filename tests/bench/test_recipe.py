@@ -132,7 +132,7 @@ GAMMAS = {"num_draft_tokens": [2, 3]}
         ({"run": {"seeds": 0}}, "seeds is 0; it must be at least 1"),
         ({"run": {"seeds": "3"}}, "run.seeds is '3'; it must be an integer"),
         ({"run": {"time_limit_s": -1}}, "time_limit_s is -1.0; it must be at least 0"),
-        ({"tasks": {}}, "known tasks: spider, human_eval, mt_bench, perplexity"),
+        ({"tasks": {}}, "known tasks: spider, human_eval, mt_bench, gsm8k"),
         ({"tasks": {"squad": {}}}, "there is no task 'squad'; known tasks: spider"),
         ({"tasks": {"human-eval": {}}}, "'human-eval' \\(did you mean 'human_eval'\\?\\)"),
         ({"tasks": {"MT-bench": {}}}, "'MT-bench' \\(did you mean 'mt_bench'\\?\\)"),

@@ -14,6 +14,8 @@ _CLASSES: Final = {
     "spider": "Spider",
     "human_eval": "HumanEval",
     "mt_bench": "MTBench",
+    "gsm8k": "GSM8K",
+    "spec_bench": "SpecBench",
     "perplexity": "Perplexity",
 }
 

@@ -16,9 +16,6 @@ from mtad.errors import DataError
 from mtad.tasks.records import records
 from mtad.tasks.task import Exported
 
-TRANSCRIPT_STOPS: Final = ("\nHuman:",)
-"""What ends an answer in a transcript: the next speaker."""
-
 UNPARSED: Final = -1
 """The score of a judgment without a rating; FastChat's scripts leave such rows out of means."""
 
@@ -89,13 +86,6 @@ def _are_texts(value: object) -> TypeGuard[list[str]]:
 def _are_references(value: object) -> bool:
     """One text per turn, or in Spec-Bench one list of right answers."""
     return isinstance(value, list) and all(isinstance(r, str) or _are_texts(r) for r in value)
-
-
-def transcript(turns: Sequence[str], answers: Sequence[str]) -> str:
-    """The conversation as a plain text that ends where the assistant is to go on."""
-    said = zip(turns, [*answers, ""], strict=False)
-    parts = [f"Human: {turn}\n\nAssistant: {answer.strip()}" for turn, answer in said]
-    return "\n\n".join(parts).rstrip()
 
 
 def answer_row(run: str, samples: Sequence[Exported]) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any, ClassVar, Final
 
-from mtad.core.prompt import Prompt
 from mtad.errors import JudgeError
 from mtad.tasks import fastchat
 from mtad.tasks.answers import without_reasoning
+from mtad.tasks.conversation import Conversation
 from mtad.tasks.endpoint_judge import DEFAULT_KEY_ENV, EndpointJudge
 from mtad.tasks.judge import Grade, Judge, ReferenceJudge, Turn
-from mtad.tasks.task import BUNDLED, Exported, Item, Score, Task, file_name
+from mtad.tasks.task import BUNDLED, Exported, Item, Score, file_name
 
 REFERENCE_JUDGE: Final = "reference"
 
@@ -28,14 +28,13 @@ _SOURCE: Final = "https://github.com/lm-sys/FastChat, fastchat/llm_judge/data/mt
 
 
 @dataclass(frozen=True)
-class MTBench(Task):
+class MTBench(Conversation):
     """Questions in FastChat's form; a score is the mean rating of its turns, from 1 to 10.
 
     Turns whose judgment has no rating are left out of the means, as in FastChat's `show_result`.
     The judge sees answers without their reasoning.
 
     Attributes:
-        chat: False asks in a plain transcript, for models without a chat template.
         judge: "" for none (answers only; the bundled set takes "reference" then), "reference" for
             comparison with the reference answers word for word, else the name of a model at an
             OpenAI-compatible endpoint.
@@ -45,7 +44,6 @@ class MTBench(Task):
         judge_timeout_s: seconds that one try may take in all.
     """
 
-    chat: bool = True
     judge: str = ""
     judge_base_url: str | None = None
     judge_api_key_env: str = DEFAULT_KEY_ENV
@@ -69,22 +67,11 @@ class MTBench(Task):
         if not self.judge_timeout_s > 0:
             raise ValueError(f"judge_timeout_s is {self.judge_timeout_s}; allowed: more than 0")
 
-    @property
-    def stops(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The transcript's next speaker; none where the chat template ends an answer."""
-        return () if self.chat else fastchat.TRANSCRIPT_STOPS
-
     def prompts(self) -> list[Item]:
         """The questions; their records have `reference`, None where there is none."""
         asked = fastchat.questions(self.data, _SOURCE)
         answers = fastchat.references(self.data, self.judge, _SOURCE)
         return [_item(line, answers) for line in asked]
-
-    def prompt(self, item: Item, answers: Sequence[str]) -> Prompt:
-        """A chat, or a transcript that ends where the assistant is to go on."""
-        if self.chat:
-            return super().prompt(item, answers)
-        return fastchat.transcript(item.turns, answers)
 
     def score(self, item: Item, answers: Sequence[str]) -> Score:
         """The mean rating of the turns that have one, None where none has.

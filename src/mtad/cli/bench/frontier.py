@@ -26,7 +26,9 @@ _sweep = partial(flag, panel="Sweep")
 class Flags(ScoringFlags, SamplingFlags, PairFlags):  # type: ignore[misc]
     """What the user asked for; the help texts say what each field means."""
 
-    task: Annotated[str | None, _task(help="spider (the default), human_eval or mt_bench.")] = None
+    task: Annotated[
+        str | None, _task(help="spider (the default), human_eval, mt_bench or gsm8k.")
+    ] = None
     prompts: Annotated[
         Path | None,
         _task(

@@ -1,0 +1,47 @@
+"""Spec-Bench: prompts of many kinds, for speed alone. Its own scripts read the exported answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from mtad.tasks import fastchat
+from mtad.tasks.conversation import Conversation
+from mtad.tasks.task import Exported, Item, Score, file_name
+
+_SOURCE: Final = "https://github.com/hemingkx/Spec-Bench, data/spec_bench"
+
+
+@dataclass(frozen=True)
+class SpecBench(Conversation):
+    """The 480 questions of Spec-Bench, in 13 categories, of one or two turns.
+
+    They are MT-Bench's 80 and 80 each of translation, summarization, question answering,
+    mathematical reasoning and retrieval-augmented generation. Nothing is scored.
+    """
+
+    name: ClassVar[str] = "spec_bench"
+    metric: ClassVar[str] = "no score"
+    source: ClassVar[str] = (
+        "Xia et al., Unlocking Efficiency in Large Language Model Inference: A Comprehensive "
+        f"Survey of Speculative Decoding, 2024; {_SOURCE}"
+    )
+
+    def prompts(self) -> list[Item]:
+        """The questions in the order of the file."""
+        return [
+            Item(
+                str(line["question_id"]), (*line["turns"],), category=line["category"], record=line
+            )
+            for line in fastchat.questions(self.data, _SOURCE)
+        ]
+
+    def score(self, item: Item, answers: Sequence[str]) -> Score:
+        """No score: only the speed counts."""
+        return Score(None, {"problem": "this task measures speed alone"})
+
+    def export(self, run: str, samples: Mapping[str, Sequence[Exported]]) -> dict[str, str]:
+        """The file of answers that Spec-Bench's `evaluation/speed.py` reads."""
+        rows = [fastchat.answer_row(run, group) for group in samples.values() if group]
+        return {f"spec_bench/model_answer/{file_name(run)}.jsonl": fastchat.jsonl(rows)}
