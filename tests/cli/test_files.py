@@ -210,7 +210,17 @@ def test_a_file_that_holds_something_else_is_left_alone(
         ('{"turns": []}', "line 3: its 'turns' is []"),
         ('{"messages": [{"role": "user"}]}', "line 3: its 'messages' is"),
         ('{"messages": []}', "line 3: its 'messages' is []"),
-        ('"\\ud800"', "line 3: 'utf-8' codec can't encode"),
+        ('"ab\\ud800"', "line 3: its 'prompt' has a lone surrogate at index 2, '\\ud800'"),
+        (
+            '{"prompt": "ab\\ude00 there"}',
+            "line 3: its 'prompt' has a lone surrogate at index 2",
+        ),
+        ('{"turns": ["a", "\\ud800"]}', "line 3: its 'turns'[1] has a lone surrogate at index 0"),
+        (
+            '{"messages": [{"role": "user", "content": "\\ud800"}]}',
+            "line 3: its 'messages'[0].content has a lone surrogate at index 0",
+        ),
+        ('{"prompt": "a", "category": "b\\ud800"}', "line 3: category has a lone surrogate"),
     ],
 )
 def test_a_malformed_line(loads: list[Any], tmp_path: Path, line: str, message: str) -> None:

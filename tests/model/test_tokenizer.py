@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from support.metaspace import metaspace
 from support.saved_pair import EOS, tokenizer
+from support.saved_pair import pair as byte_pair
 
 from mtad.errors import PromptError
 from mtad.model.tokenizer import TextStream, encode, prompt_list, special_tokens
@@ -233,4 +235,86 @@ def test_prompts_that_cannot_be_encoded() -> None:
         encode(other, CHAT)
     other.chat_template = None
     with pytest.raises(PromptError, match="no chat template"):
+        encode(other, CHAT)
+
+
+# ---------------------------------------------------------------- what failed, and where
+
+SURROGATES = [
+    ("a\ud83db", "the prompt has a lone surrogate at index 1, '\\ud83d'"),
+    ("\udfff", "the prompt has a lone surrogate at index 0, '\\udfff'"),
+    ("caf\udce9", "the prompt has a lone surrogate at index 3, '\\udce9'"),
+    ("both \ud83d\ude00", "the prompt has a lone surrogate at index 5, '\\ud83d'"),
+    ([{"role": "user", "content": "a\ud83db"}], "messages[0].content has a lone surrogate at ind"),
+    (
+        [*CHAT, {"role": "\ud83d", "content": ""}],
+        "messages[1].role has a lone surrogate",
+    ),
+    (
+        [{"role": "user", "content": [{"type": "text", "text": "\ude00"}]}],
+        "messages[0].content[0].text has a lone surrogate",
+    ),
+    ([{"role": "user", "content": "", "x\ud83d": 1}], "a key of messages[0] has a lone surrogate"),
+]
+
+
+@pytest.mark.parametrize(("prompt", "message"), SURROGATES)
+def test_half_a_character_is_named_with_its_place(prompt: Any, message: str) -> None:
+    with pytest.raises(PromptError, match=re.escape(message)):
+        encode(tokenizer(), prompt)
+    with pytest.raises(PromptError, match=re.escape(message)):
+        byte_pair().generate([prompt], max_new_tokens=2)
+
+
+def test_a_stop_string_with_half_a_character() -> None:
+    with pytest.raises(PromptError, match=r"stop\[1\] has a lone surrogate at index 0"):
+        byte_pair().generate("a", stop=["b", "\ud83d"], max_new_tokens=2)
+
+
+def test_whole_characters_beyond_16_bits_are_read() -> None:
+    assert tokenizer().decode(encode(tokenizer(), "\U0001f600")) == "\U0001f600"
+
+
+def failing(where: str) -> Any:
+    """A tokenizer that fails at one of its tasks."""
+    other = copy.deepcopy(tokenizer())
+
+    def fail(*args: Any, **options: Any) -> Any:
+        raise KeyError(where)
+
+    if where == "tokenizer":
+        other._encode_plus = fail
+    return other
+
+
+@pytest.mark.parametrize("prompt", ["hi", CHAT])
+def test_a_tokenizer_that_fails_is_not_blamed_on_the_template(prompt: Any) -> None:
+    with pytest.raises(PromptError, match="the tokenizer cannot read the prompt: KeyError"):
+        encode(failing("tokenizer"), prompt)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ raise_exception('roles must alternate') }}", "refuses these messages: roles must"),
+        ("{{ messages[0].content + 1 }}", "refuses these messages: can only concatenate str"),
+        ("{{ messages[7].content.x }}", "refuses these messages: .*has no element 7"),
+        ("{% for m in messages %}", "the chat template is broken: Unexpected end of template"),
+        ("{{ ", "the chat template is broken: unexpected 'end of template'"),
+    ],
+)
+def test_a_template_that_fails(template: str, message: str) -> None:
+    other = copy.deepcopy(tokenizer())
+    other.chat_template = template
+    with pytest.raises(PromptError, match=message):
+        encode(other, CHAT)
+
+
+def test_a_template_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*args: Any, **options: Any) -> Any:
+        raise ImportError("apply_chat_template requires jinja2 to be installed.")
+
+    other = copy.deepcopy(tokenizer())
+    monkeypatch.setattr(type(other), "apply_chat_template", missing)
+    with pytest.raises(PromptError, match=r"chats cannot be rendered here: .* requires jinja2"):
         encode(other, CHAT)

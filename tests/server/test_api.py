@@ -535,3 +535,22 @@ def test_no_lower_limit_is_advised_where_the_prompt_alone_is_too_long(num_prompt
         short = refused(ask(http, **own | {"prompt": [7] * 1022}))
         assert short["message"].endswith("shorten the prompt or lower max_tokens")
         assert ask(http, **own | {"prompt": [7] * 1022, "max_tokens": 2}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (r'{"prompt":"hi \ud83d there"}', r"prompt has a lone surrogate at index 3, '\ud83d'"),
+        (r'{"prompt":["ok","\ude00"]}', r"prompt[1] has a lone surrogate at index 0, '\ude00'"),
+        (r'{"prompt":"a","stop":["b","c\ud83d"]}', "stop[1] has a lone surrogate at index 1"),
+        (r'{"prompt":"a","\ud83d":1}', "a key has a lone surrogate at index 0"),
+        (r'{"messages":[{"role":"user","content":"hi \ud83d"}]}', "messages[0].content has a lone"),
+        (r'"\ud83d"', "the text has a lone surrogate"),
+        (r'{"prompt":"\ud83d"', "the body is no JSON"),
+        ('{"prompt":"caf\xe9"}', "the body is no JSON"),
+    ],
+)
+def test_half_a_character_in_a_body_is_named(http: httpx.Client, body: str, message: str) -> None:
+    error = refused(http.post("/v1/completions", content=body.encode("latin-1"), headers=JSON))
+    assert message in error["message"]
+    assert error["code"] == "invalid_json"

@@ -23,7 +23,7 @@ from mtad.api.completion import Generation, with_text
 from mtad.api.guard import Guard, iterations, wants_guard
 from mtad.api.options import Seed, method_of, sampling_params, seeds_for
 from mtad.core.names import did_you_mean
-from mtad.core.prompt import Prompt
+from mtad.core.prompt import Prompt, require_characters
 from mtad.engine.request import check_requests
 from mtad.engine.session import Request, Session
 from mtad.engine.workspace import CapturedPrograms, Workspace
@@ -238,6 +238,7 @@ class ModelPair:
         options = dict(options)
         stop, ignore_eos = options.pop("stop", None) or [], options.pop("ignore_eos", False)
         stops = [stop] if isinstance(stop, str) else list(stop)
+        require_characters(stops, "stop")
         if stops and self.tokenizer is None:
             raise PromptError("stop strings need a tokenizer, and the models came without one")
         if ignore_eos and options.get("eos_token_ids"):

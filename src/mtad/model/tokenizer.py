@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
-from mtad.core.prompt import Array, Prompt
-from mtad.errors import PromptError
+from mtad.core.prompt import Array, Prompt, require_characters
+from mtad.errors import PromptError, first_line
 
 NUM_CONTEXT = 8
 """Prompt tokens that are decoded along, because a tokenizer may treat a first token otherwise."""
@@ -42,7 +42,7 @@ def encode(tokenizer: Any, prompt: Prompt, reason: str = "") -> list[int]:
         reason: why there is no tokenizer, if that is known.
 
     Raises:
-        PromptError: text without a tokenizer, or a chat without a template.
+        PromptError: text without a tokenizer, a chat without a template, or what these refuse.
     """
     given: Any = _plain(prompt)
     if not isinstance(given, str) and all(isinstance(t, Integral) for t in given):
@@ -50,17 +50,44 @@ def encode(tokenizer: Any, prompt: Prompt, reason: str = "") -> list[int]:
     if tokenizer is None:
         why = f" ({reason})" if reason else ""
         raise PromptError(f"the models came without a tokenizer{why}; give the prompt as token ids")
+    require_characters(given, "the prompt" if isinstance(given, str) else "messages")
     if isinstance(given, str):
-        return list(tokenizer(given).input_ids)
+        try:
+            return list(tokenizer(given).input_ids)
+        except Exception as error:
+            raise _tokenizer_error(error) from error
     if not getattr(tokenizer, "chat_template", None):
         raise PromptError("the tokenizer has no chat template; give the prompt as a string")
+    options = {"add_generation_prompt": True}
     try:
-        ids = tokenizer.apply_chat_template(
-            list(given), add_generation_prompt=True, return_dict=False
-        )
+        ids = tokenizer.apply_chat_template(list(given), return_dict=False, **options)
     except Exception as error:
-        raise PromptError(f"the chat template refuses these messages: {error}") from error
+        raise _chat_error(tokenizer, list(given), options, error) from error
     return list(ids)
+
+
+def _tokenizer_error(error: Exception) -> PromptError:
+    return PromptError(f"the tokenizer cannot read the prompt: {_named(error)}")
+
+
+def _chat_error(
+    tokenizer: Any, messages: list[Any], options: Mapping[str, Any], error: Exception
+) -> PromptError:
+    """What failed: the template, as it is or with these messages, or the tokenizer after it."""
+    try:
+        tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    except ImportError as missing:
+        return PromptError(f"chats cannot be rendered here: {first_line(missing)}")
+    except Exception as refused:
+        if type(refused).__name__ == "TemplateSyntaxError":  # jinja2's
+            return PromptError(f"the chat template is broken: {refused}")
+        return PromptError(f"the chat template refuses these messages: {refused}")
+    return _tokenizer_error(error)
+
+
+def _named(error: Exception) -> str:
+    """An error with its type, for messages that make no sense alone."""
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def special_tokens(tokenizer: Any) -> dict[str, int]:

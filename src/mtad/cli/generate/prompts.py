@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtad.core.prompt import Message, Prompt
+from mtad.core.prompt import Message, Prompt, require_characters
 from mtad.errors import PromptError
 from mtad.jsonl import text_lines
 
@@ -77,7 +77,7 @@ def read_prompts(path: Path, opening: Sequence[Message], chat: bool) -> list[Ite
     for number, line in text_lines(path):
         try:
             items.append(_item(number - 1, json.loads(line), tuple(opening), chat))
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError, PromptError) as error:
             raise PromptError(f"{path}, line {number}: {error}; {EXPECTED}") from error
     if not items:
         raise PromptError(f"{path} has no prompts; {EXPECTED}, one per line")
@@ -88,6 +88,7 @@ def _item(index: int, value: Any, opening: tuple[Message, ...], chat: bool) -> I
     kind, asked = _kind_and_content(value)
     digest = hashlib.sha256(json.dumps([kind, asked], sort_keys=True).encode()).hexdigest()
     labels = {k: value[k] for k in _LABELS if k in value} if isinstance(value, dict) else {}
+    require_characters(labels, "")
     if kind == "messages":
         has_system = asked[0]["role"] == "system"
         return Item(index, digest, labels, opening=(*(() if has_system else opening), *asked))
@@ -110,16 +111,14 @@ def _kind_and_content(value: Any) -> tuple[str, Any]:
     [kind] = kinds
     parts = [value[kind]] if kind == "prompt" else value[kind]
     is_part = _is_message if kind == "messages" else _is_text
+    require_characters(value[kind], f"its {kind!r}")
     if not (isinstance(parts, list) and parts and all(map(is_part, parts))):
         raise ValueError(f"its {kind!r} is {json.dumps(value[kind])[:60]}")
     return kind, value[kind]
 
 
 def _is_text(content: Any) -> bool:
-    if not isinstance(content, str):
-        return False
-    content.encode()  # a lone surrogate has no UTF-8 and raises ValueError
-    return True
+    return isinstance(content, str)
 
 
 def _is_message(content: Any) -> bool:

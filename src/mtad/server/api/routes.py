@@ -6,7 +6,9 @@ Knows neither keys nor limits of bodies: those guards stand in front of it.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from mtad import __version__
+from mtad.core.prompt import require_characters
 from mtad.errors import MtadError, PromptError
 from mtad.server.api.errors import invalid, of, refusal
 from mtad.server.api.methods_info import MethodList, method_list
@@ -203,11 +206,21 @@ async def read_body(request: Request, model: type[Body]) -> Body:
     try:
         data: Any = from_json(text, allow_inf_nan=False)
     except ValueError as error:
-        raise ApiError(400, f"the body is no JSON: {error}", code="invalid_json") from None
+        raise _unreadable(text, error) from None
     try:
         return model.model_validate(data)
     except ValidationError as error:
         raise invalid(error, data) from None
+
+
+def _unreadable(body: bytes, error: ValueError) -> ApiError:
+    """The response to a body that is no JSON, or has halves of characters where it has texts."""
+    with suppress(ValueError, RecursionError):
+        try:
+            require_characters(json.loads(body), "")
+        except PromptError as lone:
+            return ApiError(400, str(lone), code="invalid_json")
+    return ApiError(400, f"the body is no JSON: {error}", code="invalid_json")
 
 
 async def _collected(submission: Submission) -> list[list[Chunk]]:
