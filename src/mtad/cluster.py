@@ -32,7 +32,7 @@ def find_ray(module: str = "ray") -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ClusterError(
-            f'--ray needs Ray ({error}); install it: pip install "mtad[ray]"'
+            f"--ray needs Ray ({error}); install it: pip install 'ray[serve]'"
         ) from error
 
 

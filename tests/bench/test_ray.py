@@ -445,7 +445,7 @@ def test_the_command_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "ray", None)
     message = refused(*command, "--ray", code=1)
     assert "--ray needs Ray" in message
-    assert 'pip install "mtad[ray]"' in message
+    assert "pip install 'ray[serve]'" in message
 
 
 # --- a cluster of two machines -------------------------------------------------------------------

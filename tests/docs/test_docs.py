@@ -130,8 +130,8 @@ def test_command_works(page: str, command: str, shell_folder: Path) -> None:
             assert (ROOT / script).is_file()
         case ["git", "clone", *_] | [".venv/bin/pre-commit", "install"]:
             pass
-        case ["source", ".venv/bin/activate"] | ["pip", "install", "."]:
-            pass
+        case ["source", ".venv/bin/activate"] | ["pip", "install" | "wheel", *_]:
+            pass  # tests/docs/test_install.py
         case _:
             pytest.fail(f"{page} has a command that no test knows: {command}")
 

@@ -403,7 +403,7 @@ def test_a_divided_gpu(nvml: FakeNvml, tmp_path: Path) -> None:
 
 def test_without_the_bindings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert "pip install 'mtad[bench]'" in find_meter(gpus(0), tmp_path).reason
+    assert "pip install nvidia-ml-py" in find_meter(gpus(0), tmp_path).reason
 
 
 def test_the_bindings_have_what_is_asked_of_them() -> None:

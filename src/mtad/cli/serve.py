@@ -21,6 +21,9 @@ from mtad.cli.flags import (
 from mtad.errors import MtadError
 from mtad.server.settings import SECTIONS, ServerSettings, read_settings
 
+PACKAGES = ("fastapi", "h11", "prometheus-client", "pydantic", "starlette", "uvicorn")
+"""What the extra `serve` installs."""
+
 _LOGS = ("log_format", "log_prompts", "trace", "allow_trace")
 _ray = partial(flag, panel="Ray")
 
@@ -39,7 +42,9 @@ SettingFlags: Any = flag_group(
 class RayFlags:
     """Whether to serve on a cluster, and on how much of it."""
 
-    ray: Annotated[bool, _ray("--ray", help="Serve on a Ray cluster (needs mtad[ray]).")] = False
+    ray: Annotated[bool, _ray("--ray", help="Serve on a Ray cluster (needs the extra ray).")] = (
+        False
+    )
     ray_address: Annotated[
         str | None,
         _ray(
@@ -76,8 +81,10 @@ def run(flags: ServeFlags) -> None:
     try:
         serve = _server_of(flags)
     except ModuleNotFoundError as error:
-        if error.name in ("fastapi", "prometheus_client", "pydantic", "starlette", "uvicorn"):
-            raise MtadError(f"{error.name} is missing; run: pip install 'mtad[serve]'") from error
+        name = (error.name or "").replace("_", "-")
+        if name in PACKAGES:
+            packages = " ".join(PACKAGES)
+            raise MtadError(f"{name} is missing; run: pip install {packages}") from error
         raise
     serve(settings)
 

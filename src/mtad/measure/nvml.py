@@ -45,7 +45,7 @@ def find_nvml(devices: Sequence[torch.device]) -> Nvml | NoEnergy:
     try:
         nvml = _nvml()
     except ImportError:
-        return NoEnergy("NVML needs nvidia-ml-py: pip install 'mtad[bench]'")
+        return NoEnergy("NVML needs nvidia-ml-py: pip install nvidia-ml-py")
     try:
         nvml.nvmlInit()
         handles = {f"cuda:{_index(d)}": _handle(nvml, d) for d in devices}

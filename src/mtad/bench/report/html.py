@@ -25,7 +25,7 @@ def page(title: str, remarks: Sequence[str], tables: Sequence[Table], plots: Seq
     try:
         from jinja2 import Environment, PackageLoader
     except ImportError as error:
-        raise MtadError("reports need jinja2: pip install 'mtad[bench]'") from error
+        raise MtadError("reports need jinja2: pip install jinja2") from error
     pages = Environment(
         loader=PackageLoader(__package__, "."),
         autoescape=True,
