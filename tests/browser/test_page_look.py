@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from support.mock_server import Body, Event, MockServer, Record, record, story, streamed, told
-from support.steps import DONE, chat, race, run, sideways, visit
+from support.steps import DONE, chat, race, run, settings, sideways, visit
 
 from mtad import demo
 
@@ -226,7 +226,7 @@ def test_keyboard_alone(page: Page, mock: MockServer) -> None:
         assert outline != "none", f"no focus to be seen on {order[-1]}"
         if order[-1] == "run":
             break
-    wanted = ["theme", "mode", "prompt", "SQL", "lanes", "method-A", "temperature", "seed", "run"]
+    wanted = ["theme", "mode", "lanes", "method-A", "temperature", "seed", "prompt", "SQL", "run"]
     assert [name for name in order if name in wanted] == wanted
     page.keyboard.press("Enter")
     expect(page.locator(DONE)).to_be_attached()
@@ -256,7 +256,9 @@ def test_controls_have_names(page: Page, mock: MockServer) -> None:
     visit(page, mock.url)
     race(page)
     chat(page)
+    page.locator("#prompt").fill("hello")
     run(page)
+    expect(page.get_by_role("button", name="Regenerate")).to_have_count(2)
     unnamed = page.evaluate(
         """() => [...document.querySelectorAll("input, select, textarea, button")]
             .filter((e) => !e.labels?.length && !e.textContent.trim() && !e.ariaLabel)
@@ -281,6 +283,7 @@ def test_no_sideways_scrolling(page: Page, mock: MockServer, width: int, scheme:
     page.set_viewport_size({"width": width, "height": 800})
     visit(page, mock.url)
     assert sideways(page) <= 0
+    settings(page)
     race(page)
     page.get_by_label("Show rejected drafts").check()
     page.locator("#method-A").select_option("mmtad")

@@ -21,7 +21,7 @@ from support.mock_server import (
     streamed,
     told,
 )
-from support.steps import DONE, chat, race, run, visit
+from support.steps import DONE, chat, race, run, view, visit
 
 pytestmark = pytest.mark.browser
 pytest_plugins = ["support.browsing"]
@@ -98,14 +98,18 @@ def test_html_is_never_run(page: Page, mock: MockServer) -> None:
     visit(page, mock.url)
     chat(page)
     page.locator("#prompt").fill(NASTY)
-    page.get_by_label("Show rejected drafts").check()
     run(page)
+    expect(page.locator(".lane .prose")).to_contain_text(NASTY)
+    view(page, "Tokens")
+    page.get_by_label("Show rejected drafts").check()
     page.locator(".text .token").first.click()
     page.get_by_text("As a table").click()
     expect(page.locator("#tip")).to_contain_text("<img·src=x")
     expect(page.locator(".text s").first).to_have_text(NASTY)
     expect(page.locator(".rule")).to_have_text(NASTY)
     expect(page.locator("#history .user .said")).to_have_text(NASTY)
+    page.locator("#prompt").fill("go on")
+    run(page)
     expect(page.locator("#history .assistant .said")).to_contain_text(NASTY)
     assert page.locator("main img, main script").count() == 0
     assert page.title() == "mtad playground"
@@ -138,17 +142,44 @@ def test_stop_ends_a_slow_stream_and_keeps_what_came(
     expect(page.get_by_role("button", name="Stop")).to_be_disabled()
 
 
-def test_a_stopped_chat_message_is_not_lost(page: Page, mock: MockServer) -> None:
+def test_a_stopped_answer_stays_with_its_question(page: Page, mock: MockServer) -> None:
     mock.answer = lambda body: streamed(told(body, story(400), pause=0.05))
     visit(page, mock.url)
     chat(page)
     page.locator("#prompt").fill("hello")
-    page.get_by_role("button", name="Run").click()
-    expect(page.locator(".text .token").first).to_be_visible()
+    page.locator("#run").click()
+    expect(page.locator(".lane .prose")).not_to_be_empty()
     page.keyboard.press("Escape")
     expect(page.locator(DONE)).to_be_attached()
-    expect(page.locator("#prompt")).to_have_value("hello")
-    expect(page.locator("#history li")).to_have_count(0)
+    expect(page.locator("#history li .said")).to_have_text(["hello"])
+    expect(page.locator(".lane .prose")).not_to_be_empty()
+    expect(page.get_by_role("button", name="Regenerate")).to_be_visible()
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["a first question", "an answer asked again"])
+def test_a_question_without_an_answer_is_not_lost(
+    page: Page, mock: MockServer, again: bool
+) -> None:
+    good = mock.answer
+    visit(page, mock.url)
+    chat(page)
+    page.locator("#prompt").fill("hello")
+    if again:
+        run(page)
+    mock.answer = lambda body: refusal(429, "the queue is full")
+    if again:
+        page.get_by_role("button", name="Regenerate").click()
+        expect(page.locator(DONE)).to_be_attached()
+    else:
+        run(page)
+    expect(page.locator(".lane").get_by_role("alert")).to_contain_text("the queue is full")
+    expect(page.locator("#prompt")).to_have_value("" if again else "hello")
+    expect(page.locator("#history li")).to_have_count(2 if again else 0)
+    mock.answer = good
+    page.locator("#prompt").fill("hello")
+    run(page)
+    expect(page.locator(".lane .prose")).not_to_be_empty()
+    assert len(mock.bodies[-1]["messages"]) == (3 if again else 1)
 
 
 def test_events_may_be_split_anywhere(page: Page, mock: MockServer) -> None:
@@ -292,7 +323,7 @@ def test_a_chat_goes_on_with_the_answer_that_was_chosen(page: Page, mock: MockSe
     page.locator("#prompt").fill("one")
     run(page)
     expect(page.locator("#prompt")).to_have_value("")
-    expect(page.locator("#history .assistant .said")).to_have_text("mtad")
+    expect(page.locator(".lane .prose")).to_have_text(["mtad", "speculative_sampling"])
     page.get_by_role("button", name="Go on with this answer").nth(1).click()
     page.locator("#prompt").fill("two")
     run(page)
@@ -301,14 +332,16 @@ def test_a_chat_goes_on_with_the_answer_that_was_chosen(page: Page, mock: MockSe
         {"role": "assistant", "content": "speculative_sampling"},
         {"role": "user", "content": "two"},
     ]
+    expect(page.locator("#history .assistant .said")).to_have_text("speculative_sampling")
     page.get_by_role("button", name="New chat").click()
     expect(page.locator("#history li")).to_have_count(0)
+    expect(page.locator("#lanes")).to_be_hidden()
 
 
 def test_an_empty_message_is_not_sent(page: Page, mock: MockServer) -> None:
     visit(page, mock.url)
     chat(page)
     page.locator("#prompt").fill("  ")
-    page.get_by_role("button", name="Run").click()
+    page.get_by_role("button", name="Send").click()
     expect(page.locator("#notice")).to_have_text("Write a message first.")
     assert mock.bodies == []

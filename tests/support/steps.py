@@ -14,9 +14,20 @@ def visit(page: Page, url: str) -> None:
     expect(page.locator("html[data-ready]")).to_be_attached()
 
 
+def settings(page: Page) -> None:
+    """Open the settings, which a narrow window begins without."""
+    if page.locator("#settings").get_attribute("open") is None:
+        page.locator("#settings > summary").click()
+
+
+def view(page: Page, name: str) -> None:
+    """Show texts as "Tokens", or "Formatted"."""
+    page.get_by_label(name, exact=True).check()
+
+
 def run(page: Page) -> None:
-    """Press Run and wait for the end."""
-    page.get_by_role("button", name="Run", exact=True).click()
+    """Press Run, or Send in a chat, and wait for the end."""
+    page.locator("#run").click()
     expect(page.locator(DONE)).to_be_attached(timeout=60_000)
 
 
@@ -31,5 +42,13 @@ def race(page: Page) -> None:
 
 
 def sideways(page: Page) -> int:
-    """By how many pixels the page is too wide for its window."""
-    return int(page.evaluate("document.documentElement.scrollWidth - innerWidth"))
+    """By how many pixels the page, or a part of its frame, is too wide for its place."""
+    return int(
+        page.evaluate(
+            """() => {
+                const parts = ["html", "body", "main", "#request", "#results", "#thread"];
+                const boxes = parts.map((name) => document.querySelector(name));
+                return Math.max(...boxes.map((box) => box.scrollWidth - box.clientWidth));
+            }"""
+        )
+    )

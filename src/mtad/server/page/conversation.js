@@ -1,49 +1,67 @@
-// The conversation in chat mode: what was said, and which answer it goes on with.
+// The conversation in chat mode. The newest answer stands in the lanes, all else in the list.
 
+import { copyButton } from "./copy.js";
 import { byId, el } from "./dom.js";
+import { showMarkdown } from "./markdown.js";
 
 /** Messages so far; the last answer may be replaced by the other lane's. */
 export class Conversation {
   constructor() {
     this.messages = [];
+    this.isInLanes = false;
   }
 
-  /** The messages of a request that asks this next. */
-  asking(text) {
-    return [...this.messages, { role: "user", content: text }];
+  /** The messages of a request, with a system prompt where one is given. */
+  asking(system) {
+    const first = system.trim() ? [{ role: "system", content: system }] : [];
+    return [...first, ...this.messages];
   }
 
-  /** Keep a question with its answer. */
-  keep(question, answer) {
-    this.messages = [...this.asking(question), { role: "assistant", content: answer }];
-    this.draw();
+  /** Add a question. */
+  ask(text) {
+    this.#set([...this.messages, { role: "user", content: text }], false);
+  }
+
+  /** Ask the last question once more: its answer goes. */
+  askAgain() {
+    this.#set(this.messages.slice(0, -1), false);
+  }
+
+  /** Add the answer that the lanes show. */
+  answer(text) {
+    this.#set([...this.messages, { role: "assistant", content: text }], true);
   }
 
   /** Go on with another answer to the last question. */
-  replaceAnswer(answer) {
-    this.messages = [...this.messages.slice(0, -1), { role: "assistant", content: answer }];
-    this.draw();
+  replaceAnswer(text) {
+    this.#set([...this.messages.slice(0, -1), { role: "assistant", content: text }], true);
   }
 
-  /** Start again. */
-  clear() {
-    this.messages = [];
+  /** Back to these messages, all of them in the list. */
+  restore(messages) {
+    this.#set(messages, false);
+  }
+
+  #set(messages, isInLanes) {
+    Object.assign(this, { messages, isInLanes });
     this.draw();
   }
 
   /** Show it. */
   draw() {
-    const names = { user: "You", assistant: "Model" };
-    const items = this.messages.map((message) =>
-      el(
-        "li",
-        { class: message.role },
-        el("span", { class: "who", text: names[message.role] }),
-        el("span", { class: "said", text: message.content || "(nothing)" }),
-      ),
-    );
-    byId("history").replaceChildren(...items);
-    byId("new-chat").hidden = items.length === 0;
-    byId("history").scrollTop = byId("history").scrollHeight;
+    const listed = this.isInLanes ? this.messages.slice(0, -1) : this.messages;
+    byId("history").replaceChildren(...listed.map(item));
   }
+}
+
+function item({ role, content }) {
+  if (role === "user") {
+    const who = el("span", { class: "unseen", text: "You: " });
+    return el("li", { class: role }, who, el("span", { class: "said", text: content }));
+  }
+  const who = el("span", { class: "unseen", text: "Model: " });
+  const said = el("div", { class: "said prose" });
+  showMarkdown(said, content);
+  const tools = el("div", { class: "tools" }, copyButton(() => content));
+  return el("li", { class: role }, who, said, tools);
 }

@@ -21,6 +21,10 @@ function dress(node, properties, children) {
   return node;
 }
 
+/** A small button. */
+export const quiet = (text, onclick) =>
+  el("button", { type: "button", class: "quiet", text, onclick });
+
 /** The element with this id. */
 export const byId = (id) => document.getElementById(id);
 

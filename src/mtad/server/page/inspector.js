@@ -1,6 +1,7 @@
 // The token tree of the iteration that was chosen, with steps to the one before and after it.
 
-import { byId, el, oncePerFrame } from "./dom.js";
+import { byId, el, oncePerFrame, quiet } from "./dom.js";
+import { withScrollCue } from "./scroll.js";
 import { drawTree, treeTable } from "./tree.js";
 
 const HELP = "Drawing of the tree. Arrow keys left and right step through iterations.";
@@ -14,12 +15,13 @@ export class Inspector {
     this.next = quiet("Next →", () => this.step(1));
     this.canvas = el("div", { class: "canvas", tabindex: "0", role: "group", "aria-label": HELP });
     this.law = el("span");
-    this.table = el("div", { class: "canvas" });
+    this.table = el("div", { class: "canvas", tabindex: "0", role: "group", "aria-label": "Table" });
     this.rows = el("details", { ontoggle: () => this.#fillTable() });
-    this.rows.append(el("summary", { text: "As a table" }), this.table);
+    this.rows.append(el("summary", { text: "As a table" }), ...withScrollCue(this.table, "The table"));
     const steps = el("div", { class: "steps" }, this.back, this.next);
     const bar = el("div", { class: "bar" }, this.heading, steps);
-    this.node.replaceChildren(bar, this.canvas, readingAid(this.law), this.rows);
+    const tree = withScrollCue(this.canvas, "The tree");
+    this.node.replaceChildren(bar, ...tree, readingAid(this.law), this.rows);
     this.node.addEventListener("keydown", (event) => this.#key(event));
     this.redraw = oncePerFrame(() => this.#draw());
     this.clear();
@@ -83,13 +85,11 @@ export class Inspector {
 
   #key(event) {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!by || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!by || this.rows.contains(event.target) || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     this.step(by);
   }
 }
-
-const quiet = (text, onclick) => el("button", { type: "button", class: "quiet", text, onclick });
 
 function readingAid(law) {
   const name = (text) => el("span", { class: `of-${text}`, text });

@@ -4,15 +4,18 @@ import { ApiError, stream } from "./api.js";
 import { drawShares } from "./chart.js";
 import { el, oncePerFrame } from "./dom.js";
 import { seconds } from "./format.js";
+import { showMarkdown } from "./markdown.js";
 import { Tally } from "./record.js";
 import { TokenText } from "./text.js";
 
-/** A lane; `hooks.onChoose(lane, iteration)` and `hooks.onRecord(lane)` are its callbacks. */
+/** A lane; `hooks` are its callbacks: `onChoose(lane, iteration)`, `onRecord(lane)`, `onDraw()`. */
 export class Lane {
   constructor(letter, hooks) {
     this.letter = letter;
     this.text = new TokenText(letter, (index) => hooks.onChoose(this, index));
     this.onRecord = () => hooks.onRecord(this);
+    this.onDraw = hooks.onDraw;
+    this.view = "tokens";
     this.redraw = oncePerFrame(() => this.#draw());
     this.#build();
     this.clear();
@@ -35,11 +38,29 @@ export class Lane {
     const caption = el("figcaption", { text: "Acceptance by position" });
     this.chart = el("div");
     const chart = el("figure", {}, this.chart, caption);
-    const measured = el("div", { class: "measured" }, numbers, chart);
+    this.measured = el("div", { class: "measured" }, numbers, chart);
     const [error, rule, foot] = ["error", "rule", "foot"].map((name) => slot(name, "p"));
     error.setAttribute("role", "alert");
+    this.prose = el("div", { class: "prose", hidden: true });
+    this.tools = el("div", { class: "tools" });
     this.node = el("article", { class: "lane", "aria-label": `Lane ${this.letter}` });
-    this.node.append(head, measured, error, this.text.node, rule, foot);
+    const texts = [this.text.node, this.prose, this.tools];
+    this.node.append(head, this.measured, error, ...texts, rule, foot);
+  }
+
+  /** Whether a run has begun. */
+  get isUsed() {
+    return this.started !== null;
+  }
+
+  /** Show the text as tokens, or formatted. */
+  show(view) {
+    this.view = view;
+    this.text.node.hidden = view === "formatted";
+    this.prose.hidden = view !== "formatted";
+    this.#drawProse();
+    this.text.keepUp();
+    this.onDraw();
   }
 
   /** The records so far. */
@@ -56,12 +77,14 @@ export class Lane {
       slot.textContent = "";
     }
     this.error.hidden = true;
+    this.tools.replaceChildren();
     this.#draw();
   }
 
   /** Run a request to its end; true if the text came whole. */
   async run(path, body, entry, key, signal) {
     this.clear();
+    Object.assign(this, { seed: body.seed, note: "" });
     this.title.textContent = entry.name;
     this.#contract({ lossless: entry.lossless, rule: null, accept_threshold: null });
     this.started = performance.now();
@@ -79,12 +102,27 @@ export class Lane {
     }
   }
 
+  /** A sentence about the run, for those who listen. */
+  report(isWhole) {
+    if (!isWhole) return `${this.letter} did not finish.`;
+    const [tokens, speed] = [this.tally.tokens, this.speed.textContent];
+    return `${this.letter} is done: ${tokens} tokens, ${speed} a second.`;
+  }
+
+  /** Say how a race ended: its seconds, or by how many the best was faster. */
+  showPlace(took, best) {
+    const isFirst = took === best;
+    this.mark.textContent = isFirst ? `first · ${seconds(took)}` : `+${seconds(took - best)}`;
+    this.mark.classList.toggle("won", isFirst);
+  }
+
   async #read(path, body, key, signal) {
     try {
       await this.#takeAll(stream(path, body, key, signal));
     } catch (error) {
       if (!(error instanceof ApiError) || error.param !== "trace") throw error;
-      this.foot.textContent = "This server sends no traces: the text comes without its origins.";
+      this.note = "This server sends no traces: the text comes without its origins.";
+      this.foot.textContent = this.note;
       await this.#takeAll(stream(path, { ...body, trace: false }, key, signal));
     }
   }
@@ -98,7 +136,7 @@ export class Lane {
     const text = choice?.text ?? choice?.delta?.content ?? "";
     this.answer += text;
     const contract = event.mtad ?? {};
-    if (contract.trace) for (const record of [contract.trace].flat()) this.#record(record);
+    if (contract.trace) for (const record of [contract.trace].flat()) this.#record(record, text);
     else if (!this.records.length && text) this.text.appendPlain(text);
     if (event.metrics) this.final = { ...this.final, ...event.metrics.speculative_decoding };
     if (event.usage) this.final = { ...this.final, num_tokens: event.usage.completion_tokens };
@@ -106,9 +144,9 @@ export class Lane {
     this.redraw();
   }
 
-  #record(record) {
+  #record(record, text) {
     this.tally.add(record);
-    this.text.append(record);
+    this.text.append(record, text);
     this.onRecord();
   }
 
@@ -118,7 +156,7 @@ export class Lane {
     this.final = { ...this.final, joules, energy_reason };
     const parts = ["queue", "prefill", "decode"].map((name) => [name, contract[`${name}_s`]]);
     const times = parts.filter(([, s]) => Number.isFinite(s)).map(([n, s]) => `${n} ${seconds(s)}`);
-    if (times.length) this.foot.textContent = times.join(" · ");
+    this.foot.textContent = [`seed ${this.seed}`, ...times, this.note].filter(Boolean).join(" · ");
   }
 
   #contract({ lossless, rule, accept_threshold: threshold }) {
@@ -151,8 +189,16 @@ export class Lane {
     this.mean.textContent = Number.isFinite(mean) && mean !== null ? mean.toFixed(2) : "–";
     this.share.textContent = drafted ? `${accepted} / ${drafted}` : "–";
     this.#drawEnergy();
+    this.measured.hidden = !tokens;
     this.chart.replaceChildren(...(tally.steps ? [drawShares(tally.shares)] : []));
+    this.#drawProse();
     this.text.keepUp();
+    this.onDraw();
+  }
+
+  #drawProse() {
+    if (this.view === "formatted") showMarkdown(this.prose, this.answer);
+    else this.prose.replaceChildren();
   }
 
   /** Seconds since the request was sent, or that it took. */

@@ -2,13 +2,17 @@
 
 import { getJson } from "./api.js";
 import { Conversation } from "./conversation.js";
-import { byId, el } from "./dom.js";
+import { copyButton } from "./copy.js";
+import { byId, quiet } from "./dom.js";
 import { EXAMPLES } from "./examples.js";
-import { seconds } from "./format.js";
+import { Frame } from "./frame.js";
 import { Inspector } from "./inspector.js";
 import { Lane } from "./lane.js";
 import { MethodForm } from "./methods.js";
 import { SamplingForm } from "./sampling.js";
+import { Follower } from "./scroll.js";
+import { SeedField } from "./seed.js";
+import { KeyField } from "./key.js";
 import { addThemeButton } from "./theme-button.js";
 
 const LETTERS = ["A", "B"];
@@ -17,24 +21,35 @@ const RIVALS = ["speculative_sampling", "mtad"];
 const form = byId("request");
 const inspector = new Inspector();
 const conversation = new Conversation();
+const frame = new Frame();
+const isChat = () => frame.mode === "chat"; // the radio is ahead of it while a run ends
+const active = () => lanes.slice(0, Number(form.elements.lanes.value));
+
+const follower = new Follower(byId("thread"));
 const hooks = {
   onChoose: (lane, index) => inspector.choose(lane, index),
   onRecord: (lane) => inspector.follow(lane),
+  onDraw: follow,
 };
 const lanes = LETTERS.map((letter) => new Lane(letter, hooks));
+const seed = new SeedField();
+frame.onView = (view) => lanes.forEach((lane) => lane.show(view));
+const key = new KeyField(() => load());
 let methodForms = [];
 let sampling = null;
 let model = null;
 let stopper = null;
+let running = Promise.resolve();
 
-const isChat = () => form.elements.mode.value === "chat";
-const active = () => lanes.slice(0, Number(form.elements.lanes.value));
-const key = () => byId("key").value.trim();
+/** Keep the end of a chat in sight; below tokens stands the tree, so they scroll by themselves. */
+function follow() {
+  if (document.body.dataset.view === "formatted" && isChat()) follower.keepUp();
+}
 
 async function load() {
   try {
-    const models = await getJson("v1/models", key());
-    const registry = await getJson("v1/methods", key());
+    const models = await getJson("v1/models", key.value);
+    const registry = await getJson("v1/methods", key.value);
     model = models.data[0].id;
     byId("model").textContent = model;
     const own = registry.default ?? { name: "mtad", options: {} };
@@ -44,7 +59,7 @@ async function load() {
     notice("");
   } catch (error) {
     notice(error.message);
-    if (error.status === 401) askForKey();
+    if (error.status === 401) key.ask();
   }
   showLanes();
 }
@@ -57,11 +72,43 @@ function showLanes() {
   byId("methods").classList.toggle("two", count === 2);
 }
 
-function showMode() {
-  byId("history-box").hidden = !isChat();
-  byId("prompt-label").textContent = isChat() ? "Message" : "Prompt";
-  byId("prompt").rows = isChat() ? 3 : 8;
-  conversation.draw();
+/** Change between prompt and chat; what runs is stopped, and the lanes are for the new mode. */
+async function showMode(mode) {
+  await stopped();
+  clearLanes();
+  conversation.restore(conversation.messages);
+  frame.enter(mode);
+  byId("history").hidden = mode !== "chat";
+  fill();
+}
+
+/** Stop what runs, and wait for its end. */
+function stopped() {
+  stopper?.abort();
+  return running;
+}
+
+async function changeLanes() {
+  await stopped();
+  inspector.clear();
+  if (isChat()) clearLanes();
+  conversation.restore(conversation.messages);
+  showLanes();
+  fill();
+}
+
+function fill() {
+  for (const lane of lanes) lane.node.hidden = !lane.isUsed;
+  const hasMessages = isChat() && conversation.messages.length > 0;
+  frame.fill({ hasLanes: lanes.some((lane) => lane.isUsed), hasMessages });
+}
+
+function clearLanes() {
+  inspector.clear();
+  for (const lane of lanes) {
+    lane.clear();
+    lane.node.classList.remove("kept");
+  }
 }
 
 function notice(text) {
@@ -69,19 +116,15 @@ function notice(text) {
   byId("notice").hidden = text === "";
 }
 
-function askForKey() {
-  byId("key-box").open = true;
-  byId("key").focus();
-}
-
-function requestOf(index) {
-  const text = byId("prompt").value;
-  const asked = isChat() ? { messages: conversation.asking(text) } : { prompt: text };
+function requestOf(index, seedOfRun) {
+  const asked = isChat()
+    ? { messages: conversation.asking(byId("system").value) }
+    : { prompt: byId("prompt").value };
   return {
     model,
     ...asked,
     ...sampling.value,
-    seed: byId("seed").valueAsNumber,
+    seed: seedOfRun,
     method: methodForms[index].value,
     stream: true,
     stream_options: { include_usage: true },
@@ -89,36 +132,71 @@ function requestOf(index) {
   };
 }
 
-async function run() {
+/** Run what the form says; `again` asks a chat's last question once more. */
+async function run(again = false) {
   if (stopper) return;
+  stopper = new AbortController();
+  running = runToEnd(again);
+  await running;
+}
+
+async function runToEnd(again) {
   if (!methodForms.length) await load();
-  if (!methodForms.length || !ready()) return;
+  if (!methodForms.length || !ready(again)) {
+    stopper = null;
+    return;
+  }
+  const before = conversation.messages;
+  const typed = isChat() ? ask(again) : "";
   begin();
-  const [chat, question, racing] = [isChat(), byId("prompt").value, active()];
-  const path = chat ? "v1/chat/completions" : "v1/completions";
+  const racing = active();
+  const whole = await raceAll(racing, seed.next());
+  end(racing, whole);
+  if (isChat()) settle(racing, whole, before, typed);
+  offer(racing);
+  fill();
+}
+
+/** Put the question into the conversation; the text that was taken from the field. */
+function ask(again) {
+  if (again) {
+    conversation.askAgain();
+    return "";
+  }
+  const text = byId("prompt").value;
+  conversation.ask(text);
+  byId("prompt").value = "";
+  return text;
+}
+
+async function raceAll(racing, seedOfRun) {
+  const path = isChat() ? "v1/chat/completions" : "v1/completions";
   let best = null;
   const runs = racing.map(async (lane, i) => {
+    const [body, { entry }] = [requestOf(i, seedOfRun), methodForms[i]];
     const began = performance.now();
-    const whole = await lane.run(path, requestOf(i), methodForms[i].entry, key(), stopper.signal);
-    if (!whole) return false;
+    const whole = await lane.run(path, body, entry, key.value, stopper.signal);
     const took = (performance.now() - began) / 1000;
-    best ??= took;
-    if (racing.length > 1) place(lane, took, best);
-    return true;
+    if (whole) best ??= took;
+    if (whole && racing.length > 1) lane.showPlace(took, best);
+    return whole;
   });
-  const whole = await Promise.all(runs);
-  end(racing, whole);
-  if (chat) settle(racing, whole, question);
+  fill();
+  follower.restart();
+  byId("thread").scrollTop = byId("thread").scrollHeight;
+  if (frame.isNarrow && !isChat()) byId("thread").scrollIntoView();
+  return Promise.all(runs);
 }
 
 /** Whether the form can be sent; the browser says what is wrong where it cannot. */
-function ready() {
+function ready(again) {
   for (const bad of form.querySelectorAll(":invalid")) {
-    const box = bad.closest("details");
-    if (box) box.open = true;
+    for (let box = bad.closest("details"); box; box = box.parentElement.closest("details")) {
+      box.open = true;
+    }
   }
   if (!form.reportValidity()) return false;
-  if (!isChat() || byId("prompt").value.trim()) return true;
+  if (again || !isChat() || byId("prompt").value.trim()) return true;
   notice("Write a message first.");
   byId("prompt").focus();
   return false;
@@ -126,14 +204,11 @@ function ready() {
 
 function begin() {
   notice("");
-  stopper = new AbortController();
-  inspector.clear();
-  for (const lane of lanes) lane.clear();
+  clearLanes();
   // aria-disabled keeps the focus where it is
   byId("run").setAttribute("aria-disabled", "true");
   byId("stop").disabled = false;
   byId("status").textContent = "Running.";
-  if (matchMedia("(max-width: 820px)").matches) byId("results").scrollIntoView();
 }
 
 function end(racing, whole) {
@@ -141,45 +216,42 @@ function end(racing, whole) {
   byId("run").removeAttribute("aria-disabled");
   if (document.activeElement === byId("stop")) byId("run").focus();
   byId("stop").disabled = true;
-  const results = racing.map((lane, i) =>
-    whole[i]
-      ? `${lane.letter} is done: ${lane.tally.tokens} tokens, ${lane.speed.textContent} a second.`
-      : `${lane.letter} did not finish.`,
-  );
+  const results = racing.map((lane, i) => lane.report(whole[i]));
   byId("status").textContent = results.join(" ");
 }
 
-function place(lane, took, best) {
-  const isFirst = took === best;
-  lane.mark.textContent = isFirst ? `first · ${seconds(took)}` : `+${seconds(took - best)}`;
-  lane.mark.classList.toggle("won", isFirst);
+/** In a chat: keep what was answered, or give the question back where nothing came. */
+function settle(racing, whole, before, typed) {
+  const done = racing.find((_, i) => whole[i]) ?? racing.find((lane) => lane.answer);
+  if (done) return conversation.answer(done.answer);
+  conversation.restore(before);
+  byId("prompt").value ||= typed;
 }
 
-/** In a chat: keep what was said, or give the message back where no answer came. */
-function settle(racing, whole, question) {
-  const done = racing.filter((_, i) => whole[i]);
-  if (!done.length) return;
-  conversation.keep(question, done[0].answer);
-  byId("prompt").value = "";
-  for (const lane of done.length > 1 ? done : []) {
-    const onclick = () => conversation.replaceAnswer(lane.answer);
-    const text = "Go on with this answer";
-    lane.foot.append(" ", el("button", { type: "button", class: "quiet", text, onclick }));
+/** What can be done with the answers that came. */
+function offer(racing) {
+  const answered = racing.filter((lane) => lane.answer);
+  for (const lane of answered) {
+    lane.tools.append(copyButton(() => lane.answer));
+    if (isChat()) lane.tools.append(quiet("Regenerate", () => run(true)));
+    const goOn = quiet("Go on with this answer", () => goOnWith(lane));
+    if (isChat() && answered.length > 1) lane.tools.append(goOn);
   }
 }
 
+function goOnWith(lane) {
+  conversation.replaceAnswer(lane.answer);
+  for (const one of lanes) one.node.classList.toggle("kept", one === lane);
+}
+
 function addExamples() {
-  const buttons = EXAMPLES.map((example) => {
-    const use = () => {
-      form.elements.mode.value = example.chat ? "chat" : "prompt";
-      showMode();
-      byId("prompt").value = example.text;
-      byId("prompt").focus();
-    };
-    return el("button", { type: "button", class: "quiet", text: example.name, onclick: use });
-  });
-  byId("examples").replaceChildren(...buttons);
-  byId("prompt").value = EXAMPLES[0].text;
+  const use = async (example) => {
+    const mode = example.chat ? "chat" : "prompt";
+    if (mode !== frame.mode) await showMode(mode);
+    byId("prompt").value = example.text;
+    byId("prompt").focus();
+  };
+  byId("examples").replaceChildren(...EXAMPLES.map((one) => quiet(one.name, () => use(one))));
 }
 
 function listen() {
@@ -187,64 +259,40 @@ function listen() {
     event.preventDefault();
     run();
   });
-  form.elements.mode.forEach((radio) => radio.addEventListener("change", showMode));
-  form.elements.lanes.forEach((radio) => radio.addEventListener("change", () => {
-    stopper?.abort();
-    inspector.clear();
-    showLanes();
-  }));
+  form.elements.mode.forEach((radio) =>
+    radio.addEventListener("change", () => showMode(radio.value)),
+  );
+  form.elements.lanes.forEach((radio) => radio.addEventListener("change", changeLanes));
   byId("stop").addEventListener("click", () => stopper?.abort());
-  byId("new-chat").addEventListener("click", () => {
-    stopper?.abort();
-    conversation.clear();
-    byId("prompt").focus();
-  });
-  byId("new-seed").addEventListener("click", () => {
-    byId("seed").value = String(crypto.getRandomValues(new Uint32Array(1))[0] >>> 1);
+  byId("new-chat").addEventListener("click", newChat);
+  byId("prompt").addEventListener("keydown", (event) => {
+    const sends = event.key === "Enter" && !event.shiftKey && !event.isComposing;
+    if (!isChat() || !sends || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    run();
   });
   byId("rejected").addEventListener("change", (event) => {
     for (const lane of lanes) lane.text.showRejected(event.target.checked);
   });
-  byId("key").addEventListener("change", () => {
-    remember(key());
-    load();
-  });
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") escape();
+    if (event.key === "Escape" && !key.close()) stopper?.abort();
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
     event.preventDefault();
     run();
   });
 }
 
-/** The key of this tab; nothing where storage is switched off. */
-function remembered() {
-  try {
-    return sessionStorage.getItem("mtad-key") ?? "";
-  } catch {
-    return "";
-  }
+async function newChat() {
+  await stopped();
+  clearLanes();
+  conversation.restore([]);
+  fill();
+  byId("prompt").focus();
 }
 
-function remember(value) {
-  try {
-    sessionStorage.setItem("mtad-key", value);
-  } catch {
-    // the field keeps it as long as the page is there
-  }
-}
-
-function escape() {
-  const box = byId("key-box");
-  if (!box.open) return stopper?.abort();
-  box.open = false;
-  box.querySelector("summary").focus();
-}
-
-byId("key").value = remembered();
 addThemeButton(byId("theme"));
 addExamples();
 listen();
-showMode();
+fill();
 await load();
 document.documentElement.dataset.ready = "";

@@ -3,6 +3,7 @@
 import { el } from "./dom.js";
 import { visible } from "./format.js";
 import { ORIGINS, rejectedBranches } from "./record.js";
+import { Follower } from "./scroll.js";
 import { hideTip, showTip } from "./tip.js";
 
 const HELP = "Arrow keys left and right move over tokens, up and down over iterations.";
@@ -23,6 +24,7 @@ export class TokenText {
       onmouseleave: hideTip,
       onkeydown: (event) => this.#walk(event),
     });
+    this.follower = new Follower(this.node);
     this.clear();
   }
 
@@ -32,14 +34,18 @@ export class TokenText {
     this.spans = [];
     this.chosen = null;
     this.stop = null;
-    this.bottom = 0;
+    this.follower.restart();
     this.node.replaceChildren();
   }
 
-  /** Add what an iteration committed; nothing that is there is drawn again. */
-  append(record) {
+  /** Add what an iteration committed and made of the text; nothing that is there is drawn again. */
+  append(record, text) {
     const index = this.records.push(record) - 1;
-    this.spans.push(record.tokens.map((token, place) => tokenSpan(token, index, place)));
+    const spans = record.tokens.map((token, place) => {
+      const span = tokenSpan(token, index, place);
+      return isControl(record, place, text) ? asControl(span, token.text) : span;
+    });
+    this.spans.push(spans);
     this.node.append(...this.spans[index]);
     this.spans[index].at(-1)?.classList.add("last");
     if (!this.stop && this.spans[index].length) this.#rest(this.spans[index][0]);
@@ -51,12 +57,9 @@ export class TokenText {
     this.node.append(text);
   }
 
-  /** Keep the newest text in sight, unless somebody has scrolled up. */
+  /** Keep the newest text in sight, unless a person has scrolled up. */
   keepUp() {
-    const { node } = this;
-    const bottom = node.scrollHeight - node.clientHeight;
-    if (node.scrollTop >= this.bottom - 8) node.scrollTop = bottom;
-    this.bottom = bottom;
+    this.follower.keepUp();
   }
 
   /** Show rejected drafts at their places, or take them away. */
@@ -123,6 +126,23 @@ export class TokenText {
     const beside = this.spans[index][Number(span.dataset.place) + step];
     return beside ?? (step > 0 ? this.spans[index + 1]?.[0] : this.spans[index - 1]?.at(-1));
   }
+}
+
+/** Whether a token is a sign for the model, such as the end of a text, and no part of the text. */
+function isControl(record, place, text) {
+  const token = record.tokens[place];
+  if (token.text === "" || text.includes(token.text)) return false;
+  const isEnd = record.finish_reason === "stop" && place === record.tokens.length - 1;
+  return isEnd || /^<(?!0x)[^\s<>]+>$/.test(token.text);
+}
+
+/** The span with its token as a mark beside the text: it is neither read nor copied as text. */
+function asControl(span, text) {
+  span.classList.add("control");
+  span.textContent = "";
+  span.dataset.mark = text.replace(/^<[|｜/]?(.*?)[|｜]?>$/, "$1");
+  span.setAttribute("aria-label", `${span.dataset.mark}: a sign, not text`);
+  return span;
 }
 
 function tokenSpan(token, iteration, place) {

@@ -1,0 +1,81 @@
+// The frame around the texts: which mode, which view, and what shows before the first run.
+
+import { byId } from "./dom.js";
+import { EXAMPLES } from "./examples.js";
+
+const NARROW = matchMedia("(max-width: 820px)");
+const HINTS = {
+  prompt: ["Ctrl", "Enter", " runs, ", "Esc", " stops"],
+  chat: ["Enter", " sends, ", "Shift", "Enter", " breaks the line, ", "Esc", " stops"],
+};
+const EMPTY = {
+  prompt: "The text appears here as it is written. Every token shows which model it came from.",
+  chat: "Ask something below. “Tokens” shows which model each token of an answer came from.",
+};
+
+/** Mode, view and emptiness of the page; `onView(view)` is called when the view changes. */
+export class Frame {
+  constructor() {
+    this.onView = () => {};
+    this.mode = "prompt";
+    this.views = { prompt: "tokens", chat: "formatted" };
+    this.drafts = { prompt: EXAMPLES[0].text, chat: "" };
+    byId("prompt").value = this.drafts.prompt;
+    for (const radio of document.getElementsByName("view")) {
+      radio.addEventListener("change", () => this.#look(radio.value));
+    }
+    const fold = () => (byId("settings").open = !NARROW.matches);
+    NARROW.addEventListener("change", fold);
+    fold();
+    this.enter("prompt");
+  }
+
+  /** Whether the window is too narrow for two columns. */
+  get isNarrow() {
+    return NARROW.matches;
+  }
+
+  /** Change the mode; each keeps its own unsent text. */
+  enter(mode) {
+    const prompt = byId("prompt");
+    this.drafts[this.mode] = prompt.value;
+    this.mode = mode;
+    const isChat = mode === "chat";
+    document.body.dataset.mode = mode;
+    byId("request").elements.mode.value = mode;
+    // the order of the page is the order of the Tab key
+    if (isChat) byId("results").append(byId("composer"));
+    else byId("results").prepend(byId("composer"));
+    byId("system-box").hidden = !isChat;
+    byId("prompt-label").textContent = isChat ? "Message" : "Prompt";
+    byId("run").textContent = isChat ? "Send" : "Run";
+    byId("keys").replaceChildren(...HINTS[mode].map(keyOrWords));
+    byId("empty").textContent = EMPTY[mode];
+    prompt.placeholder = isChat ? "Message the model" : "";
+    prompt.rows = isChat ? 2 : 7;
+    prompt.value = this.drafts[mode];
+    this.#look(this.views[mode]);
+  }
+
+  /** Show what there is: a hint where nothing is, else the lanes. */
+  fill({ hasLanes, hasMessages }) {
+    byId("empty").hidden = hasLanes || hasMessages;
+    byId("lanes").hidden = !hasLanes;
+    byId("new-chat").hidden = !hasMessages;
+    byId("examples").hidden = hasMessages;
+  }
+
+  #look(view) {
+    this.views[this.mode] = view;
+    for (const radio of document.getElementsByName("view")) radio.checked = radio.value === view;
+    document.body.dataset.view = view;
+    this.onView(view);
+  }
+}
+
+function keyOrWords(text) {
+  if (text.includes(" ")) return text;
+  const key = document.createElement("kbd");
+  key.textContent = text;
+  return key;
+}
