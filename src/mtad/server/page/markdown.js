@@ -11,6 +11,7 @@ const RULE = /^ {0,3}([-*_])(?:\s*\1){2,}\s*$/;
 const QUOTE = /^ {0,3}> ?/;
 const ITEM = /^( *)([-*+]|\d{1,9}[.)])(\s+|$)(.*)$/;
 const TABLE_RULE = /^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$/;
+const WEB = /^https?:[/]{2}/i;
 const INLINE = new RegExp(
   [
     "(?<escape>\\\\[\\\\`*_{}\\[\\]()#+.!|>~-])",
@@ -149,6 +150,6 @@ function marked({ 0: whole, groups: g }) {
 
 /** A link; null where it leads to anything but the web. */
 function link(href, label) {
-  if (!/^https?:\/\//i.test(href) || !URL.canParse(href)) return null;
+  if (!WEB.test(href) || !URL.canParse(href)) return null;
   return el("a", { href, target: "_blank", rel: "noopener noreferrer nofollow", text: label || href });
 }
