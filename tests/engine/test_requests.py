@@ -9,7 +9,7 @@ import torch
 from transformers import Phi3Config, Phi3ForCausalLM
 
 from mtad.engine.session import Request, Session, decode
-from mtad.errors import ContextLengthError, PromptError
+from mtad.errors import ContextLengthError, OptionError, PromptError
 from mtad.methods.autoregressive import Autoregressive
 from mtad.methods.beam_search import BeamSearch
 from mtad.methods.mcss import MCSS
@@ -77,6 +77,31 @@ def run(params: SamplingParams) -> None:
 def test_something_must_be_left_to_say():
     with pytest.raises(ValueError, match="all 31 tokens are suppressed; leave at least one"):
         run(SamplingParams(suppress_tokens=range(31)))
+
+
+BUT_EOS = [t for t in range(31) if t != 4]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"suppress_tokens": BUT_EOS},
+        {"logit_bias": dict.fromkeys(BUT_EOS, -math.inf)},
+        {"suppress_tokens": BUT_EOS[:9], "logit_bias": dict.fromkeys(BUT_EOS[9:], -math.inf)},
+        {"suppress_tokens": BUT_EOS[2:], "eos_token_ids": [4, *BUT_EOS[:2]]},
+        {"eos_token_ids": list(range(31))},
+    ],
+)
+def test_settings_that_together_leave_no_token(settings):
+    own = {"eos_token_ids": [4], "temperature": 0.0, **settings}
+    with pytest.raises(
+        OptionError, match="all 31 tokens are .* or set min_new_tokens to 0"
+    ) as caught:
+        run(SamplingParams(min_new_tokens=3, **own))
+    assert caught.value.name == "min_new_tokens"
+    run(SamplingParams(min_new_tokens=0, **own))
+    if own["eos_token_ids"] == [4]:
+        run(SamplingParams(min_new_tokens=3, **own | {"eos_token_ids": []}))
 
 
 def test_an_eos_id_must_be_a_token():

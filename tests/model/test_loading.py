@@ -14,6 +14,7 @@ from support.saved_pair import EOS, PADDED_ROWS, folder, tokenizer
 from support.tiny import tiny_model
 from tokenizers import AddedToken, Tokenizer, models
 
+import mtad
 from mtad.api.pair import ModelPair, load_pair
 from mtad.errors import (
     CheckpointError,
@@ -186,13 +187,133 @@ def test_tokenizers_of_equal_size_that_differ(tmp_path: Path) -> None:
     assert trusting.generate("the cat", seed=0, max_new_tokens=3)
 
 
-def test_a_tokenizer_with_one_more_token(tmp_path: Path) -> None:
-    path = copy_of(DRAFT, tmp_path)
-    longer = transformers.AutoTokenizer.from_pretrained(path)
-    longer.add_tokens([AddedToken("<more>")])
-    longer.save_pretrained(path)
-    with pytest.raises(VocabularyMismatchError, match="None and '<more>'"):
-        load_pair(target=folder() / TARGET, draft=path)
+def longer(name: str, to: Path, count: int, grow: bool) -> Path:
+    """A copy of a saved model whose tokenizer has more special tokens; with rows for them or not."""
+    path = copy_of(name, to)
+    tokens = transformers.AutoTokenizer.from_pretrained(path)
+    tokens.add_tokens([AddedToken(f"<more{i}>", special=True) for i in range(count)])
+    tokens.save_pretrained(path)
+    if grow:
+        model = transformers.AutoModelForCausalLM.from_pretrained(path)
+        model.resize_token_embeddings(len(tokens), mean_resizing=False)
+        model.save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("trust", [False, True])
+@pytest.mark.parametrize("count", [1, 7])
+@pytest.mark.parametrize("more", [TARGET, DRAFT])
+def test_a_vocabulary_that_contains_the_other(
+    tmp_path: Path, more: str, count: int, trust: bool
+) -> None:
+    paths = {name: folder() / name for name in (TARGET, DRAFT)}
+    paths[more] = longer(more, tmp_path, count, grow=True)
+    pair = load_pair(target=paths[TARGET], draft=paths[DRAFT], trust_vocabulary=trust)
+    size = len(tokenizer()) + (count if more == TARGET else 0)
+    assert pair.models.vocab == size
+    plain = load_pair(target=paths[TARGET])
+    options: dict[str, Any] = {"temperature": 0.0, "max_new_tokens": 12, "ignore_eos": True}
+    (wanted,) = plain.generate("the cat", "autoregressive", **options)
+    for method in ("speculative_sampling", "mcss", "block_verification"):
+        (done,) = pair.generate("the cat", method, **options)
+        assert done.token_ids == wanted.token_ids
+
+
+@pytest.mark.parametrize("method", mtad.methods.names())
+def test_a_token_that_the_draft_lacks_can_be_produced_and_read(tmp_path: Path, method: str) -> None:
+    target = longer(TARGET, tmp_path, 1, grow=True)
+    pair, extra = load_pair(target=target, draft=folder() / DRAFT), len(tokenizer())
+    sampling = {} if method == "beam_search" else {"logit_bias": {extra: 100.0}, "seed": 0}
+    (done,) = pair.generate([[5, extra, 7]], method, max_new_tokens=6, ignore_eos=True, **sampling)
+    assert sampling == {} or extra in done.token_ids
+
+
+def test_settings_that_leave_the_draft_nothing(tmp_path: Path) -> None:
+    target = longer(TARGET, tmp_path, 1, grow=True)
+    pair, size = load_pair(target=target, draft=folder() / DRAFT), len(tokenizer())
+    with pytest.raises(ValueError, match=f"all {size} tokens that the draft has are suppressed"):
+        pair.generate([[5]], max_new_tokens=4, suppress_tokens=range(size))
+    plain = pair.generate([[5]], "autoregressive", max_new_tokens=4, suppress_tokens=range(size))
+    assert plain[0].token_ids == [size] * 4
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen2", "gemma3_text", "gpt_neox", "cohere", "llama"])
+def test_a_folder_without_tokenizer_files(tmp_path: Path, family: str) -> None:
+    model = tiny_model(family)
+    model.generation_config.eos_token_id = None
+    model.save_pretrained(tmp_path)
+    models = load_models(tmp_path)
+    assert models.tokenizer is None
+    assert models.vocab == embedding_rows(model)
+    with pytest.raises(
+        PromptError, match=r"came without a tokenizer \(.+\); give the prompt as to"
+    ):
+        ModelPair.of(models).generate("hello", "autoregressive")
+    (done,) = ModelPair.of(models).generate([[5, 6]], "autoregressive", max_new_tokens=3, seed=0)
+    assert len(done.token_ids) == 3
+
+
+def test_a_draft_whose_tokenizer_is_empty(tmp_path: Path) -> None:
+    tiny_model("gpt2").save_pretrained(tmp_path)
+    with pytest.raises(VocabularyMismatchError, match="not both have a tokenizer .*--trust-vocab"):
+        load_pair(target=folder() / TARGET, draft=tmp_path)
+
+
+def test_the_target_is_looked_for_before_the_draft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    read = transformers.AutoConfig.from_pretrained
+
+    def noted(path: str, **options: Any) -> Any:
+        asked.append(path)
+        return read(path, **options)
+
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", noted)
+    with pytest.raises(CheckpointError, match="cannot load the target model"):
+        load_models(tmp_path / "missing", tmp_path / "other")
+    assert str(tmp_path / "other") not in asked
+    with pytest.raises(CheckpointError, match="cannot load the draft model"):
+        load_models(folder() / TARGET, tmp_path / "other")
+
+
+def tiny_mixtral(dtype: torch.dtype) -> Any:
+    sizes = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 4}
+    config = transformers.MixtralConfig(**sizes, **heads)
+    return transformers.MixtralForCausalLM(config).to(dtype).eval()
+
+
+def test_a_dtype_that_a_model_cannot_compute_in_is_named() -> None:
+    with pytest.raises(UnsupportedModelError) as caught:
+        join(tiny_mixtral(torch.float64), None, None)
+    message = str(caught.value)
+    assert "mixtral, float64 on cpu" in message and "Double" in message
+    assert "architecture" not in message and "llama" not in message
+    join(tiny_mixtral(torch.float32), None, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("no kernel for this"), "no kernel for this"),
+        (torch.OutOfMemoryError("out of memory"), "out of memory"),
+        (MemoryError("too much"), "too much"),
+        (KeyError("experts"), "'experts'"),
+    ],
+)
+def test_a_probe_that_fails_gives_its_own_reason(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    model = random_llama()
+
+    def fail(*args: Any, **options: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(model, "forward", fail)
+    with pytest.raises(UnsupportedModelError, match=f"without a token tree: {reason}") as caught:
+        join(model, None, None)
+    assert "architecture" not in str(caught.value)
 
 
 def test_a_draft_without_tokenizer_and_with_other_rows(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from mtad.core.buckets import bucket_of, rows_of
 from mtad.core.noise import signed
 from mtad.core.prefix import Prefix
 from mtad.errors import ContextLengthError, PromptError
-from mtad.model.context import changes_with_length, context_of
+from mtad.model.context import changes_with_length, context_of, embedding_rows
 from mtad.model.lm import Model
-from mtad.sampling.params import SamplingParams
+from mtad.sampling.params import SamplingParams, require_some_token
 from mtad.speculative.method import Method
 
 
@@ -68,6 +68,8 @@ def check_requests(
         _check_prompt(index, request, vocab)
         for name, model in models.items():
             _check_context(index, request, name, model)
+            known = min(vocab, embedding_rows(model))
+            require_some_token(request.sampling, vocab, known, name)
 
 
 def _check_prompt(index: int, request: Request, vocab: int) -> None:

@@ -1,4 +1,4 @@
-"""How many positions a model can read, which its config may say before or after it was stretched.
+"""How much a model can read: positions, which its config may say unstretched, and token ids.
 
 Knows configs of transformers; no cache and no request.
 """
@@ -27,6 +27,12 @@ def context_of(model: PreTrainedModel) -> int | None:
         return None
     own = getattr(config, "original_max_position_embeddings", None)
     return min(_reach(rope, longest, own) for rope in _ropes(config))
+
+
+def embedding_rows(model: PreTrainedModel) -> int:
+    """Number of token ids that the model can read."""
+    embeddings: Any = model.get_input_embeddings()
+    return int(embeddings.num_embeddings)
 
 
 def changes_with_length(model: PreTrainedModel) -> bool:

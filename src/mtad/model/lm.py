@@ -9,18 +9,21 @@ method and no tokenizer.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from mtad.core.buckets import bucket_of, power_of_two
 from mtad.core.tree import TokenTree
 from mtad.model.context import context_of as context_of
+from mtad.model.context import embedding_rows
 from mtad.model.finite import NOWHERE, first_bad
 from mtad.model.kv_cache import Address, Prefill, Resized, SlotLayer, resized
 from mtad.model.masks import AttentionPattern, tree_mask
@@ -35,7 +38,8 @@ class LM:
 
     Attributes:
         name: "target" or "draft", for messages.
-        vocab: logits are cut to this many token ids (padded embedding rows are dropped).
+        vocab: logits are cut to this many token ids (padded embedding rows are dropped); those
+            that the model has no rows for are impossible to it, and read as its last one.
         lengths: (B,) committed tokens in the cache, one less than the text has.
         longest: a bound on `lengths` that the host knows; how much a forward attends over, hence
             every shape, follows from it.
@@ -54,6 +58,7 @@ class LM:
         self.context = context_of(model)
         embeddings: Any = model.get_input_embeddings()
         self.device: torch.device = embeddings.weight.device
+        self.num_missing = max(0, vocab - embedding_rows(model))
         self._address = Address(num_rows, capacity, config.num_hidden_layers)
         self._layers = [SlotLayer(self._address) for _ in range(config.num_hidden_layers)]
         self._cache_argument = {_cache_name(model): Cache(layers=list(self._layers))}
@@ -244,6 +249,8 @@ class LM:
     ) -> Float[Tensor, "rows logits vocab"]:
         if self.context is not None:
             positions = positions.clamp(max=self.context - 1)
+        if self.num_missing:
+            tokens = tokens.clamp(max=self.vocab - self.num_missing - 1)
         output = self.model(
             input_ids=tokens,
             attention_mask=self._pattern.masks(visible, positions, keys),
@@ -253,7 +260,7 @@ class LM:
             **self._cache_argument,
         )
         logits: Tensor = output.logits[..., : self.vocab].float()
-        return logits
+        return pad(logits, (0, self.num_missing), value=-math.inf) if self.num_missing else logits
 
     def commit(self, nodes: Int[Tensor, "rows depth"] | None, num_accepted: Tensor) -> None:
         """Keep the root and the first `num_accepted` of `nodes`; forget the rest of the tree.

@@ -30,7 +30,13 @@ from mtad.model.parallel import (
 from mtad.model.settings import Dtype
 from mtad.model.tree_support import SUPPORTED, embedding_rows, require_tree_support
 from mtad.model.vocabulary import Tokenizer as Tokenizer
-from mtad.model.vocabulary import eos_token_ids, require_same_vocabulary, vocabulary_size
+from mtad.model.vocabulary import (
+    eos_token_ids,
+    has_text,
+    is_contained,
+    require_same_vocabulary,
+    vocabulary_size,
+)
 from mtad.runtime.linear import packed
 
 logger = logging.getLogger(__name__)
@@ -117,11 +123,13 @@ def load_models(
     if draft_options is None:
         draft_options = {k: v for k, v in options.items() if k not in _TARGETS_OWN}
     parts = 1 if tp_plan is None else num_launched()
+    plan = {"distributed_config": {"tp_plan": tp_plan}} if parts > 1 else {}
     size = 0 if device_map else _needed_bytes(target, dtype, options) // parts
+    where = device_map or device
+    big = None if size else load_model(target, "target", dtype, where, **options | plan)
     draft_size = _needed_bytes(draft, draft_dtype or dtype, draft_options)
     require_memory({"target": (device, size), "draft": (draft_device, draft_size)})
-    plan = {"distributed_config": {"tp_plan": tp_plan}} if parts > 1 else {}
-    big = load_model(target, "target", dtype, device_map or device, **options | plan)
+    big = big or load_model(target, "target", dtype, where, **options | plan)
     require_whole_heads(big)
     tokenizer, reason = _load_tokenizer(target, "target", options)
     small, draft_tokenizer = None, None
@@ -164,7 +172,7 @@ def join(
     if draft is not None and not trust_vocabulary:
         require_same_vocabulary(tokenizer, draft_tokenizer, rows)
     vocab = rows[0] if tokenizer is None else min(rows[0], vocabulary_size(tokenizer))
-    if rows[-1] < vocab:
+    if rows[-1] < vocab and not is_contained(draft_tokenizer, tokenizer):
         raise VocabularyMismatchError(
             f"the draft has {rows[-1]} embedding rows and the vocabulary {vocab} tokens; take a "
             "draft that can read all of them"
@@ -252,15 +260,21 @@ def _load_tokenizer(
     """
     shared = {key: options[key] for key in _HUB_OPTIONS & options.keys()}
     folder = Path(path) / str(options.get("subfolder", ""))
+    has_files = any((folder / file).exists() for file in _TOKENIZER_FILES)
     try:
         tokenizer: Tokenizer = AutoTokenizer.from_pretrained(str(path), **shared)
     except Exception as error:
-        if any((folder / file).exists() for file in _TOKENIZER_FILES):
+        if folder.is_dir() and not has_files:
+            return None, f"{str(folder)!r} has none of {', '.join(_TOKENIZER_FILES)}"
+        if has_files:
             raise CheckpointError(
                 f"the tokenizer of the {name} model in {str(path)!r} cannot be read: "
                 f"{first_line(error)}; copy its files again"
             ) from error
         return None, first_line(error)
+    if not has_text(tokenizer):
+        kind = type(tokenizer).__name__
+        return None, f"without its files, {kind} has special tokens alone, and no text"
     return tokenizer, ""
 
 

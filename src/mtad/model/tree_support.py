@@ -6,13 +6,13 @@ Knows models and the cache; no checkpoint, no tokenizer, no method.
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import torch
 
 from mtad.core.tree import TokenTree
-from mtad.errors import UnsupportedModelError, first_line
+from mtad.errors import CacheMemoryError, UnsupportedModelError, first_line
 from mtad.model.attention import NAME, use_grouped_attention
+from mtad.model.context import embedding_rows as embedding_rows
 from mtad.model.lm import LM, Model
 
 logger = logging.getLogger(__name__)
@@ -26,21 +26,22 @@ SUPPORTED = frozenset(
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
 
 
-def embedding_rows(model: Model) -> int:
-    """Number of token ids that the model can read."""
-    embeddings: Any = model.get_input_embeddings()
-    return int(embeddings.num_embeddings)
-
-
 def require_tree_support(model: Model, name: str) -> None:
     """Refuse a model that cannot score a token tree; the model should be in evaluation mode.
 
     Raises:
-        UnsupportedModelError: naming the architecture, the reason and the ones that work.
+        UnsupportedModelError: naming the architecture, the reason and the ones that work; or only
+            the reason, where the model fails without a tree, too.
     """
-    why = _obstacle(model)
+    kind = model.config.get_text_config().model_type
+    try:
+        why = _obstacle(model)
+    except _ModelFailure as failure:
+        raise UnsupportedModelError(
+            f"the {name} model ({kind}, {str(model.dtype).removeprefix('torch.')} on "
+            f"{model.device}) fails on a text of five tokens, without a token tree: {failure}"
+        ) from failure.__cause__
     if why:
-        kind = model.config.get_text_config().model_type
         raise UnsupportedModelError(
             f"the {name} model is of architecture {kind!r}, which cannot be decoded with a token "
             f"tree: {why}; architectures that work: {', '.join(sorted(SUPPORTED))}"
@@ -65,8 +66,28 @@ def _obstacle(model: Model) -> str | None:
     try:
         fits = _scores_trees(model)
     except Exception as error:
+        _require_plain_forward(model, error)
         return f"it failed on a small tree ({first_line(error)})"
-    return None if fits else "its logits on a tree differ from those on the tree's paths"
+    if fits:
+        return None
+    dtype = str(model.dtype).removeprefix("torch.")
+    return f"its logits on a tree differ from those on the tree's paths, in {dtype}"
+
+
+class _ModelFailure(Exception):
+    """A model cannot even read a short text; the reason."""
+
+
+@torch.inference_mode()
+def _require_plain_forward(model: Model, error: Exception) -> None:
+    """Raise `_ModelFailure` unless it is the tree that the model failed on with `error`."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError | CacheMemoryError):
+        raise _ModelFailure(first_line(error)) from error
+    text = [[t % embedding_rows(model) for t in (5, 7, 11, 13, 17)]]
+    try:
+        model(torch.tensor(text, dtype=torch.int64, device=model.device), use_cache=False)
+    except Exception as plain:
+        raise _ModelFailure(first_line(plain)) from plain
 
 
 def _scores_trees_grouped(model: Model) -> bool:

@@ -20,10 +20,31 @@ def vocabulary_size(tokenizer: Tokenizer) -> int:
     return int(max(tokenizer.get_vocab().values())) + 1
 
 
+def has_text(tokenizer: Tokenizer) -> bool:
+    """Whether there are tokens besides those that were added, such as special ones.
+
+    Of many families transformers makes a tokenizer of these alone where the files are missing.
+    """
+    return bool(set(tokenizer.get_vocab().values()) - tokenizer.added_tokens_decoder.keys())
+
+
+def is_contained(inner: Tokenizer | None, outer: Tokenizer | None) -> bool:
+    """Whether all token ids of one tokenizer mean the same to another, which may have more."""
+    return None not in (inner, outer) and _tokens(inner).items() <= _tokens(outer).items()
+
+
+def _tokens(tokenizer: Tokenizer | None) -> dict[int, str]:
+    """The token of each id."""
+    return {} if tokenizer is None else {i: t for t, i in tokenizer.get_vocab().items()}
+
+
 def require_same_vocabulary(
     tokenizer: Tokenizer | None, draft_tokenizer: Tokenizer | None, rows: Sequence[int]
 ) -> None:
     """Compare two tokenizers token by token; padded embedding rows are fine.
+
+    One may have tokens that the other lacks: the draft never drafts those that it lacks, and those
+    that the target lacks are never looked at.
 
     Raises:
         VocabularyMismatchError: with the first ids that differ.
@@ -33,17 +54,19 @@ def require_same_vocabulary(
             return
         raise VocabularyMismatchError(
             f"target and draft have {rows[0]} and {rows[1]} embedding rows and not both have a "
-            "tokenizer to compare; give trust_vocabulary=True if their ids mean the same"
+            "tokenizer to compare; give trust_vocabulary=True (--trust-vocabulary) if their ids "
+            "mean the same"
         )
-    ours, theirs = (
-        {i: t for t, i in tok.get_vocab().items()} for tok in (tokenizer, draft_tokenizer)
-    )
-    different = [i for i in sorted(ours.keys() | theirs.keys()) if ours.get(i) != theirs.get(i)]
-    if different:
+    ours, theirs = _tokens(tokenizer), _tokens(draft_tokenizer)
+    if ours.items() <= theirs.items() or theirs.items() <= ours.items():
+        return
+    every = sorted(ours.keys() | theirs.keys())
+    if different := [i for i in every if ours.get(i) != theirs.get(i)]:
         shown = "; ".join(f"{i}: {ours.get(i)!r} and {theirs.get(i)!r}" for i in different[:5])
         raise VocabularyMismatchError(
-            f"{len(different)} of {len(ours)} token ids differ between target and draft: {shown}; "
-            "take a draft trained with the target's tokenizer"
+            f"{len(different)} of {len(every)} token ids differ between target and draft: {shown}; "
+            "take a draft trained with the target's tokenizer, or give trust_vocabulary=True "
+            "(--trust-vocabulary) if their ids mean the same all the same"
         )
 
 

@@ -147,6 +147,33 @@ class SamplingParams:
         }
 
 
+def require_some_token(params: SamplingParams, vocab: int, known: int, name: str) -> None:
+    """Refuse settings that together leave a model no token to produce.
+
+    Args:
+        params: of one request.
+        vocab: number of token ids in use.
+        known: how many of them, from the first on, the model has.
+        name: of the model.
+
+    Raises:
+        OptionError: none is left, at the beginning of the text or anywhere.
+    """
+    never = {token for token, bias in params.logit_bias.items() if bias == -math.inf}
+    never |= {*params.suppress_tokens}
+    early = {*params.eos_token_ids} if params.min_new_tokens else set()
+    if any(token not in never and token not in early for token in range(known)):
+        return
+    among = f"all {vocab} tokens" if known == vocab else f"all {known} tokens that the {name} has"
+    if all(token in never for token in range(known)):
+        raise OptionError(f"{among} are suppressed; leave at least one", "logit_bias")
+    raise OptionError(
+        f"{among} are suppressed or end the text, which min_new_tokens, {params.min_new_tokens}, "
+        "forbids at first; leave another one, or set min_new_tokens to 0",
+        "min_new_tokens",
+    )
+
+
 @cache
 def numbers() -> Mapping[str, Option]:
     """The settings that are a number each: those with one flag, key, field and control."""

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
-from mtad.errors import OptionError
 from mtad.sampling.params import SamplingParams
 from mtad.sampling.penalties import count, count_on_paths, penalize
 from mtad.sampling.truncation import NEVER, candidates, keep_min_p, keep_top_k, keep_top_p, spread
@@ -205,8 +204,4 @@ def _bias(params: Sequence[SamplingParams], vocab: int, device: torch.device) ->
             if not 0 <= token < vocab:
                 raise ValueError(f"token id {token} is not in the vocabulary of {vocab} tokens")
             row[token] += value
-        if len({token for token, value in added if value == NEVER}) == vocab:
-            raise OptionError(
-                f"all {vocab} tokens are suppressed; leave at least one", "logit_bias"
-            )
     return bias.to(device)
