@@ -94,9 +94,7 @@ BUT_EOS = [t for t in range(31) if t != 4]
 )
 def test_settings_that_together_leave_no_token(settings):
     own = {"eos_token_ids": [4], "temperature": 0.0, **settings}
-    with pytest.raises(
-        OptionError, match="all 31 tokens are .* or set min_new_tokens to 0"
-    ) as caught:
+    with pytest.raises(OptionError, match=r"all 31 .* set min_new_tokens to 0") as caught:
         run(SamplingParams(min_new_tokens=3, **own))
     assert caught.value.name == "min_new_tokens"
     run(SamplingParams(min_new_tokens=0, **own))
