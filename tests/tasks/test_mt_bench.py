@@ -556,6 +556,13 @@ def test_real_questions_and_references_are_read() -> None:
     assert sum(item.record["reference"] is not None for item in items) == 40
 
 
+def test_real_vicuna_questions_of_one_turn_are_read() -> None:
+    folder = real_data("vicuna_bench")
+    task = MTBench(folder, judge="gpt-4", judge_base_url="http://127.0.0.1:9/v1")
+    task.check()
+    assert [len(item.turns) for item in task.prompts()] == [1] * 80
+
+
 def test_real_questions_of_one_and_two_turns_are_read() -> None:
     items = MTBench(real_data("spec_bench"), judge="x").prompts()
     assert [len(item.turns) for item in items].count(1) == 400
