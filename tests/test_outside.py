@@ -209,7 +209,7 @@ from mtad.cli import app
 from mtad.methods.mtad import MTAD
 from mtad.server.api.methods_info import method_list
 from mtad.server.api.sampling import given_settings
-from mtad.server.api.schema import ChatRequest, CompletionRequest
+from mtad.server.api.request_models import ChatRequest, CompletionRequest
 
 config = Path(sys.argv[1])
 config.write_text('method = "mtad"\\n[sampling]\\ntypical_p = 0.5\\n')

@@ -17,7 +17,7 @@ from support.serving import FakeScheduler, Served, demo, fake_server, wait_for
 import mtad
 import mtad.server.api.errors as errors_module
 from mtad.server.api.errors import _place
-from mtad.server.api.schema import CompletionRequest
+from mtad.server.api.request_models import CompletionRequest
 from mtad.server.api.tokenizing import Texts
 
 PROMPT = "def area(r):"

@@ -19,7 +19,7 @@ from mtad.core.prompt import Array
 from mtad.core.schema import require_known
 from mtad.core.toml import from_toml, require_table
 from mtad.methods.mtad import MTAD
-from mtad.sampling.params import SamplingParams, numbers
+from mtad.sampling.params import SamplingParams, numeric_settings
 from mtad.speculative.method import Method
 
 T = TypeVar("T")
@@ -86,7 +86,9 @@ def _config(table: dict[str, Any]) -> MethodConfig:
 
 def _file_sampling(given: dict[str, Any]) -> dict[str, Any]:
     """The sampling options of a file; stop strings as a list."""
-    kinds = {name: o.kind for name, o in numbers().items() if name != "seed"}  # that of a run
+    kinds = {  # the seed is that of a run
+        name: o.kind for name, o in numeric_settings().items() if name != "seed"
+    }
     kinds |= {"stop": tuple[str, ...], "ignore_eos": bool}
     require_known(given, kinds, "sampling option")
     chosen = {name: typed(value, kinds[name], name) for name, value in given.items()}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mtad.cli.flags import DebugFlag, MethodFlags, ModelFlags, flag, flag_group, spelled
-from mtad.sampling.params import numbers
+from mtad.sampling.params import numeric_settings
 
 if TYPE_CHECKING:
     from mtad.speculative.method import Method
@@ -21,7 +21,7 @@ _sampling = partial(flag, panel="Sampling")
 _files = partial(flag, panel="Many prompts")
 _output = partial(flag, panel="Output")
 
-_NUMBERS = {name: option for name, option in numbers().items() if name != "seed"}
+_NUMBERS = {name: option for name, option in numeric_settings().items() if name != "seed"}
 SAMPLING_FLAGS = tuple(_NUMBERS)
 """The sampling settings that have a flag each, made from their definition."""
 

@@ -20,7 +20,8 @@ class Stats:
     """Counts and times of one request, or the sum of several.
 
     Attributes:
-        num_spec_steps: S, iterations with one target forward each.
+        num_spec_steps: S, iterations. Each verifies with one target forward; drafts that the target
+            makes itself take more, which are not counted.
         num_draft_tokens: D, draft tokens verified (all nodes of a tree).
         num_accepted_draft_tokens: A, those of them that are in the text.
         num_spec_tokens: sum over steps of the longest path that could be accepted.

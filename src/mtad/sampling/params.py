@@ -115,7 +115,7 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         """Refuse values that have no meaning."""
-        for option in numbers().values():
+        for option in numeric_settings().values():
             option.typed(getattr(self, option.name))
         if 0 < self.temperature < MIN_TEMPERATURE:
             raise OptionError(
@@ -175,7 +175,7 @@ def require_some_token(params: SamplingParams, vocab: int, known: int, name: str
 
 
 @cache
-def numbers() -> Mapping[str, Option]:
+def numeric_settings() -> Mapping[str, Option]:
     """The settings that are a number each: those with one flag, key, field and control."""
     found = options_of(SamplingParams)
     return {name: option for name, option in found.items() if option.type in (int, float)}

@@ -31,7 +31,10 @@ def spread(
 
 
 def keep_top_k(logits: Float[Tensor, "*lead vocab"], k: Tensor, largest: int) -> Tensor:
-    """Logits below the k-th largest set to -inf; ties with it stay. k = 0 keeps all."""
+    """Logits, -inf where below the k-th largest; ties with it stay. k = 0 keeps all.
+
+    `largest` is the largest k of the batch.
+    """
     top = logits.topk(min(largest, logits.shape[-1]), dim=-1).values
     index = (k.clamp(1, top.shape[-1]) - 1).expand(*logits.shape[:-1], 1)
     floor = top.gather(-1, index).masked_fill(k <= 0, NEVER)
@@ -39,8 +42,9 @@ def keep_top_k(logits: Float[Tensor, "*lead vocab"], k: Tensor, largest: int) ->
 
 
 def keep_top_p(logits: Float[Tensor, "*lead vocab"], p: Tensor) -> Tensor:
-    """Tokens before which a mass of at most p lies, in order of likelihood; p = 1 keeps all.
+    """Logits, -inf for tokens with a mass of more than p before them; p = 1 keeps all.
 
+    The order is that of likelihood, so the token at which the mass passes p stays.
     Of equally likely tokens the one with the lower id comes first.
     """
     beyond = _beyond_by_sorting if logits.shape[-1] <= SORTED else _beyond_by_searching
@@ -78,6 +82,6 @@ def _beyond_by_searching(logits: Tensor, p: Tensor) -> Tensor:
 
 
 def keep_min_p(logits: Float[Tensor, "*lead vocab"], min_p: Tensor) -> Tensor:
-    """Tokens at least `min_p` times as likely as the most likely one."""
+    """Logits, -inf for tokens less than `min_p` times as likely as the most likely one."""
     floor = logits.amax(-1, keepdim=True) + min_p.log()
     return logits.masked_fill(logits < floor, NEVER)

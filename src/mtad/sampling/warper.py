@@ -26,7 +26,7 @@ TIES = 16
 
 @dataclass(frozen=True)
 class Warper:
-    """Per-row rules that turn logits into log-probabilities.
+    """Per-row rules that turn logits into log-probabilities, the same for target and draft.
 
     Attributes:
         temperature, top_k, top_p, min_p, repetition, frequency, presence, min_new: (B,) each.
@@ -155,7 +155,10 @@ class Warper:
     def truncate(
         self, scores: Float[Tensor, "rows nodes width"]
     ) -> Float[Tensor, "rows nodes width"]:
-        """Temperature, top-k, top-p and min-p over the last dimension, then log-softmax."""
+        """Temperature, top-k, top-p and min-p over the last dimension, then log-softmax.
+
+        That dimension holds tokens, or the blocks of a text's next tokens where MTJD draws one.
+        """
         logits = scores / self._divisor() if "temperature" in self.used else scores
         if "top_k" in self.used:
             logits = keep_top_k(logits, self.top_k[:, None, None], self.largest_k)

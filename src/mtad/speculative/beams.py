@@ -124,27 +124,27 @@ class Pool:
 
     Attributes:
         scores: (B, W·C) joint log-probabilities.
-        numbers: (B, W·C) beam · V + token.
+        pair_index: (B, W·C) beam · V + token.
         num_candidates: C.
         vocab: V.
     """
 
     scores: Float[Tensor, "rows pool"]
-    numbers: Int[Tensor, "rows pool"]
+    pair_index: Int[Tensor, "rows pool"]
     num_candidates: int
     vocab: int
 
     @classmethod
     def of(cls, state: Beams, level: LevelLogprobs) -> Pool:
         """The pool of the beams' candidates; a finished beam is its own token 0, at no cost."""
-        count, numbers = level.values.shape[2], level.numbers()
-        first = torch.arange(count, device=numbers.device) == 0
+        count, index = level.values.shape[2], level.pair_index()
+        first = torch.arange(count, device=index.device) == 0
         stay = level.values.new_zeros(count).masked_fill(~first, NEVER)
         step = torch.where(state.finished[:, :, None], stay, level.values)
         own = state.finished[:, :, None] & first
-        numbers = torch.where(own, numbers // level.vocab * level.vocab, numbers)
+        index = torch.where(own, index // level.vocab * level.vocab, index)
         scores = (state.scores[:, :, None] + step).flatten(1)
-        return cls(scores, numbers.flatten(1), count, level.vocab)
+        return cls(scores, index.flatten(1), count, level.vocab)
 
 
 def _choose(
@@ -175,7 +175,7 @@ def _keys(pool: Pool, selection: Selection, warp: Warper, noise: Noise, tag: str
     """What the best `width` are chosen by: Gumbel-perturbed scores draw without replacement."""
     if selection == "search":
         return pool.scores
-    perturbed = pool.scores + noise.gumbel_at(tag, pool.numbers)
+    perturbed = pool.scores + noise.gumbel_at(tag, pool.pair_index)
     return torch.where(warp.is_greedy[:, 0], pool.scores, perturbed) if warp.greedy else perturbed
 
 
@@ -190,7 +190,7 @@ def _advance(
     reserved: int,
 ) -> tuple[TokenTree, Beams]:
     """The tree and the beams one level further down."""
-    beam, token = chosen // pool.num_candidates, pool.numbers.gather(1, chosen) % pool.vocab
+    beam, token = chosen // pool.num_candidates, pool.pair_index.gather(1, chosen) % pool.vocab
     stays = state.finished.gather(1, beam)
     alive = (scores > NEVER) & ~stays
     logprobs = kept.flatten(1).gather(1, chosen)

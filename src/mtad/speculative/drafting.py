@@ -70,13 +70,13 @@ class LevelLogprobs:
         """The token ids of candidates."""
         return place if self.ids is None else self.ids.gather(2, place)
 
-    def numbers(self) -> Int[Tensor, "rows width candidates"]:
+    def pair_index(self) -> Int[Tensor, "rows width candidates"]:
         """The index of each candidate among all (node, token) pairs of the level."""
         nodes = torch.arange(self.values.shape[1], device=self.values.device)[:, None] * self.vocab
         if self.ids is not None:
             return nodes + self.ids
-        numbers = nodes + torch.arange(self.vocab, device=self.values.device)
-        return numbers.expand(self.values.shape[0], -1, -1)
+        index = nodes + torch.arange(self.vocab, device=self.values.device)
+        return index.expand(self.values.shape[0], -1, -1)
 
 
 def sampled_tree(
@@ -122,7 +122,7 @@ def _distinct(
     width: int,
 ) -> Tensor:
     """Places of `width` candidates of each node, drawn without replacement, in draw order."""
-    gumbel = noise.gumbel_at(tag, level.numbers().flatten(1))
+    gumbel = noise.gumbel_at(tag, level.pair_index().flatten(1))
     scores = level.values + gumbel.view(level.values.shape)
     if warp.greedy:
         scores = torch.where(warp.is_greedy, warp.raw(logits, tree, tree.last_level), scores)

@@ -88,7 +88,8 @@ class Method(ABC):
             lm: the drafter with the prefix in its cache, None where `drafter` is "none". May be
                 fed level by level; is not to be committed.
             prefix: the committed text.
-            warp: turns logits into the log-probabilities to draw from.
+            warp: turns logits of either model into the log-probabilities to draw from, with each
+                row's penalties, temperature, top-k, top-p and min-p; `verify` gets the same.
             noise: the only source of randomness.
         """
 

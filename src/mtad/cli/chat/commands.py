@@ -19,7 +19,7 @@ from mtad.cli.terminal import percent, progress, qualified
 from mtad.core.names import did_you_mean
 from mtad.core.schema import options_of
 from mtad.engine.stats import total
-from mtad.sampling.params import numbers
+from mtad.sampling.params import numeric_settings
 
 THRESHOLD = "accept_threshold"
 SAMPLING = tuple(name for name in SAMPLING_FLAGS if name != "min_new_tokens")
@@ -86,7 +86,7 @@ def _threshold(session: ChatSession, text: str) -> str:
 
 def _setter(name: str) -> Command:
     """The command of a sampling setting."""
-    setting = numbers()[name]
+    setting = numeric_settings()[name]
 
     def run(session: ChatSession, text: str) -> str:
         if text:
@@ -98,7 +98,7 @@ def _setter(name: str) -> Command:
 
 def _seed(session: ChatSession, text: str) -> str:
     if text:
-        session.change(seed=None if text == "random" else numbers()["seed"].parsed(text))
+        session.change(seed=None if text == "random" else numeric_settings()["seed"].parsed(text))
     seed = session.settings.seed
     return "seed random" if seed is None else f"seed {seed}, of every answer"
 

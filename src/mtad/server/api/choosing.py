@@ -11,7 +11,7 @@ from typing import Any
 
 from mtad.errors import OptionError
 from mtad.methods import known_name, make_of
-from mtad.server.api.schema import Decoding, MethodChoice
+from mtad.server.api.request_models import Decoding, MethodChoice
 from mtad.server.http.errors import ApiError
 from mtad.speculative.method import Method
 

@@ -79,7 +79,7 @@ async def _unreadable(request: Request, error: Exception) -> Response:
     return ApiError(400, first_line(error)).response()
 
 
-def of(error: Exception) -> ApiError:
+def as_api_error(error: Exception) -> ApiError:
     """The response to a request that an error ended."""
     if isinstance(error, ApiError):
         return error
@@ -108,7 +108,7 @@ def refusal(error: Exception, prompt: str, budget: str) -> ApiError:
         budget: the parameter that limits the new tokens, as the client named it.
     """
     if isinstance(error, QueueFullError | ClosingError):
-        return of(error)
+        return as_api_error(error)
     message = str(error).removeprefix("request 0: ")
     names = NAMES | {"max_new_tokens": budget}
     for engine, request in names.items():

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 from mtad import methods
 from mtad.core.options import jsonable
 from mtad.core.schema import Option, options_of
-from mtad.sampling.params import numbers
+from mtad.sampling.params import numeric_settings
 from mtad.server.api.response_models import ResponseModel
 from mtad.server.api.sampling import NAMES, bounds
 from mtad.speculative.method import Method
@@ -97,7 +97,7 @@ def method_list(default: Method, known: Sequence[type[Method]]) -> MethodList:
         object="list",
         data=[sheet(cls) for cls in known],
         default=MethodDefault(name=default.name, options=options),
-        sampling=[_setting(option) for option in numbers().values()],
+        sampling=[_setting(option) for option in numeric_settings().values()],
     )
 
 

@@ -14,6 +14,12 @@ from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from mtad.server.api.request_models import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    TokenizeRequest,
+)
 from mtad.server.api.response_models import (
     ChatChunk,
     ChatCompletion,
@@ -21,12 +27,6 @@ from mtad.server.api.response_models import (
     ResponseModel,
     TextChunk,
     TextCompletion,
-)
-from mtad.server.api.schema import (
-    ChatRequest,
-    CompletionRequest,
-    DetokenizeRequest,
-    TokenizeRequest,
 )
 from mtad.server.api.service import Service
 

@@ -18,8 +18,8 @@ from mtad.model.tokenizer import stop_ids
 from mtad.sampling.params import SamplingParams
 from mtad.server.api.choosing import check_tree, chosen_method
 from mtad.server.api.errors import refusal
+from mtad.server.api.request_models import ChatRequest, CompletionRequest, Decoding, Message
 from mtad.server.api.sampling import given_settings
-from mtad.server.api.schema import ChatRequest, CompletionRequest, Decoding, Message
 from mtad.server.api.service import Service
 from mtad.server.http.errors import ApiError
 from mtad.server.scheduler.sequence import Sequence

@@ -88,7 +88,7 @@ class SpeculativeDecoding(ResponseModel):
 
 
 class AnswerMetrics(ResponseModel):
-    """Metrics of how the text was made."""
+    """Counts and rates of the iterations that made the text."""
 
     speculative_decoding: SpeculativeDecoding
 

@@ -17,6 +17,7 @@ from mtad.engine.stats import total
 from mtad.server.api.formats import ChatFormat, Format, TextFormat
 from mtad.server.api.methods_info import rule_of
 from mtad.server.api.parsing import ParsedRequest
+from mtad.server.api.request_models import ChatRequest, CompletionRequest
 from mtad.server.api.response_models import (
     AnswerMetrics,
     BaseCompletion,
@@ -24,7 +25,6 @@ from mtad.server.api.response_models import (
     SpeculativeDecoding,
     Usage,
 )
-from mtad.server.api.schema import ChatRequest, CompletionRequest
 from mtad.server.api.service import Service
 from mtad.server.api.tokenizing import Texts
 from mtad.server.scheduler.sequence import Chunk
@@ -84,7 +84,7 @@ class ResponseBuilder:
         return sum(sequence.stats.num_output_tokens for sequence in self.parsed.sequences)
 
     def metrics(self) -> AnswerMetrics:
-        """Counts and rates of drafting, summed over the choices."""
+        """Counts and rates of the iterations, summed over the choices."""
         stats = total(sequence.stats for sequence in self.parsed.sequences).as_dict()
         given = {name: stats[name] for name in SpeculativeDecoding.model_fields}
         return AnswerMetrics(speculative_decoding=SpeculativeDecoding(**given))

@@ -21,10 +21,16 @@ from starlette.responses import Response
 from mtad import __version__
 from mtad.core.prompt import require_characters
 from mtad.errors import MtadError, PromptError
-from mtad.server.api.errors import invalid, of, refusal
+from mtad.server.api.errors import as_api_error, invalid, refusal
 from mtad.server.api.methods_info import MethodList, method_list
 from mtad.server.api.openapi import documented
 from mtad.server.api.parsing import ParsedRequest, check_model, parse
+from mtad.server.api.request_models import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    TokenizeRequest,
+)
 from mtad.server.api.response_models import (
     Detokenized,
     Health,
@@ -35,12 +41,6 @@ from mtad.server.api.response_models import (
     Version,
 )
 from mtad.server.api.responses import ResponseBuilder
-from mtad.server.api.schema import (
-    ChatRequest,
-    CompletionRequest,
-    DetokenizeRequest,
-    TokenizeRequest,
-)
 from mtad.server.api.service import Service
 from mtad.server.api.streaming import EventStream
 from mtad.server.api.submission import Submission
@@ -98,7 +98,7 @@ class Api:
         except ClientDisconnect:
             raise
         except Exception as error:
-            raise of(error) from error
+            raise as_api_error(error) from error
         finally:
             submission.cancel()
         return _json(builder.whole(chunks))

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from mtad.core.options import bounds_of, notes
 from mtad.core.schema import Option, options_of
-from mtad.sampling.params import SamplingParams, numbers, setting_of
+from mtad.sampling.params import SamplingParams, numeric_settings, setting_of
 
 NAMES = {name: setting_of(o).http or name for name, o in options_of(SamplingParams).items()}
 """What requests call each setting."""
@@ -33,7 +33,7 @@ def request_fields() -> dict[str, Any]:
             Annotated[option.type, Field(**range_of(option))] | None,
             Field(None, description=f"{option.help} {_if_left_out(option)}"),
         )
-        for name, option in numbers().items()
+        for name, option in numeric_settings().items()
     }
 
 
@@ -43,7 +43,7 @@ def _if_left_out(option: Option) -> str:
 
 def given_settings(body: BaseModel) -> dict[str, Any]:
     """The settings that a request gives, by the names of `SamplingParams`."""
-    values = {name: getattr(body, NAMES[name]) for name in numbers()}
+    values = {name: getattr(body, NAMES[name]) for name in numeric_settings()}
     return {name: value for name, value in values.items() if value is not None}
 
 

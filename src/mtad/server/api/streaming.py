@@ -11,7 +11,7 @@ from typing import Any
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from mtad.server.api.errors import of
+from mtad.server.api.errors import as_api_error
 from mtad.server.api.response_models import BaseChunk, Iteration
 from mtad.server.api.responses import ResponseBuilder
 from mtad.server.api.submission import Submission
@@ -57,7 +57,7 @@ async def events(builder: ResponseBuilder, submission: Submission) -> AsyncItera
             for event in stream.events(chunk):
                 yield _data(event)
     except Exception as error:
-        yield f"data: {of(error).body}\n\n".encode(errors="replace")
+        yield f"data: {as_api_error(error).body}\n\n".encode(errors="replace")
         return
     if stream.has_usage:
         yield _data(stream.last([], usage=builder.usage()))

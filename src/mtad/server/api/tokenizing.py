@@ -14,7 +14,7 @@ import anyio
 import anyio.to_thread
 
 from mtad.model.tokenizer import encode, special_tokens
-from mtad.server.api.schema import Message
+from mtad.server.api.request_models import Message
 
 T = TypeVar("T")
 _BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")

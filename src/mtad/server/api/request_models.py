@@ -1,4 +1,4 @@
-"""What a request may hold: OpenAI's fields, those of mtad, and nothing else.
+"""Request models: OpenAI's fields, those of mtad, and nothing else.
 
 A parameter that cannot be honoured is refused by name. Parameters of OpenAI for things that are not
 here (tools, audio, …) may be given as long as their value asks for nothing. null is the same as
