@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+import huggingface_hub
 import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -27,6 +28,7 @@ from mtad.model.parallel import (
     require_whole_heads,
     usable_device,
 )
+from mtad.model.presence import require_checkpoint
 from mtad.model.settings import Dtype
 from mtad.model.tree_support import SUPPORTED, embedding_rows, require_tree_support
 from mtad.model.vocabulary import Tokenizer as Tokenizer
@@ -122,6 +124,9 @@ def load_models(
         _require_dtype(name)
     if draft_options is None:
         draft_options = {k: v for k, v in options.items() if k not in _TARGETS_OWN}
+    require_checkpoint(target, "target", options)
+    if draft is not None:
+        require_checkpoint(draft, "draft", draft_options)
     parts = 1 if tp_plan is None else num_launched()
     plan = {"distributed_config": {"tp_plan": tp_plan}} if parts > 1 else {}
     size = 0 if device_map else _needed_bytes(target, dtype, options) // parts
@@ -243,9 +248,8 @@ def _load_error(error: Exception, path: str | Path, name: str) -> Exception:
         return UnsupportedModelError(
             f"the {name} model {str(path)!r} cannot be spread over processes: {first}"
         )
-    hint = "" if Path(path).exists() else " (no such folder here, and no such model on the hub)"
     return CheckpointError(
-        f"cannot load the {name} model from {str(path)!r}{hint}: {first}; it must be a folder "
+        f"cannot load the {name} model from {str(path)!r}: {first}; it must be a folder "
         "with config.json and *.safetensors, or a hub name"
     )
 
@@ -279,6 +283,7 @@ def _load_tokenizer(
 
 
 def quiet() -> None:
-    """Switch off transformers' progress bars and all but its errors."""
+    """Switch off transformers' progress bars, and all but errors of it and of the hub."""
+    huggingface_hub.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
