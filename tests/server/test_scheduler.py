@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
 import time
@@ -313,12 +314,36 @@ def test_a_full_queue_takes_all_or_nothing(serve, gate):
     _, first = send(scheduler, work())
     assert gate.reached.wait(PATIENCE_S)
     _, waiting = send(scheduler, work(), work())
-    with pytest.raises(QueueFullError, match="2 texts wait already and 2 more") as caught:
+    with pytest.raises(QueueFullError, match="3 texts are decoded or wait and 2 more") as caught:
         send(scheduler, work(), work())
     assert caught.value.retry_after_s >= 1
     assert scheduler.load.num_waiting == 2
     gate.opened.set()
     assert all(len(one.token_ids) == 12 for one in [*first, *waiting])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "max_rows", "max_queue", "taken"),
+    [
+        ([1] * 14, 2, 4, 6),
+        ([1] * 14, 1, 1, 2),
+        ([3] * 4, 2, 4, 6),
+        ([7, 6, 1], 2, 4, 6),
+        ([4, 4, 1, 1], 3, 3, 6),
+    ],
+)
+def test_a_burst_on_an_idle_server_fills_rows_and_queue(
+    serve, gate, sizes, max_rows, max_queue, taken
+):
+    """However far the scheduler has come meanwhile; what was taken is decoded."""
+    scheduler, received = serve(max_rows=max_rows, max_queue=max_queue), []
+    for size in sizes:
+        with contextlib.suppress(QueueFullError):
+            received += send(scheduler, *(work() for _ in range(size)))[1]
+    assert len(received) == taken
+    gate.opened.set()
+    assert all(len(one.token_ids) == 12 for one in received)
+    assert len(send(scheduler, *(work() for _ in range(taken)))[1]) == taken, "the same again"
 
 
 def test_texts_that_are_put_back_keep_their_place():
@@ -334,7 +359,7 @@ def test_texts_that_are_put_back_keep_their_place():
 
 
 def test_the_time_to_try_again_follows_from_how_long_texts_took(clock):
-    queue, sequences = WaitingQueue(4, 2, clock), [work() for _ in range(5)]
+    queue, sequences = WaitingQueue(2, 2, clock), [work() for _ in range(5)]
     queue.add(sequences[:4])
     with pytest.raises(QueueFullError) as caught:
         queue.add(sequences[4:])

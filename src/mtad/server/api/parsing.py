@@ -91,7 +91,7 @@ def parse(service: Service, body: ChatRequest | CompletionRequest) -> ParsedRequ
 
 def _check_count(service: Service, body: Decoding, num_prompts: int) -> None:
     """Refuse a request whose sequences would never fit into the queue."""
-    count, most = body.n or 1, service.settings.max_queue
+    count, most = body.n or 1, service.settings.max_rows + service.settings.max_queue
     if num_prompts * count > most:
         raise ApiError(
             400,

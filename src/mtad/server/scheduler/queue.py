@@ -25,7 +25,7 @@ class WaitingQueue:
     """Sequences that wait to be admitted.
 
     Args:
-        max_waiting: sequences that may wait.
+        max_waiting: sequences that may wait beyond those that there are rows for.
         max_rows: sequences that are decoded at once.
         clock: the scheduler's.
 
@@ -39,7 +39,7 @@ class WaitingQueue:
         self._max_waiting, self._max_rows, self._clock = max_waiting, max_rows, clock
         self._adding, self._wake = threading.Lock(), threading.Event()
         self._inbox: deque[Items[Sequence]] = deque()
-        self._num_added, self._num_taken = 0, 0  # each is written on one side only
+        self._num_added, self._num_taken, self._num_ended = 0, 0, 0  # each written on one side only
         self._durations: tuple[float, ...] = ()
         self.waiting: list[Sequence] = []
         self.unfinished: set[Sequence] = set()
@@ -64,10 +64,13 @@ class WaitingQueue:
         with self._adding:
             if not self.is_open:
                 raise ClosingError("the server is shutting down; try another one, or later")
-            if len(self) + len(sequences) > self._max_waiting:
+            # whoever was admitted yet: a burst on an idle server fills the rows, too
+            num_unfinished = self._num_added - self._num_ended
+            if num_unfinished + len(sequences) > self._max_rows + self._max_waiting:
                 raise QueueFullError(
-                    f"{len(self)} texts wait already and {len(sequences)} more were sent; at most "
-                    f"{self._max_waiting} may wait: try again later",
+                    f"{num_unfinished} texts are decoded or wait and {len(sequences)} more were "
+                    f"sent; at most {self._max_rows} may be decoded and {self._max_waiting} wait: "
+                    "try again later",
                     self._retry_after_s(),
                 )
             for sequence in sequences:
@@ -130,6 +133,7 @@ class WaitingQueue:
         if sequence not in self.unfinished:
             return False
         self.unfinished.discard(sequence)
+        self._num_ended += 1
         sequence.ended_at = self._clock()
         if sequence.admitted_at is not None:
             took = sequence.ended_at - sequence.admitted_at
