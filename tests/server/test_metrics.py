@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Sequence as Items
@@ -21,6 +23,7 @@ from mtad.measure.energy import Reading
 from mtad.measure.meter import Meter
 from mtad.measure.sharing import SharedEnergy
 from mtad.server.ops.metrics import Metrics
+from mtad.server.ray.metrics import labelled
 from mtad.server.scheduler.events import Load
 from mtad.server.scheduler.sequence import Chunk, Sequence
 
@@ -213,6 +216,97 @@ def test_the_text_has_types_and_no_times_of_creation() -> None:
     assert all(f"# HELP {name} " in page for name in names)
 
 
+def full_page() -> bytes:
+    """A page on which every metric has a series."""
+    clock = Clock()
+    metrics = Metrics(energy_of((3, 5, 9), clock))
+    metrics.load = load
+    metrics.eager_iterations = lambda: {"observed": 1}
+    one, two = text(clock), text(clock)
+    for each in (one, two):
+        metrics.admitted(each)
+        metrics.decoded([chunk(each, block(3))], 0.1)
+    end(metrics, one, "stop")
+    end(metrics, two, "cancelled")
+    metrics.answered(200)
+    return metrics.render()
+
+
+PAGES = {"one server": full_page, "replicas": lambda: labelled({"a": full_page().decode()})}
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_promtool_finds_only_the_colon_that_vllms_names_have_too(page: Any) -> None:
+    tool = shutil.which("promtool")
+    if tool is None:
+        pytest.skip("promtool is not installed; on Debian it is part of the package prometheus")
+    done = subprocess.run(
+        [tool, "check", "metrics"], input=page(), capture_output=True, check=False
+    )
+    complaints = (done.stdout + done.stderr).decode().splitlines()
+    names = [line.removesuffix(" metric names should not contain ':'") for line in complaints]
+    assert all(re.fullmatch(r"mtad:\w+", name) for name in names), complaints
+    assert len(names) >= 21, "every metric was looked at"
+
+
+ABBREVIATIONS = ("s", "ms", "us", "ns", "sec", "b", "kb", "mb", "gb", "tb", "m", "h", "d", "j")
+SCALED = re.compile(r"(milli|micro|nano|kilo|mega|giga)|_(minutes|hours|days|kibibytes|bits)\b")
+
+
+def complaints_about(page: bytes) -> list[str]:
+    """What the rules of `promtool check metrics` find, apart from a colon after `mtad`."""
+    found = []
+    kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", page.decode(), re.MULTILINE))
+    helps = dict(re.findall(r"^# HELP (\S+) (.*)$", page.decode(), re.MULTILINE))
+    for name, kind in kinds.items():
+        words = name.removeprefix("mtad:").split("_")
+        for is_wrong, complaint in (
+            (not helps.get(name), "no help"),
+            ((kind == "counter") != (words[-1] == "total"), "total is for counters"),
+            (words[-1] in ("count", "sum", "bucket"), "suffix of a histogram"),
+            (kind in words, "the type is in the name"),
+            (not re.fullmatch(r"mtad:[a-z0-9_]+", name), "letters other than a-z, 0-9 and _"),
+            (bool({*words[-2:]} & {*ABBREVIATIONS}), "abbreviated unit"),
+            (bool(SCALED.search(name)), "another unit than the base one"),
+        ):
+            found += [f"{name}: {complaint}"] if is_wrong else []
+    for family in text_string_to_metric_families(page.decode()):
+        labels = {label for sample in family.samples for label in sample.labels}
+        if ("le" in labels) != (family.type == "histogram") or "quantile" in labels:
+            found.append(f"{family.name}: a label of histograms or summaries")
+        found += [
+            f"{family.name}: label {one}" for one in labels if not re.fullmatch("[a-z_]+", one)
+        ]
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_metrics_keep_the_rules_for_names(page: Any) -> None:
+    assert complaints_about(page()) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "# TYPE mtad:made counter",
+        "# TYPE mtad:made_total gauge",
+        "# TYPE mtad:took_ms gauge",
+        "# TYPE mtad:took_milliseconds gauge",
+        "# TYPE mtad:rows_count gauge",
+        "# TYPE mtad:rows_gauge gauge",
+        "# TYPE mtad:numRows gauge",
+        "# TYPE other:rows gauge",
+    ],
+)
+def test_the_rules_for_names_find_a_wrong_one(line: str) -> None:
+    name = line.split()[2]
+    page = f"# HELP {name} It is wrong.\n{line}\n{name} 1\n"
+    assert complaints_about(page.encode())
+    assert (
+        complaints_about(b"# HELP mtad:good_rows It is right.\n# TYPE mtad:good_rows gauge\n") == []
+    )
+
+
 def energy_of(values: Items[float], clock: Clock) -> SharedEnergy:
     """Joules that a meter of one device shows, a second apart."""
     readings = [
@@ -242,23 +336,13 @@ def test_without_a_meter_no_joules_are_shown() -> None:
 
 
 def test_the_dashboard_uses_names_that_are_rendered() -> None:
-    clock = Clock()
-    metrics = Metrics(energy_of((3, 5, 9), clock))
-    metrics.load = load
-    metrics.eager_iterations = lambda: {"observed": 1}
-    one = text(clock)
-    metrics.admitted(one)
-    metrics.decoded([chunk(one, block(3))], 0.1)
-    end(metrics, one, "stop")
-    rendered = {name.partition("{")[0] for name in samples(metrics)}
+    families = text_string_to_metric_families(full_page().decode())
+    rendered = {sample.name for family in families for sample in family.samples}
     board = json.loads(DASHBOARD.read_text(encoding="utf-8"))
     asked = set(
         re.findall(r"mtad:\w+", json.dumps([panel["targets"] for panel in board["panels"]]))
     )
-    assert asked <= rendered | {
-        "mtad:requests_failed_total",
-        "mtad:http_responses_total",
-    }, asked - rendered
-    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in rendered}
+    assert asked <= rendered, asked - rendered
+    shapes = {re.sub(r"_(bucket|sum|count)$", "", name) for name in rendered}
     shown = {re.sub(r"_(bucket|sum|count)$", "", name) for name in asked}
-    assert families - shown == set(), "every metric is on the dashboard"
+    assert shapes - shown == set(), "every metric is on the dashboard"
