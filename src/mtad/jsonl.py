@@ -79,6 +79,16 @@ class JsonLines(AbstractContextManager["JsonLines"]):
         self.close()
         self._stream, self._size = other._stream, other._size
 
+    @property
+    def is_moved(self) -> bool:
+        """Whether its path leads to another file by now, or to none."""
+        with self._thread_lock:
+            own = os.fstat(self._stream.fileno())
+        try:
+            return not os.path.samestat(own, os.stat(self.path))
+        except OSError:
+            return True
+
     def close(self) -> None:
         """Close the file and let others write to it."""
         with self._thread_lock:

@@ -8,6 +8,7 @@ import math
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -19,10 +20,13 @@ from mtad.core.tree import TokenTree
 from mtad.engine.session import Request
 from mtad.engine.step import Block
 from mtad.errors import DataError
+from mtad.jsonl import JsonLines
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
 from mtad.trace.format import pack, unpack
 from mtad.trace.record import TracedRow, record_of, token_logprobs
+from mtad.trace.replay import replay
+from mtad.trace.rules import Rule
 from mtad.trace.writer import TraceHeader, TraceWriter
 
 FAST = ("mcss", "mtad")
@@ -401,11 +405,80 @@ def test_threads_do_not_tear_each_others_lines(tmp_path: Path) -> None:
     assert len(lines_of(path)) == 1 + 8 * 50 * 2
 
 
-class Full:
-    """A disk that takes only so many bytes."""
+def types_of(path: Path) -> list[str]:
+    return [line.get("type", "header") for line in lines_of(path)]
 
-    def __init__(self, room: int, says_so: bool) -> None:
+
+@pytest.mark.parametrize("asked", [False, True], ids=["at the next text", "when asked"])
+def test_a_file_that_was_moved_away_keeps_its_texts_and_a_new_one_gets_the_next(
+    tmp_path: Path, asked: bool, pair
+) -> None:
+    path, moved = tmp_path / "t.jsonl", tmp_path / "t.jsonl.1"
+    request = Request(PROMPTS[0], SamplingParams(max_new_tokens=6))
+    seen = watch(pair, make("mtad"), [request], VOCAB)[0]
+    rows = [
+        (record, TracedRow.of(one, row, make("mtad")))
+        for record, (one, row) in zip(seen.records, seen.observations, strict=True)
+    ]
+    assert len(rows) >= 2
+    with TraceWriter(path, HEADER) as writer:
+        first = writer.request(request, make("mtad"))
+        writer.iteration(first, *rows[0])
+        path.rename(moved)
+        if asked:
+            writer.reopen()
+            assert types_of(path) == ["header"]
+        second = writer.request(request, make("mtad"))
+        for record, row in rows[1:]:
+            writer.iteration(first, record, row)
+        writer.iteration(second, *rows[0])
+        writer.end(first, "length")
+        assert first not in path.read_text() and second not in moved.read_text()
+        with JsonLines(moved):
+            pass  # its last text has ended: others may write to it
+        for record, row in rows[1:]:
+            writer.iteration(second, record, row)
+        writer.end(second, "length")
+    whole = ["header", "request", *["iteration"] * len(rows), "end"]
+    assert types_of(moved) == types_of(path) == whole
+    for file in (moved, path):
+        [text] = replay(file, [Rule("mtad", {})]).rules[0].texts
+        assert text.difference is None
+
+
+def test_a_file_that_is_where_it_was_is_not_begun_again(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    with TraceWriter(path, HEADER) as writer:
+        for _ in range(2):
+            writer.reopen()
+            writer.end(writer.request(Request([1]), make("mtad")), "stop")
+    assert types_of(path) == ["header", *["request", "end"] * 2]
+    writer.reopen()
+    path.unlink()
+    writer.reopen()
+    assert not path.exists(), "the writer is closed"
+
+
+def test_a_trace_goes_on_where_no_new_file_can_be_made(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, moved = tmp_path / "t.jsonl", tmp_path / "t.jsonl.1"
+    with TraceWriter(path, HEADER) as writer:
+        path.rename(moved)
+        path.write_text('{"other": 1}\n')
+        with caplog.at_level(logging.ERROR):
+            writer.end(writer.request(Request([1]), make("mtad")), "stop")
+    assert types_of(moved) == ["header", "request", "end"]
+    assert "goes on in the file that was moved away" in caplog.text
+    assert path.read_text() == '{"other": 1}\n'
+
+
+class Full:
+    """A file on a disk that takes only so many bytes."""
+
+    def __init__(self, room: int, says_so: bool, stream: BinaryIO) -> None:
         self.room, self.says_so, self.written = room, says_so, b""
+        self.fileno, self.close = stream.fileno, stream.close
 
     def write(self, data: bytes) -> int:
         if self.says_so and len(data) > self.room:
@@ -417,16 +490,13 @@ class Full:
 
     def truncate(self, size: int) -> None: ...
 
-    def close(self) -> None: ...
-
 
 @pytest.mark.parametrize("says_so", [True, False])
 def test_a_full_disk_is_reported_once_and_nothing_fails(
     tmp_path: Path, says_so: bool, caplog: pytest.LogCaptureFixture, pair
 ) -> None:
-    writer, disk = TraceWriter(tmp_path / "t.jsonl", HEADER), Full(2500, says_so)
-    writer._lines._stream.close()
-    writer._lines._stream = disk
+    writer = TraceWriter(tmp_path / "t.jsonl", HEADER)
+    disk = writer._file.lines._stream = Full(2500, says_so, writer._file.lines._stream)
     request = Request(PROMPTS[0], SamplingParams(max_new_tokens=6))
     seen = watch(pair, make("mtad"), [request], VOCAB)[0]
     with caplog.at_level(logging.ERROR):
@@ -438,6 +508,12 @@ def test_a_full_disk_is_reported_once_and_nothing_fails(
     assert "cannot be written" in caplog.text
     assert writer.error
     assert [json.loads(line)["type"] for line in disk.written.splitlines()[:1]] == ["request"]
+    (tmp_path / "t.jsonl").rename(tmp_path / "full.jsonl")
+    writer.reopen()
+    assert writer.error is None
+    writer.end(writer.request(Request([1]), make("mtad")), "stop")
+    writer.close()
+    assert types_of(tmp_path / "t.jsonl") == ["header", "request", "end"], "there is room again"
 
 
 def test_a_closed_file_fails_no_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,7 +15,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,58 @@ from mtad.trace.record import TokenText, TracedRow, finite, record_of
 _LOG = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
+class _File:
+    """A trace file, and why nothing more is written to it, if so."""
+
+    lines: JsonLines
+    error: str | None = None
+
+    @classmethod
+    def opened(cls, path: Path, header: TraceHeader) -> _File:
+        """The file, with a header.
+
+        Raises:
+            DataError: the file is something else, or another program writes to it.
+        """
+        file = cls(JsonLines(path, advice="wait for it, or give another file"))
+        try:
+            is_new = _is_new(path, header)
+        except BaseException:
+            file.lines.close()
+            raise
+        if is_new:
+            file.append(header.as_dict())
+        return file
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Append a line, unless an earlier one failed."""
+        if self.error:
+            return
+        try:
+            self.lines.append([line])
+        except (OSError, ValueError) as error:  # ValueError: it is closed
+            self.error = str(error)
+            path = self.lines.path
+            _LOG.error("the trace %s ends here, it cannot be written: %s", path, error)
+
+
+@dataclass
+class _Text:
+    """A text in progress: the file that has it, and how many of its iterations."""
+
+    file: _File
+    number: int = 0
+
+
 class TraceWriter(AbstractContextManager["TraceWriter"]):
     """A file of iterations that one program appends to, from any thread.
 
     When the disk is full, or gone, that is logged once and nothing more is written: decoding must
     not fail for its trace.
+
+    When the file was moved away, texts that begin are written to a new one; those in progress stay
+    in the file where they began, so that every file can be replayed.
 
     Args:
         path: the file, made if it is not there; one that is there must have the same header.
@@ -48,9 +95,6 @@ class TraceWriter(AbstractContextManager["TraceWriter"]):
             that compare the probabilities of drafted tokens can be replayed.
         prompts: whether to keep the prompts' token ids.
 
-    Attributes:
-        error: why writing stopped, if it did.
-
     Raises:
         DataError: the file is something else, or another program writes to it.
     """
@@ -59,17 +103,15 @@ class TraceWriter(AbstractContextManager["TraceWriter"]):
         self, path: Path, header: TraceHeader, *, laws: bool = True, prompts: bool = False
     ) -> None:
         self.path, self.laws, self.prompts = path, laws, prompts
-        self.error: str | None = None
-        self._lock = threading.Lock()
-        self._numbers: dict[str, int] = {}
-        self._lines = JsonLines(path, advice="wait for it, or give another file")
-        try:
-            is_new = _is_new(path, header)
-        except BaseException:
-            self._lines.close()
-            raise
-        if is_new:
-            self._write(header.as_dict())
+        self._header, self._lock = header, threading.Lock()
+        self._texts: dict[str, _Text] = {}
+        self._file = _File.opened(path, header)
+        self._is_closed = False
+
+    @property
+    def error(self) -> str | None:
+        """Why writing stopped, if it did."""
+        return self._file.error
 
     def request(self, request: Request, method: Method, request_id: str = "") -> str:
         """The key of a new text; its `request` line is written."""
@@ -84,9 +126,10 @@ class TraceWriter(AbstractContextManager["TraceWriter"]):
         }
         if self.prompts:
             line["prompt_ids"] = [int(token) for token in request.prompt_ids]
+        self.reopen()
         with self._lock:
-            self._numbers[key] = 0
-        self._write(line)
+            self._texts[key] = _Text(self._file)
+            self._file.append(line)
         return key
 
     def iteration(self, key: str, record: Mapping[str, Any], row: TracedRow) -> None:
@@ -97,40 +140,53 @@ class TraceWriter(AbstractContextManager["TraceWriter"]):
             record: what `record_of` made of the iteration.
             row: the iteration.
         """
-        if self.error:
+        text = self._texts[key]
+        if text.file.error:
             return
-        with self._lock:
-            number = self._numbers[key] = self._numbers[key] + 1
-        line = {"type": "iteration", "key": key, "number": number}
+        text.number += 1
+        line = {"type": "iteration", "key": key, "number": text.number}
         line |= {"method": method_line(row.method), "record": record}
         line |= {"decision": _decision(row.seen.verdict), "tree": _tree(row)}
-        self._write(line | ({"laws": _laws(row.seen)} if self.laws else {}))
+        line |= {"laws": _laws(row.seen)} if self.laws else {}
+        with self._lock:
+            text.file.append(line)
 
     def end(self, key: str, reason: str, error: str | None = None) -> None:
         """Write how the text `key` ended: a finish reason, or another word for it."""
         with self._lock:
-            number = self._numbers.pop(key)
-        line = {"type": "end", "key": key, "num_iterations": number, "reason": reason}
-        self._write(line | ({} if error is None else {"error": error}))
+            text = self._texts.pop(key)
+            line = {"type": "end", "key": key, "num_iterations": text.number, "reason": reason}
+            text.file.append(line | ({} if error is None else {"error": error}))
+            self._let_go(text.file)
+
+    def reopen(self) -> None:
+        """Begin a new file if this one was moved away, also after an error; from any thread."""
+        with self._lock:
+            if self._is_closed or not self._file.lines.is_moved:
+                return
+            try:
+                new = _File.opened(self.path, self._header)
+            except (DataError, OSError) as error:
+                _LOG.error("the trace goes on in the file that was moved away: %s", error)
+                return
+            old, self._file = self._file, new
+            self._let_go(old)
 
     def close(self) -> None:
         """Close the file and let others write to it."""
-        self._lines.close()
+        with self._lock:
+            self._is_closed = True
+            for file in {self._file, *(text.file for text in self._texts.values())}:
+                file.lines.close()
 
     def __exit__(self, *_: object) -> None:
         """Close the file."""
         self.close()
 
-    def _write(self, line: Mapping[str, Any]) -> None:
-        """Append a line, unless an earlier one failed."""
-        with self._lock:
-            if self.error:
-                return
-            try:
-                self._lines.append([line])
-            except (OSError, ValueError) as error:  # ValueError: it is closed
-                self.error = str(error)
-                _LOG.error("the trace %s ends here, it cannot be written: %s", self.path, error)
+    def _let_go(self, file: _File) -> None:
+        """Close a file that was moved away once its last text has ended."""
+        if file is not self._file and all(text.file is not file for text in self._texts.values()):
+            file.lines.close()
 
 
 class SessionTrace:
