@@ -298,11 +298,12 @@ def test_other_content_types(http: httpx.Client) -> None:
 
 
 def test_routes_that_are_not_there(http: httpx.Client) -> None:
-    for path in ("/nothing", "/v1", "/v1/completions/", "/v1/../etc/passwd", "/%00", "/docs"):
+    for path in ("/nothing", "/v1", "/v1/completions//", "/v1/../etc/passwd", "/%00", "/docs"):
         assert refused(http.get(path), 404)["code"] == "not_found"
-    answer = http.get("/v1/completions")
-    assert refused(answer, 405)["code"] == "method_not_allowed"
-    assert answer.headers["allow"] == "POST"
+    for path in ("/v1/completions", "/v1/completions/"):
+        answer = http.get(path)
+        assert refused(answer, 405)["code"] == "method_not_allowed"
+        assert answer.headers["allow"] == "POST"
     assert refused(http.get("/metrics"), 404)
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from support.site import KEYS, SECRET, Site, error, listening, log_to, site
 import mtad
 from mtad.engine.session import Block
 from mtad.engine.session import Request as Text
-from mtad.server.ops.logs import REQUESTS, LineFormatter, RequestLog, configure
+from mtad.errors import DataError
+from mtad.server.ops.logs import REQUESTS, LineFormatter, RequestLog, configure, reopen_log
 from mtad.server.scheduler.sequence import Sequence
 
 
@@ -51,6 +53,8 @@ def configured() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in names]
     kept = [(one.handlers, one.propagate, one.level) for one in loggers]
     yield
+    for handler in loggers[0].handlers:
+        handler.close()
     for logger, (handlers, propagate, level) in zip(loggers, kept, strict=True):
         logger.handlers, logger.propagate = handlers, propagate
         logger.setLevel(level)
@@ -78,6 +82,52 @@ def test_the_servers_own_log_is_on_stderr(capsys: pytest.CaptureFixture[str]) ->
     first, second = capsys.readouterr().err.splitlines()
     assert first.endswith(" status=200") and first.startswith('time="20')
     assert 'level="warning"' in second and 'message="careful"' in second
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_log_file_that_was_moved_away_is_opened_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, moved = tmp_path / "requests.log", tmp_path / "requests.log.1"
+    path.write_text("before\n")
+    configure("json", file=path)
+    REQUESTS.info("request", extra={"fields": {"status": 200}})
+    reopen_log()
+    REQUESTS.info("request", extra={"fields": {"status": 201}})
+    path.rename(moved)
+    REQUESTS.info("request", extra={"fields": {"status": 202}})
+    path.unlink()
+    reopen_log()
+    assert path.read_text() == "", "it is there at once"
+    logging.getLogger("mtad.server").warning("careful")
+    before, *lines = moved.read_text().splitlines()
+    assert before == "before" and [json.loads(line)["status"] for line in lines] == [200, 201]
+    assert json.loads(path.read_text())["message"] == "careful"
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_log_that_cannot_be_opened_again_fails_no_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    path = folder / "requests.log"
+    configure("json", file=path)
+    folder.rename(tmp_path / "away")
+    for status in (200, 201):
+        reopen_log()
+        REQUESTS.info("request", extra={"fields": {"status": status}})
+    folder.mkdir()
+    REQUESTS.info("request", extra={"fields": {"status": 202}})
+    assert json.loads(path.read_text())["status"] == 202
+
+
+def test_a_log_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none" / "requests.log"):
+        with pytest.raises(DataError, match=r"cannot be written to .* give another --log-file"):
+            configure("json", file=path)
 
 
 def test_what_an_unfetched_error_says_is_not_logged() -> None:

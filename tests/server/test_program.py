@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -90,7 +91,45 @@ def program(*flags: str, **environment: str) -> Iterator[Program]:
 
 
 def test_the_program_runs_the_loop_that_these_tests_run() -> None:
-    assert run._config(FastAPI(), ServerSettings()).loop == "asyncio"
+    assert run.config_of(FastAPI(), ServerSettings()).loop == "asyncio"
+
+
+def num_cpu_seconds(pid: int) -> float:
+    """What a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="this system has no wait4")
+def test_a_hangup_opens_files_anew_and_a_signal_ends_an_idle_server_at_once(tmp_path: Path) -> None:
+    log, trace = tmp_path / "requests.log", tmp_path / "trace.jsonl"
+    with program("--log-file", str(log), "--trace", str(trace)) as server:
+        assert server.ask(prompt="SELECT", max_tokens=2).status_code == 200
+        with server.stream(max_tokens=40, ignore_eos=True, seed=1) as events:
+            for path in (log, trace):
+                path.rename(path.with_suffix(".old"))
+            for _ in range(3):
+                server.process.send_signal(signal.SIGHUP)
+            wait_for(lambda: log.exists() and trace.exists())
+            assert list(events)[-1] == {"done": True}
+        assert server.ask(prompt="SELECT", max_tokens=2).status_code == 200
+        wait_for(lambda: len(log.read_text().splitlines()) == 2)
+        [before] = map(json.loads, log.with_suffix(".old").read_text().splitlines())
+        assert (before["status"], before["output_tokens"]) == (200, 2)
+        types = [
+            [json.loads(line).get("type", "header") for line in path.read_text().splitlines()]
+            for path in (trace.with_suffix(".old"), trace)
+        ]
+        assert [kinds.count("request") for kinds in types] == [2, 1]
+        assert [kinds.count("end") for kinds in types] == [2, 1], "each text is whole"
+        used = num_cpu_seconds(server.process.pid) if Path("/proc/self/stat").exists() else math.inf
+        server.process.send_signal(signal.SIGTERM)
+        _, status, usage = os.wait4(server.process.pid, 0)
+        server.process.returncode = os.waitstatus_to_exitcode(status)
+        assert server.process.returncode == 0
+        assert usage.ru_utime + usage.ru_stime - used < 0.7, "an idle server ends at once"
+        assert server.end() == "shutting down; a second signal stops at once\n"
 
 
 LONG = {"max_tokens": 200, "ignore_eos": True, "seed": 1}
@@ -151,7 +190,7 @@ def signalled(
     ):
         events = Program._events(answer)
         next(events)
-        yield run._Server(run._config(served.app, chosen), served, chosen, sock), served, events
+        yield run._Server(run.config_of(served.app, chosen), served, chosen, sock), served, events
     served.close()
 
 

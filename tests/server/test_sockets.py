@@ -130,14 +130,14 @@ def test_a_client_that_leaves_within_its_body_is_no_error(
         (b"GET /version HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000, 431),
         (b"GET /version HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 4000 + b"Z: z", 431),
         (b"GET /version?" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: localhost", 431),
-        (b"GET /version HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 1_000_000, 400),
+        (b"GET /version HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 1_000_000, 431),
     ],
 )
 def test_heads_that_are_too_long(place: Listening, head: bytes, status: int) -> None:
-    """Beyond what uvicorn buffers the parser refuses it, before any middleware."""
+    """Beyond what is buffered the connection refuses it, before any middleware, and may close."""
     answer = place.raw(head + b"\r\nConnection: close\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 %d" % status) or (status == 400 and answer == b"")
-    assert status == 400 or b'"code": "headers_too_large"' in answer
+    assert answer.startswith(b"HTTP/1.1 %d" % status) or (len(head) > 65_536 and answer == b"")
+    assert answer == b"" or b'"code": "headers_too_large"' in answer
     assert place.ask("GET", "/version").status_code == 200
 
 

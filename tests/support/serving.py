@@ -23,6 +23,7 @@ from mtad.sampling.params import SamplingParams
 from mtad.server.api.service import Decodes
 from mtad.server.app import create_app
 from mtad.server.ops.metrics import Metrics
+from mtad.server.run import config_of
 from mtad.server.scheduler.events import Load
 from mtad.server.scheduler.sequence import Chunk, Sequence
 from mtad.server.settings import ServerSettings
@@ -149,15 +150,8 @@ def serving(app: Any, scheduler: Decodes, settings: ServerSettings) -> Iterator[
     """The application behind a real socket."""
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app,
-        http="h11",
-        log_config=None,
-        lifespan="off",
-        loop="asyncio",
-        ws="none",
-        timeout_graceful_shutdown=1,
-    )
+    config = config_of(app, settings)
+    config.lifespan, config.timeout_graceful_shutdown = "off", 1
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()

@@ -47,9 +47,15 @@ def log_to(lines: list[str], form: LogFormat = "json") -> logging.Logger:
 
 @dataclass
 class Gate:
-    """What some routes wait for; opened from any thread."""
+    """What some routes wait for; opened from any thread.
+
+    Attributes:
+        is_open: whether they go on.
+        has_left: whether the client of `/v1/flood` has gone.
+    """
 
     is_open: bool = False
+    has_left: bool = False
 
     async def passed(self) -> None:
         while not self.is_open:
@@ -196,6 +202,18 @@ def _routes(gate: Gate) -> FastAPI:
             yield "one"
             await gate.passed()
             yield "two"
+
+        return StreamingResponse(parts())
+
+    @app.post("/v1/flood")
+    async def flood() -> StreamingResponse:
+        async def parts() -> Any:
+            try:
+                while True:
+                    yield "x" * 100_000
+                    await asyncio.sleep(0)
+            finally:
+                gate.has_left = True
 
         return StreamingResponse(parts())
 

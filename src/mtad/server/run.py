@@ -6,6 +6,7 @@ Knows no route and no command line.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
 import sys
@@ -26,8 +27,10 @@ from mtad.methods import require_draft
 from mtad.model.loading import Models
 from mtad.server.api.service import served_name
 from mtad.server.app import create_app
+from mtad.server.http.connection import KEEP_ALIVE_S, connection
 from mtad.server.http.keys import Keys, find_keys
-from mtad.server.ops.logs import RequestLog, TextOf, configure
+from mtad.server.ops.hangup import hangups
+from mtad.server.ops.logs import RequestLog, TextOf, configure, reopen_log
 from mtad.server.ops.metrics import Metrics
 from mtad.server.scheduler.admission import Limits
 from mtad.server.scheduler.scheduler import Scheduler
@@ -39,8 +42,6 @@ FLUSH_S = 5
 """Seconds that answers have to reach their clients once every text has ended."""
 LAST_S = 2.0
 """Seconds from the second signal to the end, whatever still runs."""
-KEEP_ALIVE_S = 30
-"""Seconds that a connection without a request stays open."""
 
 
 class AddressError(MtadError):
@@ -69,6 +70,11 @@ class Served:
         """Begin to take requests."""
         self.energy.start()
         self.scheduler.start()
+
+    def reopen(self) -> None:
+        """Go on in a new trace file if the one that there is was moved away."""
+        if self.writer is not None:
+            self.writer.reopen()
 
     def close(self, drain_s: float = 0.0) -> None:
         """Take no more requests, and end the running ones within `drain_s` seconds."""
@@ -152,20 +158,25 @@ def serve(settings: ServerSettings) -> None:
         ValueError, MtadError: keys, models or the trace file are not as they must be.
     """
     keys = find_keys(settings, say)
-    with contextlib.closing(listen(settings.host, settings.port)) as sock:
-        configure(settings.log_format, settings.log_prompts)
+    with contextlib.closing(listen(settings.host, settings.port)) as sock, hangups() as actions:
+        configure(settings.log_format, settings.log_prompts, settings.log_file)
         served = assemble(load(settings), settings, keys=keys)
+        actions += [reopen_log, served.reopen]
         served.start()
+        # libraries and models live as long as the process: to look through their million objects
+        # at the end would take it a second
+        gc.freeze()
         try:
-            _Server(_config(served.app, settings), served, settings, sock).run(sockets=[sock])
+            _Server(config_of(served.app, settings), served, settings, sock).run(sockets=[sock])
         finally:
             served.close()
 
 
-def _config(app: ASGIApp, settings: ServerSettings) -> uvicorn.Config:
+def config_of(app: ASGIApp, settings: ServerSettings) -> uvicorn.Config:
+    """How uvicorn serves the application."""
     return uvicorn.Config(
         app,
-        http="h11",  # its limit on the head is settable
+        http=connection(settings.header_timeout_s, settings.body_timeout_s),
         loop="asyncio",  # the one that the tests run, not uvloop wherever that happens to be
         ws="none",
         log_config=None,

@@ -111,7 +111,8 @@ class ServerKeys:
         Ge(0),
         Doc("Time to finish requests after the first signal.", metavar="SECONDS"),
     ] = 30.0
-    log_format: Annotated[LogFormat, Doc("Of the line that each request gets on stderr.")] = "json"
+    log_format: Annotated[LogFormat, Doc("Of the line that each request gets.")] = "json"
+    log_file: Annotated[Path | None, Doc("Where the log goes; without it to stderr.")] = None
     log_prompts: Annotated[bool, Doc("Log prompts and outputs too.")] = False
     trace: Annotated[Path | None, Doc("JSON lines: every iteration of every request.")] = None
     allow_trace: Annotated[bool, Doc("Requests may ask for their own trace.")] = True
@@ -143,6 +144,9 @@ class LimitKeys:
     ] = ()
     max_body_bytes: Annotated[Count, Doc("Of one request.")] = 1_000_000
     max_header_bytes: Annotated[Count, Doc("Of address and headers together.")] = 16_384
+    header_timeout_s: Annotated[
+        Seconds, Doc("For address and headers of a request to arrive.", metavar="SECONDS")
+    ] = 10.0
     body_timeout_s: Annotated[
         Seconds, Doc("For the body of a request to arrive.", metavar="SECONDS")
     ] = 10.0

@@ -29,6 +29,7 @@ from mtad.server.http.guards import (
     check_origin,
 )
 from mtad.server.http.keys import Keys
+from mtad.server.http.same import HeadAsGet, SlashAtTheEnd
 from mtad.server.settings import ServerSettings
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -58,6 +59,7 @@ def protect(app: FastAPI, settings: ServerSettings, keys: Keys) -> None:
         settings: limits, and where the server listens.
         keys: that open it.
     """
+    app.add_middleware(HeadAsGet)
     app.add_middleware(BodyDeadline, settings.body_timeout_s)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
     app.add_middleware(ConcurrencyGuard, settings.max_concurrent_per_key)
@@ -75,6 +77,7 @@ def protect(app: FastAPI, settings: ServerSettings, keys: Keys) -> None:
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     app.add_middleware(Guard, partial(check_head, settings.max_header_bytes))
     app.add_middleware(ErrorShape, settings.max_body_bytes)
+    app.add_middleware(SlashAtTheEnd)
     app.add_middleware(Identity)
 
 

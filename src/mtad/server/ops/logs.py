@@ -13,13 +13,17 @@ import time
 import traceback
 from collections.abc import Callable
 from collections.abc import Sequence as Items
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mtad.engine.stats import total
+from mtad.errors import DataError
 from mtad.server.http.middleware import new_request_id, request_id_of, state_of
 from mtad.server.ops.metrics import Metrics
 from mtad.server.scheduler.sequence import Sequence
@@ -83,18 +87,50 @@ def _shown(char: str) -> str:
     return char if char.isprintable() else json.dumps(char)[1:-1]
 
 
-def configure(form: LogFormat, with_messages: bool = False) -> None:
-    """Send the records of the server's loggers to stderr, and nowhere else.
+class _LogFile(WatchedFileHandler):
+    """Appends to a file; to a new one of its name once it was moved away."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; a file that cannot be opened again is no request's error."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
+
+    def reopen(self) -> None:
+        """Let a file that was moved away go, and open a new one."""
+        with suppress(OSError), self.lock or nullcontext():
+            self.reopenIfNeeded()
+
+
+def configure(form: LogFormat, with_messages: bool = False, file: Path | None = None) -> None:
+    """Send the records of the server's loggers to a file or to stderr, and nowhere else.
 
     Args:
         form, with_messages: as for `LineFormatter`.
+        file: lines are added to it; stderr if None.
+
+    Raises:
+        DataError: the file cannot be written to.
     """
-    handler = logging.StreamHandler()
+    try:
+        handler = logging.StreamHandler() if file is None else _LogFile(file, encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"the log cannot be written to {file}: {error.strerror}; give another --log-file"
+        ) from error
     handler.setFormatter(LineFormatter(form, with_messages))
     for logger in map(logging.getLogger, _LOGGERS):
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.WARNING)
     REQUESTS.setLevel(logging.INFO)
+
+
+def reopen_log() -> None:
+    """Open the log file again if it was moved away."""
+    for handler in logging.getLogger(_LOGGERS[0]).handlers:
+        if isinstance(handler, _LogFile):
+            handler.reopen()
 
 
 @dataclass(frozen=True)

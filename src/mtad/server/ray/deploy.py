@@ -25,6 +25,7 @@ from mtad.core.schema import check_fields
 from mtad.errors import first_line
 from mtad.server.api.service import served_name
 from mtad.server.http.keys import Keys, find_keys
+from mtad.server.ops.hangup import hangups
 from mtad.server.ray.replica import NAME, Replica
 from mtad.server.run import FLUSH_S, listen, say, url_of
 from mtad.server.settings import ServerSettings
@@ -82,7 +83,8 @@ def serve_on_ray(settings: ServerSettings, fleet: Fleet, address: str | None = N
         ValueError, MtadError: the keys, or the models of a replica, are not as they must be.
     """
     keys = find_keys(settings, say)
-    with connected(address), deployed(settings, fleet, keys) as url:
+    # replicas see for themselves that a file was moved away
+    with hangups(), connected(address), deployed(settings, fleet, keys) as url:
         print(f"mtad serves {served_name(settings)} on {url}", flush=True)
         _wait_for_signal()
 

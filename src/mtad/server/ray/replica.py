@@ -54,8 +54,9 @@ class Replica:
         if name is None:
             name = find_ray("ray.serve").get_replica_context().replica_id.unique_id
         self.name, self._pages = name, pages or _all_pages
-        self._settings = dataclasses.replace(settings, trace=own_file(settings.trace, name))
-        configure(settings.log_format, settings.log_prompts)
+        trace, log = (own_file(path, name) for path in (settings.trace, settings.log_file))
+        self._settings = dataclasses.replace(settings, trace=trace, log_file=log)
+        configure(settings.log_format, settings.log_prompts, log)
         meter = Meter(None, "replicas may share a machine")
         self.served = assemble(load(self._settings), self._settings, meter, keys, self._render)
         self.served.start()
@@ -110,7 +111,7 @@ async def _all_pages() -> list[Page]:
 
 
 def own_file(path: Path | None, replica: str) -> Path | None:
-    """A trace file of one replica: two processes cannot write to one."""
+    """A file of one replica: two processes cannot write to one."""
     return None if path is None else path.with_name(f"{path.stem}.{replica}{path.suffix}")
 
 
