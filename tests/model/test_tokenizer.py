@@ -318,3 +318,89 @@ def test_a_template_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(type(other), "apply_chat_template", missing)
     with pytest.raises(PromptError, match=r"chats cannot be rendered here: .* requires jinja2"):
         encode(other, CHAT)
+
+
+@pytest.mark.parametrize(
+    ("least", "text", "stopped"),
+    [(0, "a", True), (2, "a", True), (3, "abca", True), (5, "abca", True), (6, "abcabc", False)],
+)
+def test_a_stop_string_counts_after_min_tokens(least: int, text: str, stopped: bool) -> None:
+    stream, ends = TextStream(Letters(), ["bc"], min_tokens=least), []
+    for letter in "abcabc":
+        ends.append(stream.push(ord(letter)))
+        if ends[-1]:
+            break
+    stream.take(last=True)
+    assert (stream.text, stream.stopped) == (text, stopped), least
+    assert len(ends) > least or not stopped
+
+
+class Letters:
+    """A tokenizer with a token per character; those below 10 are special."""
+
+    def decode(self, ids: list[int], skip_special_tokens: bool, **options: object) -> str:
+        shown = [i for i in ids if i >= 10 or not skip_special_tokens]
+        return "".join(chr(i) if i >= 10 else f"<{i}>" for i in shown)
+
+
+def test_a_stop_string_may_begin_within_min_tokens_and_end_after_them() -> None:
+    stream = TextStream(Letters(), ["bcd", "a"], min_tokens=3)
+    assert [stream.push(ord(letter)) for letter in "abcd"] == [False, False, False, True]
+    assert stream.text == "a"
+
+
+def test_a_stop_string_may_stay_in_the_text() -> None:
+    stream = TextStream(Letters(), ["bc", "cd"], keeps_stop=True)
+    assert [stream.push(ord(letter)) for letter in "abc"] == [False, False, True]
+    assert (stream.take(last=True), stream.take_places(last=True)) == ("abc", [])
+
+
+def test_special_tokens_may_have_text() -> None:
+    for skips, text, places in ((True, "ab", [0, 1, 1]), (False, "a<5>b", [0, 1, 4])):
+        stream = TextStream(Letters(), skips_special=skips, locates=True)
+        stream.extend([ord("a"), 5, ord("b")])
+        assert stream.take() == text
+        assert stream.take_places() == places
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+@pytest.mark.parametrize("text", ["süß 猫 🙂!", "🙂🙂", "plain", "é", "\ufffd?"])
+def test_places_are_those_of_the_characters(text: str, size: int) -> None:
+    raw, stream, places = text.encode(), TextStream(tokenizer(), locates=True), list[int]()
+    ids = tokenizer()(text).input_ids
+    pieces = [tokenizer().convert_ids_to_tokens(token) for token in ids]
+    for start in range(0, len(ids), size):
+        stream.extend(ids[start : start + size])
+        stream.take()
+        places += stream.take_places()
+    stream.take(last=True)
+    places += stream.take_places(last=True)
+    begins = [sum(map(len, pieces[:index])) for index in range(len(ids))]
+    assert places == [len(raw[:begin].decode(errors="ignore")) for begin in begins]
+
+
+def test_bytes_that_make_no_character_have_a_place_each() -> None:
+    for raw, wanted in (
+        (b"\xb2\xb2\xb2", [0, 1, 2]),
+        (b"\xf0\xf0a", [0, 1, 2]),
+        (b"\xe2\x82", [0, 0]),
+        (b"a\xe2\x82a", [0, 1, 1, 2]),
+        (b"\xe2\x82\xac\xff", [0, 0, 0, 1]),
+    ):
+        stream = TextStream(tokenizer(), locates=True)
+        for byte in raw:
+            stream.push(tokenizer().convert_tokens_to_ids(_byte_token(byte)))
+        stream.take(last=True)
+        assert stream.text == raw.decode(errors="replace")
+        assert stream.take_places(last=True) == wanted, raw
+
+
+def test_places_wait_for_what_a_stop_string_may_cut_off() -> None:
+    stream = TextStream(Letters(), ["bcd"], locates=True)
+    given = []
+    for letter in "abcd":
+        stream.push(ord(letter))
+        stream.take()
+        given.append(stream.take_places())
+    assert given == [[0], [1], [], [1, 1]]
+    assert stream.text == "a"

@@ -118,6 +118,7 @@ class FakeScheduler:
                 chunk.text,
                 chunk.block.token_ids,
                 self._logprobs(sequence, chunk.block.token_ids),
+                (0,) * (0 if sequence.num_logprobs is None else len(chunk.block.token_ids)),
                 ({"position": 0, "tokens": list(chunk.block.token_ids)},) * sequence.traced,
                 sequence.finish_reason if chunk.completion else None,
             )

@@ -59,18 +59,21 @@ class Chunk:
 
 
 def with_text(
-    request: Request, tokenizer: Any, stops: Sequence[str] = ()
+    request: Request, tokenizer: Any, stops: Sequence[str] = (), **options: bool
 ) -> tuple[Request, TextStream | None]:
     """A request whose text ends before the first of `stops`, and what makes that text.
 
     Args:
-        request: its `stop` is set where there are stop strings.
+        request: its `stop` is set where there are stop strings; none of them counts within its
+            `min_new_tokens`.
         tokenizer: None where the text is not wanted; there can be no `stops` then.
         stops: stop strings.
+        options: further ones of `TextStream`.
     """
     if tokenizer is None:
         return request, None
-    stream = TextStream(tokenizer, stops, request.prompt_ids)
+    least = request.sampling.min_new_tokens
+    stream = TextStream(tokenizer, stops, request.prompt_ids, min_tokens=least, **options)
     return (replace(request, stop=stream.push) if stops else request), stream
 
 
@@ -109,11 +112,15 @@ class Generation:
 
     def detokenize(self, block: Block) -> str:
         """The text that is new with a block; each block is given once, in order."""
-        if self.detokenizer is None:
+        stream = self.detokenizer
+        if stream is None:
             return ""
-        if not self.has_stops:  # else the engine pushed each token already
-            self.detokenizer.extend(block.token_ids)
-        return self.detokenizer.take(last=block.finish_reason is not None)
+        tokens = () if self.has_stops else block.token_ids  # else the engine pushed each already
+        if block.finish_reason == "stop" and not stream.stopped:  # a token ended it: see `clipped`
+            tokens = block.token_ids[-1:] if self.has_stops else tokens
+            tokens = tokens if stream.keeps_stop else tokens[:-1]
+        stream.extend(tokens)
+        return stream.take(last=block.finish_reason is not None)
 
     def chunk(self, index: int) -> Chunk:
         """What the last block added to the text of prompt `index`."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, make_dataclass
 from functools import partial
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar, cast, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -44,7 +44,8 @@ def spelled(name: str) -> str:
 def flag_of(option: Option, panel: str) -> tuple[str, Any, Any]:
     """The flag of a setting, made from its definition, as a field of a dataclass."""
     doc, names = doc_of(option.kind), choices(option.kind)
-    kind = list[str] if get_origin(option.type) is tuple else option.type
+    kinds = (option.type, *get_args(option.type))
+    kind = list[str] if any(get_origin(one) is tuple for one in kinds) else option.type
     info = flag(
         *([doc.flag] if doc.flag else []),
         panel=panel,

@@ -56,6 +56,8 @@ class Session:
         rows: the running requests, in the order of the batch.
         requests: those that run or are about to.
         observe: called with every iteration, if it is set; such iterations run eagerly.
+        observe_prefill: called with the target's logits after every token of a chunk of the
+            prefill and the chunk's place in the texts, if it is set.
         graphs: captures the iterations.
     """
 
@@ -77,6 +79,7 @@ class Session:
         self.most_captured = math.inf if most_captured is None else most_captured
         self._begin: OnPhase = on_phase or ignore_phase
         self.observe: Callable[[Observation], None] | None = None
+        self.observe_prefill: Callable[[Tensor, slice], None] | None = None
         self._take_caches(target, draft, workspace)
         self.prefix: Prefix
         self.seeds: Tensor
@@ -145,7 +148,11 @@ class Session:
         """Feed a chunk of the texts that are joining; false once there is nothing to be fed."""
         if not self._prefilling:
             return False
-        more = [lm.prefill_chunk() for lm in self.lms]
+        self.target.on_prefill = self.observe_prefill
+        try:
+            more = [lm.prefill_chunk() for lm in self.lms]
+        finally:
+            self.target.on_prefill = None  # another session may get this cache
         if any(more):
             return True
         self._start([self.requests[i] for i in self._prefilling])

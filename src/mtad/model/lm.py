@@ -45,6 +45,8 @@ class LM:
             every shape, follows from it.
         bad_position: (B,) text position of the first NaN or infinity seen, `NOWHERE` if none.
         num_slots: of all rows; where it changes, the buffers have moved.
+        on_prefill: called with the logits after every token of a prefill's chunk and the place of
+            the chunk in the texts, if it is set.
     """
 
     STATE = ("lengths", "bad_position", "longest", "num_slots")
@@ -63,6 +65,7 @@ class LM:
         self._layers = [SlotLayer(self._address) for _ in range(config.num_hidden_layers)]
         self._cache_argument = {_cache_name(model): Cache(layers=list(self._layers))}
         self._pattern = AttentionPattern.of(config)
+        self.on_prefill: Callable[[Tensor, slice], None] | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -175,7 +178,11 @@ class LM:
         self._address.first = self.num_rows
         keys = torch.arange(self._open(slots, chunk.stop), device=self.device)
         tokens, every = texts.tokens[:, chunk], keys.expand(len(slots), -1)
-        logits = self._run(tokens, slots, keys <= slots[:, :, None], every, 1)
+        num_logits = 1 if self.on_prefill is None else tokens.shape[1]
+        logits = self._run(tokens, slots, keys <= slots[:, :, None], every, num_logits)
+        if self.on_prefill is not None:
+            self.on_prefill(logits, chunk)
+            logits = logits[:, -1:]
         texts.bad = texts.bad.minimum(first_bad(logits, slots[:, -1:]).to(texts.bad.device))
         self._address.first = 0
 

@@ -5,8 +5,10 @@ Knows a tokenizer and nothing of models.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
+from types import MappingProxyType
 from typing import Any
 
 from mtad.core.prompt import Array, Prompt, require_characters
@@ -33,13 +35,19 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, Array) else value
 
 
-def encode(tokenizer: Any, prompt: Prompt, reason: str = "") -> list[int]:
+def encode(
+    tokenizer: Any,
+    prompt: Prompt,
+    reason: str = "",
+    template: Mapping[str, Any] = MappingProxyType({}),
+) -> list[int]:
     """Token ids of a prompt; a chat goes through the tokenizer's template.
 
     Args:
         tokenizer: turns text into ids, None if there is none.
         prompt: one prompt.
         reason: why there is no tokenizer, if that is known.
+        template: variables of the chat template.
 
     Raises:
         PromptError: text without a tokenizer, a chat without a template, or what these refuse.
@@ -58,7 +66,7 @@ def encode(tokenizer: Any, prompt: Prompt, reason: str = "") -> list[int]:
             raise _tokenizer_error(error) from error
     if not getattr(tokenizer, "chat_template", None):
         raise PromptError("the tokenizer has no chat template; give the prompt as a string")
-    options = {"add_generation_prompt": True}
+    options = {"add_generation_prompt": True, **template}
     try:
         ids = tokenizer.apply_chat_template(list(given), return_dict=False, **options)
     except Exception as error:
@@ -107,6 +115,12 @@ def stop_ids(stops: Iterable[str], special: Mapping[str, int], vocab: int) -> li
     return [special[stop] for stop in stops if special.get(stop, vocab) < vocab]
 
 
+def _num_common(text: str, other: str) -> int:
+    """Characters that two texts begin with alike."""
+    pairs = enumerate(zip(text, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(text), len(other)))
+
+
 class TextStream:
     """The text of one request as its tokens come, cut before the first stop string.
 
@@ -118,17 +132,44 @@ class TextStream:
         tokenizer: turns ids into text.
         stops: the text ends before the first of these that appears.
         context: the prompt's ids; the text is what comes after them.
+        min_tokens: a stop string that is complete within so many tokens does not count.
+        keeps_stop: the text ends after the stop string instead.
+        skips_special: special tokens have no text.
+        locates: `take_places` is wanted.
     """
 
     def __init__(
-        self, tokenizer: Any, stops: Sequence[str] = (), context: Sequence[int] = ()
+        self,
+        tokenizer: Any,
+        stops: Sequence[str] = (),
+        context: Sequence[int] = (),
+        *,
+        min_tokens: int = 0,
+        keeps_stop: bool = False,
+        skips_special: bool = True,
+        locates: bool = False,
     ) -> None:
         self.tokenizer, self.stops = tokenizer, [s for s in stops if s]
+        self.context, self.min_tokens, self.keeps_stop = context, min_tokens, keeps_stop
+        self.skips_special, self.locates = skips_special, locates
         self.text, self.stopped = "", False
         self._ids = list(context[-NUM_CONTEXT:])
         while REPLACEMENT in self._decode(0, len(self._ids)):
             del self._ids[0]  # half a character, which would spoil what comes after it
         self._start, self._read, self._emitted = 0, len(self._ids), 0
+        self._num_new, self._places = 0, list[int]()
+
+    def restarted(self) -> TextStream:
+        """A stream with the same settings that has taken no token."""
+        return TextStream(
+            self.tokenizer,
+            self.stops,
+            self.context,
+            min_tokens=self.min_tokens,
+            keeps_stop=self.keeps_stop,
+            skips_special=self.skips_special,
+            locates=self.locates,
+        )
 
     def push(self, token: int) -> bool:
         """Take one token; true once a stop string is complete."""
@@ -138,6 +179,7 @@ class TextStream:
     def extend(self, tokens: Sequence[int]) -> None:
         """Take tokens that need no look at the text in between, such as a block's."""
         self._ids += tokens
+        self._num_new += len(tokens)
         before = self._decode(self._start, self._read)
         after = self._decode(self._start, len(self._ids))
         if not after.endswith(REPLACEMENT):
@@ -154,6 +196,8 @@ class TextStream:
 
     def _settle(self, end: int, piece: str) -> None:
         """Add the text of the pending tokens before `end`."""
+        if self.locates:
+            self._locate(end, piece)
         self._start, self._read = self._read, end
         self._extend(piece)
 
@@ -161,30 +205,63 @@ class TextStream:
         """Text not taken yet that no stop string can still cut off; all of it if `last`."""
         if last and not self.stopped and self._read < len(self._ids):
             before = self._decode(self._start, self._read)
-            self._extend(self._decode(self._start, len(self._ids))[len(before) :])
-            self._start = self._read = len(self._ids)
+            self._settle(len(self._ids), self._decode(self._start, len(self._ids))[len(before) :])
         end = len(self.text) - (0 if last or self.stopped else self._held_back())
         piece = self.text[self._emitted : end]
         self._emitted = max(self._emitted, end)
         return piece
 
+    def take_places(self, last: bool = False) -> list[int]:
+        """Where in the text each token begins, of those not taken yet whose place is certain.
+
+        To be called after `take`. A part of a character begins where the character does, a token
+        without text where the next one does, and one that was cut off at the end of the text.
+        """
+        certain = len(self._places)
+        if not (last or self.stopped):
+            certain = bisect_right(self._places, self._emitted)
+        taken, self._places = self._places[:certain], self._places[certain:]
+        return [min(place, len(self.text)) for place in taken]
+
+    def _locate(self, end: int, piece: str) -> None:
+        """Note where in the text the pending tokens before `end` begin; `piece` is their text."""
+        if end == self._read + 1:
+            self._places.append(len(self.text))
+            return
+        skipped = len(self._decode(self._start, self._read))
+        ends = range(self._read, end + 1)
+        texts = [self._decode(self._start, one)[skipped:] for one in ends]
+        sizes = [_num_common(text, piece) for text in texts]
+        for index, (text, size) in enumerate(zip(texts[:-1], sizes, strict=False)):
+            is_inside = text.endswith(REPLACEMENT) and size == sizes[index + 1]
+            at = self._read + index
+            inside = is_inside and size > 0 and self._decode(at, at + 1) != ""
+            self._places.append(len(self.text) + size - inside)
+
     def _extend(self, piece: str) -> None:
-        """Append text and look for a stop string, which may have begun before it."""
-        longest = max(map(len, self.stops), default=0)
-        start = max(0, len(self.text) - longest)
+        """Append text and look for a stop string that ends in it and may have begun before it."""
+        begin = len(self.text)
         self.text += piece
-        places = [p for p in (self.text.find(s, start) for s in self.stops) if p >= 0]
-        if places:
-            self.text, self.stopped = self.text[: min(places)], True
+        if self._num_new <= self.min_tokens:
+            return
+        sizes = ((self.text.find(s, max(0, begin - len(s) + 1)), len(s)) for s in self.stops)
+        found = min((one for one in sizes if one[0] >= 0), default=None)
+        if found is not None:
+            end = sum(found) if self.keeps_stop else found[0]
+            self.text, self.stopped = self.text[:end], True
 
     def _held_back(self) -> int:
         """Length of the longest end of the text that begins a stop string."""
+        if self.keeps_stop:
+            return 0
         sizes = (n for s in self.stops for n in range(1, len(s)) if self.text.endswith(s[:n]))
         return max(sizes, default=0)
 
     def _decode(self, start: int, end: int) -> str:
         return str(
             self.tokenizer.decode(
-                self._ids[start:end], skip_special_tokens=True, clean_up_tokenization_spaces=False
+                self._ids[start:end],
+                skip_special_tokens=self.skips_special,
+                clean_up_tokenization_spaces=False,
             )
         )

@@ -92,7 +92,11 @@ class SamplingParams:
     suppress_tokens: Annotated[Sequence[int], Setting("Token ids that are never produced.")] = ()
     min_new_tokens: Annotated[
         Natural,
-        Setting("No end of text before this many tokens.", http="min_tokens", http_range=_INT32),
+        Setting(
+            "No end of text within this many tokens; stop strings do not count there either.",
+            http="min_tokens",
+            http_range=_INT32,
+        ),
     ] = 0
     max_new_tokens: Annotated[
         Natural,

@@ -24,6 +24,7 @@ from mtad.errors import MtadError
 from mtad.measure.meter import Meter, find_meter
 from mtad.measure.sharing import SharedEnergy
 from mtad.methods import require_draft
+from mtad.model.lm import context_of
 from mtad.model.loading import Models
 from mtad.server.api.service import served_name
 from mtad.server.app import create_app
@@ -32,7 +33,7 @@ from mtad.server.http.keys import Keys, find_keys
 from mtad.server.ops.hangup import hangups
 from mtad.server.ops.logs import RequestLog, TextOf, configure, reopen_log
 from mtad.server.ops.metrics import Metrics
-from mtad.server.scheduler.admission import Limits
+from mtad.server.scheduler.admission import DEFAULT_CONTEXT, Limits
 from mtad.server.scheduler.scheduler import Scheduler
 from mtad.server.settings import ServerSettings
 from mtad.trace.format import TraceHeader
@@ -142,7 +143,8 @@ def _devices(models: Models) -> list[torch.device]:
 
 def _check_tree(models: Models, settings: ServerSettings) -> None:
     method = settings.method
-    nodes = method.num_nodes(models.vocab, settings.max_new_tokens)
+    budget = settings.max_new_tokens or context_of(models.target) or DEFAULT_CONTEXT
+    nodes = method.num_nodes(models.vocab, budget)
     if nodes > settings.max_nodes:
         raise ValueError(
             f"{method.name}, the default method, has a tree of {nodes} nodes; max_nodes is "

@@ -80,12 +80,13 @@ class ServerKeys:
         Doc("One name:key or key per line. Keys may also be in MTAD_API_KEYS, with commas."),
     ] = None
     served_model_name: Annotated[
-        _Line | None,
+        _Line | tuple[_Line, ...],
         Doc(
-            "What clients call the model; without it the target's name.",
-            allowed="a text in one line",
+            "What clients call the model; may be repeated, answers have the first. Without it "
+            "the target's name.",
+            allowed="a text in one line, or a list of such",
         ),
-    ] = None
+    ] = ()
     cors_origins: Annotated[
         tuple[Annotated[str, Predicate(_is_origin)], ...],
         Doc(
@@ -131,8 +132,12 @@ class LimitKeys:
     max_n: Annotated[Count, Doc("Choices of one request.")] = 8
     max_prompt_tokens: Annotated[Count | None, Doc("Of one prompt.")] = None
     max_new_tokens: Annotated[
-        Count, Doc("Of one choice, and the budget of requests that name none.")
-    ] = 1024
+        Count | None,
+        Doc(
+            "Of one choice, and the budget of requests that name none; without it what the "
+            "models' context leaves."
+        ),
+    ] = None
     max_nodes: Annotated[Count, Doc("Nodes of a request's token tree.")] = 512
     allowed_methods: Annotated[
         tuple[str, ...],
@@ -169,6 +174,8 @@ class ServerSettings(ModelSettings, LimitKeys, ServerKeys):
         from mtad import methods
 
         check_fields(self)
+        if isinstance(self.served_model_name, str):
+            object.__setattr__(self, "served_model_name", (self.served_model_name,))
         if self.timeout_s > self.max_timeout_s:
             allowed = f"at most max_timeout_s, {self.max_timeout_s:g}"
             raise OptionError(f"timeout_s is {self.timeout_s!r}; it must be {allowed}", "timeout_s")
@@ -225,6 +232,8 @@ def _settings(tables: Mapping[str, Any]) -> dict[str, Any]:
         else:
             require_known(table, known, f"key of [{section}]", homes)
             found |= {name: known[name].typed(value) for name, value in table.items()}
+    if isinstance(name := found.get("served_model_name"), str):
+        found["served_model_name"] = (name,)  # as the flag's values are
     return found
 
 

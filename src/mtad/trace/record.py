@@ -7,7 +7,7 @@ HTTP.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -55,15 +55,28 @@ def token_logprobs(
     if not count:
         return ()
     nodes = torch.nn.functional.pad(seen.verdict.path[row], (1, 0))[:count]
-    logprobs = seen.logits[row, nodes].log_softmax(-1)
-    tokens = torch.tensor(block.token_ids, dtype=torch.int64, device=logprobs.device)
+    return logprobs_of(seen.logits[row, nodes], block.token_ids, top)
+
+
+def logprobs_of(
+    logits: Float[Tensor, "tokens vocab"], token_ids: Sequence[int], top: int
+) -> tuple[TokenLogprobs, ...]:
+    """The log-probabilities of tokens, given the logits at the place of each.
+
+    Args:
+        logits: of the target.
+        token_ids: one per row.
+        top: number of most likely tokens beside each; all, if there are fewer.
+    """
+    logprobs = logits.log_softmax(-1)
+    tokens = torch.tensor(token_ids, dtype=torch.int64, device=logprobs.device)
     best = logprobs.topk(min(top, logprobs.shape[1]), dim=1)
     columns = [logprobs.gather(1, tokens[:, None]), best.values, best.indices]
     read = torch.cat([column.double() for column in columns], dim=1).tolist()
     width = best.values.shape[1]
     return tuple(
         TokenLogprobs(token, own, tuple(zip(map(int, rest[width:]), rest[:width], strict=True)))
-        for token, (own, *rest) in zip(block.token_ids, read, strict=True)
+        for token, (own, *rest) in zip(token_ids, read, strict=True)
     )
 
 

@@ -26,6 +26,7 @@ from mtad.errors import (
     first_line,
 )
 from mtad.server.api.sampling import NAMES
+from mtad.server.api.tools import tools_in
 from mtad.server.http.errors import ApiError, body_too_large
 from mtad.server.scheduler.errors import (
     ClosingError,
@@ -125,6 +126,9 @@ def refusal(error: Exception, prompt: str, budget: str) -> ApiError:
 
 def invalid(error: ValidationError, data: Any) -> ApiError:
     """The response to a body that does not fit the schema."""
+    if asked := tools_in(data):
+        place, message = asked
+        return ApiError(400, f"{place}: {message}", place, "tools_not_supported")
     found: dict[str, list[str]] = {}
     errors = error.errors(include_url=False, include_context=False)
     for one in errors[:_LOOKED_AT]:

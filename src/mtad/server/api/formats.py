@@ -5,10 +5,10 @@ Knows no scheduler.
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from mtad.server.api.parsing import Echo
 from mtad.server.api.response_models import (
     BaseChunk,
     BaseCompletion,
@@ -28,7 +28,7 @@ from mtad.server.api.response_models import (
     TopLogprob,
 )
 from mtad.server.api.tokenizing import Texts
-from mtad.server.scheduler.sequence import Chunk, FinishReason
+from mtad.server.scheduler.sequence import Chunk, FinishReason, Sequence
 from mtad.trace.record import TokenLogprobs
 
 LOWEST = -9999.0
@@ -47,11 +47,11 @@ class Format(Protocol):
     def prefix(self) -> str:
         """What ids of responses begin with."""
 
-    def first(self, index: int, echo: str) -> ChatDelta | TextDelta | None:
+    def first(self, sequence: Sequence, echo: Echo) -> ChatDelta | TextDelta | None:
         """The delta of a choice before any token."""
 
     def delta(self, chunk: Chunk, offset: int) -> ChatDelta | TextDelta:
-        """What is new of a choice; `offset` characters of its tokens came before."""
+        """What is new of a choice, whose tokens' text begins after `offset` characters."""
 
     def last(self, index: int, reason: FinishReason) -> ChatDelta | TextDelta:
         """The delta that ends a choice."""
@@ -59,7 +59,7 @@ class Format(Protocol):
     def event(self, deltas: list[Any], rest: dict[str, Any]) -> BaseChunk:
         """An event of a stream."""
 
-    def choice(self, chunk: Chunk, echo: str) -> ChatChoice | TextChoice:
+    def choice(self, chunk: Chunk, echo: Echo) -> ChatChoice | TextChoice:
         """A whole choice, whose chunks are joined."""
 
     def whole(self, choices: list[Any], rest: dict[str, Any]) -> BaseCompletion:
@@ -81,10 +81,10 @@ class ChatFormat:
     has_ids: bool = False
     prefix: str = "chatcmpl-"
 
-    def first(self, index: int, echo: str) -> ChatDelta:
+    def first(self, sequence: Sequence, echo: Echo) -> ChatDelta:
         """The role."""
         delta = Delta(role="assistant", content="")
-        return ChatDelta(index=index, delta=delta, logprobs=None, finish_reason=None)
+        return ChatDelta(index=sequence.index, delta=delta, logprobs=None, finish_reason=None)
 
     def delta(self, chunk: Chunk, offset: int) -> ChatDelta:
         """A part of a message."""
@@ -104,7 +104,7 @@ class ChatFormat:
         """An event of a stream."""
         return ChatChunk(object="chat.completion.chunk", choices=deltas, **rest)
 
-    def choice(self, chunk: Chunk, echo: str) -> ChatChoice:
+    def choice(self, chunk: Chunk, echo: Echo) -> ChatChoice:
         """A whole message."""
         message = ChatMessage(role="assistant", content=chunk.text or "", refusal=None)
         return ChatChoice(
@@ -148,18 +148,21 @@ class TextFormat:
     has_top: bool = False
     prefix: str = "cmpl-"
 
-    def first(self, index: int, echo: str) -> TextDelta | None:
+    def first(self, sequence: Sequence, echo: Echo) -> TextDelta | None:
         """The prompt, if it is to be echoed."""
-        if not echo:
+        if not (echo.text or echo.token_ids):
             return None
-        return TextDelta(index=index, text=echo, logprobs=None, finish_reason=None)
+        logprobs = self._of_prompt(sequence, echo) if echo.token_ids else None
+        return TextDelta(
+            index=sequence.index, text=echo.text, logprobs=logprobs, finish_reason=None
+        )
 
     def delta(self, chunk: Chunk, offset: int) -> TextDelta:
         """A part of a completion."""
         return TextDelta(
             index=chunk.sequence.index,
             text=chunk.text or "",
-            logprobs=self._logprobs(chunk.logprobs, offset),
+            logprobs=self._logprobs(chunk, offset) if self.has_logprobs else None,
             finish_reason=None,
             **_ids(self.has_ids, chunk),
         )
@@ -172,12 +175,15 @@ class TextFormat:
         """An event of a stream."""
         return TextChunk(object="text_completion", choices=deltas, **rest)
 
-    def choice(self, chunk: Chunk, echo: str) -> TextChoice:
+    def choice(self, chunk: Chunk, echo: Echo) -> TextChoice:
         """A whole completion."""
+        logprobs = self._logprobs(chunk, len(echo.text)) if self.has_logprobs else None
+        if logprobs and echo.token_ids:
+            logprobs = self._of_prompt(chunk.sequence, echo).followed_by(logprobs)
         return TextChoice(
             index=chunk.sequence.index,
-            text=echo + (chunk.text or ""),
-            logprobs=self._logprobs(chunk.logprobs),
+            text=echo.text + (chunk.text or ""),
+            logprobs=logprobs,
             finish_reason=chunk.finish_reason or "length",
             **_ids(self.has_ids, chunk),
         )
@@ -186,21 +192,31 @@ class TextFormat:
         """The response in one piece."""
         return TextCompletion(object="text_completion", choices=choices, **rest)
 
-    def _logprobs(self, given: Items[TokenLogprobs], offset: int = 0) -> TextLogprobs | None:
-        if not self.has_logprobs:
-            return None
-        offsets, tokens = [offset], [self.texts.token(one.token)[0] for one in given]
-        for token in tokens:
-            offsets.append(offsets[-1] + len(token))
+    def _of_prompt(self, sequence: Sequence, echo: Echo) -> TextLogprobs:
+        """Log-probabilities of the prompt; the model gives none to its first token."""
+        given = sequence.prompt_logprobs
         return TextLogprobs(
-            tokens=tokens,
+            tokens=[self.texts.token(token)[0] for token in echo.token_ids],
+            token_logprobs=[None, *(max(one.logprob, LOWEST) for one in given)],
+            top_logprobs=[None, *map(self._top, given)] if self.has_top else None,
+            text_offset=list(echo.places),
+        )
+
+    def _logprobs(self, chunk: Chunk, offset: int) -> TextLogprobs:
+        given = chunk.logprobs
+        return TextLogprobs(
+            tokens=[self.texts.token(one.token)[0] for one in given],
             token_logprobs=[max(one.logprob, LOWEST) for one in given],
             top_logprobs=list(map(self._top, given)) if self.has_top else None,
-            text_offset=offsets[:-1],
+            text_offset=[offset + place for place in chunk.places],
         )
 
     def _top(self, one: TokenLogprobs) -> dict[str, float]:
-        return {self.texts.token(token)[0]: max(logprob, LOWEST) for token, logprob in one.top}
+        """The most likely tokens by their text; of several with one text the most likely."""
+        best: dict[str, float] = {}
+        for token, logprob in one.top:
+            best.setdefault(self.texts.token(token)[0], max(logprob, LOWEST))
+        return best
 
 
 def _ids(is_wanted: bool, chunk: Chunk) -> dict[str, list[int]]:

@@ -152,10 +152,11 @@ def _add_limits(components: dict[str, Any], service: Service) -> None:
     """Write this server's names and limits into the schemas of bodies."""
     for model in (ChatRequest, CompletionRequest):
         fields = components[model.__name__]["properties"]
-        fields["model"]["const"] = service.name
+        fields["model"]["enum"] = list(service.names)
         fields["n"]["anyOf"][0]["maximum"] = service.settings.max_n
         for name in ("max_tokens", "max_completion_tokens"):
             if name in fields:
                 limit = fields[name]["anyOf"][0]
-                limit["maximum"] = service.settings.max_new_tokens
-                limit.pop("exclusiveMaximum", None)
+                if (most := service.max_tokens()) is not None:
+                    limit["maximum"] = most
+                    limit.pop("exclusiveMaximum", None)

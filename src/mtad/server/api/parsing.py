@@ -18,10 +18,17 @@ from mtad.model.tokenizer import stop_ids
 from mtad.sampling.params import SamplingParams
 from mtad.server.api.choosing import check_tree, chosen_method
 from mtad.server.api.errors import refusal
-from mtad.server.api.request_models import ChatRequest, CompletionRequest, Decoding, Message
+from mtad.server.api.request_models import (
+    ChatRequest,
+    CompletionRequest,
+    Decoding,
+    Message,
+    TokenizeRequest,
+)
 from mtad.server.api.sampling import given_settings
 from mtad.server.api.service import Service
 from mtad.server.http.errors import ApiError
+from mtad.server.scheduler.admission import DEFAULT_CONTEXT
 from mtad.server.scheduler.sequence import Sequence
 from mtad.server.settings import ServerSettings
 from mtad.speculative.method import Method
@@ -30,8 +37,30 @@ _MAX_BIASES = 1024
 _MAX_DETAILS = 2**18
 """Log-probabilities, and nodes of trees, of one response: they are held until they are sent."""
 
+_RESERVED = {
+    *("chat_template", "continue_final_message", "conversation", "max_length", "messages"),
+    *("padding", "return_assistant_tokens_mask", "return_dict", "return_tensors", "tokenize"),
+    *("tokenizer_kwargs", "tools", "truncation"),
+}
+"""What is no variable of a chat template, but says which one is rendered and how."""
+
 Rule: TypeAlias = tuple[bool, str, str]
 """Whether a rule is kept, the parameter at fault otherwise, and the error's message."""
+
+
+@dataclass(frozen=True)
+class Echo:
+    """The prompt as a choice begins with it.
+
+    Attributes:
+        text: empty where it is not echoed.
+        token_ids: of the prompt, where its log-probabilities are wanted.
+        places: where in the text each of them begins.
+    """
+
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+    places: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,7 +77,7 @@ class ParsedRequest:
     body: ChatRequest | CompletionRequest
     sequences: tuple[Sequence, ...]
     prompt_tokens: int
-    echoes: tuple[str, ...]
+    echoes: tuple[Echo, ...]
 
     @property
     def method(self) -> Method:
@@ -85,7 +114,8 @@ def parse(service: Service, body: ChatRequest | CompletionRequest) -> ParsedRequ
         for i in range(len(prompts) * count)
     ]
     _check_details(service, body, sequences)
-    echoes = [_echo(service, body, prompt) for prompt in given for _ in range(count)]
+    pairs = zip(given, prompts, strict=True)
+    echoes = [one for pair in pairs for one in [_echo(service, body, *pair)] * count]
     return ParsedRequest(body, tuple(sequences), sum(map(len, prompts)), tuple(echoes))
 
 
@@ -119,11 +149,11 @@ def check_model(service: Service, model: str | None) -> None:
     Raises:
         ApiError: it is not; status 404.
     """
-    if model is not None and model != service.name:
+    if model is not None and model not in service.names:
         raise ApiError(
             404,
-            f"the model {model!r} is not served here{did_you_mean(model, [service.name])}; the one "
-            f"that is: {service.name!r}",
+            f"the model {model!r} is not served here{did_you_mean(model, service.names)}; the one "
+            f"that is: {' or '.join(map(repr, service.names))}",
             "model",
             "model_not_found",
         )
@@ -163,15 +193,14 @@ def _completion_rules(body: CompletionRequest) -> Iterator[Rule]:
     n = body.n or 1
     message = f"best_of is {body.best_of}; it can only be what n is, {n}"
     yield body.best_of in (None, n), "best_of", message
-    message = "echo and logprobs do not go together: there are none of the prompt"
-    yield not body.echo or body.logprobs is None, "echo", message
 
 
 def _check_details(service: Service, body: Decoding, sequences: list[Sequence]) -> None:
     """Refuse a response with more details than a server can hold for all its clients."""
     method, vocab, num_top = sequences[0].method, service.models.vocab, sequences[0].num_logprobs
     budgets = [sequence.request.sampling.max_new_tokens for sequence in sequences]
-    logprobs = 0 if num_top is None else sum(budgets) * (num_top + 1)
+    scored = sum(len(one.request.prompt_ids) for one in sequences if one.scores_prompt)
+    logprobs = 0 if num_top is None else (sum(budgets) + scored) * (num_top + 1)
     nodes = sum(method.num_nodes(vocab, budget) * budget for budget in budgets) if body.trace else 0
     for param, what, most in (("logprobs", "values", logprobs), ("trace", "nodes", nodes)):
         if most > _MAX_DETAILS:
@@ -199,7 +228,7 @@ def _ids(service: Service, body: Decoding, prompt: str | list[int] | list[Messag
     """The token ids of a prompt that is not too long."""
     param, most = _prompt_param(body), service.settings.max_prompt_tokens
     try:
-        ids = service.texts.ids(prompt)
+        ids = service.texts.ids(prompt, template_variables(body))
     except PromptError as error:
         raise ApiError(400, str(error), param) from error
     if most is not None and len(ids) > most:
@@ -212,11 +241,30 @@ def _ids(service: Service, body: Decoding, prompt: str | list[int] | list[Messag
     return ids
 
 
-def _echo(service: Service, body: Decoding, prompt: Any) -> str:
+def template_variables(body: ChatRequest | CompletionRequest | TokenizeRequest) -> dict[str, Any]:
+    """What a request gives to the chat template beside the messages.
+
+    Raises:
+        ApiError: it gives the template itself, or what it is rendered with.
+    """
+    given: dict[str, Any] = getattr(body, "chat_template_kwargs", None) or {}
+    if reserved := sorted(given.keys() & _RESERVED):
+        message = f"{reserved[0]} is no variable of the chat template; leave it out"
+        raise ApiError(400, f"chat_template_kwargs: {message}", "chat_template_kwargs")
+    named = {n: getattr(body, n, None) for n in ("add_generation_prompt", "reasoning_effort")}
+    return given | {name: value for name, value in named.items() if value is not None}
+
+
+def _echo(service: Service, body: Decoding, prompt: Any, ids: list[int]) -> Echo:
     """What a choice begins with."""
     if not isinstance(body, CompletionRequest) or not body.echo:
-        return ""
-    return prompt if isinstance(prompt, str) else service.texts.text(prompt)
+        return Echo()
+    is_text = isinstance(prompt, str)
+    text = prompt if is_text else service.texts.text(prompt)
+    if body.logprobs is None:
+        return Echo(text)
+    places = service.texts.places(ids, skips_special=is_text)
+    return Echo(text, tuple(ids), tuple(min(place, len(text)) for place in places))
 
 
 def _sequence(
@@ -225,20 +273,35 @@ def _sequence(
     """One choice."""
     budget = _checked_budget(service, body, method, len(ids))
     check_tree(method, method.num_nodes(service.models.vocab, budget), service.settings.max_nodes)
-    stops = [body.stop] if isinstance(body.stop, str) else list(body.stop or ())
+    stops = _stops(body)
     tokenizer = service.texts.tokenizer
     if stops and tokenizer is None:
         raise ApiError(400, "stop needs a tokenizer, and this model has none", "stop")
     logprobs = body.logprobs if isinstance(body, CompletionRequest) else _chat_logprobs(body)
-    request = Request(ids, _sampling(service, body, stops, budget, seed + index))
+    scores = isinstance(body, CompletionRequest) and bool(body.echo) and logprobs is not None
+    made = max(budget, 1) if scores else budget  # a text without a budget is not prefilled
+    request = Request(ids, _sampling(service, body, stops, made, seed + index))
+    text_options = {
+        "keeps_stop": bool(body.include_stop_str_in_output),
+        "skips_special": body.skip_special_tokens is not False,
+        "locates": isinstance(body, CompletionRequest) and logprobs is not None,
+    }
     return Sequence(
-        *with_text(request, tokenizer, stops),
+        *with_text(request, tokenizer, stops, **text_options),
         method=method,
         num_logprobs=logprobs,
+        scores_prompt=scores,
+        ends_with_prompt=scores and budget == 0,
         traced=bool(body.trace),
         timeout_s=body.timeout_s or service.settings.timeout_s,
         index=index,
     )
+
+
+def _stops(body: Decoding) -> list[str]:
+    """The stop strings."""
+    given = [body.stop] if isinstance(body.stop, str) else body.stop or []
+    return [stop for stop in given if stop]
 
 
 def _chat_logprobs(body: Decoding) -> int | None:
@@ -255,13 +318,13 @@ def _budget(body: Decoding) -> tuple[str, int | None]:
 def _checked_budget(service: Service, body: Decoding, method: Method, num_prompt: int) -> int:
     """How many tokens may be made: as many as were named, else what limit and context allow."""
     (param, named), most = _budget(body), service.settings.max_new_tokens
-    if named is not None and named > most:
+    if named is not None and most is not None and named > most:
         raise ApiError(400, f"{param} is {named}; this server makes at most {most} tokens", param)
     context = service.context(method)
     if context is None:
-        return most if named is None else named
-    room = context - num_prompt
-    if room < (named or 1):
+        return named if named is not None else most or DEFAULT_CONTEXT
+    room, least = context - num_prompt, 1 if named is None else named
+    if room < least:
         wanted = f" and {param} is {named}" if named else ""
         raise ApiError(
             400,
@@ -270,7 +333,7 @@ def _checked_budget(service: Service, body: Decoding, method: Method, num_prompt
             param if room > 0 else _prompt_param(body),
             "context_length_exceeded",
         )
-    return min(most, room) if named is None else named
+    return named if named is not None else min(most or room, room)
 
 
 def _sampling(
@@ -279,13 +342,14 @@ def _sampling(
     """The sampling parameters; a special token among the stops ends the text like an EOS."""
     models = service.models
     ends = () if body.ignore_eos else models.eos_token_ids
-    own = stop_ids(stops, service.texts.special, models.vocab)
+    own = [*stop_ids(stops, service.texts.special, models.vocab), *(body.stop_token_ids or ())]
     chosen = given_settings(body) | {"max_new_tokens": budget, "seed": seed}
     chosen["eos_token_ids"] = (*ends, *own)
-    for token in map(int, body.logit_bias or {}):
+    named = {"logit_bias": [*map(int, body.logit_bias or {})], "stop_token_ids": own}
+    for param, token in ((param, token) for param, ids in named.items() for token in ids):
         if token >= models.vocab:
             message = f"token id {token} is not in the vocabulary of {models.vocab} tokens"
-            raise ApiError(400, f"logit_bias: {message}", "logit_bias")
+            raise ApiError(400, f"{param}: {message}", param)
     chosen["logit_bias"] = {int(t): bias for t, bias in (body.logit_bias or {}).items()}
     try:
         return SamplingParams(**chosen)

@@ -1,8 +1,9 @@
 """Request models: OpenAI's fields, those of mtad, and nothing else.
 
 A parameter that cannot be honoured is refused by name. Parameters of OpenAI for things that are not
-here (tools, audio, …) may be given as long as their value asks for nothing. null is the same as
-leaving a parameter out. Knows no model and no scheduler.
+here (tools, audio, …) may be given as long as their value asks for nothing, and those that change
+nothing in the text always; `mtad.server.api.ignored` names the latter in the answer. null is the
+same as leaving a parameter out. Knows no model and no scheduler.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 
 from mtad.server.api.sampling import request_fields
 
+MAX_STOPS = 128
 MAX_CHOICES = 128
 """What the schema allows for `n`; the server's own limit may be lower."""
 
@@ -28,7 +30,8 @@ TokenId: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
 TokenIds: TypeAlias = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 TokenName: TypeAlias = Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,9})$")]
 Budget: TypeAlias = Annotated[int, Field(ge=1, lt=2**31)]
-Stop: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
+Stop: TypeAlias = Annotated[str, Field(max_length=256)]
+Label: TypeAlias = Annotated[str, Field(max_length=512)]
 No: TypeAlias = Annotated[bool, AfterValidator(_no), WithJsonSchema({"const": False})]
 Nothing: TypeAlias = Annotated[list[Any], Field(max_length=0)]
 
@@ -60,7 +63,7 @@ class SystemMessage(Part):
 
     role: Literal["system", "developer"]
     content: Content
-    name: None = None
+    name: Label | None = None
 
 
 class UserMessage(Part):
@@ -68,7 +71,7 @@ class UserMessage(Part):
 
     role: Literal["user"]
     content: Content
-    name: None = None
+    name: Label | None = None
 
 
 class AssistantMessage(Part):
@@ -76,7 +79,7 @@ class AssistantMessage(Part):
 
     role: Literal["assistant"]
     content: Content
-    name: None = None
+    name: Label | None = None
     refusal: None = None
     audio: None = None
     annotations: Nothing | None = None
@@ -94,6 +97,9 @@ class StreamOptions(Part):
 
     include_usage: bool | None = Field(
         None, description="A last chunk with the usage and no choices."
+    )
+    continuous_usage_stats: bool | None = Field(
+        None, description="Every chunk has the usage so far."
     )
     include_obfuscation: No | None = None
 
@@ -127,8 +133,19 @@ class Decoding(_Sampling):  # type: ignore[misc]
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = Field(
         None, description="Answers to each prompt. Choice i has the seed `seed` + i."
     )
-    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = Field(
+        None, description="The text ends before the first of these; an empty one ends nothing."
+    )
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOPS, fail_fast=True)] | None = (
+        Field(None, description="Token ids that end the text, as an EOS does.")
+    )
+    include_stop_str_in_output: bool | None = Field(
+        None, description="Whether the text has what ended it; false if left out."
+    )
     ignore_eos: bool | None = None
+    skip_special_tokens: bool | None = Field(
+        None, description="Whether special tokens have no text; true if left out."
+    )
 
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -145,9 +162,12 @@ class Decoding(_Sampling):  # type: ignore[misc]
         None, description="Options of the method; without `method`, of the server's default one."
     )
 
-    user: Annotated[str, Field(max_length=512)] | None = Field(
-        None, description="Goes to the server's log."
-    )
+    user: Label | None = Field(None, description="Goes to the server's log.")
+    store: bool | None = Field(None, description="Nothing is stored.")
+    metadata: dict[str, Any] | None = Field(None, description="Of what would be stored.")
+    service_tier: Label | None = Field(None, description="There is one tier.")
+    prompt_cache_key: Label | None = Field(None, description="Of no effect.")
+    safety_identifier: Label | None = Field(None, description="Of no effect.")
 
 
 class ChatRequest(Decoding):
@@ -158,9 +178,16 @@ class ChatRequest(Decoding):
     logprobs: bool | None = Field(None, description=RAW_LOGPROBS)
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
-    store: No | None = None
-    metadata: None = None
-    service_tier: Literal["auto", "default"] | None = None
+    add_generation_prompt: bool | None = Field(
+        None, description="Whether the template begins the answer; true if left out."
+    )
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="Variables of the chat template."
+    )
+    reasoning_effort: Label | None = Field(
+        None, description="A variable of the chat template; of no effect where it has none."
+    )
+    verbosity: Label | None = Field(None, description="Of no effect.")
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
     audio: None = None
     response_format: TextFormat | None = None
@@ -171,25 +198,26 @@ class ChatRequest(Decoding):
     function_call: Literal["none", "auto"] | None = None
     prediction: None = None
     moderation: None = None
-    prompt_cache_key: None = None
     prompt_cache_options: None = None
     prompt_cache_retention: None = None
-    reasoning_effort: Literal["none"] | None = None
-    safety_identifier: None = None
-    verbosity: None = None
     web_search_options: None = None
 
 
 class CompletionRequest(Decoding):
     """The body of `POST /v1/completions`."""
 
+    max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(
+        None, description="Budget of new tokens; with 0 and `echo` the prompt alone is answered."
+    )
     prompt: (
         str
         | Annotated[list[str], Field(min_length=1, fail_fast=True)]
         | TokenIds
         | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)]
     )
-    echo: bool | None = Field(None, description="Begin the text with the prompt; not with logprobs")
+    echo: bool | None = Field(
+        None, description="Begin the text with the prompt, and log-probabilities with the prompt's."
+    )
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(None, description=RAW_LOGPROBS)
     suffix: Literal[""] | None = None
     best_of: Annotated[int, Field(ge=1)] | None = Field(
@@ -203,6 +231,13 @@ class TokenizeRequest(Part):
     model: str | None = None
     prompt: str | None = None
     messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)] | None = None
+    add_special_tokens: bool | None = Field(
+        None, description="Whether a prompt gets those that a text begins with; true if left out."
+    )
+    add_generation_prompt: bool | None = Field(
+        None, description="Whether a chat's template begins the answer; true if left out."
+    )
+    chat_template_kwargs: dict[str, Any] | None = None
 
 
 class DetokenizeRequest(Part):

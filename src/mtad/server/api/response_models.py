@@ -70,9 +70,19 @@ class TextLogprobs(ResponseModel):
     """The same in the format of completions."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]] | None
-    text_offset: list[int]
+    token_logprobs: list[float | None] = Field(description="null for a prompt's first token.")
+    top_logprobs: list[dict[str, float] | None] | None
+    text_offset: list[int] = Field(description="Where in the text each token begins.")
+
+    def followed_by(self, other: TextLogprobs) -> TextLogprobs:
+        """These and then the other's."""
+        tops = (self.top_logprobs, other.top_logprobs)
+        return TextLogprobs(
+            tokens=self.tokens + other.tokens,
+            token_logprobs=self.token_logprobs + other.token_logprobs,
+            top_logprobs=None if None in tops else [one for top in tops for one in top or ()],
+            text_offset=self.text_offset + other.text_offset,
+        )
 
 
 class SpeculativeDecoding(ResponseModel):
@@ -91,6 +101,7 @@ class AnswerMetrics(ResponseModel):
     """Counts and rates of the iterations that made the text."""
 
     speculative_decoding: SpeculativeDecoding
+    ignored: list[str] = Field([], description="Given parameters that had no effect, if any.")
 
 
 class Contract(ResponseModel):
@@ -239,7 +250,7 @@ class ModelCard(ResponseModel):
 
 
 class ModelList(ResponseModel):
-    """The served pair, as a list."""
+    """The served pair, under each of its names."""
 
     object: Literal["list"]
     data: list[ModelCard]
@@ -263,6 +274,18 @@ class Tokens(ResponseModel):
     tokens: list[int]
     count: int
     max_model_len: int | None
+
+
+class TokenizerInfo(ResponseModel):
+    """What a client needs to prepare prompts itself."""
+
+    tokenizer_class: str
+    bos_token: str | None
+    eos_token: str | None
+    pad_token: str | None
+    unk_token: str | None
+    chat_template: str | None
+    model_max_length: int | None
 
 
 class Detokenized(ResponseModel):

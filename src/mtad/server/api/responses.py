@@ -15,6 +15,7 @@ from mtad import __version__
 from mtad.core.options import jsonable
 from mtad.engine.stats import total
 from mtad.server.api.formats import ChatFormat, Format, TextFormat
+from mtad.server.api.ignored import ignored
 from mtad.server.api.methods_info import rule_of
 from mtad.server.api.parsing import ParsedRequest
 from mtad.server.api.request_models import ChatRequest, CompletionRequest
@@ -74,9 +75,10 @@ class ResponseBuilder:
         }
         return self.format.whole(choices, self.head | rest)
 
-    def usage(self) -> Usage:
-        """Tokens of prompts and choices."""
-        prompt, made = self.parsed.prompt_tokens, self._num_tokens
+    def usage(self, num_tokens: int | None = None) -> Usage:
+        """Tokens of prompts and choices; `num_tokens` where not all that were made were sent."""
+        prompt = self.parsed.prompt_tokens
+        made = self._num_tokens if num_tokens is None else num_tokens
         return Usage(prompt_tokens=prompt, completion_tokens=made, total_tokens=prompt + made)
 
     @property
@@ -87,7 +89,9 @@ class ResponseBuilder:
         """Counts and rates of the iterations, summed over the choices."""
         stats = total(sequence.stats for sequence in self.parsed.sequences).as_dict()
         given = {name: stats[name] for name in SpeculativeDecoding.model_fields}
-        return AnswerMetrics(speculative_decoding=SpeculativeDecoding(**given))
+        without = ignored(self.parsed.body, self._service.texts.template)
+        more = {"ignored": without} if without else {}
+        return AnswerMetrics(speculative_decoding=SpeculativeDecoding(**given), **more)
 
     def contract(self, traces: list[list[dict[str, Any]]] | None = None) -> Contract:
         """How the text was made and what it promises."""

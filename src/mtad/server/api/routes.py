@@ -24,7 +24,7 @@ from mtad.errors import MtadError, PromptError
 from mtad.server.api.errors import as_api_error, invalid, refusal
 from mtad.server.api.methods_info import MethodList, method_list
 from mtad.server.api.openapi import documented
-from mtad.server.api.parsing import ParsedRequest, check_model, parse
+from mtad.server.api.parsing import ParsedRequest, check_model, parse, template_variables
 from mtad.server.api.request_models import (
     ChatRequest,
     CompletionRequest,
@@ -37,6 +37,7 @@ from mtad.server.api.response_models import (
     ModelCard,
     ModelList,
     ResponseModel,
+    TokenizerInfo,
     Tokens,
     Version,
 )
@@ -69,6 +70,7 @@ class Api:
         post("/v1/chat/completions", self.chat, body=ChatRequest)
         post("/v1/completions", self.completions, body=CompletionRequest)
         post("/tokenize", self.tokenize, body=TokenizeRequest, response=Tokens)
+        get("/tokenizer_info", self.tokenizer_info, response=TokenizerInfo)
         post("/detokenize", self.detokenize, body=DetokenizeRequest, response=Detokenized)
         get("/v1/models", self.models, response=ModelList)
         get("/v1/models/{model:path}", self.model, response=ModelCard)
@@ -125,12 +127,27 @@ class Api:
             (body.prompt, "prompt") if body.messages is None else (body.messages, "messages")
         )
         texts = self.service.texts
+        variables, bare = template_variables(body), body.add_special_tokens is False
         try:
-            ids = await texts.off_loop(lambda: texts.ids(given or ""))
+            ids = await texts.off_loop(lambda: texts.ids(given or "", variables, bare=bare))
         except PromptError as error:
             raise ApiError(400, str(error), param) from error
         context = self.service.context()
         return _json(Tokens(tokens=ids, count=len(ids), max_model_len=context))
+
+    async def tokenizer_info(self) -> Response:
+        """The tokenizer's special tokens and chat template."""
+        tokenizer = self.service.texts.tokenizer
+        if tokenizer is None:
+            raise ApiError(404, "this model has no tokenizer", None, "not_found")
+        names = ("bos_token", "eos_token", "pad_token", "unk_token")
+        info = TokenizerInfo(
+            tokenizer_class=type(tokenizer).__name__,
+            chat_template=self.service.texts.template or None,
+            model_max_length=self.service.context(),
+            **{name: getattr(tokenizer, name, None) for name in names},
+        )
+        return _json(info)
 
     async def detokenize(self, request: Request) -> Response:
         """The text of token ids."""
@@ -146,17 +163,18 @@ class Api:
         return _json(Detokenized(prompt=await texts.off_loop(lambda: texts.text(body.tokens))))
 
     async def models(self) -> Response:
-        """The served pair, as a list of one."""
-        return _json(ModelList(object="list", data=[self._card()]))
+        """The served pair, under each of its names."""
+        cards = [self._card(name) for name in self.service.names]
+        return _json(ModelList(object="list", data=cards))
 
     async def model(self, model: str) -> Response:
         """The served pair by its name."""
         check_model(self.service, model)
-        return _json(self._card())
+        return _json(self._card(model))
 
-    def _card(self) -> ModelCard:
+    def _card(self, name: str) -> ModelCard:
         return ModelCard(
-            id=self.service.name,
+            id=name,
             object="model",
             created=self.service.created,
             owned_by="mtad",
@@ -207,6 +225,7 @@ async def read_body(request: Request, model: type[Body]) -> Body:
         data: Any = from_json(text, allow_inf_nan=False)
     except ValueError as error:
         raise _unreadable(text, error) from None
+    data = with_integers(data)
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -221,6 +240,17 @@ def _unreadable(body: bytes, error: ValueError) -> ApiError:
         except PromptError as lone:
             return ApiError(400, str(lone), code="invalid_json")
     return ApiError(400, f"the body is no JSON: {error}", code="invalid_json")
+
+
+def with_integers(data: Any) -> Any:
+    """JSON with every number that has no fraction as an integer: 1.0 and 1 are the same there."""
+    if isinstance(data, float):
+        return int(data) if data.is_integer() and abs(data) < 2**63 else data
+    if isinstance(data, list):
+        return [with_integers(one) for one in data]
+    if isinstance(data, dict):
+        return {name: with_integers(value) for name, value in data.items()}
+    return data
 
 
 async def _collected(submission: Submission) -> list[list[Chunk]]:

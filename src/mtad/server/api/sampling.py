@@ -5,7 +5,7 @@ Knows no model and no scheduler.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -21,6 +21,10 @@ _LEFT_OUT = {
 }
 
 
+_ALSO_OFF = {"top_k": -1}
+"""What requests may give beside the neutral value: vLLM's word for all tokens."""
+
+
 def range_of(option: Option) -> dict[str, Any]:
     """The finite bounds of a setting in a request, by the names of `annotated_types`."""
     return bounds_of(setting_of(option).http_range or notes(option.kind))
@@ -30,11 +34,17 @@ def request_fields() -> dict[str, Any]:
     """A field per setting that is a number, for a model of a request; all may be null."""
     return {
         NAMES[name]: (
-            Annotated[option.type, Field(**range_of(option))] | None,
+            _kind(option) | None,
             Field(None, description=f"{option.help} {_if_left_out(option)}"),
         )
         for name, option in numeric_settings().items()
     }
+
+
+def _kind(option: Option) -> Any:
+    """The type of a setting in a request."""
+    kind: Any = Annotated[option.type, Field(**range_of(option))]
+    return kind | Literal[_ALSO_OFF[option.name]] if option.name in _ALSO_OFF else kind
 
 
 def _if_left_out(option: Option) -> str:
@@ -44,7 +54,7 @@ def _if_left_out(option: Option) -> str:
 def given_settings(body: BaseModel) -> dict[str, Any]:
     """The settings that a request gives, by the names of `SamplingParams`."""
     values = {name: getattr(body, NAMES[name]) for name in numeric_settings()}
-    return {name: value for name, value in values.items() if value is not None}
+    return {n: v for n, v in values.items() if v not in (None, _ALSO_OFF.get(n))}
 
 
 def bounds(option: Option) -> tuple[int | float | None, int | float | None]:

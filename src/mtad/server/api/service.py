@@ -47,7 +47,7 @@ class Service:
     Attributes:
         scheduler: decodes.
         settings: limits and defaults.
-        name: what clients call the model.
+        names: what clients may call the model.
         texts: the tokenizer.
         methods: those that requests may name.
         energy: None where nothing is metered.
@@ -56,7 +56,7 @@ class Service:
 
     scheduler: Decodes
     settings: ServerSettings
-    name: str
+    names: tuple[str, ...]
     texts: Texts
     methods: dict[str, type[Method]]
     energy: SharedEnergy | None
@@ -71,12 +71,17 @@ class Service:
         return cls(
             scheduler=scheduler,
             settings=settings,
-            name=served_name(settings),
+            names=served_names(settings),
             texts=Texts(models.tokenizer, models.tokenizer_error),
             methods=known_methods(settings.method, settings.allowed_methods),
             energy=energy,
             created=int(time.time()),
         )
+
+    @property
+    def name(self) -> str:
+        """What answers call the model."""
+        return self.names[0]
 
     @property
     def models(self) -> Models:
@@ -91,12 +96,22 @@ class Service:
         limits = [limit for limit in map(context_of, models) if limit is not None]
         return min(limits, default=None)
 
+    def max_tokens(self, method: Method | None = None) -> int | None:
+        """Most new tokens that a request may name; None if neither flag nor context limits it."""
+        limits = (self.settings.max_new_tokens, self.context(method))
+        return min((limit for limit in limits if limit is not None), default=None)
+
+
+def served_names(settings: ServerSettings) -> tuple[str, ...]:
+    """What clients may call the model: as the settings say, else the target's name."""
+    if settings.served_model_name:
+        return tuple(settings.served_model_name)
+    if settings.target_model is None:
+        return ("demo",)
+    folder = Path(settings.target_model)
+    return (folder.resolve().name if folder.is_dir() else settings.target_model,)
+
 
 def served_name(settings: ServerSettings) -> str:
-    """What clients call the model: as the settings say, else the target's name."""
-    if settings.served_model_name is not None:
-        return settings.served_model_name
-    if settings.target_model is None:
-        return "demo"
-    folder = Path(settings.target_model)
-    return folder.resolve().name if folder.is_dir() else settings.target_model
+    """What answers call the model."""
+    return served_names(settings)[0]

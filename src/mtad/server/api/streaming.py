@@ -15,7 +15,7 @@ from mtad.server.api.errors import as_api_error
 from mtad.server.api.response_models import BaseChunk, Iteration
 from mtad.server.api.responses import ResponseBuilder
 from mtad.server.api.submission import Submission
-from mtad.server.scheduler.sequence import Chunk
+from mtad.server.scheduler.sequence import Chunk, Sequence
 
 PING_S = 15.0
 """Silence after which a comment is sent, so that proxies do not close the connection."""
@@ -75,21 +75,32 @@ class _Stream:
         self._builder, self._format = builder, builder.format
         options = builder.parsed.body.stream_options
         self.has_usage = bool(options and options.include_usage)
-        self._offsets = [0] * len(builder.parsed.sequences)
-        self._num_left = len(self._offsets)
+        self._counts = bool(options and options.continuous_usage_stats)
+        self._num_tokens, self._unscored = 0, set[int]()
+        self._num_left = len(builder.parsed.sequences)
 
     def first(self) -> Iterator[BaseChunk]:
         """What comes before any token."""
-        for index, echo in enumerate(self._builder.parsed.echoes):
-            delta = self._format.first(index, echo)
-            if delta is not None:
-                yield self._event([delta])
+        for sequence in self._builder.parsed.sequences:
+            if sequence.scores_prompt:
+                self._unscored.add(sequence.index)
+            else:
+                yield from self._first(sequence)
+
+    def _first(self, sequence: Sequence) -> Iterator[BaseChunk]:
+        """What comes before a choice's tokens."""
+        delta = self._format.first(sequence, self._builder.parsed.echoes[sequence.index])
+        if delta is not None:
+            yield self._event([delta])
 
     def events(self, chunk: Chunk) -> Iterator[BaseChunk]:
         """The events of a chunk; the reason of an end has one of its own."""
-        index, texts = chunk.sequence.index, self._format.texts
-        delta = self._format.delta(chunk, self._offsets[index])
-        self._offsets[index] += sum(len(texts.token(one.token)[0]) for one in chunk.logprobs)
+        index = chunk.sequence.index
+        if index in self._unscored:  # its prompt has been prefilled by now
+            self._unscored.remove(index)
+            yield from self._first(chunk.sequence)
+        self._num_tokens += len(chunk.token_ids)
+        delta = self._format.delta(chunk, len(self._builder.parsed.echoes[index].text))
         more = {"mtad": Iteration(trace=dict(chunk.trace[0]))} if chunk.trace else {}
         if chunk.text or chunk.logprobs or delta.token_ids or more:
             yield self._event([delta], **more)
@@ -105,5 +116,7 @@ class _Stream:
         return self._event(deltas, metrics=builder.metrics(), mtad=builder.contract(), **more)
 
     def _event(self, deltas: list[Any], **more: Any) -> BaseChunk:
-        rest = {"usage": None} if self.has_usage else {}
+        rest: dict[str, Any] = {"usage": None} if self.has_usage else {}
+        if self._counts:
+            rest = {"usage": self._builder.usage(self._num_tokens)}
         return self._format.event(deltas, self._builder.head | rest | more)

@@ -7,18 +7,20 @@ every tokenizer may be used by two. Knows no HTTP.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
 
-from mtad.model.tokenizer import encode, special_tokens
+from mtad.model.tokenizer import TextStream, encode, special_tokens
 from mtad.server.api.request_models import Message
 
 T = TypeVar("T")
 _BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
 _REPLACEMENT = "�"
+_NO_VARIABLES: Mapping[str, Any] = MappingProxyType({})
 
 
 class Texts:
@@ -40,8 +42,25 @@ class Texts:
         """What `work` returns, called in a thread."""
         return await anyio.to_thread.run_sync(work, limiter=self._limiter)
 
-    def ids(self, prompt: str | list[int] | list[Message]) -> list[int]:
+    @property
+    def template(self) -> str:
+        """The template of chats; empty where there is none."""
+        found = getattr(self.tokenizer, "chat_template", None)
+        return found if isinstance(found, str) else ""
+
+    def ids(
+        self,
+        prompt: str | list[int] | list[Message],
+        template: Mapping[str, Any] = _NO_VARIABLES,
+        *,
+        bare: bool = False,
+    ) -> list[int]:
         """Token ids of a prompt or a chat.
+
+        Args:
+            prompt: as a request has it.
+            template: variables of the chat template.
+            bare: without the special tokens that a text begins with.
 
         Raises:
             PromptError: see `mtad.model.tokenizer.encode`.
@@ -49,13 +68,25 @@ class Texts:
         given: Any = prompt
         if given and not isinstance(given, str) and not isinstance(given[0], int):
             given = [plain_message(message) for message in given]
-        return encode(self.tokenizer, given, self._reason)
+        if bare and isinstance(given, str) and self.tokenizer is not None:
+            return list(self.tokenizer(given, add_special_tokens=False).input_ids)
+        return encode(self.tokenizer, given, self._reason, template)
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of token ids; empty where there is no tokenizer."""
         if self.tokenizer is None or not ids:
             return ""
         return self._decode(list(ids))
+
+    def places(self, ids: Sequence[int], skips_special: bool) -> list[int]:
+        """Where in their text each of the token ids begins; 0 where there is no tokenizer."""
+        if self.tokenizer is None:
+            return [0] * len(ids)
+        stream = TextStream(self.tokenizer, skips_special=skips_special, locates=True)
+        for token in ids:
+            stream.push(token)
+        stream.take(last=True)
+        return stream.take_places(last=True)
 
     def token(self, token: int) -> tuple[str, list[int] | None]:
         r"""A token's text and its bytes; a part of a character is written as `bytes:\xe2`."""
@@ -98,7 +129,9 @@ def plain_message(message: Message) -> dict[str, str]:
     """A message as a chat template takes it; parts of text are put together as they are."""
     content = message.content
     text = content if isinstance(content, str) else "".join(part.text for part in content)
-    return {"role": "system" if message.role == "developer" else message.role, "content": text}
+    role = "system" if message.role == "developer" else message.role
+    name = {} if message.name is None else {"name": message.name}
+    return {"role": role, "content": text} | name
 
 
 def _byte_letters() -> list[str]:

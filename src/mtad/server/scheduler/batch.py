@@ -11,6 +11,8 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from mtad.api.pair import ModelPair
 from mtad.engine.session import Block, Session
 from mtad.engine.step import Observation
@@ -19,7 +21,7 @@ from mtad.measure.device import synchronize
 from mtad.server.scheduler.errors import ModelFailedError
 from mtad.server.scheduler.sequence import Chunk, Clock, Sequence
 from mtad.speculative.method import Method
-from mtad.trace.record import TokenLogprobs, TracedRow, record_of, token_logprobs
+from mtad.trace.record import TokenLogprobs, TracedRow, logprobs_of, record_of, token_logprobs
 from mtad.trace.writer import TraceWriter
 
 MOST_RECORDED = {"cpu": 8}
@@ -81,14 +83,28 @@ class Batch:
         indices = self.session.join([sequence.request for sequence in sequences])
         self.sequences |= dict(zip(indices, sequences, strict=True))
         self.prefilling = indices
+        for sequence in sequences:
+            sequence.prompt_logprobs.clear()  # it is prefilled anew where it was preempted
 
     def prefill(self, now: float) -> None:
         """Prefill one chunk of the prompts, if any are in it."""
+        scored = any(self.sequences[index].scores_prompt for index in self.prefilling)
+        self.session.observe_prefill = self._score if scored else None
         if self.prefilling and not self.session.prefill_chunk():
             for sequence in map(self.sequences.__getitem__, self.prefilling):
                 since = now if sequence.admitted_at is None else sequence.admitted_at
                 sequence.stats.prefill_s = sequence.stats.prefill_s or now - since
             self.prefilling = []
+
+    def _score(self, logits: Tensor, chunk: slice) -> None:
+        """Add the log-probabilities of the prompts' tokens that come after those of a chunk."""
+        for row, index in enumerate(self.prefilling):
+            sequence = self.sequences[index]
+            if sequence.scores_prompt:
+                tokens = sequence.request.prompt_ids[chunk.start + 1 : chunk.stop + 1]
+                top = sequence.num_logprobs or 0
+                if tokens:
+                    sequence.prompt_logprobs += logprobs_of(logits[row, : len(tokens)], tokens, top)
 
     def drop(self, is_over: Callable[[Sequence], bool]) -> list[Sequence]:
         """Take out the sequences of which this is true.
@@ -140,11 +156,11 @@ class Batch:
         sequence, block = chunk.sequence, chunk.block
         assert block is not None
         try:
-            if sequence.has_stops:
-                chunk.text = sequence.detokenize(block)
             if seen:
                 chunk.logprobs = _logprobs(sequence, seen[0], row, block)
                 chunk.trace = self._trace(sequence, seen[0], row, block)
+            if sequence.has_stops:
+                sequence.fill(chunk)
         except Exception as error:
             chunk.error = ModelFailedError(f"the text cannot be sent: {first_line(error)}")
             chunk.finish_reason = None

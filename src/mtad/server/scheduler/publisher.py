@@ -125,7 +125,9 @@ class Publisher:
 def _detokenize(chunk: Chunk) -> None:
     """Fill in the text of a chunk; the scheduler ends a sequence for which that fails."""
     try:
-        chunk.text = chunk.sequence.detokenize(chunk.block) if chunk.block else ""
+        if chunk.block:
+            chunk.sequence.fill(chunk)
+        chunk.text = chunk.text or ""
     except Exception as error:
         reason = f"the text cannot be sent: {first_line(error)}"
         chunk.sequence.failure = ModelFailedError(reason)

@@ -178,8 +178,14 @@ class Scheduler:
         for batch in batches:
             try:
                 batch.prefill(self._clock())
+                scored = (
+                    batch.drop(lambda one: one.ends_with_prompt) if not batch.prefilling else []
+                )
             except Exception as error:
                 self._take_apart(batch, error)
+                continue
+            for sequence in scored:
+                self._end(sequence, "length")
         return bool(batches)
 
     def _decode(self, batch: Batch) -> tuple[list[Chunk], float]:

@@ -15,7 +15,6 @@ from typing import Any, Literal, TypeAlias
 
 from mtad.api.completion import Generation
 from mtad.engine.session import Block
-from mtad.model.tokenizer import TextStream
 from mtad.speculative.method import Method, method_key
 from mtad.trace.record import TokenLogprobs
 
@@ -35,7 +34,9 @@ class Chunk:
         text: new text; what may yet become a stop string is held back. The publisher fills it in
             where it is None.
         token_ids: the new tokens.
-        logprobs: one per new token, if the request asked for them.
+        logprobs: one per token, if the request asked for them; of tokens whose place in the text
+            is not certain yet they come with a later chunk.
+        places: where in the text the tokens of `logprobs` begin.
         trace: the iteration in full, if the request asked for it; see
             `mtad.trace.record.record_of`.
         finish_reason: "stop" or "length" in the last chunk of a text that is complete.
@@ -49,6 +50,7 @@ class Chunk:
     text: str | None = None
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprobs, ...] = ()
+    places: tuple[int, ...] = ()
     trace: tuple[Mapping[str, Any], ...] = ()
     finish_reason: FinishReason | None = None
     error: Exception | None = None
@@ -68,6 +70,7 @@ class Chunk:
             text="".join(chunk.text or "" for chunk in chunks),
             token_ids=tuple(token for chunk in chunks for token in chunk.token_ids),
             logprobs=tuple(one for chunk in chunks for one in chunk.logprobs),
+            places=tuple(place for chunk in chunks for place in chunk.places),
             trace=tuple(record for chunk in chunks for record in chunk.trace),
             finish_reason=chunks[-1].finish_reason,
         )
@@ -89,6 +92,9 @@ class Sequence(Generation):
         method: how to decode.
         num_logprobs: None for no log-probabilities, else how many of the most likely tokens come
             with each token of the text.
+        scores_prompt: whether the prompt's tokens get log-probabilities, too.
+        ends_with_prompt: whether only the prompt is wanted; no token is made.
+        prompt_logprobs: of the prompt's tokens but the first, as far as it has been prefilled.
         traced: whether every chunk has its iteration in full.
         timeout_s: seconds from arrival after which it fails; None for no limit.
         client: the name of the key's owner; None without keys.
@@ -107,6 +113,9 @@ class Sequence(Generation):
 
     method: Method
     num_logprobs: int | None = None
+    scores_prompt: bool = False
+    ends_with_prompt: bool = False
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list, repr=False)
     traced: bool = False
     timeout_s: float | None = None
     client: str | None = None
@@ -124,6 +133,7 @@ class Sequence(Generation):
     is_cancelled: bool = False
     is_alone: bool = False
     trace_key: str = field(default="", repr=False)
+    _unplaced: list[TokenLogprobs] = field(default_factory=list, repr=False)
 
     def arrive(self, now: float) -> None:
         """Take the next id and the time of arrival."""
@@ -168,14 +178,29 @@ class Sequence(Generation):
         self.first_token_at = now if before is None else self.first_token_at
         return None if before is None else now - before
 
+    def fill(self, chunk: Chunk) -> None:
+        """Give a chunk its text, and its log-probabilities their places in it."""
+        assert chunk.block is not None
+        chunk.text = self.detokenize(chunk.block)
+        stream, is_last = self.detokenizer, chunk.block.finish_reason is not None
+        if self.num_logprobs is None or (stream and not stream.locates):
+            return
+        waiting = [*self._unplaced, *chunk.logprobs]
+        places = stream.take_places(is_last) if stream else [0] * len(waiting)
+        if is_last and stream:  # what ended the text has no place in it
+            places += [len(stream.text)] * (len(waiting) - len(places))
+        chunk.places, chunk.logprobs = tuple(places), tuple(waiting[: len(places)])
+        self._unplaced = waiting[len(places) :]
+
     def preempt(self) -> None:
         """Make it ready to be resumed where its text ends."""
         tokens = self.token_ids
         stop = None
         if self.detokenizer and self.has_stops:  # an iteration that failed may have pushed tokens
-            old = self.detokenizer
-            self.detokenizer = TextStream(old.tokenizer, old.stops, self.request.prompt_ids)
-            self.detokenizer.extend(tokens)
+            self.detokenizer = self.detokenizer.restarted()
+            for token in tokens:
+                self.detokenizer.push(token)
             self.detokenizer.take()
+            self.detokenizer.take_places()
             stop = self.detokenizer.push
         self.request = replace(self.request, output_ids=tokens, stop=stop)
