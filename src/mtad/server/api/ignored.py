@@ -5,7 +5,7 @@ Knows no HTTP and no model.
 
 from __future__ import annotations
 
-from mtad.server.api.schema import ChatRequest, CompletionRequest
+from mtad.server.api.request_models import ChatRequest, CompletionRequest
 
 _NO_EFFECT: dict[str, tuple[object, ...]] = {
     "store": (False,),
