@@ -140,7 +140,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     monkeypatch.setattr(replica_module, "load", lambda settings: None)
     monkeypatch.setattr(replica_module, "assemble", assemble)
-    monkeypatch.setattr(replica_module, "configure", lambda form, prompts: None)
+    monkeypatch.setattr(replica_module, "configure", lambda *given: None)
 
     def make(
         keys: Keys = Keys(),  # noqa: B008
@@ -224,9 +224,10 @@ def test_keys_reach_a_replica(made: Any) -> None:
         assert served.keys is keys
 
 
-def test_every_replica_has_its_own_trace(made: Any) -> None:
-    _, served = made(trace=Path("/t/f.jsonl"))
+def test_every_replica_has_its_own_trace_and_log(made: Any) -> None:
+    _, served = made(trace=Path("/t/f.jsonl"), log_file=Path("/t/f.log"))
     assert served.settings.trace == Path("/t/f.r0.jsonl")
+    assert served.settings.log_file == Path("/t/f.r0.log")
     assert own_file(None, "r0") is None
 
 
