@@ -32,7 +32,7 @@ def context_of(model: PreTrainedModel) -> int | None:
 def embedding_rows(model: PreTrainedModel) -> int:
     """Number of token ids that the model can read."""
     embeddings: Any = model.get_input_embeddings()
-    return int(embeddings.num_embeddings)
+    return int(embeddings.weight.shape[0])
 
 
 def changes_with_length(model: PreTrainedModel) -> bool:
