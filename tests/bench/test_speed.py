@@ -520,7 +520,7 @@ def test_batches_are_filled_and_sizes_go_up_to_the_pair() -> None:
     ("wrong", "message"),
     [
         ({"repeats": 0}, "repeats is 0; it must be at least 1"),
-        ({"scaling": ("speed",)}, "scaling is 'speed'; it must be one or more of batch"),
+        ({"scaling": ("speed",)}, "scaling is 'speed'; it must be one of batch"),
         ({"pair": PairSpec("some/model")}, "speculative_sampling needs a draft model"),
         (
             {"pair": PairSpec("some/model", "some/draft"), "scaling": ("size",)},

@@ -297,9 +297,12 @@ def test_ctrl_c_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (["-m", "magic"], "there is no method 'magic'"),
         (["-m", "mtad", "-m", "mtad"], "mtad is given twice"),
         (["-m", "nowhere.toml"], "nowhere.toml cannot be read"),
-        (["--scaling", "batch,speed"], "scaling is 'speed'; it must be one or more of batch"),
+        (["--scaling", "batch,speed"], "scaling is 'speed'; it must be one of batch"),
         (["--temperature", "-1"], "temperature is -1.0"),
-        (["--dtype", "float3"], "dtype is 'float3'; it must be one of auto"),
+        (
+            ["--dtype", "float3"],
+            "dtype is 'float3' (did you mean 'float32'?); it must be one of auto",
+        ),
         (["--num-prompts", "999"], "--num-prompts is 999; there are"),
     ],
 )

@@ -21,6 +21,7 @@ READ = [
     "/metrics",
     "/openapi.json",
     "/page/main.js",
+    "/tokenizer_info",
     "/v1/methods",
     "/v1/models",
     "/v1/models/demo",

