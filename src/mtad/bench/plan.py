@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mtad.core.names import did_you_mean
 from mtad.speculative.method import Method
 from mtad.tasks import Task
 
@@ -142,14 +141,3 @@ def require(fine: bool, name: str, value: Any, allowed: str) -> None:
     """
     if not fine:
         raise ValueError(f"{name} is {value!r}; it must be {allowed}")
-
-
-def require_one_of(name: str, value: Any, known: Collection[str]) -> None:
-    """Refuse a value that is none of the known ones; a near miss gets a suggestion.
-
-    Raises:
-        ValueError: with its name, the value and the known ones.
-    """
-    if value not in known:
-        near = did_you_mean(str(value), known)
-        raise ValueError(f"{name} is {value!r}{near}; it must be one of {', '.join(known)}")

@@ -29,8 +29,8 @@ from typing import Any, Final, Literal, TypeVar, cast
 
 from mtad import tasks
 from mtad.api.options import sampling_params
-from mtad.bench.plan import PairSpec, Plan, Point, Recipe, Run, TaskPlan, require, require_one_of
-from mtad.core.names import did_you_mean
+from mtad.bench.plan import PairSpec, Plan, Point, Recipe, Run, TaskPlan, require
+from mtad.core.names import did_you_mean, require_one_of
 from mtad.core.options import typed
 from mtad.core.schema import options_of
 from mtad.methods import make

@@ -5,8 +5,9 @@ Knows nothing of what the names stand for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import SequenceMatcher
+from typing import Any
 
 _ALIKE = 0.6
 """The least similarity at which a name is suggested, of 1."""
@@ -37,6 +38,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return ""
     meant = [repr(one) for one, score in scores.items() if score == best]
     return f" (did you mean {' or '.join(meant[:3])}?)"
+
+
+def require_one_of(name: str, value: Any, known: Collection[str]) -> None:
+    """Refuse a value that is none of the known ones; a near miss gets a suggestion.
+
+    Raises:
+        ValueError: with its name, the value and the known ones.
+    """
+    if value not in known:
+        near = did_you_mean(str(value), known)
+        raise ValueError(f"{name} is {value!r}{near}; it must be one of {', '.join(known)}")
 
 
 def _folded(name: str) -> str:

@@ -63,12 +63,15 @@ def check_requests(
         if draft is None:
             raise ValueError(f"{method.name} needs a draft model and none was given")
         models["draft"] = draft
+    reaches = [
+        (name, model, context_of(model), min(vocab, embedding_rows(model)))
+        for name, model in models.items()
+    ]
     for index, request in enumerate(requests):
         method.check(request.sampling)
         _check_prompt(index, request, vocab)
-        for name, model in models.items():
-            _check_context(index, request, name, model)
-            known = min(vocab, embedding_rows(model))
+        for name, model, context, known in reaches:
+            _check_context(index, request, name, model, context)
             require_some_token(request.sampling, vocab, known, name)
 
 
@@ -85,9 +88,10 @@ def _check_prompt(index: int, request: Request, vocab: int) -> None:
             )
 
 
-def _check_context(index: int, request: Request, name: str, model: Model) -> None:
+def _check_context(
+    index: int, request: Request, name: str, model: Model, context: int | None
+) -> None:
     prompt, new = len(request.prompt_ids), request.sampling.max_new_tokens
-    context = context_of(model)
     if context is None or prompt + new <= context:
         return
     limit = f"the {name} model's context is {context} tokens"

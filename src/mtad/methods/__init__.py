@@ -11,7 +11,7 @@ import inspect
 import pkgutil
 import sys
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
@@ -37,9 +37,10 @@ def names() -> list[str]:
     return [*own_names(), *_installed()]
 
 
-def without_draft() -> list[str]:
-    """Names of the methods that need no draft model."""
-    return [name for name in names() if find(name).drafter != "draft"]
+def without_draft(among: Iterable[str] | None = None) -> list[str]:
+    """Names of the methods that need no draft model; of all, or among those given."""
+    known = names() if among is None else among
+    return [name for name in known if find(name).drafter != "draft"]
 
 
 def require_draft(method: Method, has_draft: object, how: str = "give --draft-model") -> None:

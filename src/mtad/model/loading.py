@@ -16,7 +16,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from mtad.core.names import did_you_mean
+from mtad.core.names import require_one_of
 from mtad.errors import CheckpointError, UnsupportedModelError, VocabularyMismatchError, first_line
 from mtad.model import parallel
 from mtad.model.lm import Model
@@ -150,9 +150,8 @@ def load_models(
 
 
 def _require_dtype(dtype: str | torch.dtype | None) -> None:
-    if isinstance(dtype, str) and dtype not in DTYPES:
-        near = did_you_mean(dtype, DTYPES)
-        raise ValueError(f"dtype is {dtype!r}{near}; it must be one of {', '.join(DTYPES)}")
+    if isinstance(dtype, str):
+        require_one_of("dtype", dtype, DTYPES)
 
 
 def join(

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mtad.bench.plan import PairSpec, require, require_one_of
+from mtad.bench.plan import PairSpec, require
 from mtad.bench.speed.baseline import ASSISTED, PLAIN
 from mtad.bench.speed.models import DEMO, PAIRS
 from mtad.bench.speed.prompts import batches_of, filled, of_length
 from mtad.bench.speed.runs import Sampling
+from mtad.core.names import require_one_of
 from mtad.methods import describe, find, require_draft
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method

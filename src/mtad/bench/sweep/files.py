@@ -17,6 +17,7 @@ from mtad.bench.report.markdown import grid
 from mtad.bench.report.metrics import REPETITION, SPEED
 from mtad.bench.report.table import Table, formatted
 from mtad.bench.report.tables import main_table
+from mtad.bench.report.write import write_files
 from mtad.bench.statistics import Estimate
 from mtad.bench.sweep.choice import (
     Setting,
@@ -227,13 +228,10 @@ class Frontier:
         """
         methods = (setting.method for setting in self.settings)
         plot = frontier_plot(self.summary, {m.name: m.dial.option for m in methods if m.dial})
-        files = {"frontier.svg": plot.svg, "frontier.png": plot.png}
-        files["frontier.md"] = (self.text() + "\n").encode()
-        files |= {choice.file: self.config(choice).encode() for choice in self.choices()}
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
-        report = write_report(self.results, folder / "report", title=self.recipe.name)
-        return [*(folder / name for name in files), *report]
+        texts = {"frontier.md": self.text() + "\n"}
+        texts |= {choice.file: self.config(choice) for choice in self.choices()}
+        files = write_files(folder, texts, [plot])
+        return [*files, *write_report(self.results, folder / "report", title=self.recipe.name)]
 
 
 def _signed(difference: Estimate) -> str:

@@ -6,16 +6,23 @@ Knows no HTTP beyond the errors that clients get, and decodes nothing.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from mtad.api.completion import with_text
-from mtad.core.names import did_you_mean
 from mtad.engine.request import Request
 from mtad.errors import PromptError
 from mtad.model.tokenizer import stop_ids
 from mtad.sampling.params import SamplingParams
+from mtad.server.api.checks import (
+    budget_of,
+    check_count,
+    check_details,
+    check_draft,
+    check_flags,
+    check_model,
+    prompt_param,
+)
 from mtad.server.api.choosing import check_tree, chosen_method
 from mtad.server.api.errors import refusal
 from mtad.server.api.request_models import (
@@ -30,12 +37,7 @@ from mtad.server.api.service import Service
 from mtad.server.http.errors import ApiError
 from mtad.server.scheduler.admission import DEFAULT_CONTEXT
 from mtad.server.scheduler.sequence import Sequence
-from mtad.server.settings import ServerSettings
 from mtad.speculative.method import Method
-
-_MAX_BIASES = 1024
-_MAX_DETAILS = 2**18
-"""Log-probabilities, and nodes of trees, of one response: they are held until they are sent."""
 
 _RESERVED = {
     *("chat_template", "continue_final_message", "conversation", "max_length", "messages"),
@@ -43,9 +45,6 @@ _RESERVED = {
     *("tokenizer_kwargs", "tools", "truncation"),
 }
 """What is no variable of a chat template, but says which one is rendered and how."""
-
-Rule: TypeAlias = tuple[bool, str, str]
-"""Whether a rule is kept, the parameter at fault otherwise, and the error's message."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +86,12 @@ class ParsedRequest:
     @property
     def budget_param(self) -> str:
         """What the client calls the limit of new tokens."""
-        return _budget(self.body)[0]
+        return budget_of(self.body)[0]
 
     @property
     def prompt_param(self) -> str:
         """The parameter that holds the prompt."""
-        return _prompt_param(self.body)
+        return prompt_param(self.body)
 
 
 def parse(service: Service, body: ChatRequest | CompletionRequest) -> ParsedRequest:
@@ -102,114 +101,21 @@ def parse(service: Service, body: ChatRequest | CompletionRequest) -> ParsedRequ
         ApiError: a parameter that cannot be honoured.
     """
     check_model(service, body.model)
-    _check_flags(service, body)
+    check_flags(service, body)
     given, count = _prompts(body), body.n or 1
-    _check_count(service, body, len(given))
+    check_count(service, body, len(given))
     method = chosen_method(body, service.methods, service.settings.method)
-    _check_draft(service, method)
+    check_draft(service, method)
     prompts = [_ids(service, body, prompt) for prompt in given]
     seed = secrets.randbits(52) if body.seed is None else body.seed  # exact in a browser, too
     sequences = [
         _sequence(service, body, method, prompts[i // count], i, seed)
         for i in range(len(prompts) * count)
     ]
-    _check_details(service, body, sequences)
+    check_details(service, body, sequences)
     pairs = zip(given, prompts, strict=True)
     echoes = [one for pair in pairs for one in [_echo(service, body, *pair)] * count]
     return ParsedRequest(body, tuple(sequences), sum(map(len, prompts)), tuple(echoes))
-
-
-def _check_count(service: Service, body: Decoding, num_prompts: int) -> None:
-    """Refuse a request whose sequences would never fit into the queue."""
-    count, most = body.n or 1, service.settings.max_rows + service.settings.max_queue
-    if num_prompts * count > most:
-        raise ApiError(
-            400,
-            f"{num_prompts} prompts with {count} choices each are more than this server takes at "
-            f"once, {most}; send fewer prompts per request",
-            _prompt_param(body),
-        )
-
-
-def _check_draft(service: Service, method: Method) -> None:
-    """Refuse a method that needs a draft model where there is none."""
-    if method.drafter == "draft" and service.models.draft is None:
-        able = [name for name, cls in service.methods.items() if cls.drafter != "draft"]
-        raise ApiError(
-            400,
-            f"{method.name} needs a draft model, and this server has none; methods that need "
-            f"none: {', '.join(able)}",
-            "method",
-        )
-
-
-def check_model(service: Service, model: str | None) -> None:
-    """Refuse a model that is not served.
-
-    Raises:
-        ApiError: it is not; status 404.
-    """
-    if model is not None and model not in service.names:
-        raise ApiError(
-            404,
-            f"the model {model!r} is not served here{did_you_mean(model, service.names)}; the one "
-            f"that is: {' or '.join(map(repr, service.names))}",
-            "model",
-            "model_not_found",
-        )
-
-
-def _check_flags(service: Service, body: ChatRequest | CompletionRequest) -> None:
-    """Refuse parameters that contradict each other or pass the server's limits."""
-    own = _chat_rules(body) if isinstance(body, ChatRequest) else _completion_rules(body)
-    for is_kept, param, message in (*_rules(service.settings, body), *own):
-        if not is_kept:
-            raise ApiError(400, message, param)
-
-
-def _rules(settings: ServerSettings, body: Decoding) -> Iterator[Rule]:
-    """Rules of both routes."""
-    n, biases = body.n or 1, len(body.logit_bias or {})
-    timeout_s, longest_s = body.timeout_s or 0, settings.max_timeout_s
-    yield n <= settings.max_n, "n", f"n is {n}; this server gives at most {settings.max_n}"
-    has_stream = bool(body.stream or not body.stream_options)
-    yield has_stream, "stream_options", "stream_options needs stream"
-    yield settings.allow_trace or not body.trace, "trace", "this server gives no traces"
-    message = f"timeout_s is {timeout_s}; at most {longest_s:g} s are given"
-    yield timeout_s <= longest_s, "timeout_s", message
-    message = f"logit_bias has {biases} tokens; at most {_MAX_BIASES} may be"
-    yield biases <= _MAX_BIASES, "logit_bias", message
-
-
-def _chat_rules(body: ChatRequest) -> Iterator[Rule]:
-    both = (body.max_tokens, body.max_completion_tokens)
-    message = "max_tokens and max_completion_tokens mean the same and differ; give one"
-    yield None in both or both[0] == both[1], "max_tokens", message
-    has_logprobs = bool(body.logprobs or not body.top_logprobs)
-    yield has_logprobs, "top_logprobs", "top_logprobs needs logprobs: true"
-
-
-def _completion_rules(body: CompletionRequest) -> Iterator[Rule]:
-    n = body.n or 1
-    message = f"best_of is {body.best_of}; it can only be what n is, {n}"
-    yield body.best_of in (None, n), "best_of", message
-
-
-def _check_details(service: Service, body: Decoding, sequences: list[Sequence]) -> None:
-    """Refuse a response with more details than a server can hold for all its clients."""
-    method, vocab, num_top = sequences[0].method, service.models.vocab, sequences[0].num_logprobs
-    budgets = [sequence.request.sampling.max_new_tokens for sequence in sequences]
-    scored = sum(len(one.request.prompt_ids) for one in sequences if one.scores_prompt)
-    logprobs = 0 if num_top is None else (sum(budgets) + scored) * (num_top + 1)
-    nodes = sum(method.num_nodes(vocab, budget) * budget for budget in budgets) if body.trace else 0
-    for param, what, most in (("logprobs", "values", logprobs), ("trace", "nodes", nodes)):
-        if most > _MAX_DETAILS:
-            raise ApiError(
-                400,
-                f"{param} of {len(sequences)} choices may come to {most} {what}; at most "
-                f"{_MAX_DETAILS} are sent: lower {_budget(body)[0]} or n, or send fewer prompts",
-                param,
-            )
 
 
 def _prompts(body: ChatRequest | CompletionRequest) -> list[Any]:
@@ -220,13 +126,9 @@ def _prompts(body: ChatRequest | CompletionRequest) -> list[Any]:
     return [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else prompt
 
 
-def _prompt_param(body: Decoding) -> str:
-    return "messages" if isinstance(body, ChatRequest) else "prompt"
-
-
 def _ids(service: Service, body: Decoding, prompt: str | list[int] | list[Message]) -> list[int]:
     """The token ids of a prompt that is not too long."""
-    param, most = _prompt_param(body), service.settings.max_prompt_tokens
+    param, most = prompt_param(body), service.settings.max_prompt_tokens
     try:
         ids = service.texts.ids(prompt, template_variables(body))
     except PromptError as error:
@@ -309,15 +211,9 @@ def _chat_logprobs(body: Decoding) -> int | None:
     return getattr(body, "top_logprobs", None) or 0 if wanted else None
 
 
-def _budget(body: Decoding) -> tuple[str, int | None]:
-    """The client's name for the limit of new tokens, and the limit."""
-    own = getattr(body, "max_completion_tokens", None)
-    return ("max_completion_tokens", own) if own is not None else ("max_tokens", body.max_tokens)
-
-
 def _checked_budget(service: Service, body: Decoding, method: Method, num_prompt: int) -> int:
     """How many tokens may be made: as many as were named, else what limit and context allow."""
-    (param, named), most = _budget(body), service.settings.max_new_tokens
+    (param, named), most = budget_of(body), service.settings.max_new_tokens
     if named is not None and most is not None and named > most:
         raise ApiError(400, f"{param} is {named}; this server makes at most {most} tokens", param)
     context = service.context(method)
@@ -330,7 +226,7 @@ def _checked_budget(service: Service, body: Decoding, method: Method, num_prompt
             400,
             f"the prompt has {num_prompt} tokens{wanted}; the models' context is {context} tokens "
             f"for both: shorten the prompt{' or lower ' + param if named and room > 0 else ''}",
-            param if room > 0 else _prompt_param(body),
+            param if room > 0 else prompt_param(body),
             "context_length_exceeded",
         )
     return named if named is not None else min(most or room, room)
@@ -354,4 +250,4 @@ def _sampling(
     try:
         return SamplingParams(**chosen)
     except ValueError as error:
-        raise refusal(error, _prompt_param(body), _budget(body)[0]) from error
+        raise refusal(error, prompt_param(body), budget_of(body)[0]) from error

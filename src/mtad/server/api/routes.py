@@ -21,10 +21,11 @@ from starlette.responses import Response
 from mtad import __version__
 from mtad.core.prompt import require_characters
 from mtad.errors import MtadError, PromptError
+from mtad.server.api.checks import check_model
 from mtad.server.api.errors import as_api_error, invalid, refusal
 from mtad.server.api.methods_info import MethodList, method_list
 from mtad.server.api.openapi import documented
-from mtad.server.api.parsing import ParsedRequest, check_model, parse, template_variables
+from mtad.server.api.parsing import ParsedRequest, parse, template_variables
 from mtad.server.api.request_models import (
     ChatRequest,
     CompletionRequest,

@@ -71,8 +71,14 @@ class Isolation:
         table = files.build_root(Path(folder), file_bytes)
         # root's supervisor gives up its rights later, for those of the program's user
         rights = [] if self.other_user else ["--map-root-user"]
-        nobody = ["--user", f"--map-user={_NOBODY}", f"--map-group={_NOBODY}"]
-        entry = ["unshare", *(nobody if rights else []), f"--root={folder}/root", "--wd=/tmp", "--"]
+        mapping = ["--user", f"--map-user={_NOBODY}", f"--map-group={_NOBODY}"]
+        entry = [
+            "unshare",
+            *(mapping if rights else []),
+            f"--root={folder}/root",
+            "--wd=/tmp",
+            "--",
+        ]
         return ["unshare", *rights, *_NAMESPACES, "--", *_MOUNT, table, *entry]
 
     def _limits(self, limits: Limits) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 Inside namespaces this is process 1, so that its end is the end of all that the program started.
 Standard input has a job as JSON. Standard output has the line "started" once the limits hold, and
-at the end the result as JSON; the program ends when nobody reads this output any more.
+at the end the result as JSON; the program ends when this output is closed at the other end.
 
 Runs as a script of its own interpreter, so it knows the standard library only.
 """
