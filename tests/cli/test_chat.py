@@ -127,7 +127,7 @@ def test_nothing_is_read_after_quit() -> None:
 def test_bytes_that_are_no_text_are_refused_alone() -> None:
     result = cli("chat", *FLAGS, stdin=b"\xff\nthe cat\n")
     assert (result.exit_code, result.stdout) == (1, said([user("the cat")]) + "\n")
-    assert "Error: the line is not UTF-8" in result.stderr
+    assert "Error: the line is not UTF-8: byte 0 is 0xFF; give it as UTF-8" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -241,7 +241,8 @@ def test_stdin(loads: list[Any]) -> None:
     record = answer("-", *SHORT, stdin="the süße cat\n")
     assert record["prompt"] == "the süße cat"
     assert record["token_ids"] == answer("the süße cat", *SHORT)["token_ids"]
-    assert "not UTF-8" in refused("generate", "-", stdin=b"\xff\xfe", code=1)
+    message = refused("generate", "-", stdin="süß".encode() + b"\xfe", code=1)
+    assert "the prompt is not UTF-8: byte 5 is 0xFE; give it as UTF-8" in message
 
 
 @pytest.mark.parametrize(

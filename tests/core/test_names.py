@@ -61,3 +61,28 @@ def test_those_that_are_equally_near_are_all_named() -> None:
     assert (
         did_you_mean("top_q", ["top_k", "top_p", "min_p"]) == " (did you mean 'top_k' or 'top_p'?)"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("max_token", "max_tokens"),
+        ("max_new_tokens", "max_tokens"),
+        ("topk", "top_k"),
+        ("presence_penality", "presence_penalty"),
+        ("length_penalty", ""),
+        ("echo", ""),
+        ("penalty", ""),
+    ],
+)
+def test_what_may_be_right_elsewhere_is_suggested_where_it_is_a_slip(
+    given: str, meant: str
+) -> None:
+    known = ["max_tokens", "top_k", "presence_penalty", "method"]
+    assert did_you_mean(given, known, is_typo=True) == (meant and f" (did you mean {meant!r}?)")
+
+
+def test_a_name_of_a_million_letters_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mtad.core.names.SequenceMatcher", None)
+    for is_typo in (False, True):
+        assert did_you_mean("max_tokens" * 100_000, ["max_tokens"], is_typo=is_typo) == ""

@@ -159,6 +159,26 @@ def test_what_cannot_be_honoured_is_named(
     assert len(error["message"]) <= 600
 
 
+SLIPS = [
+    ({"max_token": 5}, "max_tokens"),
+    ({"presence_penality": 1}, "presence_penalty"),
+    ({"stream": True, "stream_options": {"include_usages": True}}, "include_usage"),
+    ({"messages": [{"role": "user", "content": "x", "nam": "ann"}]}, "name"),
+    ({"messages": [{"role": "user", "content": [{"type": "text", "texts": "x"}]}]}, "text"),
+    ({"length_penalty": 1.0}, None),
+    ({"messages": [{"role": "user", "content": "x", "max_token": 1}]}, None),
+]
+
+
+@pytest.mark.parametrize(("fields", "meant"), SLIPS, ids=lambda v: str(v)[:50])
+def test_a_slip_in_the_name_of_a_field_gets_a_suggestion(
+    http: httpx.Client, fields: dict[str, Any], meant: str | None
+) -> None:
+    message = refused(ask(http, **{"messages": CHAT} | fields))["message"]
+    assert "there is no such parameter" in message
+    assert message.endswith(f" (did you mean {meant!r}?)" if meant else "honoured here")
+
+
 CHATS: list[tuple[Any, str]] = [
     ([], "messages"),
     ("hi", "messages"),
@@ -194,7 +214,7 @@ def test_of_many_errors_the_first_ones_are_looked_at(monkeypatch: pytest.MonkeyP
     with pytest.raises(ValidationError) as caught:
         CompletionRequest.model_validate(given)
     monkeypatch.setattr("mtad.server.api.errors._place", Mock(wraps=_place))
-    assert errors_module.invalid(caught.value, given).param == "prompt"
+    assert errors_module.invalid(caught.value, given, CompletionRequest).param == "prompt"
     assert errors_module._place.call_count <= 100  # type: ignore[attr-defined]
 
 
@@ -308,6 +328,18 @@ def test_routes_that_are_not_there(http: httpx.Client) -> None:
         assert refused(answer, 405)["code"] == "method_not_allowed"
         assert answer.headers["allow"] == "POST"
     assert refused(http.get("/metrics"), 404)
+
+
+def test_without_the_page_its_place_says_where_the_api_is() -> None:
+    with fake_server(playground=False) as server, server.client() as http:
+        answer = http.get("/")
+        assert answer.status_code == 200
+        assert answer.json()["description"] == "/openapi.json"
+        for path in ("/v1/models", "/openapi.json", "/health"):
+            assert path in answer.json().values()
+            assert http.get(path).status_code == 200
+        assert http.head("/").status_code == 200
+        assert http.get("/page/page.js").status_code == 404
 
 
 def test_health_follows_the_scheduler(http: httpx.Client, served: Served) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 
 from mtad.api.guard import wants_guard
 from mtad.api.pair import ModelPair, open_pair
 from mtad.cli.options import make_method
 from mtad.cli.settings import DecodingSettings
-from mtad.core.prompt import Message
+from mtad.core.prompt import Message, require_characters
 from mtad.errors import PromptError
 from mtad.methods import require_draft
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
+
+_BYTE = re.compile("[\udc80-\udcff]")
+"""A byte that was no UTF-8, as the error handler "surrogateescape" writes it."""
 
 
 def checked_method(settings: DecodingSettings) -> Method:
@@ -50,8 +54,12 @@ def system_message(settings: DecodingSettings) -> list[Message]:
 
 
 def require_utf8(text: str, what: str) -> None:
-    """Refuse a text made of bytes that are not UTF-8."""
-    try:
-        text.encode()
-    except UnicodeError as error:
-        raise PromptError(f"{what} is not UTF-8: {error}") from error
+    """Refuse a text made of bytes that are not UTF-8, which Python reads as surrogates.
+
+    Raises:
+        PromptError: names the first such byte and its place among the bytes, from 0.
+    """
+    if found := _BYTE.search(text):
+        byte, start = ord(found[0]) - 0xDC00, len(text[: found.start()].encode(errors="replace"))
+        raise PromptError(f"{what} is not UTF-8: byte {start} is 0x{byte:02X}; give it as UTF-8")
+    require_characters(text, what)

@@ -11,6 +11,8 @@ from typing import Any
 
 _ALIKE = 0.6
 """The least similarity at which a name is suggested, of 1."""
+_CLOSE = 0.82
+"""The same where a name may well be meant as it is: `repetition_penality`, not `length_penalty`."""
 _PART = 3
 """Letters of a part of a name at which it is suggested whatever the similarity."""
 
@@ -27,12 +29,17 @@ def same_name(name: str, known: Iterable[str]) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], *, is_typo: bool = False) -> str:
     """A suggestion to put behind a name that is not known; empty where none is near.
 
     For example " (did you mean 'mtad'?)".
+
+    Args:
+        name: as it was typed.
+        known: those that there are.
+        is_typo: suggest only what differs by a slip, where the name may be right elsewhere.
     """
-    scores = {one: _likeness(_folded(name), _folded(one)) for one in known}
+    scores = {one: _likeness(_folded(name), _folded(one), is_typo) for one in known}
     best = max(scores.values(), default=0.0)
     if best == 0.0:
         return ""
@@ -55,8 +62,11 @@ def _folded(name: str) -> str:
     return name.strip().casefold().replace("-", "_").replace(" ", "_")
 
 
-def _likeness(name: str, known: str) -> float:
+def _likeness(name: str, known: str, is_typo: bool) -> float:
     """How alike two names are, 0 where they are not; swapped letters count half."""
+    is_part = not is_typo and len(name) >= _PART and name in known
+    least = 0.0 if is_part else _CLOSE if is_typo else _ALIKE
+    if 2 * min(len(name), len(known)) < least * len(name + known):
+        return 0.0  # their lengths alone rule it out; a name may have a million letters
     matcher = SequenceMatcher(None, known, name)
-    ratio, is_part = matcher.ratio(), len(name) >= _PART and name in known
-    return ratio + matcher.quick_ratio() if ratio >= _ALIKE or is_part else 0.0
+    return matcher.ratio() + matcher.quick_ratio() if matcher.ratio() >= least else 0.0

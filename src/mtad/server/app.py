@@ -55,10 +55,22 @@ def create_app(
         _show(app, render or metrics.page)
     if settings.playground:
         page.mount(app)
+    else:
+        _say_where(app)
     keys = read_keys(settings.api_key_file) if keys is None else keys
     describe(app, service, has_keys=bool(keys))
     protect(app, settings, keys)
     return app
+
+
+def _say_where(app: FastAPI) -> None:
+    """Answer `/`, which people open first, where there is no page."""
+    places = {"models": "/v1/models", "description": "/openapi.json", "health": "/health"}
+
+    def index() -> dict[str, str]:
+        return {"server": "mtad", "version": __version__, **places}
+
+    app.add_api_route("/", index, methods=["GET"], include_in_schema=False)
 
 
 def _show(app: FastAPI, render: Callable[[], Awaitable[bytes]]) -> None:

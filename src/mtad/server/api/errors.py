@@ -13,11 +13,13 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from mtad.core.names import did_you_mean
 from mtad.errors import (
     CacheMemoryError,
     ContextLengthError,
@@ -25,6 +27,7 @@ from mtad.errors import (
     OptionError,
     first_line,
 )
+from mtad.server.api.request_models import fields_in
 from mtad.server.api.sampling import NAMES
 from mtad.server.api.tools import tools_in
 from mtad.server.http.errors import ApiError, body_too_large
@@ -124,23 +127,31 @@ def refusal(error: Exception, prompt: str, budget: str) -> ApiError:
     return ApiError(400, message, names.get(at_fault or "", "method"))
 
 
-def invalid(error: ValidationError, data: Any) -> ApiError:
-    """The response to a body that does not fit the schema."""
+def invalid(error: ValidationError, data: Any, model: type[BaseModel]) -> ApiError:
+    """The response to a body that does not fit the schema, which is `model`'s."""
     if asked := tools_in(data):
         place, message = asked
         return ApiError(400, f"{place}: {message}", place, "tools_not_supported")
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[ErrorDetails]] = {}
     errors = error.errors(include_url=False, include_context=False)
     for one in errors[:_LOOKED_AT]:
-        text = _WORDS.get(one["type"]) or _given(one["input"]) + one["msg"]
-        found.setdefault(_place(one["loc"], data, one["type"]), []).append(text)
+        found.setdefault(_place(one["loc"], data, one["type"]), []).append(one)
     first = _top(next(iter(found)))
     inside = [place for place in found if _top(place) == first]
     param = max(inside, key=lambda place: place.count(".") + place.count("["))
-    reasons = " or: ".join(dict.fromkeys(found[param]))
+    reasons = " or: ".join(dict.fromkeys(_reason(one, model) for one in found[param]))
     return ApiError(
         400, f"{param or 'the body'}: {reasons}", param or None, _CODES.get(errors[0]["type"])
     )
+
+
+def _reason(error: ErrorDetails, model: type[BaseModel]) -> str:
+    """What is wrong at a place of the body, whose schema is `model`'s."""
+    text = _WORDS.get(error["type"]) or _given(error["input"]) + error["msg"]
+    if error["type"] != "extra_forbidden":
+        return text
+    known = fields_in(model, error["loc"])
+    return text + did_you_mean(str(error["loc"][-1]), known, is_typo=True)
 
 
 _CODES = {"extra_forbidden": "unknown_parameter", "missing": "missing_parameter"}

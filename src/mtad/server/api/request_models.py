@@ -8,7 +8,8 @@ same as leaving a parameter out. Knows no model and no scheduler.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
@@ -46,6 +47,30 @@ class Part(BaseModel):
     model_config = ConfigDict(
         extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
     )
+
+
+def fields_in(model: type[BaseModel], loc: tuple[int | str, ...]) -> frozenset[str]:
+    """Names of the fields that may stand where a field of this place stands.
+
+    Args:
+        model: of the whole body.
+        loc: the place, whose first part is a field of the body.
+    """
+    if len(loc) == 1:
+        return frozenset(model.model_fields)
+    field = model.model_fields.get(str(loc[0]))
+    inside = _models_in(field.annotation) if field else ()
+    return frozenset(name for one in inside for name in one.model_fields)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that a type is made of, at any depth."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        for field in annotation.model_fields.values():
+            yield from _models_in(field.annotation)
+    for one in get_args(annotation):
+        yield from _models_in(one)
 
 
 class TextPart(Part):

@@ -230,7 +230,7 @@ async def read_body(request: Request, model: type[Body]) -> Body:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise invalid(error, data) from None
+        raise invalid(error, data, model) from None
 
 
 def _unreadable(body: bytes, error: ValueError) -> ApiError:
