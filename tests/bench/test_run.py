@@ -631,6 +631,24 @@ def test_scores_by_another_rule_are_made_again(first_seed: Path) -> None:
     assert len(read_scores(first_seed)) == 9
 
 
+def test_scores_by_another_version_of_the_rules_are_made_again(
+    first_seed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score_folder(recipe(), first_seed)
+    monkeypatch.setattr(Spider, "rules", Spider.rules + 1)
+    monkeypatch.setattr(Spider, "score", lambda *_: Score(0.25))
+    assert score_folder(recipe(), first_seed) == 9
+    assert {row.score for row in read_scores(first_seed)} == {0.25}
+    assert score_folder(recipe(), first_seed) == 0
+
+
+def test_scores_of_which_no_rule_is_known_are_made_again(first_seed: Path) -> None:
+    score_folder(recipe(), first_seed)
+    (first_seed / "scoring.json").unlink()
+    assert score_folder(recipe(), first_seed) == 9
+    assert len(read_scores(first_seed)) == 9
+
+
 class Judged(Spider):
     """Spider with a judge that gives up after three answers."""
 

@@ -159,12 +159,13 @@ def test_what_cannot_be_honoured_is_named(
     assert len(error["message"]) <= 600
 
 
-SLIPS = [
+TEXT = {"type": "text", "text": "x"}
+SLIPS: list[tuple[dict[str, Any], str | None]] = [
     ({"max_token": 5}, "max_tokens"),
     ({"presence_penality": 1}, "presence_penalty"),
     ({"stream": True, "stream_options": {"include_usages": True}}, "include_usage"),
     ({"messages": [{"role": "user", "content": "x", "nam": "ann"}]}, "name"),
-    ({"messages": [{"role": "user", "content": [{"type": "text", "texts": "x"}]}]}, "text"),
+    ({"messages": [{"role": "user", "content": [TEXT | {"typ": "x"}]}]}, "type"),
     ({"length_penalty": 1.0}, None),
     ({"messages": [{"role": "user", "content": "x", "max_token": 1}]}, None),
 ]

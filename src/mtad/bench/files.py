@@ -6,7 +6,7 @@
     samples.jsonl       one row per item, run and seed
     chosen.json         the options that each tuned run got
     scores.jsonl        one row per sample
-    scoring.json        the options that the scores were made with
+    scoring.json        the options and versions of rules that the scores were made with
 
 `samples.jsonl` and `scores.jsonl` may be packed with xz once they are complete.
 """

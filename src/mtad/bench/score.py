@@ -38,7 +38,7 @@ def score_folder(
 ) -> int:
     """Score what has no score yet; the number of new rows.
 
-    Scores made with other options of the task are made again.
+    Scores made with other options of the task, or by another version of its rules, are made again.
 
     Args:
         recipe: the tasks and their options.
@@ -98,10 +98,11 @@ def _score_batch(
 
 
 def scoring_options(task: Task) -> dict[str, Any]:
-    """The options of a task that a score depends on, for JSON."""
+    """What a task's scores depend on, for JSON: the version of its rules, and options."""
     options = without_permissions({"tasks": {task.name: vars(task)}})["tasks"][task.name]
     fields = {field.name for field in dataclasses.fields(task)}
-    return {name: options[name] for name in options if name in fields and name not in _NO_RULES}
+    chosen = {n: options[n] for n in options if n in fields and n not in _NO_RULES}
+    return {"rules": task.rules} | chosen
 
 
 def _kept(folder: Path, tasks: Mapping[str, Task]) -> tuple[list[Scored], bool]:
@@ -109,7 +110,7 @@ def _kept(folder: Path, tasks: Mapping[str, Task]) -> tuple[list[Scored], bool]:
     if not (folder / SCORES).exists() and not (folder / f"{SCORES}.xz").exists():
         return [], False
     before, scores = read_json(folder / SCORING), read_scores(folder)
-    stale = {n for n, task in tasks.items() if n in before and before[n] != scoring_options(task)}
+    stale = {name for name, task in tasks.items() if before.get(name) != scoring_options(task)}
     kept = [row for row in scores if row.task not in stale]
     return kept, len(kept) < len(scores)
 

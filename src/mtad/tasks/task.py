@@ -74,6 +74,8 @@ class Task(ABC):
         stops: texts that end an answer.
         source: where the data set comes from.
         is_waiting: whether scoring mostly waits for another service.
+        rules: version of how answers are scored; raised where the same answer may get another
+            score, so that scores made before are made again.
     """
 
     data: Path
@@ -85,6 +87,7 @@ class Task(ABC):
     stops: ClassVar[tuple[str, ...]] = ()
     source: ClassVar[str]
     is_waiting: ClassVar[bool] = False
+    rules: ClassVar[int] = 1
 
     @abstractmethod
     def prompts(self) -> list[Item]:
