@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from mtad.core.names import require_one_of
 from mtad.errors import CheckpointError, UnsupportedModelError, VocabularyMismatchError, first_line
 from mtad.model import parallel
+from mtad.model.folder import TOKENIZER, require_all_weights, tokenizer_fault
 from mtad.model.lm import Model
 from mtad.model.memory import memory_of, require_memory
 from mtad.model.parallel import (
@@ -49,7 +50,6 @@ _HUB_OPTIONS = frozenset(
     "revision subfolder token cache_dir local_files_only trust_remote_code".split()
 )
 _TARGETS_OWN = {"revision", "subfolder", "quantization_config"}
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 @dataclass(frozen=True)
@@ -199,18 +199,14 @@ def load_model(path: str | Path, name: str, dtype: Any, device_map: Any, **optio
             dtype=dtype,
             attn_implementation="sdpa",
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the info
             **placed,
             **options,
         )
     except Exception as error:
         raise _load_error(error, path, name) from error
     model, info = loaded
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])
-        raise CheckpointError(
-            f"the {name} checkpoint {str(path)!r} lacks {len(missing)} weights, such as "
-            f"{missing[0]!r}; it is incomplete or of another architecture than its config says"
-        )
+    require_all_weights(info, path, name)
     if not placed and not is_spread:
         model = model.to(device_map)
     ready: Model = model.eval()
@@ -263,16 +259,16 @@ def _load_tokenizer(
     """
     shared = {key: options[key] for key in _HUB_OPTIONS & options.keys()}
     folder = Path(path) / str(options.get("subfolder", ""))
-    has_files = any((folder / file).exists() for file in _TOKENIZER_FILES)
+    has_files = any((folder / file).exists() for file in TOKENIZER)
     try:
         tokenizer: Tokenizer = AutoTokenizer.from_pretrained(str(path), **shared)
     except Exception as error:
         if folder.is_dir() and not has_files:
-            return None, f"{str(folder)!r} has none of {', '.join(_TOKENIZER_FILES)}"
+            return None, f"{str(folder)!r} has none of {', '.join(TOKENIZER)}"
         if has_files:
             raise CheckpointError(
                 f"the tokenizer of the {name} model in {str(path)!r} cannot be read: "
-                f"{first_line(error)}; copy its files again"
+                f"{tokenizer_fault(folder) or f'{first_line(error)}; copy its files again'}"
             ) from error
         return None, first_line(error)
     if not has_text(tokenizer):

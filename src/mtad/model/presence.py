@@ -20,6 +20,7 @@ from huggingface_hub.utils._validators import validate_repo_id
 
 from mtad.core.names import did_you_mean
 from mtad.errors import CheckpointError
+from mtad.model.folder import require_whole
 
 _ANSWER_S = 10.0
 """How long the hub may take to say whether it has a model."""
@@ -34,10 +35,11 @@ def require_checkpoint(path: str | Path, name: str, options: dict[str, Any]) -> 
         options: of `from_pretrained`: revision, token, cache_dir, local_files_only.
 
     Raises:
-        CheckpointError: with what is there instead, or why the hub has no answer.
+        CheckpointError: with what is there instead, or why the hub has no answer; or a folder
+            whose files are not whole, see `mtad.model.folder`.
     """
     if str(path) and Path(path).is_dir():
-        return
+        return require_whole(path, name, options)
     reason = (
         "it is a file; give its folder" if Path(path).is_file() else _absent(str(path), options)
     )
