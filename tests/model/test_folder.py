@@ -270,5 +270,5 @@ def test_what_is_whole_is_let_through(model: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_subfolder_that_is_not_there(model: Path) -> None:
-    with pytest.raises(CheckpointError, match="the draft model .*: it has no subfolder 'v2'"):
+    with pytest.raises(CheckpointError, match=r"the draft model .*: it has no subfolder 'v2'"):
         require_whole(model, "draft", {"subfolder": "v2"})
