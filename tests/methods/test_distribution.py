@@ -7,21 +7,36 @@ lossless method's text does not depend on where its blocks end.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
 import pytest
 from support import oracles
-from support.oracles import Blocks, Law, Text
-from support.toy_texts import EMPTY, LENGTH, ONE_EACH, P, Q, plain_law
+from support.oracles import Blocks, Text
+from support.toy_texts import (
+    EMPTY,
+    LENGTH,
+    ONE_EACH,
+    PENALTIES,
+    PROMPT,
+    SCALED_DRAFT,
+    SCALED_TARGET,
+    WARPS,
+    P,
+    Q,
+    decode_groups,
+    penalized_law,
+    plain_law,
+    plain_requests,
+    warped,
+)
 from support.toys import MarkovPair, assert_law, decode_all, iterate, make, requests_of
 
 import mtad.methods
 from mtad.engine.session import Request
 from mtad.sampling.params import SamplingParams
-from mtad.testing import TOY_DRAFT, TOY_START, TOY_TARGET
 
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("autoregressive", {}),
@@ -48,24 +63,6 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
 def test_every_lossless_method_is_here() -> None:
     lossless = {name for name in mtad.methods.own_names() if mtad.methods.find(name).lossless}
     assert {name for name, _ in SETTINGS} == lossless == {name for name, _ in ONE_EACH}
-
-
-def decode_groups(
-    pair: MarkovPair, name: str, options: dict[str, Any], groups: Sequence[Sequence[Request]]
-) -> list[list[Text]]:
-    """The texts of several groups of requests, decoded together in one batch and cut."""
-    requests = [request for group in groups for request in group]
-    texts = decode_all(pair.target, pair.draft, make(name, **options), requests, pair.vocab)
-    cut, start = [], 0
-    for group in groups:
-        cut.append([tuple(t[:LENGTH]) for t in texts[start : start + len(group)]])
-        start += len(group)
-    return cut
-
-
-@cache
-def plain_requests(rows: int, budget: int) -> list[Request]:
-    return requests_of([EMPTY] * rows, first_seed=budget * 1_000_000, max_new_tokens=budget)
 
 
 @pytest.mark.parametrize(("name", "options"), ONE_EACH)
@@ -157,48 +154,6 @@ def test_equal_siblings_are_not_merged(name: str, options: dict[str, Any]) -> No
 
 # --- warps, penalties, bans -------------------------------------------------------------------
 
-WARPS: list[dict[str, Any]] = [
-    {"temperature": 0.7},
-    {"top_k": 2},
-    {"top_p": 0.65},
-    {"min_p": 0.35},
-    {"temperature": 1.4, "top_k": 2, "top_p": 0.8},
-]
-# Rows of the tables are scaled so that some logits are positive: the repetition penalty divides
-# those and multiplies the others.
-SCALE = 3.0
-SCALED_TARGET = [[SCALE * x for x in row] for row in TOY_TARGET]
-SCALED_DRAFT = [[SCALE * x for x in row] for row in TOY_DRAFT]
-PENALTIES: list[dict[str, Any]] = [
-    {"repetition_penalty": 1.6},
-    {"frequency_penalty": 0.7},
-    {"presence_penalty": -0.9},
-    {"repetition_penalty": 1.3, "frequency_penalty": 0.4, "presence_penalty": 0.3},
-    {"logit_bias": {0: 0.8, 2: -0.6}, "repetition_penalty": 1.5},
-    {"suppress_tokens": (1,), "frequency_penalty": 0.5},
-    {"eos_token_ids": (2,), "min_new_tokens": 2},
-    {"eos_token_ids": (1,), "min_new_tokens": 3, "temperature": 0.7, "presence_penalty": 0.5},
-    {"eos_token_ids": (0, 2)},
-    {"repetition_penalty": 1.4, "temperature": 0.8, "top_k": 2},
-]
-PROMPT: Text = (TOY_START, 0, 0, 2)
-
-
-def penalized_law(settings: dict[str, Any]) -> Law:
-    """The token law after PROMPT with penalties judged along the whole text, then the warp."""
-    warps = {k: v for k, v in settings.items() if k in ("temperature", "top_k", "top_p", "min_p")}
-    rules = {k: v for k, v in settings.items() if k not in warps and k != "eos_token_ids"}
-
-    def law(text: Text) -> list[float]:
-        logits = [oracles.log(x) for x in SCALED_TARGET[text[-1]]]
-        output = text[len(PROMPT) :]
-        eos = settings.get("eos_token_ids", ())
-        seen = [t for t in PROMPT if t < len(logits)]
-        scores = oracles.penalized(logits, tuple(seen), output, eos=eos, **rules)
-        return oracles.warp(scores, **warps)
-
-    return law
-
 
 @pytest.mark.parametrize(("name", "options"), ONE_EACH)
 def test_warped_laws(toy: MarkovPair, name: str, options: dict[str, Any]) -> None:
@@ -206,10 +161,6 @@ def test_warped_laws(toy: MarkovPair, name: str, options: dict[str, Any]) -> Non
     for warp, texts in zip(WARPS, decode_groups(toy, name, options, groups), strict=True):
         law = partial(warped, warp)
         assert_law(texts, oracles.text_law(law, EMPTY, LENGTH))
-
-
-def warped(settings: dict[str, Any], text: Text) -> list[float]:
-    return oracles.warp([oracles.log(x) for x in P(text)], **settings)
 
 
 @pytest.fixture(scope="module")

@@ -128,7 +128,8 @@ def iterate(
         if model is not None:
             drafter = LM(model, method.drafter, pair.vocab, rows, capacity)
             drafter.prefill(texts)
-        tree = method.draft(drafter, prefix, warp, noise)
+        narrow = warp.over(drafter.token_ids) if drafter else warp
+        tree = method.draft(drafter, prefix, narrow, noise)
         logits = target.forward(tree)
         return Iteration(tree, method.verify(tree, logits, warp, noise), logits, warp)
 

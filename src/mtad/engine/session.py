@@ -223,7 +223,8 @@ class Session:
         begin("draft")
         warp = self.warper.at(self.prefix)
         noise = Noise(self.seeds, self.prefix.num_new)
-        tree = self.method.draft(self.drafter, self.prefix, warp, noise)
+        narrow = warp.over(self.drafter.token_ids) if self.drafter else warp
+        tree = self.method.draft(self.drafter, self.prefix, narrow, noise)
         begin("target")
         logits = self.target.forward(tree)
         begin("verify")

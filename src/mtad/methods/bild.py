@@ -28,7 +28,7 @@ from mtad.core.tree import TokenTree
 from mtad.model.lm import LM
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import at_node, chain_path, endpoint, prefix_length
-from mtad.speculative.drafting import may_extend
+from mtad.speculative.drafting import LevelLogprobs, may_extend
 from mtad.speculative.facts import Dial, Reads
 from mtad.speculative.method import Method, Verdict
 
@@ -64,15 +64,16 @@ class BiLD(Method):
             if not bool(running.any()):
                 break
             logits = lm.forward_level(tree)
-            sure = warp.raw(logits, tree, tree.last_level).amax(-1).exp() >= self.fallback_threshold
-            logprobs = warp(logits, tree, tree.last_level)
-            token = sample(logprobs, noise.uniform(f"draft {depth}", 1))
-            running = running & sure
+            top = LevelLogprobs.raw(warp, logits, tree).values.amax(-1)
+            level = LevelLogprobs.of(warp, logits, tree)
+            place = sample(level.values, noise.uniform(f"draft {depth}", 1))
+            token = level.tokens(place[:, :, None])[:, :, 0]
+            running = running & (top.exp() >= self.fallback_threshold)
             tree = tree.grow(
                 token,
                 torch.full_like(token, depth),
                 running,
-                torch.where(running, logprobs.gather(2, token[:, :, None])[:, :, 0], 0.0),
+                torch.where(running, level.values.gather(2, place[:, :, None])[:, :, 0], 0.0),
             )
         return tree
 

@@ -9,24 +9,22 @@ method and no tokenizer.
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import pad
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from mtad.core.buckets import bucket_of, power_of_two
 from mtad.core.tree import TokenTree
 from mtad.model.context import context_of as context_of
-from mtad.model.context import embedding_rows
 from mtad.model.finite import NOWHERE, first_bad
 from mtad.model.kv_cache import Address, Prefill, Resized, SlotLayer, resized
 from mtad.model.masks import AttentionPattern, tree_mask
+from mtad.model.trimmed import TokenMap
 
 Model = PreTrainedModel
 PREFILL_TOKENS = {"cpu": 256, "cuda": 2048}
@@ -38,8 +36,9 @@ class LM:
 
     Attributes:
         name: "target" or "draft", for messages.
-        vocab: logits are cut to this many token ids (padded embedding rows are dropped); those
-            that the model has no rows for are impossible to it, and read as its last one.
+        vocab: V; logits are cut to this many token ids (padded embedding rows are dropped).
+        token_ids: (D,) the tokens that logits are of, ascending, where the model has a part of the
+            vocabulary alone, see `mtad.model.trimmed`; None where it has all.
         lengths: (B,) committed tokens in the cache, one less than the text has.
         longest: a bound on `lengths` that the host knows; how much a forward attends over, hence
             every shape, follows from it.
@@ -47,20 +46,32 @@ class LM:
         num_slots: of all rows; where it changes, the buffers have moved.
         on_prefill: called with the logits after every token of a prefill's chunk and the place of
             the chunk in the texts, if it is set.
+
+    Args:
+        own_ids: tokens are the model's own ids, whatever they are to a target.
     """
 
     STATE = ("lengths", "bad_position", "longest", "num_slots")
     """What changes from one iteration to the next, besides the contents of the buffers."""
+    token_ids: Int[Tensor, " tokens"] | None = None
 
     def __init__(
-        self, model: Model, name: str, vocab: int, num_rows: int = 0, capacity: int = 0
+        self,
+        model: Model,
+        name: str,
+        vocab: int,
+        num_rows: int = 0,
+        capacity: int = 0,
+        own_ids: bool = False,
     ) -> None:
         config = model.config.get_text_config()
         self.model, self.name, self.vocab = model, name, vocab
         self.context = context_of(model)
         embeddings: Any = model.get_input_embeddings()
         self.device: torch.device = embeddings.weight.device
-        self.num_missing = max(0, vocab - embedding_rows(model))
+        self._map = None if own_ids else TokenMap.of(model, vocab, self.device)
+        if self._map:
+            self.token_ids = self._map.ids
         self._address = Address(num_rows, capacity, config.num_hidden_layers)
         self._layers = [SlotLayer(self._address) for _ in range(config.num_hidden_layers)]
         self._cache_argument = {_cache_name(model): Cache(layers=list(self._layers))}
@@ -199,11 +210,11 @@ class LM:
         """Feed no further; what has been fed is forgotten."""
         self._prefill = None
 
-    def forward(self, tree: TokenTree) -> Float[Tensor, "rows nodes vocab"]:
-        """Logits after every node of the tree, float32."""
+    def forward(self, tree: TokenTree) -> Float[Tensor, "rows nodes tokens"]:
+        """Logits after every node of the tree, float32; of `token_ids` or the vocabulary."""
         return self._score(tree, slice(0, tree.num_nodes))
 
-    def forward_level(self, tree: TokenTree) -> Float[Tensor, "rows width vocab"]:
+    def forward_level(self, tree: TokenTree) -> Float[Tensor, "rows width tokens"]:
         """Logits after the deepest level; the levels above must have been fed before.
 
         The root is fed together with the token before it: after a fully accepted block the last
@@ -239,7 +250,7 @@ class LM:
 
     def _checked(
         self, tokens: Tensor, positions: Tensor, visible: Tensor, keys: Tensor, num_logits: int
-    ) -> Float[Tensor, "rows logits vocab"]:
+    ) -> Float[Tensor, "rows logits tokens"]:
         """The logits of `_run`, bad ones noted."""
         logits = self._run(tokens, positions, visible, keys, num_logits)
         bad = first_bad(logits, positions[:, -num_logits:])
@@ -253,11 +264,11 @@ class LM:
         visible: Bool[Tensor, "rows nodes slots"],
         keys: Int[Tensor, "rows slots"],
         num_logits: int,
-    ) -> Float[Tensor, "rows logits vocab"]:
+    ) -> Float[Tensor, "rows logits tokens"]:
         if self.context is not None:
             positions = positions.clamp(max=self.context - 1)
-        if self.num_missing:
-            tokens = tokens.clamp(max=self.vocab - self.num_missing - 1)
+        if self._map:
+            tokens = self._map.read(tokens)
         output = self.model(
             input_ids=tokens,
             attention_mask=self._pattern.masks(visible, positions, keys),
@@ -266,8 +277,8 @@ class LM:
             logits_to_keep=num_logits,
             **self._cache_argument,
         )
-        logits: Tensor = output.logits[..., : self.vocab].float()
-        return pad(logits, (0, self.num_missing), value=-math.inf) if self.num_missing else logits
+        logits: Tensor = output.logits
+        return (self._map.select(logits) if self._map else logits[..., : self.vocab]).float()
 
     def commit(self, nodes: Int[Tensor, "rows depth"] | None, num_accepted: Tensor) -> None:
         """Keep the root and the first `num_accepted` of `nodes`; forget the rest of the tree.

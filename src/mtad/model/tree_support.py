@@ -111,7 +111,7 @@ def _scores_trees(model: Model) -> bool:
     """
     vocab = embedding_rows(model)
     prompt, siblings = [t % vocab for t in (5, 7, 11, 13)], [t % vocab for t in (17, 19)]
-    lm = LM(model, "probe", vocab, 1, 16)
+    lm = LM(model, "probe", vocab, 1, 16, own_ids=True)
     lm.prefill([prompt])
     root = torch.tensor([prompt[-1]], dtype=torch.int64, device=lm.device)
     level = torch.tensor([siblings], dtype=torch.int64, device=lm.device)

@@ -20,22 +20,37 @@ def count(
     return zeros.scatter_add(1, tokens, counted.float())
 
 
-def count_on_paths(tree: TokenTree, nodes: slice, vocab: int) -> Float[Tensor, "rows nodes vocab"]:
-    """Occurrences of every token on the way from below the root to each of `nodes`."""
-    on_path = tree.ancestors[:, nodes, 1:].float()
-    tokens = tree.tokens[:, None, 1:].expand(-1, on_path.shape[1], -1)
-    zeros = on_path.new_zeros(*on_path.shape[:2], vocab)
-    return zeros.scatter_add(2, tokens, on_path)
+def count_on_paths(
+    tree: TokenTree, nodes: slice, width: int, token_ids: Int[Tensor, " tokens"] | None = None
+) -> Float[Tensor, "rows nodes tokens"]:
+    """Occurrences of every token on the way from below the root to each of `nodes`.
+
+    Of `width` tokens, which are `token_ids`, or the vocabulary.
+    """
+    on_path, tokens = tree.ancestors[:, nodes, 1:].float(), tree.tokens[:, 1:]
+    if token_ids is not None:
+        tokens, is_there = places_of(tokens, token_ids)
+        on_path = on_path * is_there[:, None]
+    zeros = on_path.new_zeros(*on_path.shape[:2], width)
+    return zeros.scatter_add(2, tokens[:, None].expand(-1, on_path.shape[1], -1), on_path)
+
+
+def places_of(
+    tokens: Int[Tensor, "rows nodes"], token_ids: Int[Tensor, " tokens"]
+) -> tuple[Int[Tensor, "rows nodes"], Bool[Tensor, "rows nodes"]]:
+    """Where tokens are among ascending `token_ids`, and whether they are; if not, anywhere."""
+    places = torch.searchsorted(token_ids, tokens.contiguous()).clamp(max=len(token_ids) - 1)
+    return places, token_ids[places] == tokens
 
 
 def penalize(
-    logits: Float[Tensor, "rows nodes vocab"],
-    seen: Float[Tensor, "rows nodes vocab"],
-    output: Float[Tensor, "rows nodes vocab"],
+    logits: Float[Tensor, "rows nodes tokens"],
+    seen: Float[Tensor, "rows nodes tokens"],
+    output: Float[Tensor, "rows nodes tokens"],
     repetition: Float[Tensor, " rows"],
     frequency: Float[Tensor, " rows"],
     presence: Float[Tensor, " rows"],
-) -> Float[Tensor, "rows nodes vocab"]:
+) -> Float[Tensor, "rows nodes tokens"]:
     """Logits after the penalties of each row, as `SamplingParams` defines them.
 
     Args:

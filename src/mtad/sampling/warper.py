@@ -38,6 +38,8 @@ class Warper:
         vocab: V.
         prefix: the committed text, once bound with `at`.
         seen: (B, V) occurrences in prompt and output; `output`: in the output only.
+        token_ids: (D,) the tokens that logits are of, ascending, once narrowed with `over`; bias,
+            seen and output are then (B, D). None where logits are of the whole vocabulary.
     """
 
     temperature: Float[Tensor, " rows"]
@@ -57,6 +59,7 @@ class Warper:
     prefix: Prefix | None = None
     seen: Float[Tensor, "rows vocab"] | None = None
     output: Float[Tensor, "rows vocab"] | None = None
+    token_ids: Int[Tensor, " tokens"] | None = None
 
     @classmethod
     def of(cls, params: Sequence[SamplingParams], vocab: int, device: torch.device) -> Warper:
@@ -104,46 +107,90 @@ class Warper:
             output=count(prefix.tokens, in_output, self.vocab),
         )
 
+    def over(self, token_ids: Int[Tensor, " tokens"] | None) -> Warper:
+        """The warper of logits that are of these tokens alone; None leaves it as it is.
+
+        What it removes and renormalises is then among these tokens, and all others have none of the
+        probability.
+        """
+        if token_ids is None:
+            return self
+        ids = token_ids.to(self.temperature.device)
+        parts = {name: getattr(self, name) for name in ("bias", "seen", "output")}
+        narrow = {n: part.index_select(1, ids) for n, part in parts.items() if part is not None}
+        return replace(self, token_ids=ids, **narrow)
+
     def __call__(
-        self, logits: Float[Tensor, "rows nodes vocab"], tree: TokenTree, nodes: slice | None = None
+        self,
+        logits: Float[Tensor, "rows nodes tokens"],
+        tree: TokenTree,
+        nodes: slice | None = None,
     ) -> Float[Tensor, "rows nodes vocab"]:
         """Log-probabilities after `nodes` of the tree (all by default), -inf for removed tokens."""
-        logprobs, ids = self.compact(logits, tree, nodes)
-        return logprobs if ids is None else spread(logprobs, ids, logits.shape[-1])
+        logprobs, places = self.compact(logits, tree, nodes)
+        return self.dense(
+            logprobs if places is None else spread(logprobs, places, logits.shape[-1])
+        )
 
     def compact(
-        self, logits: Float[Tensor, "rows nodes vocab"], tree: TokenTree, nodes: slice | None = None
+        self,
+        logits: Float[Tensor, "rows nodes tokens"],
+        tree: TokenTree,
+        nodes: slice | None = None,
     ) -> tuple[Float[Tensor, "rows nodes width"], Int[Tensor, "rows nodes width"] | None]:
-        """The same on candidates alone, and their ids, ascending.
+        """The same on candidates alone, and their places among the logits, ascending.
 
-        No ids where the candidates are the whole vocabulary. Ties with the k-th that find no room
-        among `width` candidates, see `TIES`, are dropped.
+        No places where all logits are candidates. Ties with the k-th that find no room among
+        `width` candidates, see `TIES`, are dropped. Nothing is a candidate where all that the
+        logits are of is banned.
         """
         scores = self.process(logits, tree, nodes)
-        if self.width >= scores.shape[-1]:
-            return self.truncate(scores), None
-        ids = candidates(scores, self.width)
-        return self.truncate(scores.gather(-1, ids)), ids
+        places = None if self.width >= scores.shape[-1] else candidates(scores, self.width)
+        kept = self.truncate(scores if places is None else scores.gather(-1, places))
+        return kept if self.token_ids is None else kept.nan_to_num(nan=NEVER), places
+
+    def dense(
+        self, logprobs: Float[Tensor, "rows nodes tokens"]
+    ) -> Float[Tensor, "rows nodes vocab"]:
+        """Log-probabilities of the tokens that logits are of, over the whole vocabulary."""
+        if self.token_ids is None:
+            return logprobs
+        return spread(logprobs, self.token_ids.expand(logprobs.shape), self.vocab)
 
     def raw(
-        self, logits: Float[Tensor, "rows nodes vocab"], tree: TokenTree, nodes: slice | None = None
+        self,
+        logits: Float[Tensor, "rows nodes tokens"],
+        tree: TokenTree,
+        nodes: slice | None = None,
     ) -> Float[Tensor, "rows nodes vocab"]:
         """Log-probabilities with penalties and biases but neither temperature nor truncation."""
+        return self.dense(self.raw_compact(logits, tree, nodes))
+
+    def raw_compact(
+        self,
+        logits: Float[Tensor, "rows nodes tokens"],
+        tree: TokenTree,
+        nodes: slice | None = None,
+    ) -> Float[Tensor, "rows nodes tokens"]:
+        """The same of the tokens that logits are of."""
         return self.process(logits, tree, nodes).log_softmax(-1)
 
     def ratio_logprobs(
         self,
         ratio_on: str,
         warped: Float[Tensor, "rows nodes vocab"],
-        logits: Float[Tensor, "rows nodes vocab"],
+        logits: Float[Tensor, "rows nodes tokens"],
         tree: TokenTree,
         nodes: slice | None = None,
     ) -> Float[Tensor, "rows nodes vocab"]:
         """What a likelihood ratio is formed on: `warped`, or "raw" unless greedy."""
         if ratio_on == "warped":
             return warped
-        raw = self.raw(logits, tree, nodes)
-        return torch.where(self.is_greedy, warped, raw) if self.greedy else raw
+        return self.unless_greedy(warped, self.raw(logits, tree, nodes))
+
+    def unless_greedy(self, warped: Tensor, other: Tensor) -> Tensor:
+        """`warped` in rows of temperature 0, else the other."""
+        return torch.where(self.is_greedy, warped, other) if self.greedy else other
 
     def tempered(
         self, logits: Float[Tensor, "rows nodes vocab"], tree: TokenTree
@@ -184,19 +231,20 @@ class Warper:
         if self.bias is not None:
             logits = logits + self.bias[:, None]
         if self.seen is not None and self.output is not None:
-            path = count_on_paths(tree, nodes, logits.shape[-1])
+            path = count_on_paths(tree, nodes, logits.shape[-1], self.token_ids)
             seen, output = self.seen[:, None] + path, self.output[:, None] + path
             strengths = (self.repetition, self.frequency, self.presence)
             logits = penalize(logits, seen, output, *strengths)
         if "min_new_tokens" in self.used and self.prefix is not None:
             num_new = self.prefix.num_new[:, None] + tree.depths[nodes]
             early = (num_new < self.min_new[:, None])[:, :, None]
-            logits = logits.masked_fill(early & self._eos_mask(logits.shape[-1])[:, None], NEVER)
+            logits = logits.masked_fill(early & self._eos_mask()[:, None], NEVER)
         return logits
 
-    def _eos_mask(self, vocab: int) -> Tensor:
+    def _eos_mask(self) -> Tensor:
         assert self.prefix is not None
-        return count(self.prefix.eos.clamp(min=0), self.prefix.eos >= 0, vocab) > 0
+        mask = count(self.prefix.eos.clamp(min=0), self.prefix.eos >= 0, self.vocab) > 0
+        return mask if self.token_ids is None else mask.index_select(1, self.token_ids)
 
 
 def _bias(params: Sequence[SamplingParams], vocab: int, device: torch.device) -> Tensor:

@@ -6,7 +6,7 @@ host.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -79,8 +79,8 @@ def beams(
         level = _scored(scored_by, logits, tree, warp)
         kept = level.values
         if ratio_on == "raw":
-            raw = warp.ratio_logprobs("raw", level.dense(), logits, tree, tree.last_level)
-            kept = level.pick(raw)
+            raw = LevelLogprobs.raw(warp, logits, tree).values
+            kept = warp.unless_greedy(level.values, level.pick(raw))
         pool = Pool.of(state, level)
         chosen = _choose(pool, width, selection, warp, noise, f"beam {step}")
         tree, state = _advance(tree, prefix, state, pool, *chosen, kept, reserved)
@@ -112,10 +112,11 @@ def _scored(scored_by: str, logits: Tensor, tree: TokenTree, warp: Warper) -> Le
     """The log-probabilities of the deepest level that `scored_by` names."""
     if scored_by == "warped" or (scored_by == "searched" and not warp.greedy):
         return LevelLogprobs.of(warp, logits, tree)
-    raw = warp.raw(logits, tree, tree.last_level)
-    if scored_by == "searched":
-        raw = torch.where(warp.is_greedy, raw, warp(logits, tree, tree.last_level))
-    return LevelLogprobs(raw, None, raw.shape[2])
+    raw = LevelLogprobs.raw(warp, logits, tree)
+    if scored_by != "searched":
+        return raw
+    warped = LevelLogprobs.of(warp, logits, tree).complete()
+    return replace(raw, values=torch.where(warp.is_greedy, raw.values, warped.values))
 
 
 @dataclass(frozen=True)

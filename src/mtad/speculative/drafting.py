@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Annotated, TypeAlias
 
 import torch
@@ -41,30 +42,57 @@ def may_extend(tree: TokenTree, prefix: Prefix, reserved: int = 1) -> Bool[Tenso
 
 @dataclass(frozen=True)
 class LevelLogprobs:
-    """Log-probabilities after a level's nodes, over the whole vocabulary or over a few candidates.
+    """Log-probabilities after a level's nodes: of all that the drafter says, or a few candidates.
 
     Attributes:
         values: (B, n, C) log-probabilities.
-        ids: (B, n, C) the candidates' token ids, ascending; None where they are the vocabulary.
+        places: (B, n, C) where the candidates are among the drafter's logits, ascending; None where
+            they are all of these.
+        token_ids: (D,) the token of each of the drafter's logits, ascending; None where the drafter
+            has the whole vocabulary.
         vocab: V.
     """
 
     values: Float[Tensor, "rows width candidates"]
-    ids: Int[Tensor, "rows width candidates"] | None
+    places: Int[Tensor, "rows width candidates"] | None
+    token_ids: Int[Tensor, " tokens"] | None
     vocab: int
 
     @classmethod
     def of(cls, warp: Warper, logits: Tensor, tree: TokenTree) -> LevelLogprobs:
         """The warped ones of the deepest level."""
-        return cls(*warp.compact(logits, tree, tree.last_level), logits.shape[2])
+        values, places = warp.compact(logits, tree, tree.last_level)
+        return cls(values, places, warp.token_ids, warp.vocab)
+
+    @classmethod
+    def raw(cls, warp: Warper, logits: Tensor, tree: TokenTree) -> LevelLogprobs:
+        """Those of the deepest level without temperature and truncation."""
+        values = warp.raw_compact(logits, tree, tree.last_level)
+        return cls(values, None, warp.token_ids, warp.vocab)
+
+    @cached_property
+    def ids(self) -> Int[Tensor, "rows width candidates"] | None:
+        """The candidates' token ids, ascending; None where they are the vocabulary."""
+        if self.token_ids is None:
+            return self.places
+        if self.places is None:
+            return self.token_ids.expand(self.values.shape)
+        return self.token_ids[self.places]
 
     def dense(self) -> Float[Tensor, "rows width vocab"]:
         """Values over the vocabulary, -inf where there is no candidate."""
         return self.values if self.ids is None else spread(self.values, self.ids, self.vocab)
 
-    def pick(self, dense: Float[Tensor, "rows width vocab"]) -> Tensor:
-        """The candidates' entries of `dense`, (B, n, C)."""
-        return dense if self.ids is None else dense.gather(2, self.ids)
+    def complete(self) -> LevelLogprobs:
+        """The same with all that the drafter says as candidates, -inf where there was none."""
+        if self.places is None:
+            return self
+        width = self.vocab if self.token_ids is None else len(self.token_ids)
+        return replace(self, values=spread(self.values, self.places, width), places=None)
+
+    def pick(self, scores: Float[Tensor, "rows width tokens"]) -> Tensor:
+        """The candidates' entries of scores of all that the drafter says, (B, n, C)."""
+        return scores if self.places is None else scores.gather(2, self.places)
 
     def tokens(self, place: Int[Tensor, "rows width k"]) -> Int[Tensor, "rows width k"]:
         """The token ids of candidates."""
@@ -101,8 +129,7 @@ def sampled_tree(
         logits = lm.forward_level(tree)
         level = LevelLogprobs.of(warp, logits, tree)
         if warp.greedy and not replacement:
-            dense = level.dense()  # any token may be a child
-            level = LevelLogprobs(dense, None, logits.shape[2])
+            level = level.complete()  # any token may be a child
         draw = f"draft {depth}"
         if replacement:
             place = sample_many(level.values, noise.uniform(draw, level.values.shape[1], width))
@@ -125,7 +152,8 @@ def _distinct(
     gumbel = noise.gumbel_at(tag, level.pair_index().flatten(1))
     scores = level.values + gumbel.view(level.values.shape)
     if warp.greedy:
-        scores = torch.where(warp.is_greedy, warp.raw(logits, tree, tree.last_level), scores)
+        raw = warp.raw_compact(logits, tree, tree.last_level)
+        scores = torch.where(warp.is_greedy, raw, scores)
     return scores.topk(min(width, scores.shape[2]), dim=2).indices
 
 
