@@ -89,7 +89,8 @@ class Method(ABC):
                 fed level by level; is not to be committed.
             prefix: the committed text.
             warp: turns logits of either model into the log-probabilities to draw from, with each
-                row's penalties, temperature, top-k, top-p and min-p; `verify` gets the same.
+                row's penalties, temperature, top-k, top-p and min-p; `verify` gets the same, here
+                it is over `lm.token_ids`, the tokens that the drafter's logits are of.
             noise: the only source of randomness.
         """
 
