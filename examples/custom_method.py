@@ -24,7 +24,7 @@ from mtad.core.noise import Noise
 from mtad.core.options import Count
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
-from mtad.model.lm import LM
+from mtad.model.drafter import Drafter
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import (
     chain_logprobs,
@@ -62,7 +62,7 @@ class LenientSampling(Method):
         """Only without lenience."""
         return self.lenience == 1
 
-    def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+    def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """A chain sampled from the draft."""
         assert lm is not None
         return sampled_tree(lm, prefix, warp, noise, (1,) * self.num_draft_tokens)

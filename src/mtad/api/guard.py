@@ -291,5 +291,5 @@ def _prepare(session: Session, guard: Guard) -> None:
     if session.method is not PLAIN or guard.has_given_up or drafter is None:
         return
     with torch.inference_mode():
-        drafter.forward_level(session.prefix.root())
+        drafter.catch_up(session.prefix.root())
     synchronize(drafter.device)  # so that the plain step is timed alone

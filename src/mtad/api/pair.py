@@ -29,6 +29,7 @@ from mtad.engine.session import Request, Session
 from mtad.engine.workspace import CapturedPrograms, Workspace
 from mtad.errors import PromptError
 from mtad.methods import require_draft
+from mtad.model.drafter import Draft
 from mtad.model.lm import Model
 from mtad.model.loading import Models, Tokenizer, join, load_models, quiet
 from mtad.model.parallel import agreed
@@ -48,7 +49,7 @@ class ModelPair:
 
     Args:
         target: a causal language model of transformers.
-        draft: a smaller one with the same tokenizer; None for methods that need none.
+        draft: a smaller one with the same tokenizer, or a head; None for methods that need none.
         tokenizer: the tokenizer; None if prompts are given as token ids.
         assistant_model: transformers' name for `draft`.
         trust_vocabulary: skip the comparison of the tokenizers.
@@ -61,11 +62,11 @@ class ModelPair:
     def __init__(
         self,
         target: Model,
-        draft: Model | None = None,
+        draft: Draft | None = None,
         tokenizer: Tokenizer | None = None,
         *,
         draft_tokenizer: Tokenizer | None = None,
-        assistant_model: Model | None = None,
+        assistant_model: Draft | None = None,
         trust_vocabulary: bool = False,
     ) -> None:
         draft = draft if draft is not None else assistant_model

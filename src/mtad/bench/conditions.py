@@ -18,7 +18,7 @@ import mtad
 from mtad.api.pair import ModelPair
 from mtad.bench.plan import PairSpec
 from mtad.measure.nvml import gpu_facts
-from mtad.model.lm import Model
+from mtad.model.drafter import Draft
 
 _PACKAGES = ("transformers", "tokenizers", "numpy", "nvidia-ml-py")
 _VOLATILE = ("id", "first_used")
@@ -116,12 +116,12 @@ def _cpu() -> str:
     return names[0] if names else platform.processor()
 
 
-def _device(model: Model) -> str:
+def _device(model: Draft) -> str:
     device = torch.device(model.device)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _model(model: Model | None, path: str | None) -> dict[str, Any] | None:
+def _model(model: Draft | None, path: str | None) -> dict[str, Any] | None:
     if model is None:
         return None
     return {

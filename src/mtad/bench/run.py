@@ -49,6 +49,7 @@ from mtad.errors import DataError
 from mtad.jsonl import JsonLines
 from mtad.measure.meter import Meter, find_meter, idle_power_w
 from mtad.model.loading import quiet
+from mtad.model.recurrent_head import RecurrentHead
 from mtad.tasks import Item
 
 IDLE_S = 3.0
@@ -177,6 +178,11 @@ def make_runner(
     if any(run.models == "draft" for run in recipe.runs):
         if pair.models.draft is None:
             raise ValueError('a run has models = "draft" and the pair has no draft model')
+        if isinstance(pair.models.draft, RecurrentHead):
+            raise ValueError(
+                'a run has models = "draft", and this draft is a head that reads the target\'s '
+                "hidden state and can't decode alone; leave that run out"
+            )
         draft_alone = ModelPair(pair.models.draft, None, pair.models.tokenizer)
     devices = [m.device for m in (pair.models.target, pair.models.draft) if m is not None]
     meter = meter or find_meter(devices)

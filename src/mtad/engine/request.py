@@ -17,6 +17,7 @@ from mtad.core.noise import signed
 from mtad.core.prefix import Prefix
 from mtad.errors import ContextLengthError, PromptError
 from mtad.model.context import changes_with_length, context_of, embedding_rows
+from mtad.model.drafter import Draft
 from mtad.model.lm import Model
 from mtad.sampling.params import SamplingParams, require_some_token
 from mtad.speculative.method import Method
@@ -50,7 +51,7 @@ class Request:
 
 
 def check_requests(
-    target: Model, draft: Model | None, method: Method, requests: Sequence[Request], vocab: int
+    target: Model, draft: Draft | None, method: Method, requests: Sequence[Request], vocab: int
 ) -> None:
     """Refuse requests that cannot be decoded, naming the first one and why; as for `Session`.
 
@@ -58,7 +59,7 @@ def check_requests(
         ValueError: the draft is missing, or a sampling setting that the method can't honour.
         PromptError, ContextLengthError: see `mtad.errors`.
     """
-    models = {"target": target}
+    models: dict[str, Draft] = {"target": target}
     if method.drafter == "draft":
         if draft is None:
             raise ValueError(f"{method.name} needs a draft model and none was given")
@@ -89,7 +90,7 @@ def _check_prompt(index: int, request: Request, vocab: int) -> None:
 
 
 def _check_context(
-    index: int, request: Request, name: str, model: Model, context: int | None
+    index: int, request: Request, name: str, model: Draft, context: int | None
 ) -> None:
     prompt, new = len(request.prompt_ids), request.sampling.max_new_tokens
     if context is None or prompt + new <= context:

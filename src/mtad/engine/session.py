@@ -27,7 +27,8 @@ from mtad.engine.step import Block as Block
 from mtad.engine.step import Observation, Step, block_of, block_tokens, cache_places, row_values
 from mtad.engine.workspace import Workspace
 from mtad.measure.device import synchronize
-from mtad.model.lm import LM, Model
+from mtad.model.drafter import Draft, Drafter
+from mtad.model.lm import Model
 from mtad.runtime.backend import OnPhase, ignore_phase
 from mtad.runtime.cuda_graphs import Graphs
 from mtad.runtime.state import State
@@ -42,7 +43,7 @@ class Session:
 
     Args:
         target: the target model.
-        draft: the draft model, None for methods that need none.
+        draft: the draft model or head, None for methods that need none.
         method: the decoding method.
         requests: what to decode, one row each; their prompts are prefilled at once.
         vocab: number of token ids in use; logits beyond are padding.
@@ -64,7 +65,7 @@ class Session:
     def __init__(
         self,
         target: Model,
-        draft: Model | None,
+        draft: Draft | None,
         method: Method,
         requests: Sequence[Request],
         vocab: int,
@@ -96,15 +97,14 @@ class Session:
             raise
         synchronize(self.target.device)  # else decode would be charged for prefill
 
-    def _take_caches(self, target: Model, draft: Model | None, workspace: Workspace | None) -> None:
-        self.workspace = workspace = workspace or Workspace(
-            Graphs.on({weight.device for weight in target.parameters()})
-        )
-        self.target = workspace.take(target, "target", self.vocab)
-        self.drafter: LM | None = self.target if self.method.drafter == "target" else None
-        if draft is not None and self.method.drafter == "draft":
-            self.drafter = workspace.take(draft, "draft", self.vocab)
-        self.lms = list({id(lm): lm for lm in (self.target, self.drafter) if lm}.values())
+    def _take_caches(self, target: Model, draft: Draft | None, workspace: Workspace | None) -> None:
+        if workspace is None:
+            workspace = Workspace(Graphs.on({weight.device for weight in target.parameters()}))
+        self.workspace = workspace
+        self.target, self.drafter = workspace.take(target, draft, self.vocab, self.method.drafter)
+        self.lms: list[Drafter] = [self.target]
+        if self.drafter is not None and self.drafter is not self.target:
+            self.lms.append(self.drafter)
         self._give_back = weakref.finalize(self, workspace.give_back, self.lms)
         self.graphs = workspace.programs_for({d for lm in self.lms for d in lm.devices})
 
@@ -215,7 +215,7 @@ class Session:
     def _state(self) -> State:
         """All that changes from one iteration to the next."""
         own: list[tuple[object, str]] = [(self, name) for name in ("prefix", "warper", "seeds")]
-        caches = [(lm, name) for lm in self.lms for name in LM.STATE]
+        caches = [(lm, name) for lm in self.lms for name in lm.STATE]
         return State([*own, *caches], [buffer for lm in self.lms for buffer in lm.buffers])
 
     def _iterate(self, begin: OnPhase) -> Int[Tensor, "rows columns"]:
@@ -298,7 +298,7 @@ class Session:
 
 
 def decode(
-    target: Model, draft: Model | None, method: Method, requests: Sequence[Request], vocab: int
+    target: Model, draft: Draft | None, method: Method, requests: Sequence[Request], vocab: int
 ) -> Iterator[Step]:
     """The steps that complete `requests`; requests with a budget of 0 get no block."""
     with torch.inference_mode():

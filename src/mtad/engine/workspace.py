@@ -15,8 +15,11 @@ from typing import TypeAlias
 
 import torch
 
+from mtad.model.drafter import Draft, Drafter
+from mtad.model.head_drafter import HeadDrafter
 from mtad.model.lm import LM, Model
 from mtad.model.loading import Models
+from mtad.model.recurrent_head import RecurrentHead
 from mtad.runtime.cpu_tapes import Tapes
 from mtad.runtime.cuda_graphs import Graphs
 
@@ -54,8 +57,26 @@ class Workspace:
         """Memory of the caches that no session has."""
         return sum(lm.memory_bytes for lm in list(self._idle))
 
-    def take(self, model: Model, name: str, vocab: int) -> LM:
-        """An empty cache of a model, the oldest idle one if there is one, until it is given back.
+    def take(
+        self, target: Model, draft: Draft | None, vocab: int, drafts: str
+    ) -> tuple[LM, Drafter | None]:
+        """The target and the drafter of a session, without rows, until they are given back.
+
+        Args:
+            target, draft: the networks.
+            vocab: number of token ids in use.
+            drafts: which of them drafts: "target", "draft", or "none" for neither.
+        """
+        if drafts != "draft" or draft is None:
+            scores = self._take(target, "target", vocab)
+            return scores, scores if drafts == "target" else None
+        if isinstance(draft, RecurrentHead):
+            scores = self._take(target, "target", vocab, keeps_hidden=True)
+            return scores, HeadDrafter(draft, "draft", vocab, scores)
+        return self._take(target, "target", vocab), self._take(draft, "draft", vocab)
+
+    def _take(self, model: Model, name: str, vocab: int, keeps_hidden: bool = False) -> LM:
+        """An empty cache of a model, the oldest idle one if there is one.
 
         The oldest one is that which the session before had: captured programs are bound to it.
         """
@@ -65,19 +86,19 @@ class Workspace:
             if fitting:
                 lm = min(fitting, key=self._number.__getitem__)
                 self._idle.remove(lm)
-                lm.clear()
+                lm.clear(keeps_hidden)
                 return lm
-            lm = LM(*wanted)
+            lm = LM(*wanted, keeps_hidden=keeps_hidden)
             lm.before_allocation(_calling(self))
             self._number[lm] = next(self._numbers)
             return lm
 
-    def give_back(self, lms: Iterable[LM]) -> None:
+    def give_back(self, lms: Iterable[Drafter]) -> None:
         """Keep these caches for the sessions to come; what they hold may be overwritten."""
         with self._lock:
-            self._idle += lms
+            self._idle += [lm for lm in lms if isinstance(lm, LM)]
 
-    def reserve(self, lms: Collection[LM], num_rows: int, capacity: int) -> None:
+    def reserve(self, lms: Collection[Drafter], num_rows: int, capacity: int) -> None:
         """Make room for so many rows and slots in every cache; what they hold stays.
 
         Raises:
@@ -120,5 +141,5 @@ def _calling(workspace: Workspace) -> Callable[[], None]:
     return call
 
 
-def _addresses(lms: Iterable[LM]) -> set[int]:
+def _addresses(lms: Iterable[Drafter]) -> set[int]:
     return {address for lm in lms for address in lm.addresses}

@@ -16,7 +16,7 @@ from torch import Tensor
 from mtad.core.noise import Noise
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
-from mtad.model.lm import LM
+from mtad.model.drafter import Drafter
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import chain_path, endpoint
 from mtad.speculative.facts import Reads
@@ -34,7 +34,7 @@ class Autoregressive(Method):
     drafting: ClassVar[tuple[str, ...]] = ()
     reads: ClassVar[Reads | None] = Reads("any", target="values")
 
-    def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+    def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """The root alone."""
         return prefix.root()
 

@@ -19,7 +19,7 @@ from mtad.core.noise import Noise, first_argmax
 from mtad.core.options import Count, Finite
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
-from mtad.model.lm import LM
+from mtad.model.drafter import Drafter
 from mtad.sampling.params import SamplingParams
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import accept_all
@@ -50,7 +50,7 @@ class BeamSearch(Method):
         names = {"top_k", "top_p", "min_p"} | ({"temperature"} if params.temperature else set())
         self._refuse(params, names, "it searches the model's own distribution")
 
-    def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+    def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """The best beam, from here to the end of the text."""
         assert lm is not None
         tree, state = beams(

@@ -25,7 +25,7 @@ from mtad.core.noise import Noise, sample
 from mtad.core.options import Count
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
-from mtad.model.lm import LM
+from mtad.model.drafter import Drafter
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import at_node, chain_path, endpoint, prefix_length
 from mtad.speculative.drafting import LevelLogprobs, may_extend
@@ -54,7 +54,7 @@ class BiLD(Method):
     dial: ClassVar[Dial | None] = Dial("rollback_threshold", (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0))
     reads: ClassVar[Reads | None] = Reads("chain")
 
-    def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+    def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """A chain that ends where the draft is unsure; one flag is read per draft step."""
         assert lm is not None
         tree = prefix.root()

@@ -24,7 +24,7 @@ from torch import Tensor
 from mtad.core.noise import Noise
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
-from mtad.model.lm import LM
+from mtad.model.drafter import Drafter
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import accept_matches, walk
 from mtad.speculative.drafting import TreeShape, num_tree_nodes, sampled_tree
@@ -55,7 +55,7 @@ class MCSS(Method):
         """The naive rule reads nothing of the draft but its tokens."""
         return Reads("any") if self.replacement == "naive" else self.reads
 
-    def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+    def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """A tree of candidates in draw order."""
         assert lm is not None
         again = self.replacement != "without"

@@ -27,7 +27,7 @@ from mtad.core.noise import Noise
 from mtad.core.options import Count
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
-from mtad.model.lm import LM
+from mtad.model.drafter import Drafter
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import endpoint_after, first_deepest, joint_logprobs, value_at
 from mtad.speculative.beams import RatioOn, beam_tree, best_path
@@ -65,7 +65,7 @@ class MMTAD(Method):
     dial: ClassVar[Dial | None] = Dial("accept_threshold", SHARES)
     reads: ClassVar[Reads | None] = Reads("beams", draft="values", target="values")
 
-    def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+    def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """The tree of all beams."""
         assert lm is not None
         return beam_tree(self, lm, prefix, warp, noise)

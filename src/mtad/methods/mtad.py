@@ -25,7 +25,7 @@ from mtad.core.noise import Noise
 from mtad.core.options import Count
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
-from mtad.model.lm import LM
+from mtad.model.drafter import Drafter
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import (
     chain_path,
@@ -72,7 +72,7 @@ class MTAD(Method):
     dial: ClassVar[Dial | None] = Dial("accept_threshold", SHARES)
     reads: ClassVar[Reads | None] = Reads("beam", draft="values", target="values")
 
-    def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+    def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """The beam of largest joint probability."""
         assert lm is not None
         tree = beam_tree(self, lm, prefix, warp, noise)

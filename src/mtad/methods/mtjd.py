@@ -31,7 +31,7 @@ from mtad.core.noise import Noise, first_argmax, sample
 from mtad.core.options import Count
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
-from mtad.model.lm import LM
+from mtad.model.drafter import Drafter
 from mtad.sampling.params import SamplingParams
 from mtad.sampling.truncation import NEVER
 from mtad.sampling.warper import Warper
@@ -80,7 +80,7 @@ class MTJD(Method):
             acting.discard("temperature")
         self._refuse(params, acting, f"joint={self.joint!r} acts on whole blocks")
 
-    def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+    def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """One block, drawn by the joint rule."""
         assert lm is not None
         enumerate_all = self.joint != "beam"

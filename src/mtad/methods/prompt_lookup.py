@@ -23,7 +23,7 @@ from mtad.core.noise import Noise
 from mtad.core.options import Count
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
-from mtad.model.lm import LM
+from mtad.model.drafter import Drafter
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import accept_matches
 from mtad.speculative.drafting import may_extend
@@ -50,7 +50,7 @@ class PromptLookup(Method):
     drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens", "max_matching_ngram_size")
     reads: ClassVar[Reads | None] = Reads("any")
 
-    def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+    def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """The continuation of the first occurrence of the longest n-gram that has one."""
         start = prefix.lengths
         for n in range(1, self.max_matching_ngram_size + 1):

@@ -21,7 +21,7 @@ from torch import Tensor
 from mtad.core.noise import Noise
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
-from mtad.model.lm import LM
+from mtad.model.drafter import Drafter
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import walk
 from mtad.speculative.drafting import TreeShape, num_tree_nodes, sampled_tree
@@ -45,7 +45,7 @@ class SpecInfer(Method):
     drafting: ClassVar[tuple[str, ...]] = ("k_config",)
     reads: ClassVar[Reads | None] = Reads("any", draft="distributions")
 
-    def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+    def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """A tree of independent draws."""
         assert lm is not None
         return sampled_tree(lm, prefix, warp, noise, self.k_config)

@@ -25,7 +25,7 @@ from mtad.core.noise import Noise
 from mtad.core.options import Count
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
-from mtad.model.lm import LM
+from mtad.model.drafter import Drafter
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import at_node, endpoint, residual_weights, value_at
 from mtad.speculative.drafting import sampled_tree
@@ -54,7 +54,7 @@ class SpecTr(Method):
     drafting: ClassVar[tuple[str, ...]] = ("num_drafts", "num_draft_tokens")
     reads: ClassVar[Reads | None] = Reads("chains", draft="distributions")
 
-    def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+    def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """K chains sampled independently from the root."""
         assert lm is not None
         shape = (self.num_drafts,) + (1,) * (self.num_draft_tokens - 1)

@@ -24,7 +24,7 @@ from mtad.core.noise import Noise
 from mtad.core.options import Count
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
-from mtad.model.lm import LM
+from mtad.model.drafter import Drafter
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import at_node, chain_path, endpoint, prefix_length
 from mtad.speculative.drafting import sampled_tree
@@ -55,7 +55,7 @@ class TypicalAcceptance(Method):
     )
     reads: ClassVar[Reads | None] = Reads("chain")
 
-    def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+    def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """A chain sampled from the draft."""
         assert lm is not None
         return sampled_tree(lm, prefix, warp, noise, (1,) * self.num_draft_tokens)

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
@@ -54,14 +54,25 @@ class Prefill:
     Attributes:
         tokens: (J, L) all but the last token of each, right-padded.
         lengths: (J,) how many that are.
-        bad: (J,) as `mtad.model.lm.LM.bad_position`.
+        bad, hidden: (J,) and (J, H) as in `mtad.model.lm.LM`.
         start: tokens fed so far.
     """
 
     tokens: Int[Tensor, "joining text"]
     lengths: Int[Tensor, " joining"]
     bad: Int[Tensor, " joining"]
+    hidden: Float[Tensor, "joining hidden"]
     start: int = 0
+
+    def last_in(self, chunk: slice) -> Int[Tensor, " joining"]:
+        """Where in a chunk each text ends, its nearest place where that is outside."""
+        places: Tensor = self.lengths - 1 - chunk.start
+        return places.clamp(0, chunk.stop - chunk.start - 1)
+
+    def keep(self, hidden: Float[Tensor, "joining hidden"], chunk: slice) -> None:
+        """Take the hidden states at `last_in` of the texts that do end in this chunk."""
+        ends = (self.lengths > chunk.start) & (self.lengths <= chunk.stop)
+        self.hidden = torch.where(ends[:, None], hidden, self.hidden)
 
 
 class SlotLayer(CacheLayerMixin):

@@ -8,52 +8,54 @@ method and no tokenizer.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import PreTrainedModel
-from transformers.cache_utils import Cache
+from torch.nn.functional import pad
 
 from mtad.core.buckets import bucket_of, power_of_two
 from mtad.core.tree import TokenTree
 from mtad.model.context import context_of as context_of
+from mtad.model.drafter import Drafter
+from mtad.model.drafter import Model as Model
 from mtad.model.finite import NOWHERE, first_bad
+from mtad.model.forward import Forward, at_places, output_head
 from mtad.model.kv_cache import Address, Prefill, Resized, SlotLayer, resized
-from mtad.model.masks import AttentionPattern, tree_mask
+from mtad.model.masks import tree_mask
 from mtad.model.trimmed import TokenMap
 
-Model = PreTrainedModel
 PREFILL_TOKENS = {"cpu": 256, "cuda": 2048}
 """Most prompt tokens, over all rows, that one forward of the prefill feeds, by kind of device."""
 
 
-class LM:
+class LM(Drafter):
     """A causal language model with a cache of `num_rows` rows of `capacity` slots.
 
+    Logits are cut to `vocab` token ids (padded embedding rows are dropped), or to `token_ids`, see
+    `mtad.model.trimmed`.
+
+    Args:
+        model, name, vocab: as for `Drafter`.
+        num_rows, capacity: the size to begin with.
+        own_ids: tokens are the model's own ids, whatever they are to a target.
+        keeps_hidden: whether `hidden` is kept.
+
     Attributes:
-        name: "target" or "draft", for messages.
-        vocab: V; logits are cut to this many token ids (padded embedding rows are dropped).
-        token_ids: (D,) the tokens that logits are of, ascending, where the model has a part of the
-            vocabulary alone, see `mtad.model.trimmed`; None where it has all.
         lengths: (B,) committed tokens in the cache, one less than the text has.
-        longest: a bound on `lengths` that the host knows; how much a forward attends over, hence
-            every shape, follows from it.
-        bad_position: (B,) text position of the first NaN or infinity seen, `NOWHERE` if none.
+        hidden: (B, H) what entered the output head at the last of these tokens, zeros where there
+            is none; H is 0 where it is not kept.
+        longest: a bound on `lengths`; how much a forward attends over, hence every shape, follows
+            from it.
         num_slots: of all rows; where it changes, the buffers have moved.
         on_prefill: called with the logits after every token of a prefill's chunk and the place of
             the chunk in the texts, if it is set.
-
-    Args:
-        own_ids: tokens are the model's own ids, whatever they are to a target.
     """
 
-    STATE = ("lengths", "bad_position", "longest", "num_slots")
-    """What changes from one iteration to the next, besides the contents of the buffers."""
-    token_ids: Int[Tensor, " tokens"] | None = None
+    model: Model
+    STATE = ("lengths", "bad_position", "longest", "num_slots", "hidden")
 
     def __init__(
         self,
@@ -63,45 +65,43 @@ class LM:
         num_rows: int = 0,
         capacity: int = 0,
         own_ids: bool = False,
+        keeps_hidden: bool = False,
     ) -> None:
-        config = model.config.get_text_config()
-        self.model, self.name, self.vocab = model, name, vocab
-        self.context = context_of(model)
         embeddings: Any = model.get_input_embeddings()
-        self.device: torch.device = embeddings.weight.device
-        self._map = None if own_ids else TokenMap.of(model, vocab, self.device)
-        if self._map:
-            self.token_ids = self._map.ids
-        self._address = Address(num_rows, capacity, config.num_hidden_layers)
-        self._layers = [SlotLayer(self._address) for _ in range(config.num_hidden_layers)]
-        self._cache_argument = {_cache_name(model): Cache(layers=list(self._layers))}
-        self._pattern = AttentionPattern.of(config)
+        super().__init__(model, name, vocab, embeddings.weight.device)
+        num_layers = model.config.get_text_config().num_hidden_layers
+        self._address = Address(num_rows, capacity, num_layers)
+        self._layers = [SlotLayer(self._address) for _ in range(num_layers)]
+        token_map = None if own_ids else TokenMap.of(model, vocab, self.device)
+        self.token_ids = token_map.ids if token_map else None
+        self._run = Forward(model, vocab, self._layers, token_map)
         self.on_prefill: Callable[[Tensor, slice], None] | None = None
-        self._forget()
+        self._forget(keeps_hidden)
 
-    def _forget(self) -> None:
+    def _forget(self, keeps_hidden: bool) -> None:
         self._prefill: Prefill | None = None
         self.longest, self.num_slots = 0, self._address.num_rows * self._address.capacity
-        self.lengths = torch.zeros(0, dtype=torch.int64, device=self.device)
-        self.bad_position = torch.zeros(0, dtype=torch.int64, device=self.device)
+        self.lengths = self.bad_position = self._no_rows()
+        self._run.keeps_hidden, self._run.hidden = keeps_hidden, None
+        self.hidden = self._zeros(0)
 
-    def clear(self) -> None:
+    def _zeros(self, num_rows: int) -> Float[Tensor, "rows hidden"]:
+        """The hidden states of rows without any."""
+        size = output_head(self.model).in_features if self._run.keeps_hidden else 0
+        return torch.zeros(num_rows, size, dtype=self.model.dtype, device=self.device)
+
+    def clear(self, keeps_hidden: bool = False) -> None:
         """Forget all rows, and the size; the memory stays for those who come next."""
         for layer in self._layers:
             if layer.is_initialized:
                 layer.keys, layer.values = layer.views(layer.memory, 0, 0)
         at = self._address
         at.num_rows, at.capacity, at.first, at.slots, at.fits = 0, 0, 0, None, False
-        self._forget()
+        self._forget(keeps_hidden)
 
     def before_allocation(self, call: Callable[[], object]) -> None:
         """Set what is called before the cache asks for memory."""
         self._address.before_allocation = call
-
-    @property
-    def num_rows(self) -> int:
-        """Rows in use, B."""
-        return self.lengths.shape[0]
 
     @property
     def max_rows(self) -> int:
@@ -113,11 +113,6 @@ class LM:
         """All keys and values; they stay where they are once the first forward has been run."""
         ready = [layer for layer in self._layers if layer.is_initialized]
         return [buffer for layer in ready for buffer in (layer.keys, layer.values)]
-
-    @property
-    def devices(self) -> set[torch.device]:
-        """Where the model's weights are."""
-        return {weight.device for weight in self.model.parameters()}
 
     def grown(self, num_rows: int, capacity: int) -> tuple[int, int]:
         """The size that the cache takes to have this many rows and slots; it never shrinks.
@@ -168,6 +163,7 @@ class LM:
             tokens=torch.tensor(padded, device=self.device, dtype=torch.int64),
             lengths=lengths,
             bad=torch.full_like(lengths, NOWHERE),
+            hidden=self._zeros(len(texts)),
         )
 
     def prefill_chunk(self) -> bool:
@@ -189,12 +185,19 @@ class LM:
         self._address.first = self.num_rows
         keys = torch.arange(self._open(slots, chunk.stop), device=self.device)
         tokens, every = texts.tokens[:, chunk], keys.expand(len(slots), -1)
-        num_logits = 1 if self.on_prefill is None else tokens.shape[1]
-        logits = self._run(tokens, slots, keys <= slots[:, :, None], every, num_logits)
+        wants_all, last = self.on_prefill is not None, texts.last_in(chunk)
+        ends = last if self._run.keeps_hidden and not wants_all else None
+        num_logits = 1 if ends is None and not wants_all else tokens.shape[1]
+        logits = self._run(tokens, slots, keys <= slots[:, :, None], every, num_logits, ends)
         if self.on_prefill is not None:
             self.on_prefill(logits, chunk)
             logits = logits[:, -1:]
-        texts.bad = texts.bad.minimum(first_bad(logits, slots[:, -1:]).to(texts.bad.device))
+        at = slots[:, -1:] if ends is None else slots.gather(1, ends[:, None])
+        texts.bad = texts.bad.minimum(first_bad(logits, at).to(texts.bad.device))
+        if (seen := self._run.hidden) is not None:
+            hidden = at_places(seen, last) if ends is None else seen[:, 0]
+            texts.keep(hidden.to(texts.hidden), chunk)
+            self._run.hidden = None
         self._address.first = 0
 
     def end_prefill(self) -> None:
@@ -203,6 +206,7 @@ class LM:
         assert texts is not None
         self.lengths = torch.cat([self.lengths, texts.lengths])
         self.bad_position = torch.cat([self.bad_position, texts.bad])
+        self.hidden = torch.cat([self.hidden, texts.hidden])
         self.longest = max(self.longest, texts.tokens.shape[1])
         self._prefill = None
 
@@ -229,6 +233,10 @@ class LM:
         every = keys.expand(self.num_rows, -1)
         logits = self._checked(tokens, positions, visible, every, 1)
         return logits.to(tree.tokens.device)
+
+    def catch_up(self, root: TokenTree) -> None:
+        """Read the token before the root, which only a level above it would have fed."""
+        self.forward_level(root)
 
     def _score(self, tree: TokenTree, nodes: slice) -> Tensor:
         offsets = torch.arange(tree.num_nodes, device=self.device)
@@ -257,43 +265,18 @@ class LM:
         self.bad_position = self.bad_position.minimum(bad.to(self.bad_position.device))
         return logits
 
-    def _run(
-        self,
-        tokens: Int[Tensor, "rows nodes"],
-        positions: Int[Tensor, "rows nodes"],
-        visible: Bool[Tensor, "rows nodes slots"],
-        keys: Int[Tensor, "rows slots"],
-        num_logits: int,
-    ) -> Float[Tensor, "rows logits tokens"]:
-        if self.context is not None:
-            positions = positions.clamp(max=self.context - 1)
-        if self._map:
-            tokens = self._map.read(tokens)
-        output = self.model(
-            input_ids=tokens,
-            attention_mask=self._pattern.masks(visible, positions, keys),
-            position_ids=positions,
-            use_cache=True,
-            logits_to_keep=num_logits,
-            **self._cache_argument,
-        )
-        logits: Tensor = output.logits
-        return (self._map.select(logits) if self._map else logits[..., : self.vocab]).float()
-
     def commit(self, nodes: Int[Tensor, "rows depth"] | None, num_accepted: Tensor) -> None:
-        """Keep the root and the first `num_accepted` of `nodes`; forget the rest of the tree.
-
-        Args:
-            nodes: (B, D) where the accepted path lies, counted from the root; None where it lies
-                in order already (a chain).
-            num_accepted: (B,).
-        """
+        """As `Drafter.commit`; moves what was accepted to where the text goes on."""
         if nodes is not None and nodes.shape[1]:
             source = self.lengths[:, None] + nodes.to(self.device)
             order = torch.arange(1, nodes.shape[1] + 1, device=self.device)
             for layer in self._layers:
                 layer.move(self.num_rows, source, self.lengths[:, None] + order)
         self.lengths = self.lengths + 1 + num_accepted.to(self.device)
+        if (seen := self._run.hidden) is not None:
+            path = num_accepted[:, None] if nodes is None else pad(nodes, (1, 0))
+            last = path[:, 0] if nodes is None else path.gather(1, num_accepted[:, None])[:, 0]
+            self.hidden, self._run.hidden = at_places(seen, last).to(self.hidden), None
 
     def release(self, order: list[int]) -> None:
         """Keep only the rows of `order`, old row order[i] becoming row i; those in prefill follow.
@@ -309,9 +292,4 @@ class LM:
                 layer.move_rows(source, target)
         kept = torch.tensor(order, device=self.device, dtype=torch.int64)
         self.lengths, self.bad_position = self.lengths[kept], self.bad_position[kept]
-
-
-def _cache_name(model: Model) -> str:
-    """What the model calls its cache: transformers 5.24 has a new name for it."""
-    known = inspect.signature(type(model).forward).parameters
-    return "cache" if "cache" in known else "past_key_values"
+        self.hidden = self.hidden[kept]

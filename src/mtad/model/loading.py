@@ -19,7 +19,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from mtad.core.names import require_one_of
 from mtad.errors import CheckpointError, UnsupportedModelError, VocabularyMismatchError, first_line
 from mtad.model import parallel
+<<<<<<< HEAD
 from mtad.model.folder import TOKENIZER, require_all_weights, tokenizer_fault
+=======
+from mtad.model.drafter import Draft
+from mtad.model.head_drafter import attach
+>>>>>>> 53527cf (A draft may be a head that reads the target's hidden state)
 from mtad.model.lm import Model
 from mtad.model.memory import memory_of, require_memory
 from mtad.model.parallel import (
@@ -30,6 +35,7 @@ from mtad.model.parallel import (
     usable_device,
 )
 from mtad.model.presence import require_checkpoint
+from mtad.model.recurrent_head import RecurrentHead
 from mtad.model.settings import Dtype
 from mtad.model.tree_support import SUPPORTED, embedding_rows, require_tree_support
 from mtad.model.vocabulary import Tokenizer as Tokenizer
@@ -58,7 +64,8 @@ class Models:
 
     Attributes:
         target: the large model.
-        draft: the small model; None is fine for methods that need none.
+        draft: the small model, or a head that reads the target's hidden state; None is fine for
+            methods that need none.
         tokenizer: None where only token ids are given and wanted.
         vocab: number of token ids in use; rows of the embeddings beyond are padding.
         eos_token_ids: token ids that end a text, from the generation config.
@@ -66,7 +73,7 @@ class Models:
     """
 
     target: Model
-    draft: Model | None
+    draft: Draft | None
     tokenizer: Tokenizer | None
     vocab: int
     eos_token_ids: tuple[int, ...]
@@ -156,7 +163,7 @@ def _require_dtype(dtype: str | torch.dtype | None) -> None:
 
 def join(
     target: Model,
-    draft: Model | None,
+    draft: Draft | None,
     tokenizer: Tokenizer | None,
     draft_tokenizer: Tokenizer | None = None,
     *,
@@ -169,11 +176,13 @@ def join(
     Raises:
         UnsupportedModelError, VocabularyMismatchError: see `mtad.errors`.
     """
-    for name, model in (("target", target), ("draft", draft)):
-        if model is not None:
-            require_tree_support(model.eval(), name)
+    require_tree_support(target.eval(), "target")
+    if isinstance(draft, RecurrentHead):
+        attach(draft.eval(), target)
+    elif draft is not None:
+        require_tree_support(draft.eval(), "draft")
     rows = [embedding_rows(m) for m in (target, draft) if m is not None]
-    if draft is not None and not trust_vocabulary:
+    if draft is not None and not isinstance(draft, RecurrentHead) and not trust_vocabulary:
         require_same_vocabulary(tokenizer, draft_tokenizer, rows)
     vocab = rows[0] if tokenizer is None else min(rows[0], vocabulary_size(tokenizer))
     if rows[-1] < vocab and not is_contained(draft_tokenizer, tokenizer):

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from mtad.core.buckets import bucket_of
 from mtad.errors import CheckpointError
+from mtad.model.drafter import Draft
 from mtad.model.kv_cache import free_bytes
-from mtad.model.lm import LM, Model
+from mtad.model.lm import LM
+from mtad.model.recurrent_head import RecurrentHead
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Memory:
         return self.weights_bytes + self.caches_bytes
 
 
-def memory_of(models: Iterable[Model], num_rows: int, capacity: int) -> Memory:
+def memory_of(models: Iterable[Draft], num_rows: int, capacity: int) -> Memory:
     """What the models and their caches of `num_rows` rows of `capacity` tokens take.
 
     Args:
@@ -71,7 +73,7 @@ def require_memory(needs: Mapping[str, tuple[str, int]]) -> None:
             )
 
 
-def weights_bytes(model: Model) -> int:
+def weights_bytes(model: Draft) -> int:
     """Bytes of the parameters and buffers that this process holds; tied ones count once."""
     return sum(_held(weight).nbytes for weight in chain(model.parameters(), model.buffers()))
 
@@ -83,11 +85,13 @@ def _held(weight: Any) -> Tensor:
 
 
 @torch.inference_mode()
-def slot_bytes(model: Model) -> int:
-    """Bytes that a model's cache takes for one token of one row.
+def slot_bytes(model: Draft) -> int:
+    """Bytes that a model's cache takes for one token of one row; 0 of a head, which has none.
 
     Measured by feeding one token; configs name the sizes of heads in too many ways.
     """
+    if isinstance(model, RecurrentHead):
+        return 0
     lm = LM(model, "probe", 1, num_rows=1, capacity=1)
     lm.prefill([[0, 0]])
     return sum(buffer.nbytes for buffer in lm.buffers)

@@ -15,7 +15,8 @@ their channels are alike in size. Knows no cache and no tree.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -35,6 +36,8 @@ class HeadConfig:
         rms_norm_eps: added under the root of a norm.
         logit_scale: what the target's logits are multiplied by after its head.
     """
+
+    model_type: ClassVar[str] = "mtad_recurrent"
 
     hidden_size: int
     intermediate_size: int
@@ -59,6 +62,7 @@ class RecurrentHead(nn.Module):
         d2t: (D,) the target's token id of each token that the head drafts, ascending.
         norm_weight, norm_bias: (H,) of the target's last norm.
         lm_head: the target's output rows of the tokens in `d2t`.
+        name_or_path: where it was loaded from, empty where it was not.
     """
 
     d2t: Tensor
@@ -68,7 +72,7 @@ class RecurrentHead(nn.Module):
     def __init__(self, config: HeadConfig, embedding: nn.Module | None = None) -> None:
         super().__init__()
         hidden, inner = config.hidden_size, config.intermediate_size
-        self.config = config
+        self.config, self.name_or_path = config, ""
         self._embedding = [embedding]  # in a list: its weights are not the head's own
         self.fc = nn.Linear(2 * hidden, hidden)
         self.mlp_norm = nn.Parameter(torch.ones(hidden))
@@ -78,6 +82,25 @@ class RecurrentHead(nn.Module):
         self.register_buffer("norm_weight", torch.ones(hidden))
         self.register_buffer("norm_bias", torch.zeros(hidden))
         self.register_buffer("d2t", torch.arange(config.draft_vocab_size))
+
+    def attach(self, embedding: nn.Module) -> None:
+        """Read tokens by this embedding, the target's, from now on."""
+        self._embedding = [embedding]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.mlp_norm.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self.mlp_norm.dtype
+
+    @cached_property
+    def drafted_ids(self) -> tuple[int, ...]:
+        """The tokens in `d2t`, on the host; not to be asked for before they are settled."""
+        return tuple(self.d2t.tolist())
 
     def embed(self, tokens: Int[Tensor, "*place"]) -> Float[Tensor, "*place hidden"]:
         """The target's embedding of tokens, of root mean square 1."""

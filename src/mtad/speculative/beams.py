@@ -16,7 +16,7 @@ from torch import Tensor
 from mtad.core.noise import Noise, sample_many
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
-from mtad.model.lm import LM
+from mtad.model.drafter import Drafter
 from mtad.sampling.truncation import NEVER
 from mtad.sampling.warper import Warper
 from mtad.speculative.drafting import LevelLogprobs, may_extend
@@ -41,7 +41,7 @@ RatioOn = Literal["warped", "raw"]
 
 
 def beams(
-    lm: LM,
+    lm: Drafter,
     prefix: Prefix,
     warp: Warper,
     noise: Noise,
@@ -87,7 +87,7 @@ def beams(
     return tree, state
 
 
-def beam_tree(method: Any, lm: LM, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+def beam_tree(method: Any, lm: Drafter, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
     """The tree of all beams with the options of MTAD and MMTAD."""
     tree, _ = beams(
         lm,

@@ -20,7 +20,7 @@ from mtad.core.noise import Noise, sample_many
 from mtad.core.options import Count, Doc
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
-from mtad.model.lm import LM
+from mtad.model.drafter import Drafter
 from mtad.sampling.truncation import NEVER, spread
 from mtad.sampling.warper import Warper
 
@@ -108,7 +108,7 @@ class LevelLogprobs:
 
 
 def sampled_tree(
-    lm: LM,
+    lm: Drafter,
     prefix: Prefix,
     warp: Warper,
     noise: Noise,

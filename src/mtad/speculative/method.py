@@ -23,7 +23,7 @@ from mtad.sampling.warper import Warper
 from mtad.speculative.facts import Dial, Reads, check_facts
 
 if TYPE_CHECKING:
-    from mtad.model.lm import LM
+    from mtad.model.drafter import Drafter
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Method(ABC):
         check_fields(self, f"{self.name}: ")
 
     @abstractmethod
-    def draft(self, lm: LM | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+    def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """The tokens to verify.
 
         Args:

@@ -14,6 +14,7 @@ from mtad.bench.speed.cost import PairCost, cost_of
 from mtad.bench.speed.limits import measure_limits
 from mtad.model.lm import Model, context_of
 from mtad.model.loading import quiet
+from mtad.model.recurrent_head import RecurrentHead
 from mtad.runtime.linear import packed
 from mtad.testing import WIDENED, widened_pair
 
@@ -51,8 +52,18 @@ class Loaded:
 
 
 def models_of(pair: ModelPair) -> list[Model]:
-    """Target and draft, where there is one."""
-    return [m for m in (pair.models.target, pair.models.draft) if m is not None]
+    """Target and draft, where there is one.
+
+    Raises:
+        ValueError: the draft is a head, which transformers' own assistance has nothing like.
+    """
+    draft = pair.models.draft
+    if isinstance(draft, RecurrentHead):
+        raise ValueError(
+            "the draft is a head that reads the target's hidden state, and this bench compares "
+            "with transformers, which takes a model as its assistant; give one as the draft"
+        )
+    return [pair.models.target, *([] if draft is None else [draft])]
 
 
 def models_for(spec: PairSpec, context: int | None = None) -> tuple[ModelPair, ModelPair]:

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from mtad.api.pair import ModelPair
 from mtad.measure.sharing import SharedEnergy
+from mtad.model.drafter import Draft
 from mtad.model.lm import context_of
 from mtad.model.loading import Models
 from mtad.server.api.methods_info import known_methods
@@ -90,7 +91,7 @@ class Service:
 
     def context(self, method: Method | None = None) -> int | None:
         """Tokens that all models of a method can read, the target's if None; None if unlimited."""
-        models = [self.models.target]
+        models: list[Draft] = [self.models.target]
         if method is not None and method.drafter == "draft" and self.models.draft is not None:
             models.append(self.models.draft)
         limits = [limit for limit in map(context_of, models) if limit is not None]

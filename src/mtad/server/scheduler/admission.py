@@ -132,7 +132,8 @@ def num_rows(batches: Batches) -> int:
 def _default_slots(pair: ModelPair, max_rows: int) -> int:
     """Slots for this many texts of the whole context, or as many as memory allows."""
     models = [model for model in (pair.models.target, pair.models.draft) if model is not None]
-    context = min(context_of(model) or DEFAULT_CONTEXT for model in models)
+    limits = [limit for limit in map(context_of, models) if limit is not None]
+    context = min(limits, default=DEFAULT_CONTEXT)
     wanted = power_of_two(max_rows) * bucket_of(context + 1)
     free = min(free_bytes(model.device) for model in models)
     return max(1, int(min(wanted, MEMORY_SHARE * free / sum(map(slot_bytes, models)))))
