@@ -19,6 +19,7 @@ from mtad.runtime.cpu_tapes import Tapes
 from mtad.sampling.params import SamplingParams
 from mtad.testing import random_llama
 
+DRAFTLESS = {"autoregressive", "beam_search", "mtjd", "prompt_lookup"}
 FAST = ("mcss", "mtad", "speculative_sampling")
 
 
@@ -120,7 +121,8 @@ def requests_of(budgets: Sequence[int]) -> list[Request]:
 
 
 @pytest.mark.parametrize(
-    "method", some_variants(but={"autoregressive", "beam_search", "mtjd", "prompt_lookup"}, fast=FAST)
+    "method",
+    some_variants(but={"autoregressive", "beam_search", "mtjd", "prompt_lookup"}, fast=FAST),
 )
 def test_states_are_those_of_a_fresh_read_while_rows_accept_reject_and_leave(target, method):
     with torch.inference_mode():

@@ -260,7 +260,7 @@ def test_a_forward_reads_whole_buckets(monkeypatch, target):
         spy = SimpleNamespace(
             masks=lambda seen, *_, sizes=sizes: sizes.append(seen) or seen[:, None]
         )
-        monkeypatch.setattr(lm, "_pattern", spy)
+        monkeypatch.setattr(lm._run, "_pattern", spy)
         with torch.inference_mode():
             lm.forward(random_tree(PROMPTS, widths, seed=0))
         assert sizes[0].shape[2] == keys

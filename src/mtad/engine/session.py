@@ -102,9 +102,8 @@ class Session:
             workspace = Workspace(Graphs.on({weight.device for weight in target.parameters()}))
         self.workspace = workspace
         self.target, self.drafter = workspace.take(target, draft, self.vocab, self.method.drafter)
-        self.lms: list[Drafter] = [self.target]
-        if self.drafter is not None and self.drafter is not self.target:
-            self.lms.append(self.drafter)
+        found: list[Drafter | None] = [self.target, self.drafter]
+        self.lms = [lm for lm in dict.fromkeys(found) if lm is not None]
         self._give_back = weakref.finalize(self, workspace.give_back, self.lms)
         self.graphs = workspace.programs_for({d for lm in self.lms for d in lm.devices})
 

@@ -35,7 +35,7 @@ class Drafter(ABC):
 
     Attributes:
         longest: a bound on the committed tokens of a row that the host knows.
-        token_ids: (D,) the tokens that logits are of, ascending; None where they are the vocabulary.
+        token_ids: (D,) the tokens that logits are of, ascending; None where they are all.
         bad_position: (B,) text position of the first NaN or infinity seen, `NOWHERE` if none.
     """
 

@@ -19,12 +19,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from mtad.core.names import require_one_of
 from mtad.errors import CheckpointError, UnsupportedModelError, VocabularyMismatchError, first_line
 from mtad.model import parallel
-<<<<<<< HEAD
-from mtad.model.folder import TOKENIZER, require_all_weights, tokenizer_fault
-=======
 from mtad.model.drafter import Draft
+from mtad.model.folder import TOKENIZER, require_all_weights, tokenizer_fault
 from mtad.model.head_drafter import attach
->>>>>>> 53527cf (A draft may be a head that reads the target's hidden state)
 from mtad.model.lm import Model
 from mtad.model.memory import memory_of, require_memory
 from mtad.model.parallel import (
