@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -19,10 +20,16 @@ import mtad.methods  # noqa: E402
 from mtad.speculative.method import Method  # noqa: E402
 from mtad.testing import TOY_DRAFT, TOY_START, TOY_TARGET  # noqa: E402
 
+UNCHECKED = frozenset("api bench browser cli demo docs measure runtime server tasks".split())
+"""Folders of tests whose packages have no shapes to check; those of the packages that have do."""
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip tests that need a GPU where there is none, or fail them; before their fixtures."""
+    if "JAXTYPING_DISABLE" not in os.environ:
+        package = item.path.relative_to(Path(__file__).parent).parts[0]
+        jaxtyping.config.update("jaxtyping_disable", package in UNCHECKED)
     if item.get_closest_marker("gpu"):
         require_device(torch.cuda.is_available(), os.environ.get("MTAD_REQUIRE_GPU") == "1")
 

@@ -42,6 +42,14 @@ def decoded(pair: mtad.ModelPair, method: str, settings: str) -> list[list[int]]
     return [done.token_ids for done in pair.generate(prompts, method, **options)]
 
 
+SOME = ("autoregressive", "mcss", "mmtad", "mtad", "speculative_sampling")
+"""Methods whose texts are decoded in all settings each time."""
+
+
+def is_slow(method: str, settings: str) -> bool:
+    return method not in SOME and settings == "nucleus"
+
+
 def cases() -> list[tuple[str, str]]:
     every = [(m, s) for m in METHODS for s in SETTINGS if m != "beam_search"]
     return [*every, ("beam_search", "as it is")]
@@ -52,7 +60,10 @@ def shared_pair() -> mtad.ModelPair:
     return pair()
 
 
-@pytest.mark.parametrize(("method", "settings"), cases())
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [pytest.param(*one, marks=[pytest.mark.slow] * is_slow(*one)) for one in cases()],
+)
 def test_the_texts_are_the_recorded_ones(
     shared_pair: mtad.ModelPair, method: str, settings: str
 ) -> None:

@@ -193,6 +193,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(
     assert reported[0] >= rows  # it said how much was there already
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_and_repeats_nothing(whole: Path, tmp_path: Path) -> None:
     path = tmp_path / "r.toml"
     path.write_text(_toml())

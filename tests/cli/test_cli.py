@@ -15,6 +15,7 @@ from support.command import MAIN, MODELS, SHORT, answer, cli, refused, without_l
 from support.saved_pair import pair, tokenizer
 
 import mtad
+import mtad.cli
 import mtad.methods
 from mtad.core.schema import attribute_docs
 
@@ -299,12 +300,15 @@ def test_an_empty_stdin_is_named(loads: list[Any], given: tuple[str, ...]) -> No
     assert loads == []
 
 
-def test_a_closed_stdin_is_named() -> None:
-    shell = ["sh", "-c", 'exec "$@" <&-', "sh", *MAIN, "generate"]
-    none = subprocess.run(shell, capture_output=True, text=True, check=False)
-    assert (none.returncode, none.stderr.partition(";")[0]) == (2, "Error: there is no prompt")
-    dash = subprocess.run([*shell, "-"], capture_output=True, text=True, check=False)
-    assert "stdin, which is closed" in dash.stderr
+def test_a_closed_stdin_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # as Python has it then
+    for given, why in (([], "there is no prompt;"), (["-"], "stdin, which is closed")):
+        monkeypatch.setattr(sys, "argv", ["mtad", "generate", *given])
+        with pytest.raises(SystemExit):
+            mtad.cli.main()
+        assert why in capsys.readouterr().err
 
 
 def test_two_prompts_are_named(loads: list[Any], tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def test_the_server_names_the_packages_of_its_extra() -> None:
     assert [NAME.match(one)[0] for one in EXTRAS["serve"]] == [*PACKAGES]
 
 
+@pytest.mark.slow
 def test_the_wheel_has_the_name_and_the_extras_of_the_documentation(tmp_path: Path) -> None:
     """Built as the page says, but for the build's packages, which are here already."""
     command = "-m pip wheel --no-deps --no-build-isolation --no-index -q --wheel-dir"

@@ -33,7 +33,13 @@ def test_tree_forward_equals_reading_every_path_alone(name):
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0.0)
 
 
-@pytest.mark.parametrize("method", [SpeculativeSampling(3), MMTAD(3, 3)], ids=["chain", "tree"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(SpeculativeSampling(3), id="chain", marks=pytest.mark.slow),
+        pytest.param(MMTAD(3, 3), id="tree"),
+    ],
+)
 def test_greedy_equals_generate(name, method):
     target = tiny_model(name)
     params = SamplingParams(temperature=0.0, max_new_tokens=16)

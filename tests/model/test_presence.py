@@ -78,9 +78,14 @@ def test_local_files_only_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "environment", "why"),
     [
-        ("/nowhere/t", {}, ""),
         ("some/model", {"HF_HUB_OFFLINE": "1"}, ", and the hub is not asked, as HF_HUB_OFFLINE"),
-        ("models/targt", {"HF_ENDPOINT": "http://127.0.0.1:9"}, ", and the hub cannot be reached"),
+        *(
+            pytest.param(*one, marks=pytest.mark.slow)
+            for one in (
+                ("/nowhere/t", {}, ""),
+                ("a/b", {"HF_ENDPOINT": "http://127.0.0.1:9"}, ", and the hub cannot be reached"),
+            )
+        ),
     ],
 )
 def test_the_program_says_one_line(

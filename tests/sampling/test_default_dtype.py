@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny import VOCAB, complete, honours, methods_that, similar
+from support.tiny import VOCAB, complete, honours, similar, some_variants
 
 import mtad
 from mtad.speculative.method import Method
@@ -42,7 +42,7 @@ def default(dtype: torch.dtype) -> Iterator[None]:
 @pytest.mark.parametrize(
     "dtype", [torch.bfloat16, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str
 )
-@pytest.mark.parametrize("method", methods_that())
+@pytest.mark.parametrize("method", some_variants(fast=("mcss", "mmtad", "mtad", "mtjd")))
 def test_the_default_dtype_changes_no_text(method: Method, dtype: torch.dtype) -> None:
     target = random_llama(vocab=VOCAB)
     draft = similar(target)

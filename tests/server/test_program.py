@@ -94,6 +94,11 @@ def test_the_program_runs_the_loop_that_these_tests_run() -> None:
     assert run.config_of(FastAPI(), ServerSettings()).loop == "asyncio"
 
 
+SMALL = ("-o", "num_draft_tokens=1", "-o", "beam_width=1")
+"""A draft that is recorded in a moment."""
+LONG = {"max_tokens": 200, "ignore_eos": True, "seed": 1}
+
+
 def num_cpu_seconds(pid: int) -> float:
     """What a process has used so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -104,7 +109,7 @@ def num_cpu_seconds(pid: int) -> float:
 @pytest.mark.skipif(not hasattr(os, "wait4"), reason="this system has no wait4")
 def test_a_hangup_opens_files_anew_and_a_signal_ends_an_idle_server_at_once(tmp_path: Path) -> None:
     log, trace = tmp_path / "requests.log", tmp_path / "trace.jsonl"
-    with program("--log-file", str(log), "--trace", str(trace)) as server:
+    with program(*SMALL, "--log-file", str(log), "--trace", str(trace)) as server:
         assert server.ask(prompt="SELECT", max_tokens=2).status_code == 200
         with server.stream(max_tokens=40, ignore_eos=True, seed=1) as events:
             for path in (log, trace):
@@ -132,9 +137,6 @@ def test_a_hangup_opens_files_anew_and_a_signal_ends_an_idle_server_at_once(tmp_
         assert server.end() == "shutting down; a second signal stops at once\n"
 
 
-LONG = {"max_tokens": 200, "ignore_eos": True, "seed": 1}
-
-
 def test_eager_iterations_of_the_served_pair_are_metrics() -> None:
     pair = demo()
     served = run.assemble(pair, ServerSettings(), Meter(None, "not metered here"), Keys())
@@ -144,8 +146,7 @@ def test_eager_iterations_of_the_served_pair_are_metrics() -> None:
 
 
 def test_a_signal_lets_running_requests_end_and_takes_no_others() -> None:
-    small = ("-o", "num_draft_tokens=1", "-o", "beam_width=1")  # recorded in a moment
-    with program("--max-header-bytes", "4000", *small, MTAD_API_KEYS="ann:right-key-1") as server:
+    with program("--max-header-bytes", "4000", *SMALL, MTAD_API_KEYS="ann:right-key-1") as server:
         assert server.client.get("/health/ready").status_code == 200
         assert server.ask(prompt=SECRET).status_code == 401
         server.client.headers["Authorization"] = "Bearer right-key-1"
