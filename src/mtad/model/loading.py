@@ -22,6 +22,7 @@ from mtad.model import parallel
 from mtad.model.drafter import Draft
 from mtad.model.folder import TOKENIZER, require_all_weights, tokenizer_fault
 from mtad.model.head_drafter import attach
+from mtad.model.head_files import is_head, load_head, refuse_options
 from mtad.model.lm import Model
 from mtad.model.memory import memory_of, require_memory
 from mtad.model.parallel import (
@@ -100,7 +101,7 @@ def load_models(
     """Target and draft from folders or hub names.
 
     Args:
-        target, draft: what `from_pretrained` takes.
+        target, draft: what `from_pretrained` takes; the draft may be a head's folder.
         dtype: "auto" (that of the checkpoint) or a name such as "bfloat16".
         draft_dtype: the draft's, if another.
         device: "auto" (a GPU if there is one), "cpu", "cuda:1", …
@@ -123,26 +124,32 @@ def load_models(
     if tp_plan is not None:
         device = part_device(tp_plan, device=device, device_map=device_map, pack=pack)
     device = usable_device(device)
+    if has_head := draft is not None and is_head(draft):
+        own = {"draft_dtype": draft_dtype, "draft_device": draft_device}
+        refuse_options(**own, draft_options=draft_options, tp_plan=tp_plan)
     draft_device = device if draft_device is None else usable_device(draft_device)
     for name in (dtype, draft_dtype):
         _require_dtype(name)
     if draft_options is None:
         draft_options = {k: v for k, v in options.items() if k not in _TARGETS_OWN}
     require_checkpoint(target, "target", options)
-    if draft is not None:
+    if draft is not None and not has_head:
         require_checkpoint(draft, "draft", draft_options)
     parts = 1 if tp_plan is None else num_launched()
     plan = {"distributed_config": {"tp_plan": tp_plan}} if parts > 1 else {}
     size = 0 if device_map else _needed_bytes(target, dtype, options) // parts
     where = device_map or device
     big = None if size else load_model(target, "target", dtype, where, **options | plan)
-    draft_size = _needed_bytes(draft, draft_dtype or dtype, draft_options)
+    draft_size = _needed_bytes(None if has_head else draft, draft_dtype or dtype, draft_options)
     require_memory({"target": (device, size), "draft": (draft_device, draft_size)})
     big = big or load_model(target, "target", dtype, where, **options | plan)
     require_whole_heads(big)
     tokenizer, reason = _load_tokenizer(target, "target", options)
-    small, draft_tokenizer = None, None
-    if draft is not None:
+    small: Draft | None = None
+    draft_tokenizer = None
+    if has_head and draft is not None:
+        small = load_head(draft, big, trust_vocabulary=trust_vocabulary)
+    elif draft is not None:
         small = load_model(draft, "draft", draft_dtype or dtype, draft_device, **draft_options)
         draft_tokenizer, _ = _load_tokenizer(draft, "draft", draft_options)
     models = join(big, small, tokenizer, draft_tokenizer, trust_vocabulary=trust_vocabulary)
