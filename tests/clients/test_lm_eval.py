@@ -53,7 +53,9 @@ def samples(
     )  # fmt: skip
     found = {path.stem.split("_20")[0]: path for path in folder.glob("out/*/samples_*.jsonl")}
     return {
-        name.removeprefix("samples_"): [json.loads(line) for line in path.open()]
+        name.removeprefix("samples_"): [
+            json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()
+        ]
         for name, path in found.items()
     }
 
