@@ -75,12 +75,13 @@ class RecurrentHead(nn.Module):
         self.config, self.name_or_path = config, ""
         self._embedding = [embedding]  # in a list: its weights are not the head's own
         self.fc = nn.Linear(2 * hidden, hidden)
-        self.mlp_norm = nn.Parameter(torch.ones(hidden))
+        dtype = self.fc.weight.dtype
+        self.mlp_norm = nn.Parameter(torch.ones(hidden, dtype=dtype))
         self.gate_up = nn.Linear(hidden, 2 * inner, bias=False)
         self.down = nn.Linear(inner, hidden, bias=False)
         self.lm_head = nn.Linear(hidden, config.draft_vocab_size, bias=False)
-        self.register_buffer("norm_weight", torch.ones(hidden))
-        self.register_buffer("norm_bias", torch.zeros(hidden))
+        self.register_buffer("norm_weight", torch.ones(hidden, dtype=dtype))
+        self.register_buffer("norm_bias", torch.zeros(hidden, dtype=dtype))
         self.register_buffer("d2t", torch.arange(config.draft_vocab_size))
 
     def attach(self, embedding: nn.Module) -> None:
