@@ -196,7 +196,7 @@ def test_a_name_of_mtad_is_not_taken(site: Path) -> None:
     assert methods.find("mtad") is mtad.MTAD
 
 
-# --- a sampling setting
+# --- a setting of the sampling, and one of the server
 
 LINE = '    typical_p: Annotated[float, Gt(0), Le(1), Setting("1 is off.")] = 1.0\n'
 CODE = """
@@ -228,48 +228,6 @@ print(json.dumps({
     "page": [s.model_dump() for s in method_list(MTAD(), []).sampling if s.name == "typical_p"],
 }))
 """
-
-
-def with_line(tmp_path: Path, file: str, before: str, line: str, code: str) -> dict[str, Any]:
-    """What `code` prints where a file of mtad has one line more."""
-    ignored = shutil.ignore_patterns("__pycache__", "*.safetensors", "data")
-    shutil.copytree(ROOT / "src" / "mtad", tmp_path / "mtad", ignore=ignored)
-    path = tmp_path / "mtad" / file
-    text = path.read_text("utf-8")
-    assert text.count(before) == 1
-    path.write_text(text.replace(before, line + before), "utf-8")
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "config.toml")],
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def test_a_sampling_setting_is_defined_in_one_line(tmp_path: Path) -> None:
-    found = with_line(tmp_path, "sampling/params.py", "    min_p: Annotated[", LINE, CODE)
-    assert found["help"] == {"generate": True, "chat": True}
-    assert found["file"] == found["request"] == {"typical_p": 0.5}
-    assert found["refused"] == ["typical_p"]
-    assert found["schema"] == {"exclusiveMinimum": 0, "maximum": 1, "type": "number"}
-    assert found["page"] == [
-        {
-            "name": "typical_p",
-            "type": "number",
-            "default": 1.0,
-            "minimum": 0.0,
-            "maximum": 1.0,
-            "description": "1 is off.",
-        }
-    ]
-
-
-# --- a setting of the server
-
 SERVER_LINE = '    max_stops: Annotated[Count, Doc("Stop strings of a choice.")] = 4\n'
 SERVER_CODE = """
 import json, sys
@@ -296,11 +254,59 @@ print(json.dumps({
 """
 
 
-def test_a_setting_of_the_server_is_defined_in_one_line(tmp_path: Path) -> None:
-    place = "    max_nodes: Annotated["
-    found = with_line(tmp_path, "server/settings.py", place, SERVER_LINE, SERVER_CODE)
+LINES = {
+    "sampling/params.py": ("    min_p: Annotated[", LINE),
+    "server/settings.py": ("    max_nodes: Annotated[", SERVER_LINE),
+}
+"""By file, the line that is added and what it is put before."""
+
+
+@pytest.fixture(scope="module")
+def added(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What both programs print where two files of mtad have one line more each."""
+    place = tmp_path_factory.mktemp("outside")
+    ignored = shutil.ignore_patterns("__pycache__", "*.safetensors", "data")
+    shutil.copytree(ROOT / "src" / "mtad", place / "mtad", ignore=ignored)
+    for file, (before, line) in LINES.items():
+        path = place / "mtad" / file
+        text = path.read_text("utf-8")
+        assert text.count(before) == 1
+        path.write_text(text.replace(before, line + before), "utf-8")
+    config = place / "config.toml"
+    done = subprocess.run(
+        [sys.executable, "-c", CODE + SERVER_CODE, str(config)],
+        env=os.environ | {"PYTHONPATH": str(place)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    sampling, server = map(json.loads, done.stdout.splitlines())
+    return {"sampling": sampling, "server": server, "config": config}
+
+
+def test_a_sampling_setting_is_defined_in_one_line(added: dict[str, Any]) -> None:
+    found = added["sampling"]
+    assert found["help"] == {"generate": True, "chat": True}
+    assert found["file"] == found["request"] == {"typical_p": 0.5}
+    assert found["refused"] == ["typical_p"]
+    assert found["schema"] == {"exclusiveMinimum": 0, "maximum": 1, "type": "number"}
+    assert found["page"] == [
+        {
+            "name": "typical_p",
+            "type": "number",
+            "default": 1.0,
+            "minimum": 0.0,
+            "maximum": 1.0,
+            "description": "1 is off.",
+        }
+    ]
+
+
+def test_a_setting_of_the_server_is_defined_in_one_line(added: dict[str, Any]) -> None:
+    found = added["server"]
     assert found["help"]
     assert found["served"] == [4, 2, 3], "the default, the file, and a flag that wins over it"
     message = "max_stops is 0; it must be an integer >= 1"
     assert found["refused"] == f"Error: {message}\n"
-    assert found["by_file"] == f"Error: {tmp_path / 'config.toml'}: {message}\n"
+    assert found["by_file"] == f"Error: {added['config']}: {message}\n"
