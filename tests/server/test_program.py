@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import math
 import os
@@ -34,6 +35,7 @@ def test_the_program_runs_the_loop_that_these_tests_run() -> None:
     assert run.config_of(FastAPI(), ServerSettings()).loop == "asyncio"
 
 
+SBIN = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin"))
 SMALL = ("-o", "num_draft_tokens=1", "-o", "beam_width=1")
 """A draft that is recorded in a moment."""
 LONG = {"max_tokens": 200, "ignore_eos": True, "seed": 1}
@@ -75,6 +77,43 @@ def test_a_hangup_opens_files_anew_and_a_signal_ends_an_idle_server_at_once(tmp_
         assert server.process.returncode == 0
         assert usage.ru_utime + usage.ru_stime - used < 0.7, "an idle server ends at once"
         assert server.end() == "shutting down; a second signal stops at once\n"
+
+
+def unzipped(path: str) -> str:
+    return gzip.decompress(Path(path).read_bytes()).decode()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("logrotate", path=SBIN) is None, reason="no logrotate here")
+def test_logrotate_moves_log_and_trace_of_a_running_server(tmp_path: Path) -> None:
+    log, trace = tmp_path / "requests.log", tmp_path / "trace.jsonl"
+    text = (Path(__file__).parents[2] / "deploy" / "logrotate.conf").read_text()
+    with program(*SMALL, "--log-file", str(log), "--trace", str(trace)) as server:
+        reload = f"kill -HUP {server.process.pid}"
+        for there, here in (("systemctl reload mtad", reload), ("/var/lib/mtad", str(tmp_path))):
+            assert there in text
+            text = text.replace(there, here)
+        config = tmp_path / "logrotate.conf"
+        config.write_text(text)
+        config.chmod(0o644)
+        rotate = [shutil.which("logrotate", path=SBIN), "-f", "-s", str(tmp_path / "state"), config]
+        for number in range(3):
+            assert server.ask(prompt="SELECT", max_tokens=2).status_code == 200
+            with server.stream(max_tokens=40, ignore_eos=True, seed=1) as events:
+                if number < 2:
+                    done = subprocess.run(rotate, capture_output=True, text=True, check=False)
+                    assert (done.returncode, done.stderr) == (0, "")
+                assert list(events)[-1] == {"done": True}
+        wait_for(lambda: len(log.read_text().splitlines()) == 3)
+        server.process.send_signal(signal.SIGTERM)
+        server.end()
+    logs = [unzipped(f"{log}.2.gz"), Path(f"{log}.1").read_text(), log.read_text()]
+    assert [len(one.splitlines()) for one in logs] == [1, 2, 3], "the first lines are of requests"
+    traces = [unzipped(f"{trace}.2.gz"), Path(f"{trace}.1").read_text()]
+    for one in [*traces, trace.read_text()]:
+        types = [json.loads(line).get("type", "header") for line in one.splitlines()]
+        assert types.count("header") == 1
+        assert types.count("request") == types.count("end") == 2, "each text is whole"
 
 
 def test_eager_iterations_of_the_served_pair_are_metrics() -> None:

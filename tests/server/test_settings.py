@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
+import signal
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,23 @@ def written(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "mtad.toml"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_a_hangup_during_the_imports_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[ServerSettings] = []
+
+    def importing(flags: ServeFlags) -> Any:
+        os.kill(os.getpid(), signal.SIGHUP)
+        return served.append
+
+    monkeypatch.setattr(command, "_server_of", importing)
+    before = signal.signal(signal.SIGHUP, lambda *_: pytest.fail("the signal came through"))
+    try:
+        assert cli("serve").exit_code == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert served == [ServerSettings()]
 
 
 def test_without_flags_every_setting_has_its_default(served: list[ServerSettings]) -> None:

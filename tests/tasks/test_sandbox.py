@@ -691,3 +691,20 @@ def test_ordinary_users_have_it_too(mode: str, readable_copy: Path, secret: Path
         assert line.startswith(start), expression
     for attack, expected, run in zip(attacks, attacks.values(), runs[1:], strict=True):
         assert run == expected, attack
+
+
+def test_who_holds_the_pipes_of_a_killed_supervisor_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(running, "_LAST_S", 0.2)
+    escaped = "setsid sleep 60 & echo started $!; sleep 60"
+    pipe = subprocess.PIPE
+    supervisor = subprocess.Popen(
+        ["sh", "-c", escaped], stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+    )
+    began = time.monotonic()
+    stdout, _, is_late = running._communicate(supervisor, b"", 1.0)
+    words = stdout.split()
+    os.kill(int(words[1]), 9)
+    assert (words[0], is_late) == (b"started", True)
+    assert time.monotonic() - began < 30

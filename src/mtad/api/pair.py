@@ -20,20 +20,20 @@ from mtad import demo
 from mtad.api.completion import Chunk as Chunk
 from mtad.api.completion import Completion as Completion
 from mtad.api.completion import Generation, with_text
+from mtad.api.ends import ends_of
 from mtad.api.guard import Guard, iterations, wants_guard
-from mtad.api.options import Seed, method_of, sampling_params, seeds_for
+from mtad.api.options import Seed, method_of, seeds_for
 from mtad.core.names import did_you_mean
-from mtad.core.prompt import Prompt, require_characters
+from mtad.core.prompt import Prompt
 from mtad.engine.request import check_requests
 from mtad.engine.session import Request, Session
 from mtad.engine.workspace import CapturedPrograms, Workspace
-from mtad.errors import PromptError
 from mtad.methods import require_draft
 from mtad.model.drafter import Draft
 from mtad.model.lm import Model
 from mtad.model.loading import Models, Tokenizer, join, load_models, quiet
 from mtad.model.parallel import agreed
-from mtad.model.tokenizer import encode, prompt_list, special_tokens, stop_ids
+from mtad.model.tokenizer import encode, prompt_list
 from mtad.runtime.backend import OnPhase
 from mtad.runtime.cuda_graphs import Graphs
 from mtad.sampling.params import SamplingParams
@@ -168,7 +168,7 @@ class ModelPair:
         if max_batch_size < 1:
             raise ValueError(f"max_batch_size is {max_batch_size}; it must be at least 1")
         chosen, guard = method_of(method), self._guard(guard)
-        stops, params = self._ends(sampling)
+        stops, params = ends_of(sampling, self.models)
         guarded = wants_guard(chosen, guard, seed is not None, params.temperature == 0)
         requests = self._requests(prompt_list(prompts), seed, params)
         models = self.models
@@ -233,22 +233,6 @@ class ModelPair:
         texts = [encode(self.tokenizer, prompt, reason) for prompt in prompts]
         pairs = zip(texts, seeds, strict=True)
         return [Request(ids, replace(params, seed=one_seed)) for ids, one_seed in pairs]
-
-    def _ends(self, options: dict[str, Any]) -> tuple[list[str], SamplingParams]:
-        """The stop strings, and the options without them; a special token stops as an EOS."""
-        options = dict(options)
-        stop, ignore_eos = options.pop("stop", None) or [], options.pop("ignore_eos", False)
-        stops = [stop] if isinstance(stop, str) else list(stop)
-        require_characters(stops, "stop")
-        if stops and self.tokenizer is None:
-            raise PromptError("stop strings need a tokenizer, and the models came without one")
-        if ignore_eos and options.get("eos_token_ids"):
-            raise ValueError("ignore_eos=True and eos_token_ids contradict each other; give one")
-        options.setdefault("eos_token_ids", () if ignore_eos else self.models.eos_token_ids)
-        params = sampling_params(options)
-        special = special_tokens(self.tokenizer) if stops else {}
-        ends = stop_ids(stops, special, self.models.vocab)
-        return stops, replace(params, eos_token_ids=(*params.eos_token_ids, *ends))
 
 
 def load_pair(

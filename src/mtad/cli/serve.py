@@ -3,7 +3,10 @@
 Imports nothing heavy: it is read for `mtad --help`.
 """
 
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -77,16 +80,31 @@ class ServeFlags(RayFlags, DebugFlag, MethodFlags, ModelFlags, SettingFlags):  #
 
 def run(flags: ServeFlags) -> None:
     """Serve what the flags ask for, until a signal comes."""
-    settings = settings_of(flags)
+    with _ignored_hangups():
+        settings = settings_of(flags)
+        try:
+            serve = _server_of(flags)
+        except ModuleNotFoundError as error:
+            name = (error.name or "").replace("_", "-")
+            if name in PACKAGES:
+                packages = " ".join(PACKAGES)
+                raise MtadError(f"{name} is missing; run: pip install {packages}") from error
+            raise
+        serve(settings)
+
+
+@contextmanager
+def _ignored_hangups() -> Iterator[None]:
+    """SIGHUP ends nothing, also before the server takes it, which is after its imports."""
+    number = getattr(signal, "SIGHUP", None)  # Windows has none
+    if number is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, signal.SIG_IGN)
     try:
-        serve = _server_of(flags)
-    except ModuleNotFoundError as error:
-        name = (error.name or "").replace("_", "-")
-        if name in PACKAGES:
-            packages = " ".join(PACKAGES)
-            raise MtadError(f"{name} is missing; run: pip install {packages}") from error
-        raise
-    serve(settings)
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def settings_of(flags: ServeFlags) -> ServerSettings:

@@ -33,7 +33,7 @@ from mtad.api.pair import ModelPair
 from mtad.errors import CacheMemoryError, MtadError, first_line
 from mtad.server.scheduler.admission import Admission, Limits, num_rows
 from mtad.server.scheduler.batch import Batch, require_devices
-from mtad.server.scheduler.errors import ClosingError, DeadlineError, ModelFailedError
+from mtad.server.scheduler.errors import ClosingError, ModelFailedError
 from mtad.server.scheduler.events import Load, Observer
 from mtad.server.scheduler.publisher import Publisher
 from mtad.server.scheduler.queue import WaitingQueue
@@ -210,20 +210,15 @@ class Scheduler:
     def _drop(self) -> None:
         """End the sequences that are cancelled, too late, or failed outside of this thread."""
         now = self._clock()
-
-        def is_over(sequence: Sequence) -> bool:
-            has_ended = sequence.outcome is not None or sequence.failure is not None
-            return has_ended or sequence.is_cancelled or sequence.deadline <= now
-
-        over = [sequence for sequence in self._queue.waiting if is_over(sequence)]
+        over = [sequence for sequence in self._queue.waiting if sequence.is_over(now)]
         self._queue.take(over)
         for batch in list(self._batches.values()):
             try:
-                over += batch.drop(is_over)
+                over += batch.drop(lambda one: one.is_over(now))
             except Exception as error:
                 self._take_apart(batch, error)
         for sequence in over:
-            self._end(sequence, *_reason(sequence))
+            self._end(sequence, *sequence.why_over)
 
     def _join(self, group: list[Sequence]) -> None:
         """Let sequences of one batch join it; those that have nothing to do end."""
@@ -294,13 +289,3 @@ class Scheduler:
             sequence.outcome = outcome
             reason = None if error or outcome == "cancelled" else sequence.finish_reason
             self._publisher.ended(Chunk(sequence, finish_reason=reason, error=error))
-
-
-def _reason(sequence: Sequence) -> tuple[Outcome, Exception | None]:
-    """How a sequence ends that may not go on."""
-    if sequence.failure is not None:
-        return "error", sequence.failure
-    error = DeadlineError(
-        f"the request took longer than {sequence.timeout_s} s; ask for fewer tokens"
-    )
-    return ("cancelled" if sequence.is_cancelled else "deadline"), error

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from mtad.api.completion import Generation
 from mtad.engine.session import Block
+from mtad.server.scheduler.errors import DeadlineError
 from mtad.speculative.method import Method, method_key
 from mtad.trace.record import TokenLogprobs
 
@@ -143,6 +144,21 @@ class Sequence(Generation):
     def deadline(self) -> float:
         """The time at which it fails."""
         return float("inf") if self.timeout_s is None else self.arrived_at + self.timeout_s
+
+    def is_over(self, now: float) -> bool:
+        """Whether it has ended, or may not go on; `why_over` says why."""
+        has_ended = self.outcome is not None or self.failure is not None
+        return has_ended or self.is_cancelled or self.deadline <= now
+
+    @property
+    def why_over(self) -> tuple[Outcome, Exception]:
+        """How it ends if it may not go on."""
+        if self.failure is not None:
+            return "error", self.failure
+        error = DeadlineError(
+            f"the request took longer than {self.timeout_s} s; ask for fewer tokens"
+        )
+        return ("cancelled" if self.is_cancelled else "deadline"), error
 
     @property
     def queue_s(self) -> float:

@@ -16,6 +16,8 @@ from mtad.tasks.sandbox.limits import Limits, Outcome, Status
 
 # for a busy machine to start an interpreter, and to end what a program left behind
 _PATIENCE_S = 40.0
+_LAST_S = 5.0
+"""How long the output of a supervisor that was killed may take."""
 
 
 def run_python(source: str, limits: Limits, isolation: Isolation) -> Outcome:
@@ -69,11 +71,19 @@ def _communicate(
             return *process.communicate(job, timeout_s), False
         except subprocess.TimeoutExpired:
             _kill(process)
-            return *process.communicate(), True
+            return *_rest(process), True
         finally:
             # a supervisor that was killed has left its program behind
             if process.returncode != 0:
                 _kill(process)
+
+
+def _rest(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    """What a supervisor that was killed had written; who else holds its pipes is not waited for."""
+    try:
+        return process.communicate(timeout=_LAST_S)
+    except subprocess.TimeoutExpired as late:
+        return late.stdout or b"", late.stderr or b""
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
