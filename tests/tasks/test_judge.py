@@ -310,10 +310,12 @@ _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
     ids=["body", "status line", "chunks", "headers", "interim responses"],
 )
 def test_limit_holds_for_the_whole_answer_and_not_for_each_read(serve: Serve, reply: Drip) -> None:
-    server, begin = serve(reply), time.monotonic()
+    server = serve(reply)
+    judge(server).check()  # imports openai, which may take seconds
+    begin = time.monotonic()
     with pytest.raises(JudgeError, match=r"did not answer in 2 tries of up to 0\.4 s"):
         judge(server, timeout_s=0.4, max_retries=1).grade(TURN)
-    assert time.monotonic() - begin < 4.0, "each of these replies takes 6 s and more"
+    assert time.monotonic() - begin < 6.0, "each of these two replies takes 6 s and more"
     assert len(server.requests) == 2
 
 
