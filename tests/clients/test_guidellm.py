@@ -19,8 +19,8 @@ DATA = "kind=synthetic_text,prompt_tokens=64,output_tokens=32"
 
 
 @pytest.fixture
-def server() -> Iterator[Program]:
-    with program() as one:
+def server(tmp_path: Path) -> Iterator[Program]:
+    with program("--log-file", str(tmp_path / "log.jsonl")) as one:  # a pipe would fill up
         yield one
 
 

@@ -26,9 +26,10 @@ def plain() -> Plain:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Program]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     """The embedded pair in float32: bfloat16 rounds differently in every shape of a batch."""
-    with program("--dtype", "float32") as one:
+    log = tmp_path_factory.mktemp("log") / "log.jsonl"  # a pipe that is not read would fill up
+    with program("--dtype", "float32", "--log-file", str(log)) as one:
         yield one
 
 
