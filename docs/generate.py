@@ -5,6 +5,7 @@
 
 Whole pages: docs/methods/*.md, docs/cli.md, docs/reference.md, docs/results.md. Parts between
 markers: the tables of methods and results in README.md and the example in docs/add-a-method.md.
+The figures of README.md are those of benchmarks/headline.json, which has to be what its rows give.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from typer.testing import CliRunner
 
 from mtad import methods
 from mtad.bench.report import main_table
+from mtad.bench.report.markdown import grid
+from mtad.bench.report.table import table_of
 from mtad.bench.results import read_results
 from mtad.cli import app
 from mtad.cli.methods import contract
@@ -33,11 +36,24 @@ from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import headline  # noqa: E402
+
 DRAFTERS = {"draft": "the draft model", "target": "the target itself", "none": "no model"}
 HELP_WIDTH = 112
 BENCHMARKS = ROOT / "benchmarks"
 METHOD_PAGES = "docs/methods"
 RESULTS = BENCHMARKS / "results" / "2026-11-21-cpu-2-cores"
+SPEED_PAIRS = {
+    "embedded": "embedded, one thread",
+    "widened_1b": "widened to 1.2 B and 0.07 B, bfloat16",
+}
+SPEED_RUNS = {
+    "transformers assisted": "transformers assisted",
+    "speculative_sampling": "speculative sampling",
+    "mtad": "MTAD",
+}
 
 
 def notice(source: str) -> str:
@@ -298,8 +314,15 @@ def from_program() -> list[Part]:
 
 def from_results() -> list[Part]:
     """The parts that the rows of `RESULTS` make; this reads all of them."""
-    embedded = results_table(RESULTS / "embedded")
-    return [Part("docs/results.md", results_page(embedded)), Part("README.md", embedded, "results")]
+    figures = headline.again(headline.read())
+    embedded = grid(table_of("", headline.results_table(figures, "embedded")))
+    speed = grid(table_of("", headline.speed_table(figures, SPEED_PAIRS, SPEED_RUNS)))
+    return [
+        Part(headline.FILE.relative_to(ROOT).as_posix(), headline.text(figures)),
+        Part("docs/results.md", results_page(embedded)),
+        Part("README.md", embedded, "results"),
+        Part("README.md", speed, "speed"),
+    ]
 
 
 def stale(parts: Iterable[Part], root: Path = ROOT) -> dict[Path, str | None]:

@@ -383,7 +383,7 @@ def test_samples_without_a_score_are_no_evidence() -> None:
     assert chosen(made)[AT_MOST] != HIGH
     [row] = [line for line in made.text().splitlines() if line.startswith(f"| {HIGH} ")]
     cells = row.split(" | ")
-    assert cells[1].startswith("–") and cells[7] == "–"
+    assert cells[1].startswith("–") and cells[8] == "–"
 
 
 def test_where_nothing_can_be_lost_nothing_lossy_is_taken() -> None:
@@ -451,8 +451,8 @@ def test_stored_rows_give_the_stored_files() -> None:
 def test_energy_is_shown_where_there_is_a_meter() -> None:
     made = frontier(results({}, energy={REFERENCE: JOULES}))
     rows = {line.split(" | ")[0]: line.split(" | ") for line in made.text().splitlines()}
-    assert rows[f"| {REFERENCE}"][6] == "0.80 [0.80, 0.80]"
-    assert rows[f"| {LOW}"][6] == "unavailable"
+    assert rows[f"| {REFERENCE}"][7] == "0.80 [0.80, 0.80]"
+    assert rows[f"| {LOW}"][7] == "unavailable"
     text = made.config(made.choices()[0])
     assert "J/token: 0.80 [0.80, 0.80]; plain sampling: 0.80 [0.80, 0.80]." in text
 

@@ -16,6 +16,9 @@ _CLASSES: Final = {
     "mt_bench": "MTBench",
     "gsm8k": "GSM8K",
     "spec_bench": "SpecBench",
+    "json_extraction": "JSONExtraction",
+    "closed_book": "ClosedBook",
+    "table_sql": "TableSQL",
     "perplexity": "Perplexity",
 }
 

@@ -14,7 +14,7 @@ import re
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,9 +89,37 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
     """
     with closing(sqlite3.connect(":memory:")) as copy:
         _load(path, copy)
-        copy.execute("PRAGMA temp_store = FILE")
-        copy.text_factory = lambda raw: raw.decode(errors="ignore")
+        _set_up(copy)
         yield copy
+
+
+@contextmanager
+def built(create: str, table: str, rows: Sequence[Sequence[Any]]) -> Iterator[sqlite3.Connection]:
+    """A database of one table in memory, closed at the end.
+
+    Args:
+        create: its CREATE TABLE statement.
+        table: its name.
+        rows: its rows, each with a value per column.
+
+    Raises:
+        DataError: the statement is no CREATE TABLE of that name, or a row does not fit it.
+    """
+    with closing(sqlite3.connect(":memory:")) as database:
+        try:
+            database.execute(create)
+            for row in rows:
+                places = ", ".join("?" * len(row))
+                database.execute(f'INSERT INTO "{table}" VALUES ({places})', row)
+        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+            raise DataError(f"the table {table!r} cannot be made of {create!r}: {error}") from error
+        _set_up(database)
+        yield database
+
+
+def _set_up(database: sqlite3.Connection) -> None:
+    database.execute("PRAGMA temp_store = FILE")
+    database.text_factory = lambda raw: raw.decode(errors="ignore")
 
 
 def _load(path: Path, copy: sqlite3.Connection) -> None:

@@ -39,9 +39,10 @@ def quality_columns(summary: Summary) -> list[Column]:
 
 
 def main_table(summary: Summary) -> Table:
-    """One row per run: quality by task, perplexity, acceptance, relative speed, energy."""
+    """One row per run: quality by task, perplexity, repetition, acceptance, speed, energy."""
     quality, energy = quality_columns(summary), Column(summary, ENERGY)
-    counts = [Column(summary, m) for m in (PERPLEXITY, ACCEPTANCE_LENGTH, ACCEPTANCE_RATE)]
+    metrics = (PERPLEXITY, REPETITION, ACCEPTANCE_LENGTH, ACCEPTANCE_RATE)
+    counts = [Column(summary, metric) for metric in metrics]
     rows = [
         {
             "run": run,
@@ -54,8 +55,8 @@ def main_table(summary: Summary) -> Table:
     ]
     note = (
         f"Brackets: 95 % intervals over items. Relative tokens/s: decode only, over those of "
-        f"{summary.results.reference_run} on the same items. Perplexity, acceptance, speed and "
-        f"energy are of all tasks together."
+        f"{summary.results.reference_run} on the same items. Perplexity, repetition, "
+        f"acceptance, speed and energy are of all tasks together."
     )
     return table_of("Overview", rows, note, slug="overview")
 

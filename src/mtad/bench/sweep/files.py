@@ -12,9 +12,8 @@ from typing import Final
 from mtad.api.options import MethodConfig
 from mtad.bench.plan import Recipe
 from mtad.bench.report import Results, Summary, write_report
-from mtad.bench.report.column import Column
 from mtad.bench.report.markdown import grid
-from mtad.bench.report.metrics import REPETITION, SPEED
+from mtad.bench.report.metrics import SPEED
 from mtad.bench.report.table import Table, formatted
 from mtad.bench.report.tables import main_table
 from mtad.bench.report.write import write_files
@@ -106,7 +105,7 @@ class Frontier:
     def table(self) -> Table:
         """The report's overview, with the columns that only a sweep has."""
         overview = main_table(self.summary)
-        headers = [*overview.headers, f"gain, {self.unit}", REPETITION.title, "Pareto set"]
+        headers = [*overview.headers, f"gain, {self.unit}", "Pareto set"]
         rows = [
             [*row, *self._further(setting)]
             for row, setting in zip(overview.rows, self.settings, strict=True)
@@ -117,7 +116,6 @@ class Frontier:
         is_reference = setting.run == self.recipe.reference
         return [
             "reference" if is_reference else _signed(setting.gain),
-            Column(self.summary, REPETITION).cell(setting.run),
             "yes" if setting.is_pareto else "",
         ]
 
