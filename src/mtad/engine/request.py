@@ -64,16 +64,14 @@ def check_requests(
         if draft is None:
             raise ValueError(f"{method.name} needs a draft model and none was given")
         models["draft"] = draft
-    reaches = [
-        (name, model, context_of(model), min(vocab, embedding_rows(model)))
-        for name, model in models.items()
-    ]
+    reaches = [(name, model, context_of(model)) for name, model in models.items()]
+    known = min(vocab, embedding_rows(target))
     for index, request in enumerate(requests):
         method.check(request.sampling)
         _check_prompt(index, request, vocab)
-        for name, model, context, known in reaches:
+        require_some_token(request.sampling, vocab, known, "target")
+        for name, model, context in reaches:
             _check_context(index, request, name, model, context)
-            require_some_token(request.sampling, vocab, known, name)
 
 
 def _check_prompt(index: int, request: Request, vocab: int) -> None:

@@ -24,7 +24,15 @@ from mtad.core.tree import TokenTree
 from mtad.engine.request import Request as Request
 from mtad.engine.request import check_requests, prefix_of, seeds_of, size_of
 from mtad.engine.step import Block as Block
-from mtad.engine.step import Observation, Step, block_of, block_tokens, cache_places, row_values
+from mtad.engine.step import (
+    Observation,
+    Step,
+    block_of,
+    block_tokens,
+    cache_places,
+    row_values,
+    tokens_of,
+)
 from mtad.engine.workspace import Workspace
 from mtad.measure.device import synchronize
 from mtad.model.drafter import Draft, Drafter
@@ -186,6 +194,8 @@ class Session:
     def step(self) -> Step:
         """One iteration of the method for every running row."""
         committed = self._iterated().tolist()
+        for lm in self.lms:
+            lm.extend([tokens_of(values, len(self.lms)) for values in committed])
         if any(copy != committed[0] for copy in committed[len(self.rows) :]):
             self._fill(range(len(self.rows)))  # another place in a batch may round otherwise
         blocks = [self._clip(row, committed[row]) for row in range(len(self.rows))]
@@ -244,9 +254,8 @@ class Session:
 
     def _look_ahead(self) -> None:
         """Bound how far the next iteration may reach, in steps; its shapes follow."""
-        reach = max(self.lengths, default=1) - 1 + self.max_nodes
         for lm in self.lms:
-            lm.longest = bucket_of(reach) - self.max_nodes
+            lm.look_ahead(max(self.lengths, default=1), self.max_nodes)
 
     def _clip(self, row: int, values: list[int]) -> Block:
         """The block of a row, cut at the first EOS, stop or end of the budget."""

@@ -125,6 +125,11 @@ def row_values(
     return torch.cat([torch.stack(columns, dim=1), block], dim=1)
 
 
+def tokens_of(values: Sequence[int], num_models: int) -> Sequence[int]:
+    """The tokens of a row of `row_values`: the accepted ones, then the one that follows them."""
+    return values[3 + num_models :][: values[0] + 1]
+
+
 def block_of(
     index: int, request: Request, length: int, models: Sequence[str], values: Sequence[int]
 ) -> Block:
@@ -137,8 +142,8 @@ def block_of(
         models: names of the models, in the order of their bad positions.
         values: its row of `row_values`.
     """
-    accepted, drafted, depth, *rest = values
-    bad, tokens = rest[: len(models)], rest[len(models) :][: accepted + 1]
+    (accepted, drafted, depth), bad = values[:3], values[3 : 3 + len(models)]
+    tokens = tokens_of(values, len(models))
     errors = (failure(name, at, index) for name, at in zip(models, bad, strict=True))
     if error := next(filter(None, errors), None):
         return Block(index, (), 0, 0, 0, "error", error)

@@ -20,6 +20,7 @@ from mtad.model.head_drafter import HeadDrafter
 from mtad.model.lm import LM, Model
 from mtad.model.loading import Models
 from mtad.model.recurrent_head import RecurrentHead
+from mtad.model.translated import TranslatedLM, lm_of
 from mtad.runtime.cpu_tapes import Tapes
 from mtad.runtime.cuda_graphs import Graphs
 
@@ -88,8 +89,10 @@ class Workspace:
                 self._idle.remove(lm)
                 lm.clear(keeps_hidden)
                 return lm
-            lm = LM(*wanted, keeps_hidden=keeps_hidden)
+            lm = lm_of(*wanted, keeps_hidden)
             lm.before_allocation(_calling(self))
+            if isinstance(lm, TranslatedLM):
+                lm.on_growth = _growing(self, lm)
             self._number[lm] = next(self._numbers)
             return lm
 
@@ -137,6 +140,18 @@ def _calling(workspace: Workspace) -> Callable[[], None]:
     def call() -> None:
         if (there := found()) is not None:
             there.free_idle()
+
+    return call
+
+
+def _growing(workspace: Workspace, lm: LM) -> Callable[[int], object]:
+    """What makes room for so many slots in the rows of a cache."""
+    cache, found = weakref.ref(lm), weakref.ref(workspace)
+
+    def call(capacity: int) -> None:
+        lm, there = cache(), found()
+        assert lm is not None and there is not None
+        there.reserve([lm], lm.max_rows, capacity)
 
     return call
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from mtad.core.buckets import bucket_of
 from mtad.core.tree import TokenTree
 from mtad.model.finite import NOWHERE
 from mtad.model.recurrent_head import RecurrentHead
@@ -65,6 +66,19 @@ class Drafter(ABC):
                 in order already (a chain).
             num_accepted: (B,).
         """
+
+    def extend(self, blocks: Sequence[Sequence[int]]) -> None:
+        """Take note of what was committed: of each row accepted draft tokens and one more."""
+        return None
+
+    def look_ahead(self, longest: int, num_nodes: int) -> None:
+        """Bound how far the next iteration may reach.
+
+        Args:
+            longest: tokens of the longest text.
+            num_nodes: of the largest tree.
+        """
+        self.longest = bucket_of(longest - 1 + num_nodes) - num_nodes
 
     def catch_up(self, root: TokenTree) -> None:
         """Read what would be missing after an iteration that does not draft."""

@@ -65,7 +65,7 @@ class Forward:
         """Logits after the last `num_logits` tokens, float32.
 
         Args:
-            tokens: what is fed.
+            tokens: what is fed, in the model's own ids.
             positions: of each token in its text.
             visible: which slots each token sees.
             keys: the position of the token in each slot.
@@ -75,8 +75,6 @@ class Forward:
         """
         if self.context is not None:
             positions = positions.clamp(max=self.context - 1)
-        if self._map:
-            tokens = self._map.read(tokens)
         with self._noting_hidden(ends):
             output = self.model(
                 input_ids=tokens,

@@ -9,7 +9,7 @@ method and no tokenizer.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -55,7 +55,13 @@ class LM(Drafter):
     """
 
     model: Model
-    STATE = ("lengths", "bad_position", "longest", "num_slots", "hidden")
+    STATE: ClassVar[tuple[str, ...]] = (
+        "lengths",
+        "bad_position",
+        "longest",
+        "num_slots",
+        "hidden",
+    )
 
     def __init__(
         self,
@@ -72,11 +78,15 @@ class LM(Drafter):
         num_layers = model.config.get_text_config().num_hidden_layers
         self._address = Address(num_rows, capacity, num_layers)
         self._layers = [SlotLayer(self._address) for _ in range(num_layers)]
-        token_map = None if own_ids else TokenMap.of(model, vocab, self.device)
-        self.token_ids = token_map.ids if token_map else None
-        self._run = Forward(model, vocab, self._layers, token_map)
+        self._map = None if own_ids else self._token_map()
+        self.token_ids = self._map.ids if self._map else None
+        self._run = Forward(model, vocab, self._layers, self._map)
         self.on_prefill: Callable[[Tensor, slice], None] | None = None
         self._forget(keeps_hidden)
+
+    def _token_map(self) -> TokenMap | None:
+        """Which tokens the model's rows and logits are of."""
+        return TokenMap.of(self.model, self.vocab, self.device)
 
     def _forget(self, keeps_hidden: bool) -> None:
         self._prefill: Prefill | None = None
@@ -153,6 +163,11 @@ class LM(Drafter):
 
     def begin_prefill(self, texts: Sequence[Sequence[int]]) -> None:
         """Begin to feed texts, all but the last token of each."""
+        self._begin(texts)
+        assert self._prefill is not None
+        self._prefill.tokens = self._read(self._prefill.tokens)
+
+    def _begin(self, texts: Sequence[Sequence[int]]) -> None:
         longest = max(1, *(len(t) - 1 for t in texts))  # one token at least: it makes the buffers
         padded = [[*t[:-1], *[0] * (longest - len(t) + 1)] for t in texts]
         counts = [len(t) - 1 for t in texts]
@@ -227,7 +242,7 @@ class LM(Drafter):
         if tree.depth > 0:
             return self._score(tree, tree.last_level)
         positions = torch.stack([(self.lengths - 1).clamp(min=0), self.lengths], dim=1)
-        tokens = torch.stack([tree.previous, tree.tokens[:, 0]], dim=1).to(self.device)
+        tokens = self._root_tokens(tree)
         keys = torch.arange(self._open(positions, self.longest + 1), device=self.device)
         visible = keys <= positions[:, :, None]
         every = keys.expand(self.num_rows, -1)
@@ -238,6 +253,14 @@ class LM(Drafter):
         """Read the token before the root, which only a level above it would have fed."""
         self.forward_level(root)
 
+    def _root_tokens(self, tree: TokenTree) -> Int[Tensor, "rows two"]:
+        """The token before the root, and the root, as the model reads them."""
+        return self._read(torch.stack([tree.previous, tree.tokens[:, 0]], dim=1).to(self.device))
+
+    def _read(self, tokens: Tensor) -> Tensor:
+        """The model's own ids of tokens."""
+        return tokens if self._map is None else self._map.read(tokens)
+
     def _score(self, tree: TokenTree, nodes: slice) -> Tensor:
         offsets = torch.arange(tree.num_nodes, device=self.device)
         slots = self.lengths[:, None] + offsets
@@ -246,7 +269,7 @@ class LM(Drafter):
         positions = self.lengths[:, None] + depths
         ancestors = tree.ancestors[:, nodes].to(self.device)
         visible, keys = tree_mask(self.lengths, slots, positions, ancestors, bucket)
-        tokens = tree.tokens[:, nodes].to(self.device)
+        tokens = self._read(tree.tokens[:, nodes].to(self.device))
         logits = self._checked(tokens, positions[:, nodes], visible, keys, tokens.shape[1])
         return logits.to(tree.tokens.device)
 

@@ -17,7 +17,7 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from mtad.core.names import require_one_of
-from mtad.errors import CheckpointError, UnsupportedModelError, VocabularyMismatchError, first_line
+from mtad.errors import CheckpointError, UnsupportedModelError, first_line
 from mtad.model import parallel
 from mtad.model.drafter import Draft
 from mtad.model.folder import TOKENIZER, require_all_weights, tokenizer_fault
@@ -25,6 +25,7 @@ from mtad.model.head_drafter import attach
 from mtad.model.head_files import is_head, load_head, refuse_options
 from mtad.model.lm import Model
 from mtad.model.memory import memory_of, require_memory
+from mtad.model.pairing import paired
 from mtad.model.parallel import (
     num_launched,
     part_device,
@@ -35,13 +36,13 @@ from mtad.model.parallel import (
 from mtad.model.presence import require_checkpoint
 from mtad.model.recurrent_head import RecurrentHead
 from mtad.model.settings import Dtype
+from mtad.model.translation import Translation
 from mtad.model.tree_support import SUPPORTED, embedding_rows, require_tree_support
+from mtad.model.trimmed_folder import token_ids_in, trimmed_as_stored
 from mtad.model.vocabulary import Tokenizer as Tokenizer
 from mtad.model.vocabulary import (
     eos_token_ids,
     has_text,
-    is_contained,
-    require_same_vocabulary,
     vocabulary_size,
 )
 from mtad.runtime.linear import packed
@@ -68,6 +69,7 @@ class Models:
         vocab: number of token ids in use; rows of the embeddings beyond are padding.
         eos_token_ids: token ids that end a text, from the generation config.
         tokenizer_error: why the tokenizer could not be loaded, if that was tried.
+        translation: what target and draft have in common, where their tokenizers differ.
     """
 
     target: Model
@@ -76,6 +78,7 @@ class Models:
     vocab: int
     eos_token_ids: tuple[int, ...]
     tokenizer_error: str = ""
+    translation: Translation | None = None
 
     @property
     def num_parts(self) -> int:
@@ -181,21 +184,18 @@ def join(
         UnsupportedModelError, VocabularyMismatchError: see `mtad.errors`.
     """
     require_tree_support(target.eval(), "target")
+    vocab = embedding_rows(target)
+    vocab = vocab if tokenizer is None else min(vocab, vocabulary_size(tokenizer))
+    translation = None
     if isinstance(draft, RecurrentHead):
         attach(draft.eval(), target)
     elif draft is not None:
         require_tree_support(draft.eval(), "draft")
-    rows = [embedding_rows(m) for m in (target, draft) if m is not None]
-    if draft is not None and not isinstance(draft, RecurrentHead) and not trust_vocabulary:
-        require_same_vocabulary(tokenizer, draft_tokenizer, rows)
-    vocab = rows[0] if tokenizer is None else min(rows[0], vocabulary_size(tokenizer))
-    if rows[-1] < vocab and not is_contained(draft_tokenizer, tokenizer):
-        raise VocabularyMismatchError(
-            f"the draft has {rows[-1]} embedding rows and the vocabulary {vocab} tokens; take a "
-            "draft that can read all of them"
+        draft, translation = paired(
+            target, draft, vocab, tokenizer, draft_tokenizer, trust_vocabulary
         )
     eos = tuple(t for t in eos_token_ids(target, tokenizer) if 0 <= t < vocab)
-    return Models(target, draft, tokenizer, vocab, eos)
+    return Models(target, draft, tokenizer, vocab, eos, translation=translation)
 
 
 def load_model(path: str | Path, name: str, dtype: Any, device_map: Any, **options: Any) -> Model:
@@ -206,6 +206,7 @@ def load_model(path: str | Path, name: str, dtype: Any, device_map: Any, **optio
     """
     is_spread = "distributed_config" in options
     placed = {} if is_spread else placement(device_map)
+    token_ids = token_ids_in(path, options) if name == "draft" else None
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(path),
@@ -219,6 +220,8 @@ def load_model(path: str | Path, name: str, dtype: Any, device_map: Any, **optio
     except Exception as error:
         raise _load_error(error, path, name) from error
     model, info = loaded
+    if token_ids is not None:
+        model = trimmed_as_stored(model, token_ids, info, path, options)
     require_all_weights(info, path, name)
     if not placed and not is_spread:
         model = model.to(device_map)

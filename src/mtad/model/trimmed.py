@@ -39,10 +39,10 @@ def stand_for(model: PreTrainedModel, token_ids: Sequence[int]) -> PreTrainedMod
         VocabularyMismatchError: not an id per logit, or an id that is negative or there twice.
     """
     rows = head_rows(model)
-    if not 0 < len(token_ids) <= rows:
+    if len(token_ids) != rows:
         raise VocabularyMismatchError(
             f"{len(token_ids)} token ids are given for the {rows} rows of the draft's head; give "
-            "the target's token id of every row, in their order (rows after these are padding)"
+            "the target's token id of every row, in their order"
         )
     if min(token_ids) < 0:
         raise VocabularyMismatchError(
@@ -98,10 +98,17 @@ class TokenMap:
             columns, torch.arange(len(columns), device=device, dtype=torch.int64)
         )
         rows = None
-        if num_rows == head_rows(model):
+        if num_rows <= len(own):
             rows = torch.full((vocab,), num_rows - 1, dtype=torch.int64, device=device)
             rows[ids] = columns
         return cls(ids, None if in_order else columns, rows)
+
+    @classmethod
+    def among(cls, pairs: Sequence[tuple[int, int]], vocab: int, device: torch.device) -> TokenMap:
+        """The map of (the target's id, the model's own id), ascending."""
+        ids, columns = torch.tensor(pairs, dtype=torch.int64, device=device).T.contiguous()
+        rows = torch.zeros(vocab, dtype=torch.int64, device=device).scatter(0, ids, columns)
+        return cls(ids, columns, rows)
 
     def read(self, tokens: Int[Tensor, "rows nodes"]) -> Int[Tensor, "rows nodes"]:
         """The embedding rows to read for tokens."""

@@ -1,0 +1,230 @@
+"""Drafts with another tokenizer: no law and no greedy text of a target changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from support import oracles
+from support.tiny import complete, each_once, reference_text, token_ids
+from support.toy_texts import (
+    EMPTY,
+    LENGTH,
+    ONE_EACH,
+    PENALTIES,
+    PROMPT,
+    SCALED_TARGET,
+    decode_groups,
+    penalized_law,
+    plain_law,
+    plain_requests,
+)
+from support.toys import MarkovPair, assert_law, make, requests_of
+from support.two_tokenizers import byte_level, metaspace, toy_tokenizers
+
+from mtad.engine.session import Observation, Request, Session
+from mtad.engine.workspace import Workspace
+from mtad.model.lm import Model
+from mtad.model.translated import TranslatedLM, translated, translation_of
+from mtad.model.translation import Translation
+from mtad.runtime.cpu_tapes import Tapes
+from mtad.sampling.params import SamplingParams
+from mtad.speculative.method import Method
+from mtad.testing import TOY_TARGET, Table, markov_model, random_llama
+
+DRAFTING = [case for case in ONE_EACH if case[0] not in ("autoregressive", "prompt_lookup")]
+TOY_DRAFT_LAWS: Table = [
+    [0.3, 0.05, 0.1, 0.35, 0.1, 0.1],
+    [0.2, 0.1, 0.2, 0.4, 0.05, 0.05],
+    [0.5, 0.05, 0.05, 0.3, 0.05, 0.05],
+    [0.45, 0.02, 0.13, 0.2, 0.1, 0.1],
+    [0.1, 0.05, 0.15, 0.6, 0.05, 0.05],
+    [0.6, 0.05, 0.1, 0.1, 0.1, 0.05],
+]
+OUTSIDE: list[dict[str, Any]] = [
+    {"logit_bias": {1: 1.2, 0: -0.4}, "repetition_penalty": 1.5},
+    {"suppress_tokens": (0, 2)},
+    {"eos_token_ids": (1,), "min_new_tokens": 2, "temperature": 0.7, "top_k": 2},
+]
+
+
+@cache
+def toy_pair(scaled: bool = False) -> MarkovPair:
+    """The toy target, and a draft that lacks one of its tokens and merges others."""
+    translation = Translation.between(*toy_tokenizers(), 4, 6)
+    draft = translated(markov_model(TOY_DRAFT_LAWS), translation)
+    return MarkovPair(markov_model(SCALED_TARGET if scaled else TOY_TARGET), draft, 4)
+
+
+@pytest.mark.parametrize(("name", "options"), DRAFTING)
+def test_text_has_the_law_of_the_target(name: str, options: dict[str, Any]) -> None:
+    groups = [plain_requests(900, 6), plain_requests(300, 4)]
+    for texts in decode_groups(toy_pair(), name, options, groups):
+        assert_law(texts, plain_law())
+
+
+@pytest.mark.parametrize(("name", "options"), DRAFTING)
+def test_penalized_laws(name: str, options: dict[str, Any]) -> None:
+    settings = [*OUTSIDE, *PENALTIES[1::4]]
+    groups = [requests_of([PROMPT] * 150, max_new_tokens=6, **s) for s in settings]
+    found = decode_groups(toy_pair(scaled=True), name, options, groups)
+    for given, texts in zip(settings, found, strict=True):
+        eos = given.get("eos_token_ids", ())
+        assert_law(texts, oracles.text_law(penalized_law(given), PROMPT, LENGTH, eos))
+
+
+# --- models whose drafts depend on the whole text ---------------------------------------------
+
+TEXTS = ["the cat sat on", "der Bär aß süße Äpfel; 猫が", "x = x + 1\nx", " 🙂🙃 the mat"]
+
+
+@cache
+def models() -> tuple[Model, Model]:
+    """A target with a byte-level tokenizer, a draft with one that writes spaces as ▁."""
+    target, draft = byte_level(), metaspace()
+    translation = Translation.between(target, draft, len(target), len(draft))
+    own = random_llama(vocab=len(draft), seed=3)
+    return random_llama(vocab=len(target)), translated(own, translation)
+
+
+@cache
+def prompts() -> list[list[int]]:
+    return [byte_level()(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
+
+
+def q_of(draft: Model, text: list[int]) -> torch.Tensor:
+    """The draft's law after a text, of the tokens that both have: by a forward of its own."""
+    translation = translation_of(draft)
+    assert translation is not None
+    ours, theirs = zip(*translation.pairs, strict=True)
+    with torch.inference_mode():
+        logits = draft(torch.tensor([translation.encode(text)])).logits[0, -1]
+    law = torch.zeros(len(byte_level()))
+    law[list(ours)] = logits[list(theirs)].softmax(0)
+    return law
+
+
+def test_q_is_the_draft_s_law_after_the_committed_text() -> None:
+    """Whatever was kept in the cache, with rows that join, leave and are preempted."""
+    target, draft = models()
+    seen: list[Observation] = []
+    params = SamplingParams(max_new_tokens=24, temperature=1.0, logit_bias={106: 4.0, 260: 4.0})
+    method = make("specinfer", k_config=(2, 2))
+    requests = [Request(p, replace(params, seed=i)) for i, p in enumerate(prompts())]
+    with torch.inference_mode():
+        session = Session(target, draft, method, requests[:3], len(byte_level()))
+        session.observe = seen.append
+        for turn in range(16):
+            if turn > 5 and not session.rows:
+                break
+            if turn == 2:
+                session.join(requests[3:])
+                while session.prefill_chunk():
+                    pass
+            if turn == 5:
+                session.leave([0])
+            session.step()
+        drafter = session.drafter
+    assert isinstance(drafter, TranslatedLM)
+    checked = 0
+    for one in seen:
+        texts = [
+            row[:n].tolist() for row, n in zip(one.prefix.tokens, one.prefix.lengths, strict=True)
+        ]
+        for row, text in enumerate(texts):
+            if one.tree.alive[row, 1]:
+                q = one.tree.draft_logprobs[0][row, 0].exp()
+                biased = q_of(draft, text).log()
+                biased[[106, 260]] += 4.0
+                assert torch.allclose(q, biased.softmax(0), atol=1e-4)
+                checked += 1
+    assert checked > 30
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        m
+        for m in each_once(("mcss", "mmtad", "speculative_sampling"))
+        if m.values[0].drafter == "draft"
+    ],
+)
+def test_greedy_text_is_the_target_s(method: Method) -> None:
+    target, draft = models()
+    params = SamplingParams(temperature=0.0, max_new_tokens=14, suppress_tokens=[0, 1])
+    texts = token_ids(target, draft, method, prompts(), params, len(byte_level()))
+    if method.name == "bild":
+        return
+    rules = {"suppress_tokens": [0, 1]}
+    assert texts == [reference_text(target, p, 14, **rules) for p in prompts()]
+
+
+def test_a_draft_that_knows_the_target_s_text_is_accepted() -> None:
+    """The same network behind other token ids: every drafted token is the target's own."""
+    target, _ = toy_pair().target, None
+    draft = markov_model(
+        [[row[1], row[0], row[2], 0.0] for row in (TOY_TARGET[i] for i in (1, 0, 2, 3))]
+    )
+    from support.two_tokenizers import characters
+
+    swapped = characters({"b": 0, "a": 1, "c": 2, "s": 3})
+    translation = Translation.between(toy_tokenizers()[0], swapped, 4, 4)
+    texts = complete(
+        target,
+        translated(draft, translation),
+        make("speculative_sampling", num_draft_tokens=3),
+        [EMPTY] * 20,
+        [SamplingParams(seed=i, max_new_tokens=17) for i in range(20)],
+        4,
+    )
+    assert all(block.num_accepted == block.num_drafted for t in texts for block in t.blocks)
+
+
+def test_a_resumed_text_goes_on_as_if_nothing_had_happened() -> None:
+    target, draft = models()
+    params = SamplingParams(max_new_tokens=20, seed=7)
+    method = make("speculative_sampling", num_draft_tokens=3)
+    whole = complete(target, draft, method, prompts()[:1], params, len(byte_level()))[0]
+    first = list(whole.blocks[0].token_ids) + list(whole.blocks[1].token_ids)
+    resumed = Request(prompts()[0], params, output_ids=first)
+    texts: list[int] = []
+    with torch.inference_mode():
+        session = Session(target, draft, method, [resumed], len(byte_level()))
+        for step in session.run():
+            texts += step.blocks[0].token_ids
+    assert first + texts == whole.token_ids
+
+
+def test_captured_iterations_give_the_same_texts() -> None:
+    """The text is encoded and fed between the iterations, which are captured as any others."""
+    target, draft = models()
+    method = make("mcss", k_config=(2, 2))
+    requests = requests_of(prompts()[:2], max_new_tokens=30)
+    texts, modes = [], set()
+    for workspace in (Workspace(), Workspace(Tapes(patience=1))):
+        with torch.inference_mode():
+            session = Session(
+                target, draft, method, requests, len(byte_level()), workspace=workspace
+            )
+            found: list[list[int]] = [[], []]
+            for step in session.run():
+                modes.add(session.graphs.last_mode)
+                for block in step.blocks:
+                    found[block.request] += block.token_ids
+        texts.append(found)
+    assert texts[0] == texts[1]
+    assert "captured" in modes
+
+
+def test_a_text_that_the_draft_needs_more_tokens_for() -> None:
+    """The draft's cache grows by itself beyond the target's."""
+    target, draft = models()
+    cat = byte_level()("cat", add_special_tokens=False)["input_ids"]
+    long = [*byte_level()("🙂 é ", add_special_tokens=False)["input_ids"]] * 40 + cat
+    params = SamplingParams(temperature=0.0, max_new_tokens=8)
+    method = make("speculative_sampling", num_draft_tokens=2)
+    texts = token_ids(target, draft, method, [long, cat], params, len(byte_level()))
+    assert texts == [reference_text(target, p, 8) for p in (long, cat)]
