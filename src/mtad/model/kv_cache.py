@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
 from mtad.errors import CacheMemoryError
+from mtad.model.finite import NOWHERE
 
 
 def _nothing() -> None:
@@ -63,6 +64,16 @@ class Prefill:
     bad: Int[Tensor, " joining"]
     hidden: Float[Tensor, "joining hidden"]
     start: int = 0
+
+    @classmethod
+    def of(cls, texts: Sequence[Sequence[int]], hidden: Tensor) -> Prefill:
+        """Texts of which nothing is fed, on the device of their hidden states."""
+        counts = [len(text) - 1 for text in texts]
+        longest = max(1, *counts)  # one token at least: it makes the buffers
+        padded = [[*t[:-1], *[0] * (longest - len(t) + 1)] for t in texts]
+        tokens = torch.tensor(padded, device=hidden.device, dtype=torch.int64)
+        lengths = torch.tensor(counts, dtype=torch.int64, device=hidden.device)
+        return cls(tokens, lengths, torch.full_like(lengths, NOWHERE), hidden)
 
     def last_in(self, chunk: slice) -> Int[Tensor, " joining"]:
         """Where in a chunk each text ends, its nearest place where that is outside."""

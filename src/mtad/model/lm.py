@@ -21,7 +21,7 @@ from mtad.core.tree import TokenTree
 from mtad.model.context import context_of as context_of
 from mtad.model.drafter import Drafter
 from mtad.model.drafter import Model as Model
-from mtad.model.finite import NOWHERE, first_bad
+from mtad.model.finite import first_bad
 from mtad.model.forward import Forward, at_places, output_head
 from mtad.model.kv_cache import Address, Prefill, Resized, SlotLayer, resized
 from mtad.model.masks import tree_mask
@@ -55,13 +55,7 @@ class LM(Drafter):
     """
 
     model: Model
-    STATE: ClassVar[tuple[str, ...]] = (
-        "lengths",
-        "bad_position",
-        "longest",
-        "num_slots",
-        "hidden",
-    )
+    STATE: ClassVar[tuple[str, ...]] = (*Drafter.STATE, "lengths", "longest", "num_slots", "hidden")
 
     def __init__(
         self,
@@ -85,7 +79,6 @@ class LM(Drafter):
         self._forget(keeps_hidden)
 
     def _token_map(self) -> TokenMap | None:
-        """Which tokens the model's rows and logits are of."""
         return TokenMap.of(self.model, self.vocab, self.device)
 
     def _forget(self, keeps_hidden: bool) -> None:
@@ -163,23 +156,14 @@ class LM(Drafter):
 
     def begin_prefill(self, texts: Sequence[Sequence[int]]) -> None:
         """Begin to feed texts, all but the last token of each."""
-        self._begin(texts)
-        assert self._prefill is not None
-        self._prefill.tokens = self._read(self._prefill.tokens)
+        prefill = self._begin(texts)
+        prefill.tokens = self._read(prefill.tokens)
 
-    def _begin(self, texts: Sequence[Sequence[int]]) -> None:
-        longest = max(1, *(len(t) - 1 for t in texts))  # one token at least: it makes the buffers
-        padded = [[*t[:-1], *[0] * (longest - len(t) + 1)] for t in texts]
-        counts = [len(t) - 1 for t in texts]
-        lengths = torch.tensor(counts, dtype=torch.int64, device=self.device)
+    def _begin(self, texts: Sequence[Sequence[int]]) -> Prefill:
         for layer in self._layers:  # of NaN, which would reach these texts, masked or not
             layer.wipe_rows(slice(self.num_rows, self.num_rows + len(texts)))
-        self._prefill = Prefill(
-            tokens=torch.tensor(padded, device=self.device, dtype=torch.int64),
-            lengths=lengths,
-            bad=torch.full_like(lengths, NOWHERE),
-            hidden=self._zeros(len(texts)),
-        )
+        self._prefill = Prefill.of(texts, self._zeros(len(texts)))
+        return self._prefill
 
     def prefill_chunk(self) -> bool:
         """Feed one chunk of the texts that are being prefilled; whether there is more."""
@@ -254,11 +238,9 @@ class LM(Drafter):
         self.forward_level(root)
 
     def _root_tokens(self, tree: TokenTree) -> Int[Tensor, "rows two"]:
-        """The token before the root, and the root, as the model reads them."""
         return self._read(torch.stack([tree.previous, tree.tokens[:, 0]], dim=1).to(self.device))
 
     def _read(self, tokens: Tensor) -> Tensor:
-        """The model's own ids of tokens."""
         return tokens if self._map is None else self._map.read(tokens)
 
     def _score(self, tree: TokenTree, nodes: slice) -> Tensor:
