@@ -25,7 +25,8 @@ _MARKS: Final = re.compile(r"[*_`\"“”\u2018\u2019«»]+")
 _STATES: Final = re.compile(r"\s(?:is|are|was|were)\s(?:called\s)?|\s*:\s+")
 _NEGATION: Final = re.compile(r"\b(?:not|never|neither|nor)\b|n't\b")
 _END: Final = re.compile(r"[.!?](?=\s|\Z)|\n|;|,(?=\s(?:which|who|and|but|a|an|the)\b)|\s\(|\sor\s")
-_AUTHOR: Final = re.compile(r"\bwritten by\s+")
+_AUTHOR: Final = re.compile(r"\bby\s+")
+_ADVERB: Final = re.compile(r"\A(?:actually|mainly|officially|predominantly|primarily)\s+")
 _ABBREVIATED: Final = re.compile(r"(?:\A|[\s.])(?:\w|st|dr|mr|mrs)\Z", re.IGNORECASE)
 _MAX_SHOWN: Final = 200
 _NUM_EXAMPLES: Final = 3
@@ -40,8 +41,8 @@ class ClosedBook(Task):
     `examples.jsonl` has solved questions, which are shown before those of their kind.
 
     An answer is right if what it states equals one of the answers: its first sentence, or the side
-    of it that stands before or behind "is", compared without case, accents, articles, marks and
-    the punctuation around it. A sentence with a negation is compared as a whole.
+    of it that stands before or behind "is", or the name behind "by", compared without case,
+    accents, articles, marks and punctuation. A sentence with a negation is compared as a whole.
 
     Attributes:
         chat: ask through the chat template; False in plain text, for models without one.
@@ -124,7 +125,7 @@ def stated(answer: str) -> list[str]:
     text = _LABEL.sub("", _MARKS.sub("", text)).strip()
     sentence = _sentence(text)
     sides = [] if _NEGATION.search(sentence) else _STATES.split(sentence)
-    written = _AUTHOR.split(sentence)[1:]
+    written = [_STATES.split(part)[0] for part in _AUTHOR.split(sentence)[1:] if sides]
     return [
         *dict.fromkeys(filter(None, map(normalised, [sentence, *sides[:1], *sides[-1:], *written])))
     ]
@@ -139,12 +140,12 @@ def _sentence(text: str) -> str:
 
 
 def normalised(text: str) -> str:
-    """The text in small letters without accents, article, dots and outer punctuation."""
+    """The text in small letters without accents, article, adverb, dots and punctuation."""
     plain = unicodedata.normalize("NFKD", text.casefold())
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
     plain = re.sub(r"[.'\u2019]", "", plain.replace("ł", "l").replace("đ", "d"))
     plain = re.sub(r"[^\w]+", " ", plain).strip()
-    return _ARTICLE.sub("", plain)
+    return _ARTICLE.sub("", _ADVERB.sub("", plain))
 
 
 def _checked(place: str, record: Mapping[str, Any]) -> dict[str, Any]:
