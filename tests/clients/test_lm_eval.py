@@ -36,7 +36,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
 LOCAL = f"tokenizer={TARGET_PATH},tokenizer_backend=huggingface"
 
 
-@pytest.fixture(scope="module", params=[LOCAL, "num_concurrent=4", f"{LOCAL},batch_size=4"])
+WAYS = {"local": (LOCAL, 1), "remote": ("num_concurrent=4", 1), "batches": (LOCAL, 4)}
+
+
+@pytest.fixture(scope="module", params=WAYS.values(), ids=WAYS)
 def samples(
     server: Program, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Samples:
@@ -45,8 +48,10 @@ def samples(
     for path in TASKS.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     address = f"{server.client.base_url}".rstrip("/") + "/v1/completions"
-    model = f"model=demo,base_url={address},max_length=1024,{request.param}"
+    options, batch_size = request.param
+    model = f"model=demo,base_url={address},max_length=1024,{options}"
     flags = ("--include_path", ".", "--output_path", "out", "--log_samples")
+    flags += ("--batch_size", str(batch_size))
     tasks = ("--tasks", ",".join(sorted(path.stem for path in TASKS.glob("*.yaml"))))
     run_client(
         "lm_eval", "--model", "local-completions", "--model_args", model, *tasks, *flags,
