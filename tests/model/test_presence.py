@@ -43,7 +43,7 @@ def test_a_folder_with_nearly_this_name_is_suggested(tmp_path: Path) -> None:
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"")
-    assert refusal(path).endswith("it is a file; give its folder")
+    assert refusal(path).endswith("it is a file; give its folder, or a .gguf file")
 
 
 @pytest.mark.parametrize(

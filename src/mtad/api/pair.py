@@ -243,12 +243,12 @@ def load_pair(
     assistant_model: str | Path | None = None,
     **options: Any,
 ) -> ModelPair:
-    """A pair from folders or hub names, or the embedded one.
+    """A pair from folders, hub names or GGUF files, or the embedded one.
 
     Args:
-        name: "demo" for the pair that comes with mtad; a folder, or a hub name with a slash, is
-            the target.
-        target, draft: what `from_pretrained` takes.
+        name: "demo" for the pair that comes with mtad; a folder, a GGUF file, or a hub name with a
+            slash, is the target.
+        target, draft: what `from_pretrained` takes, or a GGUF file.
         assistant_model: transformers' name for `draft`.
         options: as in `mtad.model.loading.load_models` (dtype, device, device_map, …).
 
@@ -258,15 +258,15 @@ def load_pair(
     """
     draft = draft if draft is not None else assistant_model
     if (name is None) == (target is None):
-        raise ValueError('give either "demo" or target=…, a folder or a hub name')
-    if target is None and name != "demo" and ("/" in str(name) or Path(str(name)).is_dir()):
+        raise ValueError('give either "demo" or target=…, a folder, a GGUF file or a hub name')
+    if target is None and name != "demo" and ("/" in str(name) or Path(str(name)).exists()):
         target = name
     if target is not None:
         return ModelPair.of(load_models(target, draft, **options))
     if name != "demo":
         raise ValueError(
             f"there is no pair called {name!r}{did_you_mean(str(name), ['demo'])}; give "
-            '"demo" or target=…, a folder or a hub name'
+            '"demo" or target=…, a folder, a GGUF file or a hub name'
         )
     if draft is not None:
         raise ValueError(f'"demo" has its own draft; give target=… with draft={str(draft)!r}')

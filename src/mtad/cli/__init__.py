@@ -1,4 +1,4 @@
-"""The command line: `mtad generate`, `chat`, `serve`, `replay`, `methods` and `bench`.
+"""The command line: `generate`, `chat`, `serve`, `convert`, `methods`, `replay` and `bench`.
 
 Models, torch and transformers are imported when a command needs them, so that `mtad --help` answers
 at once. Messages for people go to stderr; stdout has the text, or JSON and nothing else.
@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 import mtad
 from mtad.cli import bench
 from mtad.cli.chat.settings import ChatSettings
-from mtad.cli.flags import DEBUG, flags_of
+from mtad.cli.flags import DEBUG, ConvertFlags, flags_of
 from mtad.cli.serve import ServeFlags
 from mtad.cli.settings import Settings
 from mtad.errors import MtadError
@@ -126,6 +126,16 @@ def _chat(settings: ChatSettings) -> None:
         from mtad.cli.chat.loop import run
 
     run(settings)
+
+
+@app.command("convert")
+@flags_of(ConvertFlags)
+def _convert(flags: ConvertFlags) -> None:
+    """Write the model of a GGUF file as a folder with config, safetensors and tokenizer."""
+    with _quick_imports():
+        from mtad.cli.convert import run
+
+    run(flags.file, flags.folder, flags.dtype, flags.overwrite)
 
 
 @app.command("methods")

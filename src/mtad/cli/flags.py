@@ -180,6 +180,20 @@ class DebugFlag:
     ] = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class ConvertFlags(DebugFlag):
+    """What `mtad convert` reads and writes."""
+
+    file: Annotated[Path, typer.Argument(help="A GGUF file, or a folder with one.")]
+    folder: Annotated[Path, typer.Argument(help="Where the model goes.")]
+    dtype: Annotated[
+        str, typer.Option(help="Of the weights; auto: the file's, bfloat16 for quantised ones.")
+    ] = "auto"
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the model that is in the folder.")
+    ] = False
+
+
 def flags_of(cls: type[T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
     """A decorator: a function of a dataclass of flags as a command with one parameter per field."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import secrets
 
+import typer
+
 from mtad.api.guard import wants_guard
 from mtad.api.pair import ModelPair, open_pair
 from mtad.cli.options import make_method
@@ -40,7 +42,10 @@ def check_method(method: Method, settings: DecodingSettings) -> None:
 
 def load(settings: DecodingSettings) -> ModelPair:
     """The models that the settings name, the embedded pair if none."""
-    return open_pair(settings.target_model, settings.draft_model, **settings.placement)
+    pair = open_pair(settings.target_model, settings.draft_model, **settings.placement)
+    for note in pair.models.notes:
+        typer.echo(note, err=True)
+    return pair
 
 
 def new_seed(seed: int | None) -> int:

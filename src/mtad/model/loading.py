@@ -1,7 +1,7 @@
 """Two models that can be decoded together, and the checks that they can.
 
-Loads whatever `AutoModelForCausalLM` loads, from a folder or a hub name. Knows no method and no
-loop; only here and in other modules of `mtad.model` is transformers imported.
+Loads whatever `AutoModelForCausalLM` loads, from a folder, a hub name or a GGUF file. Knows no
+method and no loop; only here and in other modules of `mtad.model` is transformers imported.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import Any, get_args
 import huggingface_hub
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from mtad.core.names import require_one_of
 from mtad.errors import CheckpointError, UnsupportedModelError, first_line
 from mtad.model import parallel
 from mtad.model.drafter import Draft
-from mtad.model.folder import TOKENIZER, require_all_weights, tokenizer_fault
+from mtad.model.folder import require_all_weights
+from mtad.model.gguf import find_gguf, gguf_notes
 from mtad.model.head_drafter import attach
 from mtad.model.head_files import is_head, load_head, refuse_options
 from mtad.model.lm import Model
@@ -36,13 +37,13 @@ from mtad.model.parallel import (
 from mtad.model.presence import require_checkpoint
 from mtad.model.recurrent_head import RecurrentHead
 from mtad.model.settings import Dtype
+from mtad.model.tokenizer_files import HUB_OPTIONS, load_tokenizer
 from mtad.model.translation import Translation
 from mtad.model.tree_support import SUPPORTED, embedding_rows, require_tree_support
 from mtad.model.trimmed_folder import token_ids_in, trimmed_as_stored
 from mtad.model.vocabulary import Tokenizer as Tokenizer
 from mtad.model.vocabulary import (
     eos_token_ids,
-    has_text,
     vocabulary_size,
 )
 from mtad.runtime.linear import packed
@@ -51,9 +52,6 @@ logger = logging.getLogger(__name__)
 
 DTYPES = get_args(Dtype)
 
-_HUB_OPTIONS = frozenset(
-    "revision subfolder token cache_dir local_files_only trust_remote_code".split()
-)
 _TARGETS_OWN = {"revision", "subfolder", "quantization_config"}
 
 
@@ -70,6 +68,7 @@ class Models:
         eos_token_ids: token ids that end a text, from the generation config.
         tokenizer_error: why the tokenizer could not be loaded, if that was tried.
         translation: what target and draft have in common, where their tokenizers differ.
+        notes: what a user should know of how they were loaded.
     """
 
     target: Model
@@ -79,6 +78,7 @@ class Models:
     eos_token_ids: tuple[int, ...]
     tokenizer_error: str = ""
     translation: Translation | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def num_parts(self) -> int:
@@ -101,10 +101,11 @@ def load_models(
     draft_options: dict[str, Any] | None = None,
     **options: Any,
 ) -> Models:
-    """Target and draft from folders or hub names.
+    """Target and draft from folders, hub names or GGUF files.
 
     Args:
-        target, draft: what `from_pretrained` takes; the draft may be a head's folder.
+        target, draft: what `from_pretrained` takes, or a GGUF file; the draft may be a head's
+            folder.
         dtype: "auto" (that of the checkpoint) or a name such as "bfloat16".
         draft_dtype: the draft's, if another.
         device: "auto" (a GPU if there is one), "cpu", "cuda:1", …
@@ -147,20 +148,21 @@ def load_models(
     require_memory({"target": (device, size), "draft": (draft_device, draft_size)})
     big = big or load_model(target, "target", dtype, where, **options | plan)
     require_whole_heads(big)
-    tokenizer, reason = _load_tokenizer(target, "target", options)
+    tokenizer, reason = load_tokenizer(target, "target", options)
     small: Draft | None = None
     draft_tokenizer = None
     if has_head and draft is not None:
         small = load_head(draft, big, trust_vocabulary=trust_vocabulary)
     elif draft is not None:
         small = load_model(draft, "draft", draft_dtype or dtype, draft_device, **draft_options)
-        draft_tokenizer, _ = _load_tokenizer(draft, "draft", draft_options)
+        draft_tokenizer, _ = load_tokenizer(draft, "draft", draft_options)
     models = join(big, small, tokenizer, draft_tokenizer, trust_vocabulary=trust_vocabulary)
     for model in filter(None, (models.target, models.draft)):
         whole = parallel.num_parts(model) == 1  # the parts of a model can't be packed
         if pack or (pack is None and whole and packed.helps(model)):
             packed.pack(model)
-    return replace(models, tokenizer_error=reason)
+    notes = gguf_notes((target, big), (draft, small))
+    return replace(models, tokenizer_error=reason, notes=notes)
 
 
 def _require_dtype(dtype: str | torch.dtype | None) -> None:
@@ -207,8 +209,10 @@ def load_model(path: str | Path, name: str, dtype: Any, device_map: Any, **optio
     is_spread = "distributed_config" in options
     placed = {} if is_spread else placement(device_map)
     token_ids = token_ids_in(path, options) if name == "draft" else None
+    source = find_gguf(path)
+    read = source.load_model if source else AutoModelForCausalLM.from_pretrained
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = read(
             str(path),
             dtype=dtype,
             attn_implementation="sdpa",
@@ -231,11 +235,13 @@ def load_model(path: str | Path, name: str, dtype: Any, device_map: Any, **optio
 
 def _needed_bytes(path: str | Path | None, dtype: Any, options: dict[str, Any]) -> int:
     """Bytes of a model and a cache of one token, before it is loaded; 0 if unknown."""
-    if path is None or options.keys() - _HUB_OPTIONS or options.get("trust_remote_code"):
+    if path is None or options.keys() - HUB_OPTIONS or options.get("trust_remote_code"):
         return 0
     try:
-        config = AutoConfig.from_pretrained(str(path), **options | {"trust_remote_code": False})
-        dtype = config.dtype if dtype == "auto" else dtype
+        source = find_gguf(path)
+        read: Any = source.load_config if source else AutoConfig.from_pretrained
+        config = read(str(path), **options | {"trust_remote_code": False})
+        dtype = (source or config).dtype if dtype == "auto" else dtype
         if dtype is None or getattr(config, "quantization_config", None) is not None:
             return 0
         with torch.device("meta"):
@@ -261,36 +267,8 @@ def _load_error(error: Exception, path: str | Path, name: str) -> Exception:
         )
     return CheckpointError(
         f"cannot load the {name} model from {str(path)!r}: {first}; it must be a folder "
-        "with config.json and *.safetensors, or a hub name"
+        "with config.json and *.safetensors, a GGUF file, or a hub name"
     )
-
-
-def _load_tokenizer(
-    path: str | Path, name: str, options: dict[str, Any]
-) -> tuple[Tokenizer | None, str]:
-    """The tokenizer of a checkpoint; None, and the reason, if it has none.
-
-    Raises:
-        CheckpointError: its files are there but cannot be read.
-    """
-    shared = {key: options[key] for key in _HUB_OPTIONS & options.keys()}
-    folder = Path(path) / str(options.get("subfolder", ""))
-    has_files = any((folder / file).exists() for file in TOKENIZER)
-    try:
-        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(str(path), **shared)
-    except Exception as error:
-        if folder.is_dir() and not has_files:
-            return None, f"{str(folder)!r} has none of {', '.join(TOKENIZER)}"
-        if has_files:
-            raise CheckpointError(
-                f"the tokenizer of the {name} model in {str(path)!r} cannot be read: "
-                f"{tokenizer_fault(folder) or f'{first_line(error)}; copy its files again'}"
-            ) from error
-        return None, first_line(error)
-    if not has_text(tokenizer):
-        kind = type(tokenizer).__name__
-        return None, f"without its files, {kind} has special tokens alone, and no text"
-    return tokenizer, ""
 
 
 def quiet() -> None:

@@ -1,4 +1,4 @@
-"""Whether there is a checkpoint where a name says so: a folder here, or a model on the hub.
+"""Whether there is a checkpoint where a name says so: a folder or file here, or a hub's model.
 
 Asked once before anything is loaded, so that a wrong path is one clear message. Loads nothing.
 """
@@ -21,6 +21,7 @@ from huggingface_hub.utils._validators import validate_repo_id
 from mtad.core.names import did_you_mean
 from mtad.errors import CheckpointError
 from mtad.model.folder import require_whole
+from mtad.model.gguf import SUFFIX, require_gguf
 
 _ANSWER_S = 10.0
 """How long the hub may take to say whether it has a model."""
@@ -30,18 +31,23 @@ def require_checkpoint(path: str | Path, name: str, options: dict[str, Any]) -> 
     """Refuse a path where there is nothing, and a name that the hub does not know.
 
     Args:
-        path: a folder or a hub name.
+        path: a folder, a GGUF file or a hub name.
         name: "target" or "draft".
         options: of `from_pretrained`: revision, token, cache_dir, local_files_only.
 
     Raises:
-        CheckpointError: with what is there instead, or why the hub has no answer; or a folder
-            whose files are not whole, see `mtad.model.folder`.
+        CheckpointError: with what is there instead, or why the hub has no answer; or files that
+            are not whole, see `mtad.model.folder` and `mtad.model.gguf`.
+        UnsupportedModelError: a GGUF file of an architecture that cannot be read.
     """
+    if require_gguf(path, name):
+        return None
     if str(path) and Path(path).is_dir():
         return require_whole(path, name, options)
     reason = (
-        "it is a file; give its folder" if Path(path).is_file() else _absent(str(path), options)
+        f"it is a file; give its folder, or a {SUFFIX} file"
+        if Path(path).is_file()
+        else _absent(str(path), options)
     )
     if reason:
         raise CheckpointError(f"cannot load the {name} model from {str(path)!r}: {reason}")
@@ -49,7 +55,10 @@ def require_checkpoint(path: str | Path, name: str, options: dict[str, Any]) -> 
 
 def _absent(path: str, options: dict[str, Any]) -> str:
     """Why there is no such model, neither here nor on the hub; empty if it may be there."""
-    here = f"there is no such folder here{_near(path)}"
+    kind = "file" if Path(path).suffix == SUFFIX else "folder"
+    here = f"there is no such {kind} here{near(path)}"
+    if kind == "file":
+        return here
     try:
         validate_repo_id(path)
     except HFValidationError:
@@ -81,13 +90,14 @@ def _hub_says(path: str, options: dict[str, Any]) -> str:
     return ""
 
 
-def _near(path: str) -> str:
-    """The folder beside it whose name is nearly this one."""
+def near(path: str) -> str:
+    """The folder or GGUF file beside it whose name is nearly this one."""
     whole = Path(path).expanduser()
-    if path and whole.is_dir():
+    if path and (whole.is_dir() or (whole.suffix == SUFFIX and whole.is_file())):
         return f" (did you mean {str(whole)!r}?)"
     try:
-        names = [one.name for one in whole.parent.iterdir() if one.is_dir()]
+        beside = whole.parent.iterdir()
+        names = [one.name for one in beside if one.is_dir() or one.suffix == SUFFIX]
     except OSError:
         return ""
     return did_you_mean(whole.name, names)

@@ -19,9 +19,9 @@ class ModelSettings:
     """Which models, and where they are."""
 
     target_model: Annotated[
-        str | None, Doc("Folder or hub name; without it the embedded pair is used.")
+        str | None, Doc("Folder, GGUF file or hub name; without it the embedded pair is used.")
     ] = None
-    draft_model: Annotated[str | None, Doc("Folder or hub name.")] = None
+    draft_model: Annotated[str | None, Doc("Folder, GGUF file or hub name.")] = None
     dtype: Annotated[Dtype, Doc("Of the weights; auto: as in the checkpoint.")] = "auto"
     draft_dtype: Annotated[Dtype | None, Doc("The draft's, if another.")] = None
     device: Annotated[str, Doc("auto, cpu, cuda, cuda:1, …")] = "auto"

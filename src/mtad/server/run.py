@@ -92,7 +92,10 @@ def load(settings: ServerSettings) -> ModelPair:
         ValueError: the default method needs a draft and there is none.
     """
     require_draft(settings.method, settings.draft_model or not settings.target_model)
-    return open_pair(settings.target_model, settings.draft_model, **settings.placement)
+    pair = open_pair(settings.target_model, settings.draft_model, **settings.placement)
+    for note in pair.models.notes:
+        say(note)
+    return pair
 
 
 def assemble(

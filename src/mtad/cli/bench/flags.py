@@ -19,9 +19,11 @@ class PairFlags:
 
     target_model: Annotated[
         str | None,
-        _models(help="Folder or hub name; without it the recipe's, or the embedded pair."),
+        _models(
+            help="Folder, GGUF file or hub name; without it the recipe's, or the embedded pair."
+        ),
     ] = None
-    draft_model: Annotated[str | None, _models(help="Folder or hub name.")] = None
+    draft_model: Annotated[str | None, _models(help="Folder, GGUF file or hub name.")] = None
     dtype: Annotated[str | None, _models(help="Of the weights.")] = None
     device: Annotated[str | None, _models(help="auto, cpu, cuda, cuda:1, …")] = None
 

@@ -36,8 +36,8 @@ class SpeedFlags:
         str | None,
         _models(help="demo (the default), 1b or 8b: the embedded pair, or widened to that size."),
     ] = None
-    target_model: Annotated[str | None, _models(help="Folder or hub name.")] = None
-    draft_model: Annotated[str | None, _models(help="Folder or hub name.")] = None
+    target_model: Annotated[str | None, _models(help="Folder, GGUF file or hub name.")] = None
+    draft_model: Annotated[str | None, _models(help="Folder, GGUF file or hub name.")] = None
     dtype: Annotated[str, _models(help="Of the weights; auto: as in the checkpoint.")] = "auto"
     device: Annotated[str, _models(help="auto, cpu, cuda, cuda:1, …")] = "auto"
     threads: Annotated[

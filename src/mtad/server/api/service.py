@@ -109,8 +109,10 @@ def served_names(settings: ServerSettings) -> tuple[str, ...]:
         return tuple(settings.served_model_name)
     if settings.target_model is None:
         return ("demo",)
-    folder = Path(settings.target_model)
-    return (folder.resolve().name if folder.is_dir() else settings.target_model,)
+    place = Path(settings.target_model)
+    if place.is_dir():
+        return (place.resolve().name,)
+    return (place.stem if place.is_file() else settings.target_model,)
 
 
 def served_name(settings: ServerSettings) -> str:
