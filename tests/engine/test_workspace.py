@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from support.heads import random_head
 from support.recorder import Recorder
 from support.tiny import PROMPTS, VOCAB, complete, similar, token_ids
 
@@ -86,6 +87,22 @@ def test_a_second_call_records_no_tape(models):
     assert pair.graphs.num_captured == captured
     assert pair.graphs.eager_iterations.total() == eager
     assert again[0].token_ids == first[0].token_ids
+
+
+@pytest.mark.parametrize("kind", ["tapes", "graphs"])
+def test_a_second_call_with_a_head_captures_nothing(models, kind):
+    pair, backend = ModelPair(models[0], random_head(models[0], 40)), Recorder()
+    pair.graphs = Tapes(patience=0) if kind == "tapes" else Graphs(backend, patience=1)
+    first = pair.generate([PROMPTS[0]], METHOD, seed=1, **OPTIONS)
+    captured, eager = pair.graphs.num_captured, pair.graphs.eager_iterations.total()
+    assert captured > 0
+    assert pair.graphs.last_mode == "captured"
+    again = pair.generate([PROMPTS[0]], METHOD, seed=1, **OPTIONS)
+    assert pair.graphs.num_captured == captured
+    assert pair.graphs.eager_iterations.total() == eager
+    pair.graphs = None
+    plain = pair.generate([PROMPTS[0]], METHOD, seed=1, **OPTIONS)
+    assert first[0].token_ids == again[0].token_ids == plain[0].token_ids
 
 
 def test_a_second_call_captures_no_graph_and_warms_nothing_up(models):

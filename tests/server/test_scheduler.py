@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.heads import random_head
 from support.serving import load_demo
 from support.tiny import PROMPTS, similar, some_variants, token_ids
 
@@ -727,6 +728,32 @@ def test_a_text_that_lacks_memory_alone_fails(serve, monkeypatch):
     monkeypatch.setattr(SlotLayer, "lazy_initialization", never)
     _, received = send(scheduler, work(), work(seed=1))
     assert all(isinstance(one.error, CacheMemoryError) for one in received)
+
+
+def test_texts_of_a_head_join_and_are_preempted(models, serve, monkeypatch):
+    """The target's hidden states go with their texts, and are made anew where these resume."""
+    target, method = models[0], SpeculativeSampling(2)
+    head = random_head(target, 40)
+    texts = [work(p, method, 12 + 9 * i, seed=i) for i, p in enumerate(PROMPTS)]
+    expected = [
+        token_ids(target, head, method, [w.request.prompt_ids], w.request.sampling)[0]
+        for w in texts
+    ]
+    scheduler, step = serve(unrecorded(ModelPair(target, head))), Session.step
+    sizes: list[int] = []
+
+    def failing(session: Session) -> Any:
+        sizes.append(len(session.rows))
+        if sizes.count(3) == 3:
+            sizes.append(3)
+            raise RuntimeError("the batch fails once, while all three are in it")
+        return step(session)
+
+    monkeypatch.setattr(Session, "step", failing)
+    received = [send(scheduler, again(one))[1][0] for one in texts]  # joining as it comes
+    assert [one.token_ids for one in received] == expected
+    assert sizes.count(3) >= 3
+    assert [one.last.sequence.is_alone for one in received] == [True] * 3
 
 
 def test_a_device_that_is_lost_ends_it_all(serve, monkeypatch):
