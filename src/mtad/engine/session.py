@@ -38,7 +38,6 @@ from mtad.measure.device import synchronize
 from mtad.model.drafter import Draft, Drafter
 from mtad.model.lm import Model
 from mtad.runtime.backend import OnPhase, ignore_phase
-from mtad.runtime.cuda_graphs import Graphs
 from mtad.runtime.state import State
 from mtad.sampling.warper import Warper
 from mtad.speculative.method import Method, Verdict, method_key
@@ -106,9 +105,7 @@ class Session:
         synchronize(self.target.device)  # else decode would be charged for prefill
 
     def _take_caches(self, target: Model, draft: Draft | None, workspace: Workspace | None) -> None:
-        if workspace is None:
-            workspace = Workspace(Graphs.on({weight.device for weight in target.parameters()}))
-        self.workspace = workspace
+        self.workspace = workspace = workspace or Workspace.alone(target)
         self.target, self.drafter = workspace.take(target, draft, self.vocab, self.method.drafter)
         found: list[Drafter | None] = [self.target, self.drafter]
         self.lms = [lm for lm in dict.fromkeys(found) if lm is not None]
@@ -159,10 +156,9 @@ class Session:
             more = [lm.prefill_chunk() for lm in self.lms]
         finally:
             self.target.on_prefill = None  # another session may get this cache
-        if any(more):
-            return True
-        self._start([self.requests[i] for i in self._prefilling])
-        return False
+        if not any(more):
+            self._start([self.requests[i] for i in self._prefilling])
+        return any(more)
 
     def _start(self, requests: list[Request]) -> None:
         """Let the requests that are prefilled run along with the others."""
@@ -175,8 +171,7 @@ class Session:
         self.seeds = torch.cat([self.seeds, seeds]) if self.rows else seeds
         self.warper = Warper.of([r.sampling for r in running], self.vocab, device)
         self.lengths += [len(r.text_ids) for r in requests]
-        self.rows += self._prefilling
-        self._prefilling = []
+        self.rows, self._prefilling = self.rows + self._prefilling, []
         horizon = max(r.sampling.max_new_tokens for r in running)
         self.max_nodes = self.method.num_nodes(self.vocab, horizon)
         bound = horizon if self.method.drafter == "target" else bucket_of(horizon)

@@ -53,6 +53,11 @@ class Workspace:
             return cls(Tapes())
         return cls(Graphs.on({weight.device for weight in models.target.parameters()}))
 
+    @classmethod
+    def alone(cls, target: Model) -> Workspace:
+        """A workspace of one session, which captures CUDA graphs where the target is on one GPU."""
+        return cls(Graphs.on({weight.device for weight in target.parameters()}))
+
     @property
     def idle_bytes(self) -> int:
         """Memory of the caches that no session has."""
