@@ -1,0 +1,150 @@
+"""How a head begins: in closed form, from the target's own weights; nothing is random.
+
+A ridge regression from (embedding of a token, state before it) to the state after it gives at once
+what long training gives a draft that begins elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mtad.distill.states import States
+from mtad.model.lm import Model
+from mtad.model.recurrent_head import HeadConfig, RecurrentHead
+
+RIDGE = 1e-2
+"""Added to the diagonal, per place, in units of the inputs' mean square."""
+
+
+def frequent_tokens(tokens: Iterable[int], size: int, vocab: int) -> Int[Tensor, " draft_vocab"]:
+    """The ids of the `size` tokens that occur most, ascending; the lowest ids where too few do."""
+    counts = Counter({token: 0 for token in range(vocab)})
+    counts.update(tokens)
+    return torch.tensor(sorted(token for token, _ in counts.most_common(min(size, vocab))))
+
+
+def head_for(model: Model, d2t: Int[Tensor, " draft_vocab"]) -> RecurrentHead:
+    """An untrained head: the target's norm, output rows and, where it has the form, feed-forward.
+
+    Args:
+        model: the target.
+        d2t: the tokens that the head can draft.
+    """
+    output: Any = model.get_output_embeddings()
+    config = model.config.get_text_config()
+    mlp = _last_mlp(model)
+    inner = mlp.gate_proj.weight.shape[0] if mlp else 3 * config.hidden_size
+    head = RecurrentHead(
+        HeadConfig(
+            hidden_size=config.hidden_size,
+            intermediate_size=inner,
+            vocab_size=output.weight.shape[0],
+            draft_vocab_size=len(d2t),
+            rms_norm_eps=getattr(config, "rms_norm_eps", 1e-6),
+            logit_scale=_logit_scale(config),
+        ),
+        model.get_input_embeddings(),
+    )
+    weight, bias = last_norm(model)
+    with torch.no_grad():
+        head.d2t.copy_(d2t)
+        head.norm_weight.copy_(weight)
+        head.norm_bias.copy_(bias)
+        head.lm_head.weight.copy_(output.weight[d2t])
+        head.down.weight.zero_()
+        if mlp:
+            head.gate_up.weight.copy_(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]))
+            head.mlp_norm.copy_(_norm_before_mlp(model))
+    return head
+
+
+@torch.no_grad()
+def fit_linear(head: RecurrentHead, states: States, num_places: int = 131_072) -> float:
+    """Set `head.fc` to the ridge regression of the next state; the share of variance it explains.
+
+    Args:
+        head: begun by `head_for`.
+        states: of the target's answers.
+        num_places: most places that are looked at.
+    """
+    places = states.starts(1)
+    places = places[:: max(1, len(places) // num_places)]
+    width = 2 * head.config.hidden_size + 1
+    gram, cross = torch.zeros(width, width), torch.zeros(width, width // 2)
+    total = torch.zeros(2, width // 2)
+    for chunk in places.split(8192):
+        x = torch.cat([*inputs(head, states, chunk), torch.ones(len(chunk), 1)], dim=1)
+        y = head.enter(states.hidden[chunk + 1].float())
+        gram += x.T @ x
+        cross += x.T @ y
+        total += torch.stack([y.sum(0), y.square().sum(0)])
+    ridge = torch.full((width,), RIDGE * len(places))
+    ridge[-1] = 0.0
+    solved = torch.linalg.solve(gram + ridge.diag(), cross)
+    head.fc.weight.copy_(solved[:-1].T)
+    head.fc.bias.copy_(solved[-1])
+    variance = total[1].sum() - (total[0].square() / len(places)).sum()
+    error = total[1].sum() - 2 * (solved * cross).sum() + (solved * (gram @ solved)).sum()
+    return float(1 - error / variance)
+
+
+def inputs(
+    head: RecurrentHead, states: States, places: Int[Tensor, " chunk"]
+) -> tuple[Float[Tensor, "chunk hidden"], Float[Tensor, "chunk hidden"]]:
+    """The embedding of the tokens at some places, and the states before them."""
+    tokens = states.tokens[places]
+    return head.embed(tokens).float(), head.enter(states.hidden[places].float())
+
+
+@torch.inference_mode()
+def last_norm(model: Model) -> tuple[Float[Tensor, " hidden"], Float[Tensor, " hidden"]]:
+    """The weight and bias that the target's last norm has in effect, as float32.
+
+    Found by what it makes of a vector of mean 0 and mean square 1, and of its opposite, so that
+    norms which add 1 to their weight, or center, need no knowledge of their own. Ones and zeros
+    where the target ends in no norm.
+    """
+    size = model.config.get_text_config().hidden_size
+    norm = _last_norm_module(model)
+    if norm is None:
+        return torch.ones(size), torch.zeros(size)
+    weight = next(norm.parameters())
+    probe = torch.ones(size, dtype=weight.dtype, device=weight.device)
+    probe[1::2] = -1.0
+    up, down = norm(probe[None])[0].float().cpu(), norm(-probe[None])[0].float().cpu()
+    effective = (up - down) / 2 * probe.float().cpu()
+    return torch.where(effective.abs() < 1e-3, 1e-3, effective), (up + down) / 2
+
+
+def _last_norm_module(model: Model) -> nn.Module | None:
+    """The last module with "norm" or "ln" in its name that lies outside of the layers."""
+    base: Any = model.base_model
+    base = getattr(base, "decoder", base)
+    named = [m for name, m in base.named_children() if "norm" in name or name.startswith("ln")]
+    return named[-1] if named and next(named[-1].parameters(), None) is not None else None
+
+
+def _last_mlp(model: Model) -> Any | None:
+    """The feed-forward of the last layer, if it is a gated one in the manner of Llama."""
+    layers: Any = getattr(model.base_model, "layers", None)
+    mlp: Any = getattr(layers[-1], "mlp", None) if layers is not None else None
+    names = ("gate_proj", "up_proj", "down_proj")
+    return mlp if mlp is not None and all(hasattr(mlp, name) for name in names) else None
+
+
+def _norm_before_mlp(model: Model) -> Tensor:
+    layers: Any = model.base_model.layers  # type: ignore[union-attr]
+    norm = getattr(layers[-1], "post_attention_layernorm", None)
+    weight = getattr(norm, "weight", None)
+    return torch.ones(model.config.get_text_config().hidden_size) if weight is None else weight
+
+
+def _logit_scale(config: Any) -> float:
+    """What some families multiply, or divide, the logits by."""
+    return float(getattr(config, "logit_scale", None) or 1 / getattr(config, "logits_scaling", 1))

@@ -1,0 +1,85 @@
+"""What `distill` was asked for, and how its time is shared out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from mtad.distill.corpus import Sampling
+from mtad.distill.training import Schedule
+from mtad.errors import DataError
+
+ANSWERING = 0.4
+"""Of the time: the target's answers. Reading them again takes about a tenth of it; training has the
+rest."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A draft to be made.
+
+    Attributes:
+        target: folder, hub name or GGUF file.
+        hours: of wall time, over all runs that it takes.
+        draft_vocab_size: tokens that the draft can say, the most frequent ones of the answers.
+        sampling: how the target answers.
+        learning_rate, batch_size, depth: see `Schedule`.
+        prompts: the user's file; None for bundled ones.
+    """
+
+    target: str
+    hours: float = 2.0
+    draft_vocab_size: int = 8192
+    sampling: Sampling = field(default_factory=Sampling)
+    learning_rate: float = 3e-4
+    batch_size: int = 1536
+    depth: int = 3
+    prompts: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be done."""
+        if not self.hours > 0:
+            raise ValueError(f"--hours is {self.hours:g}; it must be above 0")
+        if self.draft_vocab_size < 2:
+            raise ValueError(
+                f"--draft-vocab-size is {self.draft_vocab_size}; it must be at least 2"
+            )
+
+    @property
+    def answering_s(self) -> float:
+        """Seconds for the answers."""
+        return self.hours * 3600 * ANSWERING
+
+    @property
+    def schedule(self) -> Schedule:
+        """How the head is trained, in the time that is left to it."""
+        seconds = self.hours * 3600 * (0.9 - ANSWERING)
+        return Schedule(
+            seconds,
+            self.learning_rate,
+            self.batch_size,
+            self.depth,
+            save_every_s=min(60.0, seconds / 4),
+            seed=self.sampling.seed,
+        )
+
+    def keep(self, path: Path) -> None:
+        """Write the plan down, or see that it is the one that an earlier run followed.
+
+        Raises:
+            DataError: the folder has the work of another plan.
+        """
+        wanted = json.loads(json.dumps(asdict(self)))
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(wanted, indent=2) + "\n")
+            return
+        there = json.loads(path.read_text())
+        different = [name for name in wanted if there.get(name) != wanted[name]]
+        if different:
+            name = different[0]
+            raise DataError(
+                f"{path.parent} has the work of another plan: its {name} is {there.get(name)!r}, "
+                f"and not {wanted[name]!r}; give the same options to go on, or another --output"
+            )

@@ -1,0 +1,277 @@
+"""Makes a draft for a target: answers, states, a head, and what it is worth.
+
+All that is done is kept in `work` below the output folder; a run that was killed goes on from
+there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from mtad.api.pair import ModelPair
+from mtad.distill.acceptance import Acceptance, acceptance_of
+from mtad.distill.beginning import fit_linear, frequent_tokens, head_for
+from mtad.distill.corpus import Answer, num_tokens_of, read_answers, write_answers
+from mtad.distill.pay import Costs, costs_of
+from mtad.distill.plan import Plan
+from mtad.distill.prompts import Chat
+from mtad.distill.states import States, write_states
+from mtad.distill.training import Progress, train
+from mtad.errors import MtadError
+from mtad.model.lm import Model
+from mtad.model.recurrent_head import RecurrentHead
+
+HELD_OUT = 16
+"""One answer in so many is never learnt from, but measured on."""
+
+HOPELESS = 0.25
+"""Of the training, after which one that will not pay is ended."""
+
+
+class Observer(Protocol):
+    """Hears how far the work is."""
+
+    def begin(self, phase: str, total: float) -> None:
+        """A phase begins, and how much there is to do in it."""
+
+    def advance(self, done: float, status: str) -> None:
+        """How much of the phase is done."""
+
+    def say(self, text: str) -> None:
+        """A line to be kept."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A head on the held-out answers.
+
+    Attributes:
+        seconds: of training that it has had.
+        acceptance: by the temperature of the answers.
+    """
+
+    seconds: float
+    acceptance: dict[float, Acceptance]
+
+    @property
+    def worst(self) -> Acceptance:
+        """At the temperature where the head does worst."""
+        return min(self.acceptance.values(), key=lambda found: found.expected)
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What came of it.
+
+    Attributes:
+        head: the draft.
+        costs: of target and draft.
+        curve: the head before, while and after it was trained.
+        num_answers, num_tokens: of the target, that it learnt from.
+        stopped: why the training was ended early, empty if it was not.
+    """
+
+    head: RecurrentHead
+    costs: Costs
+    curve: tuple[Judged, ...]
+    num_answers: int
+    num_tokens: int
+    stopped: str = ""
+
+
+class CannotPayError(MtadError):
+    """The draft would slow the target down however well it learnt."""
+
+
+def distill(
+    pair: ModelPair,
+    plan: Plan,
+    work: Path,
+    observer: Observer,
+    chats: Sequence[Chat] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    measure: Callable[[Model, RecurrentHead], Costs] = costs_of,
+) -> Distilled:
+    """Make a head for the pair's target.
+
+    Args:
+        pair: its target; a draft of it is not used.
+        plan: what was asked for.
+        work: the folder of what is done.
+        observer: hears how far it is.
+        chats: the user's prompts; None for bundled ones.
+        clock: seconds.
+        measure: times target and draft.
+
+    Raises:
+        CannotPayError: even a perfect draft of this form would slow the target down.
+        DataError: the folder has the work of another plan, or is damaged.
+    """
+    plan.keep(work / "plan.json")
+    target = pair.models.target
+    costs = _costs(pair, plan, observer, measure)
+    answers = _answers(pair, plan, work, observer, chats, clock)
+    observer.begin("reading the answers", len(answers))
+    states = write_states(
+        target, answers, work / "states", lambda done: observer.advance(done, "")
+    )
+    held_out = held_out_places(states)
+    learnt, kept = states.where(~held_out), states.where(held_out)
+    d2t = frequent_tokens(learnt.tokens.tolist(), plan.draft_vocab_size, pair.models.vocab)
+    head = head_for(target, d2t).float()
+    explained = fit_linear(head, learnt)
+    covered = torch.isin(kept.tokens, d2t).float().mean()
+    observer.say(
+        f"the draft can say {len(d2t)} tokens, {covered:.1%} of the held-out answers'; the linear "
+        f"start explains {explained:.0%} of the next state"
+    )
+    judge = _Judge(head, kept, target.get_output_embeddings(), plan, costs, observer)
+    judge.take(0.0)
+    observer.begin("training", plan.schedule.seconds)
+    progress = train(head, learnt, plan.schedule, work / "training.pt", judge.on_step, clock)
+    judge.take(progress.seconds)
+    return Distilled(
+        head, costs, tuple(judge.curve), len(answers), num_tokens_of(answers), judge.stopped
+    )
+
+
+def held_out_places(states: States) -> torch.Tensor:
+    """A mask over places: those of the answers that are not learnt from."""
+    ends = (states.left == 0).long()
+    return (ends.cumsum(0) - ends) % HELD_OUT == 0
+
+
+def _costs(
+    pair: ModelPair,
+    plan: Plan,
+    observer: Observer,
+    measure: Callable[[Model, RecurrentHead], Costs],
+) -> Costs:
+    """What the models cost here, and the word that no draft of this form can pay."""
+    target = pair.models.target
+    size = min(plan.draft_vocab_size, pair.models.vocab)
+    blank = head_for(target, torch.arange(size)).to(target.device, target.dtype)
+    costs = measure(target, blank)
+    longest = Acceptance((1.0,) * costs.most_draft_tokens)
+    best = costs.best(longest)[1]
+    observer.say(
+        f"a target forward takes {costs.target_s[0] * 1e3:.1f} ms here, a drafted token "
+        f"{costs.draft_s * 1e3:.2f} ms; a draft pays from an acceptance of "
+        f"{max(0.0, costs.break_even):.2f} on, and {best:.1f} times the speed is the most"
+    )
+    if best <= 1:
+        raise CannotPayError(
+            f"a draft cannot pay here: {costs.most_draft_tokens} drafted tokens and their "
+            f"verification take {best:.2f} times as long as the target takes without; use a larger "
+            "target, or another machine"
+        )
+    return costs
+
+
+def _answers(
+    pair: ModelPair,
+    plan: Plan,
+    work: Path,
+    observer: Observer,
+    chats: Sequence[Chat] | None,
+    clock: Callable[[], float],
+) -> list[Answer]:
+    """The target's answers; those of earlier runs count with the time that they took."""
+    path, spent = work / "answers.jsonl", _Spent(work / "answers.seconds", clock)
+    if spent.seconds >= plan.answering_s:
+        return read_answers(path)
+    observer.begin("the target answers", plan.answering_s)
+
+    def on_answers(answers: list[Answer]) -> bool:
+        seconds = spent.add()
+        observer.advance(seconds, f"{num_tokens_of(answers):,} tokens")
+        return seconds < plan.answering_s
+
+    answers = write_answers(pair, path, plan.sampling, chats=chats, on_answers=on_answers)
+    if len(answers) < 2:
+        raise ValueError("there are fewer than 2 prompts; give more, or leave --prompts out")
+    return answers
+
+
+class _Spent:
+    """Seconds that a phase has taken, over all runs."""
+
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+        self._path, self._clock = path, clock
+        self.seconds = float(path.read_text()) if path.exists() else 0.0
+        self._last = clock()
+
+    def add(self) -> float:
+        """The seconds so far, written down."""
+        now = self._clock()
+        self.seconds, self._last = self.seconds + now - self._last, now
+        self._path.write_text(f"{self.seconds:.3f}\n")
+        return self.seconds
+
+
+class _Judge:
+    """Measures a head now and then, while it is trained, and ends what will not pay."""
+
+    def __init__(
+        self,
+        head: RecurrentHead,
+        kept: States,
+        output: nn.Module,
+        plan: Plan,
+        costs: Costs,
+        observer: Observer,
+    ) -> None:
+        self._head, self._kept, self._plan, self._costs = head, kept, plan, costs
+        self._output = output
+        self._observer = observer
+        self.curve: list[Judged] = []
+        self.stopped = ""
+
+    def on_step(self, progress: Progress) -> bool:
+        """Whether to go on after a step."""
+        total = self._plan.schedule.seconds
+        status = f"loss {progress.loss:.2f}, acceptance {progress.acceptance:.2f}"
+        self._observer.advance(progress.seconds, status)
+        if progress.seconds - self.curve[-1].seconds >= total / 8:
+            self.take(progress.seconds)
+            if progress.seconds >= total * HOPELESS:
+                self.stopped = self._hopeless()
+        return not self.stopped
+
+    def take(self, seconds: float) -> None:
+        """Measure the head, and say what it would bring."""
+        sampling, depth = self._plan.sampling, self._costs.most_draft_tokens
+        found = {}
+        for temperature in sorted(set(self._kept.temperatures.tolist())):
+            cut = sampling.cut(temperature)
+            found[temperature] = acceptance_of(
+                self._head, self._kept, self._output, **cut, depth=depth
+            )
+        self.curve.append(Judged(seconds, found))
+        for temperature, acceptance in found.items():
+            length, speed_up = self._costs.best(acceptance)
+            self._observer.say(
+                f"after {seconds:.0f} s, temperature {temperature:g}: acceptance {acceptance}; "
+                f"expected {1 + acceptance.expected:.2f} tokens per call, best with {length} draft "
+                f"tokens: {speed_up:.2f} times plain decoding"
+            )
+
+    def _hopeless(self) -> str:
+        """Why a draft that got as far as this will not pay; empty if it will."""
+        now, before = self.curve[-1].worst, self.curve[-2].worst
+        gain = max(0.0, now.by_position[0] - before.by_position[0])
+        hoped = Acceptance(tuple(min(1.0, share + 4 * gain + 0.05) for share in now.by_position))
+        if self._costs.best(hoped)[1] > 1:
+            return ""
+        return (
+            f"the acceptance is {now.by_position[0]:.2f}, and below the {self._costs.break_even:.2f} "
+            "from which on it pays it does not rise fast enough; more prompts of the kind that is "
+            "served, or a larger target, would help"
+        )

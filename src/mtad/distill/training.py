@@ -1,0 +1,170 @@
+"""Training a head: full KL to the target, one step ahead at first and then several.
+
+Tokens are those that the target said; beyond the first step the head reads its own states, as it
+will when it drafts. Late in the training, what is lost of acceptance itself (the total variation)
+gets a weight that grows with the acceptance (Samarin et al., 2026: λ = e^(-3α)).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtad.distill.beginning import inputs
+from mtad.distill.states import States
+from mtad.model.recurrent_head import RecurrentHead
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a head is trained.
+
+    Attributes:
+        seconds: of training, over all runs that it takes.
+        learning_rate: the highest; it rises over the first twentieth and falls with a cosine.
+        batch_size: places of a step.
+        depth: steps ahead that are learnt in the end.
+        deepens_at: share of the time after which that begins; one step ahead before it.
+        mixes_at: share of the time from which on the total variation counts.
+        save_every_s: seconds between two saves.
+        seed: of the order of places.
+    """
+
+    seconds: float
+    learning_rate: float = 3e-4
+    batch_size: int = 1536
+    depth: int = 3
+    deepens_at: float = 0.6
+    mixes_at: float = 0.5
+    save_every_s: float = 60.0
+    seed: int = 0
+
+    def rate(self, share: float) -> float:
+        """The learning rate once `share` of the time is over."""
+        return self.learning_rate * min(1.0, share * 20) * (0.02 + 0.98 * _cosine(share))
+
+    def depth_at(self, share: float) -> int:
+        """Steps ahead that are learnt."""
+        return 1 if share < self.deepens_at else self.depth
+
+
+@dataclass
+class Progress:
+    """How far a training is.
+
+    Attributes:
+        seconds: spent.
+        steps: of the optimiser.
+        loss: of late, a running mean.
+        acceptance: of late, the mean of 1 - total variation at temperature 1.
+    """
+
+    seconds: float = 0.0
+    steps: int = 0
+    loss: float = math.nan
+    acceptance: float = math.nan
+
+    def take(self, loss: float, acceptance: float, seconds: float) -> None:
+        """Count one more step."""
+        old = 0.98 if self.steps else 0.0
+        kept = (self.loss, self.acceptance) if self.steps else (0.0, 0.0)
+        self.loss = old * kept[0] + (1 - old) * loss
+        self.acceptance = old * kept[1] + (1 - old) * acceptance
+        self.steps, self.seconds = self.steps + 1, self.seconds + seconds
+
+
+def train(
+    head: RecurrentHead,
+    states: States,
+    schedule: Schedule,
+    checkpoint: Path,
+    on_step: Callable[[Progress], bool] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Progress:
+    """Train the head in place; goes on from the checkpoint if there is one.
+
+    Args:
+        head: begun by `beginning`; its output rows and norm are the target's and stay.
+        states: of the target's answers.
+        schedule: how.
+        checkpoint: where head and optimiser are saved now and then.
+        on_step: called after every step; false ends the training early.
+        clock: seconds.
+    """
+    learnt = [head.fc.weight, head.fc.bias, head.gate_up.weight, head.down.weight, head.mlp_norm]
+    optimizer = torch.optim.AdamW(learnt, betas=(0.9, 0.98), weight_decay=0.01)
+    progress = Progress()
+    if checkpoint.exists():
+        progress = _resume(head, optimizer, checkpoint)
+    saved = progress.seconds
+    while progress.seconds < schedule.seconds:
+        began, share = clock(), progress.seconds / schedule.seconds
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate(share)
+        order = torch.Generator().manual_seed(schedule.seed * 1_000_003 + progress.steps)
+        depth = schedule.depth_at(share)
+        places = states.starts(depth)
+        chosen = places[torch.randint(len(places), (schedule.batch_size,), generator=order)]
+        mix = progress.acceptance if share >= schedule.mixes_at else None
+        loss, acceptance = _loss(head, states, chosen, depth, mix)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(learnt, 1.0)
+        optimizer.step()
+        progress.take(loss.item(), acceptance, clock() - began)
+        if progress.seconds - saved > schedule.save_every_s:
+            _save(head, optimizer, progress, checkpoint)
+            saved = progress.seconds
+        if on_step and not on_step(progress):
+            break
+    _save(head, optimizer, progress, checkpoint)
+    return progress
+
+
+def _loss(
+    head: RecurrentHead, states: States, places: Tensor, depth: int, mix: float | None
+) -> tuple[Tensor, float]:
+    """The mean loss of some places, and the mean acceptance one step ahead."""
+    state = head.enter(states.hidden[places].float())
+    total, acceptance = state.new_zeros(()), 0.0
+    for step in range(depth):
+        embedded, _ = inputs(head, states, places + step)
+        with torch.autocast(state.device.type, torch.bfloat16):
+            state = head(embedded, state)
+            logits = head.logits(state)
+            with torch.no_grad():
+                teacher = head.logits(head.enter(states.hidden[places + step + 1].float()))
+        p = teacher.float().softmax(1)
+        log_q = logits.float().log_softmax(1)
+        kl = torch.nn.functional.kl_div(log_q, p, reduction="batchmean")
+        overlap = torch.minimum(p, log_q.exp()).sum(1).mean()
+        if step == 0:
+            acceptance = float(overlap.detach())
+        weight = 1.0 if mix is None else math.exp(-3 * mix)
+        total = total + weight * kl + (1 - weight) * (1 - overlap)
+    return total / depth, acceptance
+
+
+def _cosine(share: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+def _save(head: RecurrentHead, optimizer: Any, progress: Progress, path: Path) -> None:
+    fresh = path.with_suffix(".partial")
+    kept = {"head": head.state_dict(), "optimizer": optimizer.state_dict()}
+    torch.save({**kept, "progress": vars(progress)}, fresh)
+    fresh.replace(path)
+
+
+def _resume(head: RecurrentHead, optimizer: Any, path: Path) -> Progress:
+    kept = torch.load(path, weights_only=True)
+    head.load_state_dict(kept["head"])
+    optimizer.load_state_dict(kept["optimizer"])
+    return Progress(**kept["progress"])

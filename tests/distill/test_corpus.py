@@ -1,0 +1,71 @@
+"""Prompts and the target's answers to them: the same for a seed, and none lost when killed."""
+
+import itertools
+import json
+
+import pytest
+from support import saved_pair
+
+from mtad.distill.corpus import Sampling, next_chats, num_tokens_of, read_answers, write_answers
+from mtad.distill.prompts import bundled, follow_ups
+
+SMALL = Sampling(max_new_tokens=12, batch_size=4)
+
+
+def enough(batches):
+    """A callback that ends the work after so many batches in all."""
+    return lambda answers: len(answers) < batches * SMALL.batch_size
+
+
+def test_bundled_prompts_are_the_same_for_a_seed_and_no_two_alike():
+    first, again, other = (list(itertools.islice(bundled(seed), 600)) for seed in (1, 1, 2))
+    assert first == again != other
+    texts = [chat[0]["content"] for chat in first]
+    assert len(set(texts)) == 600
+    assert not any("{" in text or "}" in text for text in texts)
+
+
+def test_follow_ups_speak_of_the_answers():
+    answered = [([{"role": "user", "content": f"ask {i}"}], f"answer {i}") for i in range(40)]
+    chats = list(follow_ups(answered, seed=0))
+    assert len(chats) == 40 and {len(chat) for chat in chats} == {1, 3}
+    for i, chat in enumerate(chats):
+        assert f"answer {i}" in "".join(message["content"] for message in chat)
+        assert chat[-1]["role"] == "user"
+
+
+def test_answers_are_those_that_the_target_gives(tmp_path):
+    pair = saved_pair.pair()
+    answers = write_answers(pair, tmp_path / "a.jsonl", SMALL, on_answers=enough(2))
+    assert [a.temperature for a in answers] == [0.0] * 4 + [1.0] * 4
+    greedy = answers[0]
+    alone = pair.generate(
+        [greedy.chat], method="autoregressive", temperature=0.0, max_new_tokens=12
+    )
+    assert tuple(alone[0].token_ids) == greedy.token_ids and alone[0].text == greedy.text
+    assert read_answers(tmp_path / "a.jsonl") == answers
+    assert num_tokens_of(answers) == sum(len(a.token_ids) for a in answers) > 8
+
+
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
+    pair, path = saved_pair.pair(), tmp_path / "a.jsonl"
+    whole = write_answers(pair, tmp_path / "whole.jsonl", SMALL, on_answers=enough(5))
+    write_answers(pair, path, SMALL, on_answers=enough(2))
+    with path.open("a") as file:
+        file.write('{"chat": [{"role": "us')  # what a kill leaves
+    assert write_answers(pair, path, SMALL, on_answers=enough(5)) == whole
+    assert len(path.read_text().splitlines()) == len(whole)
+    assert any(len(a.chat) == 3 for a in whole), "no second turn was asked"
+
+
+def test_prompts_of_the_user_are_asked_once_each(tmp_path):
+    chats = [[{"role": "user", "content": f"the cat {i}"}] for i in range(6)]
+    answers = write_answers(saved_pair.pair(), tmp_path / "a.jsonl", SMALL, chats)
+    assert [a.chat for a in answers] == chats
+    assert next_chats(answers, SMALL, chats) == []
+
+
+def test_a_damaged_file_of_answers_is_named(tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"chat": []}) + "\n")
+    with pytest.raises(Exception, match=r"a\.jsonl, line 1 is damaged"):
+        read_answers(tmp_path / "a.jsonl")

@@ -1,0 +1,209 @@
+"""How a head begins and learns, and whether its measured acceptance is the true one."""
+
+import pytest
+import torch
+import transformers
+from support.tiny import VOCAB
+
+from mtad.distill.acceptance import Acceptance, acceptance_of, warped
+from mtad.distill.beginning import fit_linear, frequent_tokens, head_for, last_norm
+from mtad.distill.pay import Costs
+from mtad.distill.states import States
+from mtad.distill.training import Schedule, train
+from mtad.model.recurrent_head import HeadConfig, RecurrentHead
+from mtad.testing import random_llama
+
+HIDDEN = 16
+
+
+def head_of(vocab=VOCAB, drafted=None, seed=0):
+    """A random head with an embedding of its own."""
+    torch.manual_seed(seed)
+    config = HeadConfig(HIDDEN, 24, vocab, drafted or vocab)
+    return RecurrentHead(config, torch.nn.Embedding(vocab, HIDDEN))
+
+
+def rolled_out(head, num_texts=40, length=9, temperature=1.0, seed=0):
+    """States of texts whose target is the head itself, so that it is the perfect draft."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = {"hidden": [], "tokens": [], "left": []}
+    with torch.no_grad():
+        for _ in range(num_texts):
+            state = torch.randn(HIDDEN, generator=generator)
+            for place in range(length):
+                law = warped(head.logits(state)[None], temperature, 0, 1.0)[0]
+                token = head.d2t[torch.multinomial(law, 1, generator=generator)]
+                rows["hidden"].append(state)
+                rows["tokens"].append(token)
+                rows["left"].append(length - 1 - place)
+                state = head(head.embed(token)[0], state)
+    hidden, tokens = torch.stack(rows["hidden"]), torch.cat(rows["tokens"])
+    drawn = torch.full((len(tokens),), temperature)
+    return States(hidden, tokens, torch.tensor(rows["left"]), drawn)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_head_that_is_its_own_target_is_accepted_always(temperature):
+    head = head_of()
+    states = rolled_out(head, temperature=temperature)
+    found = acceptance_of(head, states, head.lm_head, temperature=temperature)
+    assert found.by_position == pytest.approx((1.0,) * 4, abs=1e-4)
+    assert found.expected == pytest.approx(4.0, abs=1e-3)
+
+
+def test_acceptance_at_a_position_is_of_chains_that_get_there():
+    """By the definition: each place's chain is followed token by token, in plain Python."""
+    head, target = head_of(seed=1), head_of(seed=2)
+    head._embedding = target._embedding
+    states = rolled_out(target, num_texts=12)
+    head.lm_head = target.lm_head  # the target's logits are read off its states by its own rows
+    got, of = [0.0] * 3, [0.0] * 3
+    with torch.no_grad():
+        for place in states.starts(3).tolist():
+            reached, state = 1.0, states.hidden[place]
+            for step in range(3):
+                token = states.tokens[place + step]
+                state = head(head.embed(token[None])[0], state)
+                p = head.logits(states.hidden[place + step + 1]).softmax(0)
+                q = head.logits(state).softmax(0)
+                got[step] += reached * float(torch.minimum(p, q).sum())
+                of[step] += reached
+                said = states.tokens[place + step + 1]
+                reached *= min(1.0, float(q[said] / p[said]))
+    expected = [g / o for g, o in zip(got, of, strict=True)]
+    found = acceptance_of(head, states, target.lm_head, temperature=1.0, depth=3)
+    assert found.by_position == pytest.approx(expected, abs=1e-4)
+
+
+def test_tokens_that_the_head_cannot_say_are_not_accepted():
+    target = head_of()
+    states = rolled_out(target, temperature=0.0)
+    head = head_of(drafted=VOCAB // 2)
+    head._embedding = target._embedding
+    kept = torch.arange(0, VOCAB // 2 * 2, 2)
+    head.d2t.copy_(kept)
+    with torch.no_grad():
+        head.lm_head.weight.copy_(target.lm_head.weight[kept])
+    reachable = torch.isin(states.tokens, kept).float().mean()
+    found = acceptance_of(head, states, target.lm_head, temperature=0.0, depth=1)
+    assert 0 < found.by_position[0] <= float(reachable) + 0.05
+
+
+def test_no_answer_at_the_temperature_is_an_error():
+    head = head_of()
+    with pytest.raises(ValueError, match=r"no answer of 5 tokens or more was drawn at 0\.5"):
+        acceptance_of(head, rolled_out(head), head.lm_head, temperature=0.5)
+
+
+def test_the_linear_start_is_the_ridge_regression():
+    target = head_of(seed=3)
+    torch.nn.init.zeros_(target.down.weight)  # then the next state is linear in the inputs
+    states = rolled_out(target, num_texts=200)
+    head = head_of(seed=4)
+    head._embedding = target._embedding
+    with torch.no_grad():
+        head.down.weight.zero_()
+        head.lm_head.weight.copy_(target.lm_head.weight)
+    assert fit_linear(head, states) > 0.95
+    torch.testing.assert_close(head.fc.weight, target.fc.weight, atol=0.05, rtol=0.1)
+    assert acceptance_of(head, states, target.lm_head, temperature=1.0).by_position[0] > 0.97
+
+
+def test_frequent_tokens_fill_up_with_low_ids():
+    assert frequent_tokens([9, 9, 4, 9, 4, 7], 2, 20).tolist() == [4, 9]
+    assert frequent_tokens([9, 9, 4], 5, 20).tolist() == [0, 1, 2, 4, 9]
+    assert frequent_tokens([1], 50, 3).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("Llama", "norm"), ("GPT2", "ln_f"), ("Gemma3Text", "norm"), ("OPT", "final_layer_norm")],
+)
+def test_the_last_norm_in_effect(kind, name):
+    sizes = {"hidden_size": 32, "n_embd": 32, "word_embed_proj_dim": 32, "head_dim": 16}
+    layers = {"num_hidden_layers": 1, "n_layer": 1, "num_attention_heads": 2, "n_head": 2}
+    config = getattr(transformers, f"{kind}Config")(**sizes, **layers, vocab_size=VOCAB)
+    for option in ("num_key_value_heads", "intermediate_size", "ffn_dim"):
+        if hasattr(config, option):
+            setattr(config, option, 2 if "heads" in option else 48)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    base = getattr(model.base_model, "decoder", model.base_model)
+    norm = getattr(base, name)
+    with torch.no_grad():
+        for value in norm.parameters():
+            value.copy_(torch.rand_like(value) + 0.5)
+    weight, bias = last_norm(model)
+    x = torch.nn.functional.normalize(torch.randn(5, 32) * 3) * 32**0.5
+    x = x - x.mean(1, keepdim=True) if kind in ("GPT2", "OPT") else x
+    x = x / x.pow(2).mean(1, keepdim=True).sqrt()
+    torch.testing.assert_close(norm(x), x * weight + bias, atol=1e-3, rtol=1e-3)
+
+
+def test_an_untrained_head_has_what_is_the_targets():
+    target = random_llama(vocab=VOCAB)
+    d2t = torch.tensor([2, 3, 5, 7])
+    head = head_for(target, d2t)
+    rows = target.get_output_embeddings().weight
+    hidden = torch.randn(3, rows.shape[1])
+    with torch.no_grad():
+        torch.testing.assert_close(head.logits(head.enter(hidden)), hidden @ rows[d2t].T)
+        torch.testing.assert_close(head(hidden, hidden), head.fc(torch.cat([hidden] * 2, 1)))
+
+
+def small_plan(steps):
+    """A schedule of so many steps under a clock that ticks once per look."""
+    return Schedule(seconds=steps, batch_size=32, learning_rate=3e-3, save_every_s=1e9)
+
+
+class Ticks:
+    """A clock whose every second look is a second later."""
+
+    def __init__(self):
+        self.looks = 0
+
+    def __call__(self):
+        self.looks += 1
+        return self.looks // 2
+
+
+def test_training_brings_the_acceptance_up(tmp_path):
+    target, head = head_of(seed=5), head_of(seed=6)
+    states = rolled_out(target, num_texts=150)
+    head._embedding, head.lm_head = target._embedding, target.lm_head
+    before = acceptance_of(head, states, target.lm_head, temperature=1.0).expected
+    train(head, states, small_plan(150), tmp_path / "t.pt", clock=Ticks())
+    assert acceptance_of(head, states, target.lm_head, temperature=1.0).expected > before + 0.5
+
+
+def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
+    target = head_of(seed=5)
+    states = rolled_out(target)
+
+    def trained(path, *stops):
+        for stop in stops:
+            head = head_of(seed=6)
+            head._embedding = target._embedding
+            train(
+                head,
+                states,
+                small_plan(30),
+                path,
+                on_step=lambda progress, stop=stop: progress.steps < stop,
+                clock=Ticks(),
+            )
+        return head.state_dict()
+
+    whole, resumed = trained(tmp_path / "a.pt", 30), trained(tmp_path / "b.pt", 11, 30)
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, msg=name)
+
+
+def test_what_a_draft_brings():
+    costs = Costs(draft_s=0.1, target_s=(1.0, 1.0, 1.1, 1.2))
+    acceptance = Acceptance((0.5, 0.5, 0.5))
+    assert costs.speed_up(acceptance, 1) == pytest.approx(1.5 / 1.1)
+    assert costs.speed_up(acceptance, 2) == pytest.approx(1.75 / 1.3)
+    assert costs.best(acceptance)[0] == 1
+    assert costs.best(Acceptance((0.9, 0.9, 0.9)))[0] == 3
+    assert costs.break_even == pytest.approx(0.1)
+    assert costs.speed_up(Acceptance((costs.break_even,)), 1) == pytest.approx(1.0)

@@ -1,0 +1,121 @@
+"""`distill` from prompts to a head: killed and resumed, ended early, refused."""
+
+import pytest
+import torch
+from support import saved_pair
+
+from mtad.distill.corpus import Sampling
+from mtad.distill.pay import Costs
+from mtad.distill.plan import Plan
+from mtad.distill.run import CannotPayError, distill
+from mtad.errors import DataError
+
+SECONDS = 40.0
+PLAN = Plan(
+    target="tiny",
+    hours=SECONDS / 3600,
+    draft_vocab_size=200,
+    sampling=Sampling(max_new_tokens=24, batch_size=16),
+    batch_size=32,
+)
+CHEAP = Costs(draft_s=0.01, target_s=(1.0, 1.0, 1.0, 1.0, 1.0, 1.0))
+
+
+class Ticks:
+    """A clock that is a second later at every look, and kills the run at one of them."""
+
+    def __init__(self, kill_at=10**9):
+        self.now, self.kill_at = 0.0, kill_at
+
+    def __call__(self):
+        self.now += 1.0
+        if self.now >= self.kill_at:
+            raise KeyboardInterrupt
+        return self.now
+
+
+class Heard:
+    """Keeps what an observer hears."""
+
+    def __init__(self):
+        self.phases, self.lines = [], []
+
+    def begin(self, phase, total):
+        assert total > 0
+        self.phases.append(phase)
+
+    def advance(self, done, status):
+        assert done >= 0
+
+    def say(self, text):
+        self.lines.append(text)
+
+
+def made(work, plan=PLAN, costs=CHEAP, clock=None, heard=None):
+    """A draft of the tiny pair's target."""
+    heard = heard or Heard()
+    clock = clock or Ticks()
+    return distill(saved_pair.pair(), plan, work, heard, clock=clock, measure=lambda *_: costs)
+
+
+def test_a_head_comes_of_it_and_the_user_hears_what_it_brings(tmp_path):
+    heard = Heard()
+    done = made(tmp_path, heard=heard)
+    assert heard.phases == ["the target answers", "reading the answers", "training"]
+    assert done.num_answers == 16 * 16 and done.stopped == ""
+    assert len(done.head.d2t) == 200
+    assert [judged.seconds for judged in done.curve][0] == 0
+    assert set(done.curve[-1].acceptance) == {0.0, 1.0}
+    assert "a draft pays from an acceptance of 0.01 on" in heard.lines[0]
+    assert "times plain decoding" in heard.lines[-1]
+
+
+@pytest.mark.parametrize("kill_at", [6, 30])
+def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path, kill_at):
+    whole = made(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path / "killed", clock=Ticks(kill_at))
+    resumed = made(tmp_path / "killed")
+    assert resumed.num_answers >= whole.num_answers - 16
+    assert resumed.curve[-1].seconds >= PLAN.schedule.seconds
+    rows = (tmp_path / "killed" / "answers.jsonl").read_text().splitlines()
+    assert len(rows) == resumed.num_answers
+
+
+def test_what_is_finished_is_not_done_again(tmp_path):
+    first, heard = made(tmp_path), Heard()
+    again = made(tmp_path, heard=heard)
+    assert "the target answers" not in heard.phases
+    for one, other in zip(first.head.parameters(), again.head.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_draft_that_is_too_dear_is_refused_at_once(tmp_path):
+    dear = Costs(draft_s=1.2, target_s=(1.0, 1.0, 1.0))
+    with pytest.raises(CannotPayError, match=r"a draft cannot pay here.*larger target"):
+        made(tmp_path, costs=dear)
+    assert not (tmp_path / "answers.jsonl").exists()
+
+
+def test_a_draft_that_does_not_get_there_is_ended(tmp_path):
+    hard = Costs(draft_s=0.9, target_s=(1.0, 1.05, 1.1))
+    done = made(tmp_path, costs=hard)
+    assert "does not rise fast enough" in done.stopped
+    assert done.curve[-1].seconds < PLAN.schedule.seconds
+
+
+def test_the_work_of_another_plan_is_not_mixed_in(tmp_path):
+    PLAN.keep(tmp_path / "plan.json")
+    PLAN.keep(tmp_path / "plan.json")
+    other = Plan(target="other", hours=PLAN.hours)
+    with pytest.raises(DataError, match=r"its target is 'tiny', and not 'other'"):
+        other.keep(tmp_path / "plan.json")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"hours": 0}, "--hours is 0"), ({"draft_vocab_size": 1}, "--draft-vocab-size is 1")],
+)
+def test_plans_that_cannot_be_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Plan("target", **options)
