@@ -64,7 +64,7 @@ def test_a_head_comes_of_it_and_the_user_hears_what_it_brings(tmp_path):
     assert heard.phases == ["the target answers", "reading the answers", "training"]
     assert done.num_answers == 16 * 16 and done.stopped == ""
     assert len(done.head.d2t) == 200
-    assert [judged.seconds for judged in done.curve][0] == 0
+    assert done.curve[0].seconds == 0
     assert set(done.curve[-1].acceptance) == {0.0, 1.0}
     assert "a draft pays from an acceptance of 0.01 on" in heard.lines[0]
     assert "times plain decoding" in heard.lines[-1]

@@ -1,4 +1,4 @@
-"""The command line: `generate`, `chat`, `serve`, `convert`, `methods`, `replay` and `bench`.
+"""The commands `generate`, `chat`, `serve`, `convert`, `distill`, `methods`, `replay` and `bench`.
 
 Models, torch and transformers are imported when a command needs them, so that `mtad --help` answers
 at once. Messages for people go to stderr; stdout has the text, or JSON and nothing else.
@@ -21,6 +21,7 @@ from typer.core import TyperGroup
 import mtad
 from mtad.cli import bench
 from mtad.cli.chat.settings import ChatSettings
+from mtad.cli.distill import DistillFlags
 from mtad.cli.flags import DEBUG, ConvertFlags, flags_of
 from mtad.cli.serve import ServeFlags
 from mtad.cli.settings import Settings
@@ -136,6 +137,16 @@ def _convert(flags: ConvertFlags) -> None:
         from mtad.cli.convert import run
 
     run(flags.file, flags.folder, flags.dtype, flags.overwrite)
+
+
+@app.command("distill")
+@flags_of(DistillFlags)
+def _distill(flags: DistillFlags) -> None:
+    """Make a draft for any target: its own answers teach a head that reads its hidden state."""
+    with _quick_imports():
+        from mtad.cli.distill import run
+
+    run(flags)
 
 
 @app.command("methods")

@@ -74,7 +74,7 @@ def acceptance_of(
     places = places[:: max(1, -(-len(places) // most_places))]
     dtype = next(output.parameters()).dtype
     got, of = torch.zeros(depth), torch.zeros(depth)
-    for chunk in places.split(512):
+    for chunk in torch.split(places, 512):
         weight = torch.ones(len(chunk))
         state = head.enter(states.hidden[chunk].float())
         for step in range(depth):

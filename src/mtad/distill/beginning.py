@@ -24,9 +24,16 @@ RIDGE = 1e-2
 
 def frequent_tokens(tokens: Iterable[int], size: int, vocab: int) -> Int[Tensor, " draft_vocab"]:
     """The ids of the `size` tokens that occur most, ascending; the lowest ids where too few do."""
-    counts = Counter({token: 0 for token in range(vocab)})
+    counts = Counter(dict.fromkeys(range(vocab), 0))
     counts.update(tokens)
     return torch.tensor(sorted(token for token, _ in counts.most_common(min(size, vocab))))
+
+
+def output_rows(model: Model) -> nn.Module:
+    """The target's output head."""
+    anything: Any = model
+    found: nn.Module = anything.get_output_embeddings()
+    return found
 
 
 def head_for(model: Model, d2t: Int[Tensor, " draft_vocab"]) -> RecurrentHead:
@@ -36,7 +43,7 @@ def head_for(model: Model, d2t: Int[Tensor, " draft_vocab"]) -> RecurrentHead:
         model: the target.
         d2t: the tokens that the head can draft.
     """
-    output: Any = model.get_output_embeddings()
+    output: Any = output_rows(model)
     config = model.config.get_text_config()
     mlp = _last_mlp(model)
     inner = mlp.gate_proj.weight.shape[0] if mlp else 3 * config.hidden_size
@@ -78,7 +85,7 @@ def fit_linear(head: RecurrentHead, states: States, num_places: int = 131_072) -
     width = 2 * head.config.hidden_size + 1
     gram, cross = torch.zeros(width, width), torch.zeros(width, width // 2)
     total = torch.zeros(2, width // 2)
-    for chunk in places.split(8192):
+    for chunk in torch.split(places, 8192):
         x = torch.cat([*inputs(head, states, chunk), torch.ones(len(chunk), 1)], dim=1)
         y = head.enter(states.hidden[chunk + 1].float())
         gram += x.T @ x
@@ -139,7 +146,7 @@ def _last_mlp(model: Model) -> Any | None:
 
 
 def _norm_before_mlp(model: Model) -> Tensor:
-    layers: Any = model.base_model.layers  # type: ignore[union-attr]
+    layers: Any = model.base_model.layers
     norm = getattr(layers[-1], "post_attention_layernorm", None)
     weight = getattr(norm, "weight", None)
     return torch.ones(model.config.get_text_config().hidden_size) if weight is None else weight

@@ -6,15 +6,22 @@ The second kind, `follow_ups`, needs texts to speak of, for which the target's o
 from __future__ import annotations
 
 import random
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeAlias
-
-from mtad.distill import words
 
 Chat: TypeAlias = list[dict[str, str]]
 """Messages with the keys "role" and "content"."""
 
 Maker: TypeAlias = Callable[[random.Random], str]
+
+_WORDS = {
+    name: [" ".join(word.split()) for word in text.split(";")]
+    for name, text in tomllib.loads(
+        Path(__file__).with_name("words.toml").read_text(encoding="utf-8")
+    ).items()
+}
 
 
 def bundled(seed: int) -> Iterator[Chat]:
@@ -46,12 +53,11 @@ def follow_ups(answered: Sequence[tuple[Chat, str]], seed: int) -> Iterator[Chat
 
 def _filled(*templates: str) -> Maker:
     """Makes a prompt of one of the templates; a slot takes one of the words of its name."""
-    lists = {name.lower(): value for name, value in vars(words).items() if name.isupper()}
 
     def make(draw: random.Random) -> str:
         template = draw.choice(templates)
-        picked = {name: draw.choice(choices) for name, choices in lists.items()}
-        other = draw.choice([t for t in words.TOPICS if t != picked["topics"]])
+        picked = {name: draw.choice(choices) for name, choices in _WORDS.items()}
+        other = draw.choice([t for t in _WORDS["topics"] if t != picked["topics"]])
         return template.format(**picked, other=other, n=draw.randint(3, 10))
 
     return make
@@ -59,8 +65,8 @@ def _filled(*templates: str) -> Maker:
 
 def _word_problem(draw: random.Random) -> str:
     """A question of arithmetic in a few sentences."""
-    one, two = draw.sample(words.NAMES, 2)
-    goods = draw.choice(words.GOODS)
+    one, two = draw.sample(_WORDS["names"], 2)
+    goods = draw.choice(_WORDS["goods"])
     a, b, c = draw.randint(12, 90), draw.randint(2, 11), draw.randint(2, 9)
     return draw.choice(
         (

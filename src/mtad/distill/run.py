@@ -17,7 +17,7 @@ from torch import nn
 
 from mtad.api.pair import ModelPair
 from mtad.distill.acceptance import Acceptance, acceptance_of
-from mtad.distill.beginning import fit_linear, frequent_tokens, head_for
+from mtad.distill.beginning import fit_linear, frequent_tokens, head_for, output_rows
 from mtad.distill.corpus import Answer, num_tokens_of, read_answers, write_answers
 from mtad.distill.pay import Costs, costs_of
 from mtad.distill.plan import Plan
@@ -119,9 +119,7 @@ def distill(
     costs = _costs(pair, plan, observer, measure)
     answers = _answers(pair, plan, work, observer, chats, clock)
     observer.begin("reading the answers", len(answers))
-    states = write_states(
-        target, answers, work / "states", lambda done: observer.advance(done, "")
-    )
+    states = write_states(target, answers, work / "states", lambda done: observer.advance(done, ""))
     held_out = held_out_places(states)
     learnt, kept = states.where(~held_out), states.where(held_out)
     d2t = frequent_tokens(learnt.tokens.tolist(), plan.draft_vocab_size, pair.models.vocab)
@@ -132,7 +130,7 @@ def distill(
         f"the draft can say {len(d2t)} tokens, {covered:.1%} of the held-out answers'; the linear "
         f"start explains {explained:.0%} of the next state"
     )
-    judge = _Judge(head, kept, target.get_output_embeddings(), plan, costs, observer)
+    judge = _Judge(head, kept, output_rows(target), plan, costs, observer)
     judge.take(0.0)
     observer.begin("training", plan.schedule.seconds)
     progress = train(head, learnt, plan.schedule, work / "training.pt", judge.on_step, clock)
@@ -271,7 +269,7 @@ class _Judge:
         if self._costs.best(hoped)[1] > 1:
             return ""
         return (
-            f"the acceptance is {now.by_position[0]:.2f}, and below the {self._costs.break_even:.2f} "
-            "from which on it pays it does not rise fast enough; more prompts of the kind that is "
-            "served, or a larger target, would help"
+            f"the acceptance is {now.by_position[0]:.2f}, and to the "
+            f"{self._costs.break_even:.2f} from which on a draft pays it does not rise fast "
+            "enough; more prompts of the kind that is served, or a larger target, would help"
         )

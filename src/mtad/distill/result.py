@@ -1,0 +1,222 @@
+"""What a distilled draft is worth, and its folder: weights, figures and a model card."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtad.api.pair import ModelPair
+from mtad.distill.corpus import read_answers
+from mtad.distill.plan import Plan
+from mtad.distill.run import HELD_OUT, Distilled, Observer
+from mtad.methods.autoregressive import Autoregressive
+from mtad.methods.speculative_sampling import SpeculativeSampling
+from mtad.model.head_folder import save_head
+from mtad.speculative.method import Method
+
+FIGURES = "figures.json"
+NUM_PROMPTS = 8
+NUM_TOKENS = 96
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Speculative sampling with the draft beside plain decoding, on held-out prompts.
+
+    Attributes:
+        temperature: of both.
+        num_draft_tokens: of a block; what the costs say is best.
+        mean_acceptance_length: tokens per target call.
+        tokens_per_s, plain_tokens_per_s: decode only, batch 1, medians of rounds in turns.
+    """
+
+    temperature: float
+    num_draft_tokens: int
+    mean_acceptance_length: float
+    tokens_per_s: float
+    plain_tokens_per_s: float
+
+    @property
+    def speed_up(self) -> float:
+        """Over plain decoding."""
+        return self.tokens_per_s / self.plain_tokens_per_s
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All that is known of a draft.
+
+    Attributes:
+        table: the content of `figures.json`.
+        measured: by temperature.
+    """
+
+    table: dict[str, Any]
+    measured: tuple[Measured, ...]
+
+    def sentence(self) -> str:
+        """Whether the draft pays, in one sentence."""
+        parts = [
+            f"{one.speed_up:.2f} times at temperature {one.temperature:g} "
+            f"({one.mean_acceptance_length:.2f} tokens per call, {one.num_draft_tokens} drafted)"
+            for one in self.measured
+        ]
+        pays = all(one.speed_up > 1 for one in self.measured)
+        verdict = "pays" if pays else "does not pay at every temperature"
+        return f"the draft {verdict} here: plain decoding's speed {', '.join(parts)}"
+
+
+def write_draft(
+    pair: ModelPair, plan: Plan, made: Distilled, folder: Path, observer: Observer
+) -> Figures:
+    """Write the draft's folder and measure the draft; whole or not at all.
+
+    Args:
+        pair: has the target.
+        plan: that was followed.
+        made: the head.
+        folder: where it goes; its `work` has the answers.
+        observer: hears how far it is.
+    """
+    save_head(made.head, folder, target=plan.target)
+    measured = tuple(_measured(pair, plan, made, folder / "work", observer))
+    table = _table(plan, made, measured)
+    (folder / FIGURES).write_text(json.dumps(table, indent=2) + "\n")
+    figures = Figures(table, measured)
+    (folder / "README.md").write_text(card(plan, made, figures))
+    return figures
+
+
+def _measured(
+    pair: ModelPair, plan: Plan, made: Distilled, work: Path, observer: Observer
+) -> list[Measured]:
+    """The draft beside plain decoding, temperature by temperature."""
+    target = pair.models.target
+    head = made.head.to(target.device, target.dtype)
+    with_head = ModelPair(target, head, pair.tokenizer)
+    prompts = [list(a.prompt_ids) for a in read_answers(work / "answers.jsonl")[::HELD_OUT]]
+    found, prompts = [], prompts[:NUM_PROMPTS]
+    temperatures = sorted(made.curve[-1].acceptance)
+    observer.begin("measuring", len(temperatures) * ROUNDS)
+    for index, temperature in enumerate(temperatures):
+        length, _ = made.costs.best(made.curve[-1].acceptance[temperature])
+        drafting = SpeculativeSampling(num_draft_tokens=length)
+        settings = plan.sampling.cut(temperature)
+        speeds: dict[str, list[float]] = {"plain": [], "drafted": []}
+        lengths: list[float] = []
+        for turn in range(ROUNDS):
+            speeds["plain"].append(_rate(with_head, Autoregressive(), prompts, settings)[0])
+            rate, accepted = _rate(with_head, drafting, prompts, settings)
+            speeds["drafted"].append(rate)
+            lengths.append(accepted)
+            observer.advance(index * ROUNDS + turn + 1, "")
+        drafted, plain = (statistics.median(speeds[name]) for name in ("drafted", "plain"))
+        found.append(Measured(temperature, length, lengths[0], drafted, plain))
+    return found
+
+
+def _rate(
+    pair: ModelPair, method: Method, prompts: Sequence[list[int]], settings: dict[str, Any]
+) -> tuple[float, float]:
+    """Decode tokens per second, one prompt at a time, and the mean acceptance length."""
+    num_tokens, seconds, steps = 0, 0.0, 0
+    for seed, prompt in enumerate(prompts):
+        [done] = pair.generate(
+            [prompt],
+            method=method,
+            seed=seed,
+            max_new_tokens=NUM_TOKENS,
+            ignore_eos=True,
+            guard=False,
+            **settings,
+        )
+        num_tokens += len(done.token_ids)
+        seconds += done.stats.decode_s
+        steps += done.stats.num_spec_steps
+    return num_tokens / seconds, num_tokens / steps
+
+
+def _table(plan: Plan, made: Distilled, measured: Sequence[Measured]) -> dict[str, Any]:
+    last = made.curve[-1]
+    return {
+        "target": plan.target,
+        "written": time.strftime("%Y-%m-%d"),
+        "num_answers": made.num_answers,
+        "num_tokens": made.num_tokens,
+        "training_s": round(last.seconds, 1),
+        "stopped": made.stopped,
+        "draft_s": made.costs.draft_s,
+        "target_s": made.costs.target_s,
+        "break_even_acceptance": made.costs.break_even,
+        "acceptance_by_position": {
+            f"{t:g}": list(found.by_position) for t, found in last.acceptance.items()
+        },
+        "curve": [
+            {"training_s": j.seconds, **{f"{t:g}": a.expected for t, a in j.acceptance.items()}}
+            for j in made.curve
+        ],
+        "measured": [vars(one) | {"speed_up": one.speed_up} for one in measured],
+    }
+
+
+def card(plan: Plan, made: Distilled, figures: Figures) -> str:
+    """The model card."""
+    sampling, last = plan.sampling, made.curve[-1]
+    rows = "\n".join(
+        f"| {t:g} | {' '.join(f'{share:.2f}' for share in found.by_position)} "
+        f"| {1 + found.expected:.2f} |"
+        for t, found in last.acceptance.items()
+    )
+    speeds = "\n".join(
+        f"| {one.temperature:g} | {one.num_draft_tokens} | {one.mean_acceptance_length:.2f} "
+        f"| {one.tokens_per_s:.1f} | {one.plain_tokens_per_s:.1f} | {one.speed_up:.2f} |"
+        for one in figures.measured
+    )
+    prompts = plan.prompts or "bundled prompts"
+    return f"""---
+tags: [speculative-decoding]
+base_model: {plan.target}
+---
+
+# A draft for {plan.target}
+
+A recurrent head that reads the target's last hidden state, made by `mtad distill`. It has no
+attention and no cache, and says {len(made.head.d2t):,} of the target's tokens.
+
+    mtad generate --target-model {plan.target} --draft-model FOLDER "…"
+
+Its licence follows from the target's: it learnt from the target's answers and holds weights that
+began as the target's.
+
+## Training
+
+{made.num_answers:,} answers of the target ({made.num_tokens:,} tokens) to {prompts}, drawn at
+temperature {" and ".join(f"{t:g}" for t in sampling.temperatures)} (top-k {sampling.top_k}, top-p
+{sampling.top_p:g} above 0), seed {sampling.seed}; {last.seconds:,.0f} s of training. One answer in
+{HELD_OUT} was kept for measuring. {made.stopped}
+
+## Acceptance on held-out answers
+
+Conditional acceptance at each draft position, and expected tokens per target call with all of them.
+
+| temperature | by position | tokens per call |
+|---|---|---|
+{rows}
+
+## Speed
+
+Decode only, batch 1, {NUM_PROMPTS} held-out prompts of {NUM_TOKENS} tokens, medians of {ROUNDS}
+rounds in turns, speculative sampling beside plain decoding, on the machine that trained it: a
+target forward took {made.costs.target_s[0] * 1e3:.1f} ms, a drafted token
+{made.costs.draft_s * 1e3:.2f} ms.
+
+| temperature | draft tokens | tokens per call | tokens/s | plain | speed-up |
+|---|---|---|---|---|---|
+{speeds}
+"""
