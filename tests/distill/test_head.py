@@ -1,5 +1,7 @@
 """How a head begins and learns, and whether its measured acceptance is the true one."""
 
+import copy
+
 import pytest
 import torch
 import transformers
@@ -11,6 +13,7 @@ from mtad.distill.pay import Costs
 from mtad.distill.states import States
 from mtad.distill.training import Schedule, train
 from mtad.model.recurrent_head import HeadConfig, RecurrentHead
+from mtad.runtime.linear import packed
 from mtad.testing import random_llama
 
 HIDDEN = 16
@@ -46,7 +49,7 @@ def rolled_out(head, num_texts=40, length=9, temperature=1.0, seed=0):
 def test_a_head_that_is_its_own_target_is_accepted_always(temperature):
     head = head_of()
     states = rolled_out(head, temperature=temperature)
-    found = acceptance_of(head, states, head.lm_head, temperature=temperature)
+    found = acceptance_of(head, states, head.logits, temperature=temperature)
     assert found.by_position == pytest.approx((1.0,) * 4, abs=1e-4)
     assert found.expected == pytest.approx(4.0, abs=1e-3)
 
@@ -71,7 +74,7 @@ def test_acceptance_at_a_position_is_of_chains_that_get_there():
                 said = states.tokens[place + step + 1]
                 reached *= min(1.0, float(q[said] / p[said]))
     expected = [g / o for g, o in zip(got, of, strict=True)]
-    found = acceptance_of(head, states, target.lm_head, temperature=1.0, depth=3)
+    found = acceptance_of(head, states, target.logits, temperature=1.0, depth=3)
     assert found.by_position == pytest.approx(expected, abs=1e-4)
 
 
@@ -85,14 +88,14 @@ def test_tokens_that_the_head_cannot_say_are_not_accepted():
     with torch.no_grad():
         head.lm_head.weight.copy_(target.lm_head.weight[kept])
     reachable = torch.isin(states.tokens, kept).float().mean()
-    found = acceptance_of(head, states, target.lm_head, temperature=0.0, depth=1)
+    found = acceptance_of(head, states, target.logits, temperature=0.0, depth=1)
     assert 0 < found.by_position[0] <= float(reachable) + 0.05
 
 
 def test_no_answer_at_the_temperature_is_an_error():
     head = head_of()
     with pytest.raises(ValueError, match=r"no answer of 5 tokens or more was drawn at 0\.5"):
-        acceptance_of(head, rolled_out(head), head.lm_head, temperature=0.5)
+        acceptance_of(head, rolled_out(head), head.logits, temperature=0.5)
 
 
 def test_the_linear_start_is_the_ridge_regression():
@@ -106,7 +109,7 @@ def test_the_linear_start_is_the_ridge_regression():
         head.lm_head.weight.copy_(target.lm_head.weight)
     assert fit_linear(head, states) > 0.95
     torch.testing.assert_close(head.fc.weight, target.fc.weight, atol=0.05, rtol=0.1)
-    assert acceptance_of(head, states, target.lm_head, temperature=1.0).by_position[0] > 0.97
+    assert acceptance_of(head, states, target.logits, temperature=1.0).by_position[0] > 0.97
 
 
 def test_frequent_tokens_fill_up_with_low_ids():
@@ -150,6 +153,16 @@ def test_an_untrained_head_has_what_is_the_targets():
         torch.testing.assert_close(head(hidden, hidden), head.fc(torch.cat([hidden] * 2, 1)))
 
 
+def test_a_packed_target_gives_the_same_head():
+    plain = random_llama(vocab=2000, hidden=64).bfloat16()
+    packed_model = copy.deepcopy(plain)
+    assert packed.pack(packed_model) > 0
+    d2t = torch.arange(0, 2000, 3)
+    ours, theirs = head_for(plain, d2t), head_for(packed_model, d2t)
+    for name, value in ours.state_dict().items():
+        assert torch.equal(value, theirs.state_dict()[name]), name
+
+
 def small_plan(steps):
     """A schedule of so many steps under a clock that ticks once per look."""
     return Schedule(seconds=steps, batch_size=32, learning_rate=3e-3, save_every_s=1e9)
@@ -170,9 +183,9 @@ def test_training_brings_the_acceptance_up(tmp_path):
     target, head = head_of(seed=5), head_of(seed=6)
     states = rolled_out(target, num_texts=150)
     head._embedding, head.lm_head = target._embedding, target.lm_head
-    before = acceptance_of(head, states, target.lm_head, temperature=1.0).expected
+    before = acceptance_of(head, states, target.logits, temperature=1.0).expected
     train(head, states, small_plan(150), tmp_path / "t.pt", clock=Ticks())
-    assert acceptance_of(head, states, target.lm_head, temperature=1.0).expected > before + 0.5
+    assert acceptance_of(head, states, target.logits, temperature=1.0).expected > before + 0.5
 
 
 def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):

@@ -8,11 +8,12 @@ weighted by the probability that a chain gets there.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtad.distill.beginning import inputs
 from mtad.distill.states import States
@@ -46,7 +47,7 @@ class Acceptance:
 def acceptance_of(
     head: RecurrentHead,
     states: States,
-    output: nn.Module,
+    target: Callable[[Tensor], Tensor],
     *,
     temperature: float,
     top_k: int = 0,
@@ -59,7 +60,7 @@ def acceptance_of(
     Args:
         head: what drafts.
         states: of held-out answers; those of another temperature are left out.
-        output: the target's output rows, all of them: what the head cannot say is not accepted.
+        target: its logits, of all tokens, after states: what the head cannot say is not accepted.
         temperature, top_k, top_p: of target and draft; 0 is greedy.
         depth: draft positions.
         most_places: a bound on the work.
@@ -72,7 +73,6 @@ def acceptance_of(
     if not len(places):
         raise ValueError(f"no answer of {depth + 1} tokens or more was drawn at {temperature}")
     places = places[:: max(1, -(-len(places) // most_places))]
-    dtype = next(output.parameters()).dtype
     got, of = torch.zeros(depth), torch.zeros(depth)
     for chunk in torch.split(places, 512):
         weight = torch.ones(len(chunk))
@@ -80,10 +80,8 @@ def acceptance_of(
         for step in range(depth):
             embedded, _ = inputs(head, states, chunk + step)
             state = head(embedded, state)
-            said = states.hidden[chunk + step + 1].to(dtype)
-            teacher = output(said).float()[:, : head.config.vocab_size] * head.config.logit_scale
             settings = temperature, top_k, top_p
-            p = warped(teacher, *settings)[:, head.d2t]
+            p = warped(target(states.hidden[chunk + step + 1]), *settings)[:, head.d2t]
             q = warped(head.logits(state), *settings)
             got[step] += (weight * torch.minimum(p, q).sum(1)).sum()
             of[step] += weight.sum()

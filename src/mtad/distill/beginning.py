@@ -7,7 +7,7 @@ what long training gives a draft that begins elsewhere.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mtad.distill.states import States
+from mtad.model.context import embedding_rows
+from mtad.model.forward import output_head
 from mtad.model.lm import Model
 from mtad.model.recurrent_head import HeadConfig, RecurrentHead
 
@@ -29,11 +31,15 @@ def frequent_tokens(tokens: Iterable[int], size: int, vocab: int) -> Int[Tensor,
     return torch.tensor(sorted(token for token, _ in counts.most_common(min(size, vocab))))
 
 
-def output_rows(model: Model) -> nn.Module:
-    """The target's output head."""
-    anything: Any = model
-    found: nn.Module = anything.get_output_embeddings()
-    return found
+def logits_after(model: Model) -> Callable[[Tensor], Tensor]:
+    """What gives the target's logits (n, V), float32, after states (n, H) that enter its head."""
+    output, dtype, scale = output_head(model), model.dtype, _logit_scale(_config(model))
+
+    def read(hidden: Tensor) -> Tensor:
+        logits: Tensor = output(hidden.to(model.device, dtype)).float() * scale
+        return logits.cpu()
+
+    return read
 
 
 def head_for(model: Model, d2t: Int[Tensor, " draft_vocab"]) -> RecurrentHead:
@@ -43,15 +49,13 @@ def head_for(model: Model, d2t: Int[Tensor, " draft_vocab"]) -> RecurrentHead:
         model: the target.
         d2t: the tokens that the head can draft.
     """
-    output: Any = output_rows(model)
-    config = model.config.get_text_config()
-    mlp = _last_mlp(model)
-    inner = mlp.gate_proj.weight.shape[0] if mlp else 3 * config.hidden_size
+    rows, config, mlp = weight_of(output_head(model)), _config(model), _last_mlp(model)
+    inner = mlp.gate_proj.out_features if mlp else 3 * config.hidden_size
     head = RecurrentHead(
         HeadConfig(
             hidden_size=config.hidden_size,
             intermediate_size=inner,
-            vocab_size=output.weight.shape[0],
+            vocab_size=embedding_rows(model),
             draft_vocab_size=len(d2t),
             rms_norm_eps=getattr(config, "rms_norm_eps", 1e-6),
             logit_scale=_logit_scale(config),
@@ -63,12 +67,24 @@ def head_for(model: Model, d2t: Int[Tensor, " draft_vocab"]) -> RecurrentHead:
         head.d2t.copy_(d2t)
         head.norm_weight.copy_(weight)
         head.norm_bias.copy_(bias)
-        head.lm_head.weight.copy_(output.weight[d2t])
-        head.down.weight.zero_()
+        head.lm_head.weight.copy_(rows[d2t])
+        for blank in (head.fc.weight, head.fc.bias, head.down.weight):
+            blank.zero_()
         if mlp:
-            head.gate_up.weight.copy_(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]))
+            head.gate_up.weight.copy_(torch.cat([weight_of(mlp.gate_proj), weight_of(mlp.up_proj)]))
             head.mlp_norm.copy_(_norm_before_mlp(model))
     return head
+
+
+@torch.inference_mode()
+def weight_of(linear: Any) -> Float[Tensor, "out in"]:
+    """The weight of a linear layer, float32 on the CPU; packed ones are read by what they do."""
+    if hasattr(linear, "weight"):
+        weight: Tensor = linear.weight
+        return weight.float().cpu()
+    dtype = linear.packed.dtype
+    columns: Tensor = linear(torch.eye(linear.in_features, dtype=dtype))
+    return (columns if linear.bias is None else columns - linear.bias).T.float()
 
 
 @torch.no_grad()
@@ -117,7 +133,7 @@ def last_norm(model: Model) -> tuple[Float[Tensor, " hidden"], Float[Tensor, " h
     norms which add 1 to their weight, or center, need no knowledge of their own. Ones and zeros
     where the target ends in no norm.
     """
-    size = model.config.get_text_config().hidden_size
+    size = _config(model).hidden_size
     norm = _last_norm_module(model)
     if norm is None:
         return torch.ones(size), torch.zeros(size)
@@ -149,7 +165,11 @@ def _norm_before_mlp(model: Model) -> Tensor:
     layers: Any = model.base_model.layers
     norm = getattr(layers[-1], "post_attention_layernorm", None)
     weight = getattr(norm, "weight", None)
-    return torch.ones(model.config.get_text_config().hidden_size) if weight is None else weight
+    return torch.ones(_config(model).hidden_size) if weight is None else weight
+
+
+def _config(model: Model) -> Any:
+    return model.config.get_text_config()
 
 
 def _logit_scale(config: Any) -> float:

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import nn
 
 from mtad.api.pair import ModelPair
 from mtad.distill.acceptance import Acceptance, acceptance_of
-from mtad.distill.beginning import fit_linear, frequent_tokens, head_for, output_rows
+from mtad.distill.beginning import fit_linear, frequent_tokens, head_for, logits_after
 from mtad.distill.corpus import Answer, num_tokens_of, read_answers, write_answers
 from mtad.distill.pay import Costs, costs_of
 from mtad.distill.plan import Plan
@@ -130,7 +129,7 @@ def distill(
         f"the draft can say {len(d2t)} tokens, {covered:.1%} of the held-out answers'; the linear "
         f"start explains {explained:.0%} of the next state"
     )
-    judge = _Judge(head, kept, output_rows(target), plan, costs, observer)
+    judge = _Judge(head, kept, logits_after(target), plan, costs, observer)
     judge.take(0.0)
     observer.begin("training", plan.schedule.seconds)
     progress = train(head, learnt, plan.schedule, work / "training.pt", judge.on_step, clock)
@@ -221,13 +220,13 @@ class _Judge:
         self,
         head: RecurrentHead,
         kept: States,
-        output: nn.Module,
+        target: Callable[[torch.Tensor], torch.Tensor],
         plan: Plan,
         costs: Costs,
         observer: Observer,
     ) -> None:
         self._head, self._kept, self._plan, self._costs = head, kept, plan, costs
-        self._output = output
+        self._target = target
         self._observer = observer
         self.curve: list[Judged] = []
         self.stopped = ""
@@ -250,7 +249,7 @@ class _Judge:
         for temperature in sorted(set(self._kept.temperatures.tolist())):
             cut = sampling.cut(temperature)
             found[temperature] = acceptance_of(
-                self._head, self._kept, self._output, **cut, depth=depth
+                self._head, self._kept, self._target, **cut, depth=depth
             )
         self.curve.append(Judged(seconds, found))
         for temperature, acceptance in found.items():
