@@ -19,6 +19,7 @@ from mtad.model.context import embedding_rows
 from mtad.model.forward import output_head
 from mtad.model.lm import Model
 from mtad.model.recurrent_head import HeadConfig, RecurrentHead
+from mtad.runtime.linear.packed import weight_of
 
 RIDGE = 1e-2
 """Added to the diagonal, per place, in units of the inputs' mean square."""
@@ -74,17 +75,6 @@ def head_for(model: Model, d2t: Int[Tensor, " draft_vocab"]) -> RecurrentHead:
             head.gate_up.weight.copy_(torch.cat([weight_of(mlp.gate_proj), weight_of(mlp.up_proj)]))
             head.mlp_norm.copy_(_norm_before_mlp(model))
     return head
-
-
-@torch.inference_mode()
-def weight_of(linear: Any) -> Float[Tensor, "out in"]:
-    """The weight of a linear layer, float32 on the CPU; packed ones are read by what they do."""
-    if hasattr(linear, "weight"):
-        weight: Tensor = linear.weight
-        return weight.float().cpu()
-    dtype = linear.packed.dtype
-    columns: Tensor = linear(torch.eye(linear.in_features, dtype=dtype))
-    return (columns if linear.bias is None else columns - linear.bias).T.float()
 
 
 @torch.no_grad()

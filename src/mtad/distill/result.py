@@ -16,7 +16,7 @@ from mtad.distill.plan import Plan
 from mtad.distill.run import HELD_OUT, Distilled, Observer
 from mtad.methods.autoregressive import Autoregressive
 from mtad.methods.speculative_sampling import SpeculativeSampling
-from mtad.model.head_folder import save_head
+from mtad.model.head_files import save_head
 from mtad.speculative.method import Method
 
 FIGURES = "figures.json"
@@ -84,7 +84,8 @@ def write_draft(
         folder: where it goes; its `work` has the answers.
         observer: hears how far it is.
     """
-    save_head(made.head, folder, target=plan.target)
+    target = pair.models.target
+    save_head(made.head.to(target.dtype), folder, target)
     measured = tuple(_measured(pair, plan, made, folder / "work", observer))
     table = _table(plan, made, measured)
     (folder / FIGURES).write_text(json.dumps(table, indent=2) + "\n")

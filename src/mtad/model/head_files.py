@@ -22,6 +22,7 @@ from mtad.model.context import embedding_rows
 from mtad.model.drafter import Model
 from mtad.model.forward import output_head
 from mtad.model.recurrent_head import HeadConfig, RecurrentHead
+from mtad.runtime.linear.packed import weight_of
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 TYPE = "mtad_recurrent"
@@ -175,14 +176,14 @@ def target_rows(target: Model, ids: Int[Tensor, " tokens"]) -> Float[Tensor, "to
     Raises:
         CheckpointError: they are not there as numbers.
     """
-    weight = getattr(output_head(target), "weight", None)
+    output = output_head(target)
+    weight = weight_of(output) if hasattr(output, "packed") or hasattr(output, "weight") else None
     if weight is None or not weight.is_floating_point():
         raise CheckpointError(
-            "the output rows of the target cannot be read, since they are packed or quantised; "
-            "load the target with pack=False, or a head that has rows of its own"
+            "the output rows of the target cannot be read, since they are quantised; take a head "
+            "that has rows of its own"
         )
-    rows: Tensor = weight.detach()[ids.to(weight.device)]
-    return rows
+    return weight[ids.to(weight.device)]
 
 
 def _read_config(folder: str | Path) -> dict[str, Any]:

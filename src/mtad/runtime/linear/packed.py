@@ -67,6 +67,21 @@ class PackedLinear(nn.Module):
         return result
 
 
+@torch.inference_mode()
+def weight_of(layer: Any) -> Tensor:
+    """The weight (out, in) of a linear layer; a packed one is asked what it makes of each input.
+
+    Raises:
+        AttributeError: it is no linear layer with a weight of numbers.
+    """
+    if not isinstance(layer, PackedLinear):
+        weight: Tensor = layer.weight.detach()
+        return weight
+    packed: Any = layer.packed
+    columns: Tensor = layer(torch.eye(layer.in_features, dtype=packed.dtype))
+    return (columns if layer.bias is None else columns - layer.bias).T
+
+
 def helps(model: nn.Module) -> bool:
     """Whether packing makes the model faster: bfloat16 weights on a CPU that oneDNN supports."""
     weights = {(p.device.type, p.dtype) for p in model.parameters()}
