@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,8 +50,9 @@ class DistillFlags(DebugFlag):
         ),
     ] = None
     temperature: Annotated[
-        list[float], _answers(help="To be served; may be repeated. Default: 0 and 1.")
-    ] = field(default_factory=lambda: [0.0, 1.0])
+        list[float] | None,
+        _answers(min=0.0, help="To be served; may be repeated. Default: 0 and 1."),
+    ] = None
     top_k: Annotated[int, _answers(min=0, help="At temperatures above 0.")] = 10
     top_p: Annotated[float, _answers(min=0.0, max=1.0, help="At temperatures above 0.")] = 0.9
     max_new_tokens: Annotated[int, _answers(min=8, help="Of an answer.")] = 192
@@ -68,7 +69,7 @@ class DistillFlags(DebugFlag):
             hours=self.hours,
             draft_vocab_size=self.draft_vocab_size,
             sampling=Sampling(
-                temperatures=tuple(self.temperature),
+                temperatures=tuple(self.temperature or (0.0, 1.0)),
                 top_k=self.top_k,
                 top_p=self.top_p,
                 max_new_tokens=self.max_new_tokens,
@@ -103,6 +104,8 @@ def run(flags: DistillFlags) -> None:
     with _shown() as observer:
         made = distill(pair, plan, flags.output / "work", observer, chats)
         figures = write_draft(pair, plan, made, flags.output, observer)
+    if made.stopped:
+        typer.echo(f"ended early: {made.stopped}", err=True)
     typer.echo(figures.sentence())
     typer.echo(
         f"the draft is in {flags.output}; next: mtad generate --target-model "

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mtad.distill.beginning import inputs
+from mtad.distill.beginning import entered, inputs
 from mtad.distill.states import States
 from mtad.model.recurrent_head import RecurrentHead
 from mtad.sampling.truncation import keep_top_k, keep_top_p
@@ -73,10 +73,10 @@ def acceptance_of(
     if not len(places):
         raise ValueError(f"no answer of {depth + 1} tokens or more was drawn at {temperature}")
     places = places[:: max(1, -(-len(places) // most_places))]
-    got, of = torch.zeros(depth), torch.zeros(depth)
+    got, of = torch.zeros(2, depth, device=head.device)
     for chunk in torch.split(places, 512):
-        weight = torch.ones(len(chunk))
-        state = head.enter(states.hidden[chunk].float())
+        weight = torch.ones(len(chunk), device=head.device)
+        state = entered(head, states, chunk)
         for step in range(depth):
             embedded, _ = inputs(head, states, chunk + step)
             state = head(embedded, state)
@@ -85,7 +85,7 @@ def acceptance_of(
             q = warped(head.logits(state), *settings)
             got[step] += (weight * torch.minimum(p, q).sum(1)).sum()
             of[step] += weight.sum()
-            drafted = _places_of(head, states.tokens[chunk + step + 1])
+            drafted = _places_of(head, states.tokens[chunk + step + 1].to(head.device))
             p_said, q_said = (_of(law, drafted) for law in (p, q))
             weight = weight * (q_said / p_said.clamp(min=1e-9)).clamp(max=1.0)
     return Acceptance(tuple((got / of.clamp(min=1e-9)).tolist()))
@@ -99,9 +99,9 @@ def warped(
         return torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).float()
     logits = logits / temperature
     if top_k:
-        logits = keep_top_k(logits, torch.tensor([[top_k]]), top_k)
+        logits = keep_top_k(logits, torch.tensor([[top_k]], device=logits.device), top_k)
     if top_p < 1:
-        logits = keep_top_p(logits, torch.tensor([[top_p]]))
+        logits = keep_top_p(logits, torch.tensor([[top_p]], device=logits.device))
     return logits.softmax(1)
 
 

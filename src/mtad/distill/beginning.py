@@ -38,7 +38,7 @@ def logits_after(model: Model) -> Callable[[Tensor], Tensor]:
 
     def read(hidden: Tensor) -> Tensor:
         logits: Tensor = output(hidden.to(model.device, dtype)).float() * scale
-        return logits.cpu()
+        return logits
 
     return read
 
@@ -89,15 +89,18 @@ def fit_linear(head: RecurrentHead, states: States, num_places: int = 131_072) -
     places = states.starts(1)
     places = places[:: max(1, len(places) // num_places)]
     width = 2 * head.config.hidden_size + 1
-    gram, cross = torch.zeros(width, width), torch.zeros(width, width // 2)
-    total = torch.zeros(2, width // 2)
+    device = head.device
+    gram = torch.zeros(width, width, device=device)
+    cross, total = (torch.zeros(rows, width // 2, device=device) for rows in (width, 2))
     for chunk in torch.split(places, 8192):
-        x = torch.cat([*inputs(head, states, chunk), torch.ones(len(chunk), 1)], dim=1)
-        y = head.enter(states.hidden[chunk + 1].float())
+        x = torch.cat(
+            [*inputs(head, states, chunk), torch.ones(len(chunk), 1, device=device)], dim=1
+        )
+        y = entered(head, states, chunk + 1)
         gram += x.T @ x
         cross += x.T @ y
         total += torch.stack([y.sum(0), y.square().sum(0)])
-    ridge = torch.full((width,), RIDGE * len(places))
+    ridge = torch.full((width,), RIDGE * len(places), device=device)
     ridge[-1] = 0.0
     solved = torch.linalg.solve(gram + ridge.diag(), cross)
     head.fc.weight.copy_(solved[:-1].T)
@@ -110,9 +113,15 @@ def fit_linear(head: RecurrentHead, states: States, num_places: int = 131_072) -
 def inputs(
     head: RecurrentHead, states: States, places: Int[Tensor, " chunk"]
 ) -> tuple[Float[Tensor, "chunk hidden"], Float[Tensor, "chunk hidden"]]:
-    """The embedding of the tokens at some places, and the states before them."""
-    tokens = states.tokens[places]
-    return head.embed(tokens).float(), head.enter(states.hidden[places].float())
+    """The embedding of the tokens at some places, and the states before them, on its device."""
+    return head.embed(states.tokens[places].to(head.device)).float(), entered(head, states, places)
+
+
+def entered(
+    head: RecurrentHead, states: States, places: Int[Tensor, " chunk"]
+) -> Float[Tensor, "chunk hidden"]:
+    """The states at some places, as the head has them, on its device."""
+    return head.enter(states.hidden[places].to(head.device).float())
 
 
 @torch.inference_mode()

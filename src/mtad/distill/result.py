@@ -98,9 +98,7 @@ def _measured(
     pair: ModelPair, plan: Plan, made: Distilled, work: Path, observer: Observer
 ) -> list[Measured]:
     """The draft beside plain decoding, temperature by temperature."""
-    target = pair.models.target
-    head = made.head.to(target.device, target.dtype)
-    with_head = ModelPair(target, head, pair.tokenizer)
+    with_head = ModelPair(pair.models.target, made.head, pair.tokenizer)
     prompts = [list(a.prompt_ids) for a in read_answers(work / "answers.jsonl")[::HELD_OUT]]
     found, prompts = [], prompts[:NUM_PROMPTS]
     temperatures = sorted(made.curve[-1].acceptance)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtad.distill.beginning import inputs
+from mtad.distill.beginning import entered, inputs
 from mtad.distill.states import States
 from mtad.model.recurrent_head import RecurrentHead
 
@@ -132,7 +132,7 @@ def _loss(
     head: RecurrentHead, states: States, places: Tensor, depth: int, mix: float | None
 ) -> tuple[Tensor, float]:
     """The mean loss of some places, and the mean acceptance one step ahead."""
-    state = head.enter(states.hidden[places].float())
+    state = entered(head, states, places)
     total, acceptance = state.new_zeros(()), 0.0
     for step in range(depth):
         embedded, _ = inputs(head, states, places + step)
@@ -140,7 +140,7 @@ def _loss(
             state = head(embedded, state)
             logits = head.logits(state)
             with torch.no_grad():
-                teacher = head.logits(head.enter(states.hidden[places + step + 1].float()))
+                teacher = head.logits(entered(head, states, places + step + 1))
         p = teacher.float().softmax(1)
         log_q = logits.float().log_softmax(1)
         kl = torch.nn.functional.kl_div(log_q, p, reduction="batchmean")
@@ -164,7 +164,7 @@ def _save(head: RecurrentHead, optimizer: Any, progress: Progress, path: Path) -
 
 
 def _resume(head: RecurrentHead, optimizer: Any, path: Path) -> Progress:
-    kept = torch.load(path, weights_only=True)
+    kept = torch.load(path, weights_only=True, map_location=head.device)
     head.load_state_dict(kept["head"])
     optimizer.load_state_dict(kept["optimizer"])
     return Progress(**kept["progress"])

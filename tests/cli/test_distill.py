@@ -1,0 +1,64 @@
+"""`mtad distill` from the command line: the draft that comes of it decodes."""
+
+import json
+
+import pytest
+from support import saved_pair
+from support.command import answer, cli, refused
+
+from mtad.distill import result
+
+TARGET = str(saved_pair.folder() / "target")
+
+
+@pytest.fixture(scope="module")
+def draft(tmp_path_factory):
+    """A draft made in a few seconds, and what the command said."""
+    folder = tmp_path_factory.mktemp("distill") / "draft"
+    prompts = folder.parent / "prompts.jsonl"
+    prompts.write_text("".join(f'{{"prompt": "the cat {i}"}}\n' for i in range(40)))
+    arguments = ["distill", "--target", TARGET, "--output", str(folder), "--prompts", str(prompts)]
+    small = ["--hours", "0.0008", "--draft-vocab-size", "200", "--batch-size", "20"]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("NUM_PROMPTS", 2), ("NUM_TOKENS", 12), ("ROUNDS", 1)):
+            patch.setattr(result, name, value)
+        done = cli(*arguments, *small, "--max-new-tokens", "12")
+    assert done.exit_code == 0, done.output
+    return folder, arguments, done
+
+
+def test_the_folder_is_a_draft_with_its_card_and_figures(draft):
+    folder, _, done = draft
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"config.json", "model.safetensors", "figures.json", "README.md", "work"}
+    figures = json.loads((folder / "figures.json").read_text())
+    assert set(figures["acceptance_by_position"]) == {"0", "1"}
+    assert figures["num_answers"] == 40
+    assert "plain decoding's speed" in done.stdout
+    card = (folder / "README.md").read_text()
+    assert (
+        "40 answers of the target" in card and f"{figures['measured'][0]['speed_up']:.2f}" in card
+    )
+
+
+def test_it_decodes_as_the_target_alone(draft):
+    folder, _, _ = draft
+    ask = ["the cat", "--target-model", TARGET, "--temperature", "0", "--max-new-tokens", "20"]
+    plain = answer(*ask, "--method", "autoregressive")
+    drafted = answer(*ask, "--draft-model", str(folder), "--method", "speculative_sampling")
+    assert drafted["token_ids"] == plain["token_ids"]
+    assert drafted["stats"]["num_draft_tokens"] > 0
+
+
+def test_other_options_do_not_go_on_with_its_work(draft):
+    _, arguments, _ = draft
+    message = refused(*arguments, "--hours", "3", code=1)
+    assert "has the work of another plan: its hours is 0.0008, and not 3.0" in message
+
+
+def test_options_that_cannot_be_are_refused(tmp_path):
+    start = ["distill", "--target", TARGET, "--output", str(tmp_path / "d")]
+    assert "--hours is 0" in refused(*start, "--hours", "0")
+    assert "no such folder" in refused(
+        "distill", "--target", "nowhere", "--output", str(tmp_path), code=1
+    )
