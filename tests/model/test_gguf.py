@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -142,6 +141,15 @@ def test_a_vocabulary_that_begins_texts_with_a_token(said: dict[str, Any], tmp_p
     assert encode(read, CHAT) == encode(tokenizer(), CHAT)
 
 
+def test_a_vocabulary_that_parts_digits(tmp_path: Path) -> None:
+    parts = {"tokenizer.ggml.pre": "smollm"}
+    file = write_gguf(tmp_path / "m.gguf", _llama(num_layers=1), metadata=parts)
+    read = load_models(file).tokenizer
+    assert read is not None
+    pieces = read.backend_tokenizer.pre_tokenizer.pre_tokenize_str("x =  24")
+    assert [piece for piece, _ in pieces] == ["x", "Ġ=", "ĠĠ", "2", "4"]
+
+
 @pytest.mark.parametrize(
     ("metadata", "wanted"),
     [
@@ -241,7 +249,7 @@ def test_missing_packages_are_named(path: Path, monkeypatch: pytest.MonkeyPatch)
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "gguf" else find(n))
     said = refusal(path)
-    assert "need the package gguf: pip install gguf (or the extra gguf: " in said
+    assert "need the package gguf: pip install gguf" in said
 
 
 def test_a_file_that_is_not_there(path: Path) -> None:
@@ -266,19 +274,19 @@ def test_a_pair_of_files_decodes(path: Path, capfd: pytest.CaptureFixture[str]) 
 
 @pytest.mark.slow
 def test_the_real_file_is_read_as_transformers_reads_it() -> None:
-    named = os.environ.get("MTAD_GGUF")
-    file = Path(named) if named else real_data("gguf") / REAL
-    pair = mtad.load_pair(target=file, pack=False)
-    theirs = as_transformers_reads(file, torch.bfloat16).eval()
+    file = real_data(f"gguf/{REAL}")
+    pair = mtad.load_pair(target=file, dtype="float32")
+    theirs = as_transformers_reads(file, torch.float32).eval()
     chat = [{"role": "user", "content": "What is the capital of France?"}]
     ids = encode(pair.tokenizer, chat)
     own = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     assert ids == own.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
     ours = logits(pair.models.target, torch.tensor([ids]))
-    assert torch.allclose(ours, logits(theirs, torch.tensor([ids])), atol=0.5)
+    assert torch.allclose(ours, logits(theirs, torch.tensor([ids])), atol=1e-3)
     found = pair.generate([chat], "autoregressive", temperature=0, max_new_tokens=24)[0]
     wanted = theirs.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=24)
     assert found.text == own.decode(wanted[0, len(ids) :], skip_special_tokens=True)
     assert "Paris" in found.text and found.finish_reason == "stop"
     assert special_tokens(pair.tokenizer)["<|im_end|>"] == 2 and pair.models.eos_token_ids == (2,)
-    assert pair.tokenizer is not None and len(pair.tokenizer("a  2024").input_ids) == 7
+    assert pair.tokenizer is not None
+    assert pair.tokenizer.tokenize("a  2024") == ["a", "ĠĠ", "2", "0", "2", "4"]

@@ -17,6 +17,7 @@ from support.command import cli, refused
 import mtad
 from mtad.cli import serve as command
 from mtad.cli.serve import ServeFlags, settings_of
+from mtad.server.api.service import served_name
 from mtad.server.http.keys import VARIABLE, Keys, read_keys
 from mtad.server.settings import SECTIONS, ServerSettings, is_loopback, read_settings
 
@@ -395,3 +396,11 @@ def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
     keys = Keys({b"first-key": "a", b"second-key": "b", b"third-key": "c"})
     assert keys.owner(b"first-key") == "a"
     assert [known for known, _ in seen] == [b"first-key", b"second-key", b"third-key"]
+
+
+def test_a_gguf_file_is_served_under_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "SmolLM2.Q4_1.gguf"
+    file.write_bytes(b"")
+    assert served_name(ServerSettings(target_model=str(file))) == "SmolLM2.Q4_1"
+    assert served_name(ServerSettings(target_model=str(tmp_path))) == tmp_path.name
+    assert served_name(ServerSettings(target_model="some/model")) == "some/model"

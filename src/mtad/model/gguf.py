@@ -134,7 +134,7 @@ class GgufFile:
         if missing:
             raise GgufError(
                 f"GGUF files need the package{'s' * (len(missing) > 1)} {' and '.join(missing)}: "
-                f"pip install {' '.join(missing)} (or the extra gguf: pip install 'mtad[gguf]')"
+                f"pip install {' '.join(missing)}"
             )
         scaling(self.header, self.path)
         end = self.header.data_start + max(
