@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mtad.api.completion import Chunk, Completion
     from mtad.api.pair import ModelPair, load_pair
+    from mtad.engine.decode import decode
     from mtad.engine.request import Request
-    from mtad.engine.session import Session, decode
+    from mtad.engine.session import Session
     from mtad.engine.stats import Stats
     from mtad.engine.step import Block, Step
     from mtad.errors import MtadError
@@ -40,7 +41,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "engine.request": ("Request",),
-    "engine.session": ("Session", "decode"),
+    "engine.decode": ("decode",),
+    "engine.session": ("Session",),
     "engine.step": ("Block", "Step"),
     "errors": ("MtadError",),
     "speculative.method": ("Method", "Verdict"),

@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import Phi3Config, Phi3ForCausalLM
 
-from mtad.engine.session import Request, Session, decode
+from mtad.engine.decode import decode
+from mtad.engine.session import Request, Session
 from mtad.errors import ContextLengthError, OptionError, PromptError
 from mtad.methods.autoregressive import Autoregressive
 from mtad.methods.beam_search import BeamSearch

@@ -13,7 +13,8 @@ from support import oracles
 from support.oracles import Text
 from support.toys import MarkovPair, assert_law, assert_rate, decode_all, iterate, make, requests_of
 
-from mtad.engine.session import Block, decode
+from mtad.engine.decode import decode
+from mtad.engine.session import Block
 from mtad.methods.spectr import division_factor
 from mtad.speculative.acceptance import (
     last_true,

@@ -13,7 +13,8 @@ import transformers
 
 from mtad import methods
 from mtad.core.tree import TokenTree
-from mtad.engine.session import Block, Request, decode
+from mtad.engine.decode import decode
+from mtad.engine.session import Block, Request
 from mtad.model.lm import LM, Model
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method

@@ -16,7 +16,8 @@ import mtad.methods
 from mtad.core.noise import Noise
 from mtad.core.prefix import Prefix, select_rows
 from mtad.core.tree import TokenTree
-from mtad.engine.session import Request, decode
+from mtad.engine.decode import decode
+from mtad.engine.session import Request
 from mtad.model.lm import LM
 from mtad.sampling.params import SamplingParams
 from mtad.sampling.warper import Warper

@@ -73,9 +73,9 @@ def acceptance_of(
     if not len(places):
         raise ValueError(f"no answer of {depth + 1} tokens or more was drawn at {temperature}")
     places = places[:: max(1, -(-len(places) // most_places))]
-    got, of = torch.zeros(2, depth, device=head.device)
+    got, of = torch.zeros(2, depth, dtype=torch.float32, device=head.device)
     for chunk in torch.split(places, 512):
-        weight = torch.ones(len(chunk), device=head.device)
+        weight = torch.ones(len(chunk), dtype=torch.float32, device=head.device)
         state = entered(head, states, chunk)
         for step in range(depth):
             embedded, _ = inputs(head, states, chunk + step)
@@ -99,9 +99,9 @@ def warped(
         return torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).float()
     logits = logits / temperature
     if top_k:
-        logits = keep_top_k(logits, torch.tensor([[top_k]], device=logits.device), top_k)
+        logits = keep_top_k(logits, torch.full_like(logits[:, :1], top_k, dtype=torch.int64), top_k)
     if top_p < 1:
-        logits = keep_top_p(logits, torch.tensor([[top_p]], device=logits.device))
+        logits = keep_top_p(logits, torch.full_like(logits[:, :1], top_p))
     return logits.softmax(1)
 
 

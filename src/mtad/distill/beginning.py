@@ -29,7 +29,8 @@ def frequent_tokens(tokens: Iterable[int], size: int, vocab: int) -> Int[Tensor,
     """The ids of the `size` tokens that occur most, ascending; the lowest ids where too few do."""
     counts = Counter(dict.fromkeys(range(vocab), 0))
     counts.update(tokens)
-    return torch.tensor(sorted(token for token, _ in counts.most_common(min(size, vocab))))
+    kept = sorted(token for token, _ in counts.most_common(min(size, vocab)))
+    return torch.tensor(kept, dtype=torch.int64)
 
 
 def logits_after(model: Model) -> Callable[[Tensor], Tensor]:
@@ -89,18 +90,15 @@ def fit_linear(head: RecurrentHead, states: States, num_places: int = 131_072) -
     places = states.starts(1)
     places = places[:: max(1, len(places) // num_places)]
     width = 2 * head.config.hidden_size + 1
-    device = head.device
-    gram = torch.zeros(width, width, device=device)
-    cross, total = (torch.zeros(rows, width // 2, device=device) for rows in (width, 2))
+    gram = head.fc.weight.new_zeros(width, width)
+    cross, total = (head.fc.weight.new_zeros(rows, width // 2) for rows in (width, 2))
     for chunk in torch.split(places, 8192):
-        x = torch.cat(
-            [*inputs(head, states, chunk), torch.ones(len(chunk), 1, device=device)], dim=1
-        )
+        x = torch.cat([*inputs(head, states, chunk), gram.new_ones(len(chunk), 1)], dim=1)
         y = entered(head, states, chunk + 1)
         gram += x.T @ x
         cross += x.T @ y
         total += torch.stack([y.sum(0), y.square().sum(0)])
-    ridge = torch.full((width,), RIDGE * len(places), device=device)
+    ridge = gram.new_full((width,), RIDGE * len(places))
     ridge[-1] = 0.0
     solved = torch.linalg.solve(gram + ridge.diag(), cross)
     head.fc.weight.copy_(solved[:-1].T)
@@ -135,7 +133,8 @@ def last_norm(model: Model) -> tuple[Float[Tensor, " hidden"], Float[Tensor, " h
     size = _config(model).hidden_size
     norm = _last_norm_module(model)
     if norm is None:
-        return torch.ones(size), torch.zeros(size)
+        ones = torch.ones(size, dtype=torch.float32)
+        return ones, ones * 0
     weight = next(norm.parameters())
     probe = torch.ones(size, dtype=weight.dtype, device=weight.device)
     probe[1::2] = -1.0
@@ -164,7 +163,8 @@ def _norm_before_mlp(model: Model) -> Tensor:
     layers: Any = model.base_model.layers
     norm = getattr(layers[-1], "post_attention_layernorm", None)
     weight = getattr(norm, "weight", None)
-    return torch.ones(_config(model).hidden_size) if weight is None else weight
+    size = _config(model).hidden_size
+    return torch.ones(size, dtype=torch.float32) if weight is None else weight
 
 
 def _config(model: Model) -> Any:

@@ -94,7 +94,7 @@ def _states_of(model: Model, answers: Sequence[Answer]) -> States:
     while longest_first:
         count = max(1, TOKENS_PER_FORWARD // _length(answers[longest_first[0]]))
         batch, longest_first = longest_first[:count], longest_first[count:]
-        texts = [torch.tensor([*answers[i].prompt_ids, *answers[i].token_ids]) for i in batch]
+        texts = [_whole((*answers[i].prompt_ids, *answers[i].token_ids)) for i in batch]
         ids = pad_sequence(texts, batch_first=True).to(model.device)
         hidden = base(input_ids=ids, use_cache=False).last_hidden_state
         for row, i in enumerate(batch):
@@ -104,12 +104,17 @@ def _states_of(model: Model, answers: Sequence[Answer]) -> States:
     counts = [len(answer.token_ids) for answer in answers]
     return States(
         hidden=torch.cat([found[i] for i in range(len(answers))]),
-        tokens=torch.tensor([token for answer in answers for token in answer.token_ids]),
-        left=torch.tensor([n - 1 - place for n in counts for place in range(n)]),
+        tokens=_whole([token for answer in answers for token in answer.token_ids]),
+        left=_whole([n - 1 - place for n in counts for place in range(n)]),
         temperatures=torch.tensor(
-            [a.temperature for a, n in zip(answers, counts, strict=True) for _ in range(n)]
+            [a.temperature for a, n in zip(answers, counts, strict=True) for _ in range(n)],
+            dtype=torch.float32,
         ),
     )
+
+
+def _whole(numbers: Sequence[int]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int64)
 
 
 def _length(answer: Answer) -> int:

@@ -298,12 +298,3 @@ class Session:
         self.seeds = self.seeds[index]
         for lm in self.lms:
             lm.release(list(order))
-
-
-def decode(
-    target: Model, draft: Draft | None, method: Method, requests: Sequence[Request], vocab: int
-) -> Iterator[Step]:
-    """The steps that complete `requests`; requests with a budget of 0 get no block."""
-    with torch.inference_mode():
-        session = Session(target, draft, method, requests, vocab)
-    yield from session.run()

@@ -244,7 +244,7 @@ def _norms(target: Model) -> list[float]:
     embedding: Any = target.get_input_embeddings()
     count = embedding.weight.shape[0]
     some = [place * (count - 1) // (_NUM_NORMS - 1) for place in range(_NUM_NORMS)]
-    rows = embedding.weight[torch.tensor(some, device=embedding.weight.device)]
+    rows = embedding.weight[torch.tensor(some, dtype=torch.int64, device=embedding.weight.device)]
     return [round(norm, 6) for norm in rows.float().norm(dim=1).tolist()]
 
 
