@@ -2,11 +2,13 @@
 
 import itertools
 import json
+from types import SimpleNamespace
 
 import pytest
 from support import saved_pair
 
-from mtad.distill.corpus import Sampling, next_chats, num_tokens_of, read_answers, write_answers
+from mtad.distill import asking
+from mtad.distill.corpus import Sampling, num_tokens_of, read_answers, write_answers
 from mtad.distill.prompts import bundled, follow_ups
 
 SMALL = Sampling(max_new_tokens=12, batch_size=4)
@@ -49,20 +51,66 @@ def test_answers_are_those_that_the_target_gives(tmp_path):
 
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
     pair, path = saved_pair.pair(), tmp_path / "a.jsonl"
-    whole = write_answers(pair, tmp_path / "whole.jsonl", SMALL, on_answers=enough(5))
+    whole = write_answers(pair, tmp_path / "whole.jsonl", SMALL, on_answers=enough(6))
     write_answers(pair, path, SMALL, on_answers=enough(2))
     with path.open("a") as file:
         file.write('{"chat": [{"role": "us')  # what a kill leaves
-    assert write_answers(pair, path, SMALL, on_answers=enough(5)) == whole
+    assert write_answers(pair, path, SMALL, on_answers=enough(6)) == whole
     assert len(path.read_text().splitlines()) == len(whole)
     assert any(len(a.chat) == 3 for a in whole), "no second turn was asked"
+
+
+class Writer:
+    """Stands for a pair whose target writes these users' turns."""
+
+    def __init__(self, *texts):
+        self.tokenizer, self.texts, self.asked = saved_pair.tokenizer(), texts, []
+
+    def generate(self, prompts, **options):
+        self.asked += prompts
+        assert options["temperature"] == 1.0 and len(set(options["seed"])) == len(prompts)
+        turns = itertools.islice(itertools.cycle(self.texts), len(prompts))
+        return [SimpleNamespace(text=text, finish_reason=reason) for text, reason in turns]
+
+
+def test_the_target_writes_prompts_in_the_place_of_a_user():
+    pair = Writer(
+        (" What is a lake? ", "stop"), ("no end of it, and so", "length"), ("Eh?", "stop")
+    )
+    found = asking.own_prompts(pair, 6, seed=3)
+    assert found == [[{"role": "user", "content": "What is a lake?"}]]
+    assert pair.tokenizer.decode(pair.asked[0]) == "<user>"
+
+
+def test_own_prompts_that_are_too_few_are_filled_up_with_bundled_ones():
+    pair = Writer((" What is a lake? ", "stop"))
+    batch = asking.KINDS.index("own")
+    answered = [([{"role": "user", "content": "x"}], "y")] * 4 * batch
+    chats = asking.next_chats(pair, answered, size=4, seed=0)
+    start = 4 * batch
+    assert chats[0][0]["content"] == "What is a lake?"
+    assert chats[1:] == list(itertools.islice(bundled(0), start, start + 3))
+
+
+def test_a_target_without_a_template_is_asked_bundled_prompts(monkeypatch):
+    pair = saved_pair.pair()
+    monkeypatch.setattr(asking, "_around_a_user", lambda tokenizer: None)
+    chats = asking.next_chats(pair, [([], "")] * 4, size=4, seed=0)
+    assert asking.own_prompts(pair, 4, seed=0) == []
+    assert chats == list(itertools.islice(bundled(0), 4, 8))
+
+
+def test_the_kinds_of_prompts_take_turns():
+    """Nine batches, an odd number: with two temperatures in turns, each gets all kinds."""
+    assert len(asking.KINDS) % 2 == 1
+    assert {"bundled", "own", "follow-up"} == set(asking.KINDS)
 
 
 def test_prompts_of_the_user_are_asked_once_each(tmp_path):
     chats = [[{"role": "user", "content": f"the cat {i}"}] for i in range(6)]
     answers = write_answers(saved_pair.pair(), tmp_path / "a.jsonl", SMALL, chats)
     assert [a.chat for a in answers] == chats
-    assert next_chats(answers, SMALL, chats) == []
+    assert write_answers(saved_pair.pair(), tmp_path / "a.jsonl", SMALL, chats) == answers
 
 
 def test_a_damaged_file_of_answers_is_named(tmp_path):

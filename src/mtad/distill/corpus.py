@@ -5,20 +5,17 @@ A file of JSON lines, one per answer, so that a run that was killed goes on wher
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mtad.api.pair import ModelPair
-from mtad.distill.prompts import Chat, bundled, follow_ups
+from mtad.distill.asking import next_chats
+from mtad.distill.prompts import Chat
 from mtad.jsonl import JsonLines, damaged, read_lines
 from mtad.methods.autoregressive import Autoregressive
 from mtad.model.tokenizer import encode
-
-SHARE_OF_FOLLOW_UPS = 0.3
-"""Of the bundled prompts: those about an answer to an earlier one."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,7 @@ def write_answers(
     with JsonLines(path) as file:
         while True:
             batch = len(answers) // sampling.batch_size
-            prompts = next_chats(answers, sampling, chats)
+            prompts = _next(pair, answers, sampling, chats)
             if not prompts:
                 break
             fresh = list(_answered(pair, prompts, sampling, batch))
@@ -120,19 +117,17 @@ def write_answers(
     return answers
 
 
-def next_chats(
-    answers: Sequence[Answer], sampling: Sampling, chats: Sequence[Chat] | None
+def _next(
+    pair: ModelPair,
+    answers: Sequence[Answer],
+    sampling: Sampling,
+    chats: Sequence[Chat] | None,
 ) -> list[Chat]:
     """The prompts of the next batch; they follow from what is answered already."""
     done, size = len(answers), sampling.batch_size
     if chats is not None:
         return list(chats[done : done + size])
-    batch, seed = done // size, sampling.seed
-    if batch * SHARE_OF_FOLLOW_UPS % 1 + SHARE_OF_FOLLOW_UPS > 1:
-        recent = [(a.chat, a.text) for a in answers[-size:] if len(a.chat) == 1]
-        if found := list(follow_ups(recent, seed + batch)):
-            return found[:size]
-    return list(itertools.islice(bundled(seed), done, done + size))
+    return next_chats(pair, [(a.chat, a.text) for a in answers], size, sampling.seed)
 
 
 def _answered(

@@ -35,20 +35,22 @@ def bundled(seed: int) -> Iterator[Chat]:
 
 
 def follow_ups(answered: Sequence[tuple[Chat, str]], seed: int) -> Iterator[Chat]:
-    """Chats about texts that are there: summaries, questions, second turns; one per text.
+    """Chats about texts that are there: second turns, and questions about one to four texts.
 
     Args:
         answered: chats and the answers to them.
         seed: of the choice.
     """
     draw = random.Random(seed)
-    for chat, answer in answered:
-        if draw.random() < 0.4:
+    texts = [answer for _, answer in answered]
+    for place, (chat, answer) in enumerate(answered):
+        if draw.random() < 0.4 and len(chat) == 1:
             again = {"role": "user", "content": draw.choice(_SECOND_TURNS)}
             yield [*chat, {"role": "assistant", "content": answer}, again]
         else:
             before, after = draw.choice(_ABOUT_A_TEXT)
-            yield [{"role": "user", "content": f"{before}{answer}{after}"}]
+            several = texts[place : place + draw.choice((1, 1, 2, 4))]
+            yield [{"role": "user", "content": before + "\n\n".join(several) + after}]
 
 
 def _filled(*templates: str) -> Maker:
