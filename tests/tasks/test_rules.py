@@ -16,12 +16,15 @@ _ALL = "mtad.tasks.perplexity"
 """Counts repeated 4-grams for the scores of all tasks."""
 
 KNOWN = {
-    "spider": (1, "48c6b2a4ff90"),
-    "human_eval": (1, "0d372138867f"),
+    "spider": (1, "23d44fdf8cc7"),
+    "human_eval": (1, "d41cb87fedd2"),
     "mt_bench": (1, "d8e2fe660a6c"),
     "gsm8k": (1, "6ad0d09f617b"),
     "spec_bench": (1, "6a2666d2da1e"),
     "perplexity": (1, "562ed1c39fb2"),
+    "json_extraction": (1, "627953f76141"),
+    "closed_book": (1, "571030d1c04a"),
+    "table_sql": (1, "0848eef24bd3"),
 }
 """The version of each task's rules and the hash of its code."""
 
