@@ -154,15 +154,15 @@ def test_a_presets_parameters(name: str, target: float, draft: float) -> None:
 
 
 def test_a_widened_pair_is_the_embedded_pair(monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes = (testing.Shape(512, 704, 4), testing.Shape(128, 192, 2))
-    monkeypatch.setitem(WIDENED, "tiny", shapes)
+    shapes = testing.Shape(512, 704, 4), testing.Shape(128, 192, 2)
+    monkeypatch.setitem(WIDENED, "tiny", testing.Widened("demo", *shapes))
     pair = testing.widened_pair("tiny", dtype=torch.float32)
     for wide, path in zip(pair, (demo.TARGET_PATH, demo.DRAFT_PATH), strict=True):
         require_same_function(wide, LlamaForCausalLM.from_pretrained(path, dtype=torch.float32))
 
 
 def test_an_unknown_pair_is_refused() -> None:
-    with pytest.raises(ValueError, match="no widened pair '2b'; there are 1b, 8b"):
+    with pytest.raises(ValueError, match="no widened pair '2b'; there are 1b, 8b, smollm2-1b"):
         testing.widened_pair("2b")
 
 

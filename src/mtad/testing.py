@@ -15,7 +15,10 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mtad import demo
+from mtad.model.head_files import is_head, load_head
+from mtad.model.recurrent_head import RecurrentHead
+from mtad.model.wide_head import widen_head
+from mtad.pairs import PAIRS
 
 Table = Sequence[Sequence[float]]
 
@@ -74,17 +77,32 @@ class Shape:
     num_hidden_layers: int
 
 
-WIDENED: dict[str, tuple[Shape, Shape]] = {
-    "1b": (Shape(2048, 7168, 20), Shape(1024, 4096, 4)),
-    "8b": (Shape(4096, 14336, 32), Shape(2048, 9728, 16)),
+@dataclass(frozen=True)
+class Widened:
+    """A pair in a larger shape.
+
+    Attributes:
+        base: the name of the pair that it is made of.
+        target, draft: the shapes; a head has one layer.
+    """
+
+    base: str
+    target: Shape
+    draft: Shape
+
+
+WIDENED: dict[str, Widened] = {
+    "1b": Widened("demo", Shape(2048, 7168, 20), Shape(1024, 4096, 4)),
+    "8b": Widened("demo", Shape(4096, 14336, 32), Shape(2048, 9728, 16)),
+    "smollm2-1b": Widened("smollm2", Shape(2048, 4352, 30), Shape(2048, 5504, 1)),
 }
-"""Target and draft of the pairs that `widened_pair` makes.
+"""The pairs that `widened_pair` makes.
 
 "1b" has 1.22 and 0.07 billion parameters. "8b" has 7.79 and 1.23 billion; Llama-3-8B reads 7.5
 billion in a forward (its embedding is not read whole) and Llama-3.2-1B 1.24. Their vocabulary of
 128,256 is missing here, and the embedded models have as many key/value heads as heads; that weighs
 the target's missing rows up, and the draft's wider FFN (9,728, not 8,192) does the rest. The cache
-is four times as large as theirs.
+is four times as large as theirs. "smollm2-1b" has 1.22 billion, and a head.
 """
 
 
@@ -94,10 +112,10 @@ def widened_pair(
     dtype: torch.dtype = torch.bfloat16,
     device: str | torch.device = "cpu",
     context: int | None = None,
-) -> tuple[LlamaForCausalLM, LlamaForCausalLM]:
-    """The embedded target and draft, widened to the shapes of `WIDENED[name]`.
+) -> tuple[LlamaForCausalLM, LlamaForCausalLM | RecurrentHead]:
+    """Target and draft of a named pair, widened to the shapes of `WIDENED[name]`.
 
-    Their texts and their acceptance are those of the embedded pair; their cost is the shapes'.
+    Their texts and their acceptance are those of the pair; their cost is the shapes'.
 
     Args:
         name: a key of `WIDENED`.
@@ -105,20 +123,20 @@ def widened_pair(
 
     Raises:
         ValueError: there is no such pair.
+        CheckpointError: the pair that it is made of was not fetched.
     """
     if name not in WIDENED:
         raise ValueError(f"there is no widened pair {name!r}; there are {', '.join(WIDENED)}")
-    target, draft = (
-        widen(
-            LlamaForCausalLM.from_pretrained(path),
-            **vars(shape),
-            context=context,
-            dtype=dtype,
-            device=device,
-        )
-        for path, shape in zip((demo.TARGET_PATH, demo.DRAFT_PATH), WIDENED[name], strict=True)
-    )
-    return target, draft
+    one, pair = WIDENED[name], PAIRS[WIDENED[name].base]
+    place: dict[str, Any] = {"dtype": dtype, "device": device}
+    small = LlamaForCausalLM.from_pretrained(pair.require_target())
+    target = widen(small, **vars(one.target), context=context, **place)
+    if not is_head(pair.draft):
+        draft = LlamaForCausalLM.from_pretrained(pair.draft)
+        return target, widen(draft, **vars(one.draft), context=context, **place)
+    head = load_head(pair.draft, small).to(device, dtype)
+    sizes = (one.draft.hidden_size, one.draft.intermediate_size)
+    return target, widen_head(head, target.get_input_embeddings(), *sizes)
 
 
 @torch.no_grad()

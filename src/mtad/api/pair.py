@@ -16,7 +16,6 @@ from typing import Any, TypeAlias
 
 import torch
 
-from mtad import demo
 from mtad.api.completion import Chunk as Chunk
 from mtad.api.completion import Completion as Completion
 from mtad.api.completion import Generation, with_text
@@ -34,6 +33,7 @@ from mtad.model.lm import Model
 from mtad.model.loading import Models, Tokenizer, join, load_models, quiet
 from mtad.model.parallel import agreed
 from mtad.model.tokenizer import encode, prompt_list
+from mtad.pairs import DEMO, PAIRS
 from mtad.runtime.backend import OnPhase
 from mtad.runtime.cuda_graphs import Graphs
 from mtad.sampling.params import SamplingParams
@@ -243,48 +243,54 @@ def load_pair(
     assistant_model: str | Path | None = None,
     **options: Any,
 ) -> ModelPair:
-    """A pair from folders, hub names or GGUF files, or the embedded one.
+    """A pair by its name, or from folders, hub names or GGUF files.
 
     Args:
-        name: "demo" for the pair that comes with mtad; a folder, a GGUF file, or a hub name with a
-            slash, is the target.
+        name: one of `mtad.pairs.PAIRS`: "demo" for the pair that comes with mtad, "smollm2" for one
+            whose target `mtad fetch smollm2` has fetched; a folder, a GGUF file, or a hub name with
+            a slash, is the target.
         target, draft: what `from_pretrained` takes, or a GGUF file.
         assistant_model: transformers' name for `draft`.
         options: as in `mtad.model.loading.load_models` (dtype, device, device_map, …).
 
     Raises:
-        ValueError: neither a name nor a target was given, or both, or a draft for "demo".
-        MtadError: the models cannot be loaded or do not fit together.
+        ValueError: neither a name nor a target was given, or both, or a draft for a named pair.
+        MtadError: the models cannot be loaded or do not fit together, or were not fetched.
     """
-    draft = draft if draft is not None else assistant_model
+    draft, names = draft if draft is not None else assistant_model, " or ".join(map(repr, PAIRS))
     if (name is None) == (target is None):
-        raise ValueError('give either "demo" or target=…, a folder, a GGUF file or a hub name')
-    if target is None and name != "demo" and ("/" in str(name) or Path(str(name)).exists()):
+        raise ValueError(f"give either {names} or target=…, a folder, a GGUF file or a hub name")
+    if target is None and name not in PAIRS and ("/" in str(name) or Path(str(name)).exists()):
         target = name
     if target is not None:
         return ModelPair.of(load_models(target, draft, **options))
-    if name != "demo":
+    if name not in PAIRS:
         raise ValueError(
-            f"there is no pair called {name!r}{did_you_mean(str(name), ['demo'])}; give "
-            '"demo" or target=…, a folder, a GGUF file or a hub name'
+            f"there is no pair called {name!r}{did_you_mean(str(name), PAIRS)}; give "
+            f"{names} or target=…, a folder, a GGUF file or a hub name"
         )
     if draft is not None:
-        raise ValueError(f'"demo" has its own draft; give target=… with draft={str(draft)!r}')
+        raise ValueError(f"{name!r} has its own draft; give target=… with draft={str(draft)!r}")
     quiet()
-    if options.get("dtype", "auto") == "auto" and not torch.cuda.is_available():
+    pair = PAIRS[str(name)]
+    is_free = options.get("dtype", "auto") == "auto" and not torch.cuda.is_available()
+    if pair.name == DEMO and is_free:
         options["draft_dtype"] = options.get("draft_dtype") or "float32"  # quicker where so small
-    return ModelPair.of(load_models(demo.TARGET_PATH, demo.DRAFT_PATH, **options))
+    return ModelPair.of(load_models(pair.require_target(), pair.draft, **options))
 
 
-def open_pair(target: str | None, draft: str | None, **placement: Any) -> ModelPair:
-    """The pair for a program of its own: that of these names, the embedded one without a target.
+def open_pair(
+    target: str | None, draft: str | None, name: str | None = None, **placement: Any
+) -> ModelPair:
+    """The pair for a program of its own: that of these names, the embedded one without a name.
 
     Args:
-        target, draft, placement: as in `load_pair`.
+        target, draft, name, placement: as in `load_pair`.
     """
     quiet()
     if target is not None:
         return load_pair(target=target, draft=draft, **placement)
-    if "OMP_NUM_THREADS" not in os.environ:
+    name = name or DEMO
+    if name == DEMO and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # models this small lose time to the handing-over of work
-    return load_pair("demo", **placement)
+    return load_pair(name, **placement)

@@ -44,7 +44,7 @@ def conditions(pair: ModelPair, spec: PairSpec, more: dict[str, Any]) -> dict[st
         "device": _device(pair.models.target),
         "draft_device": None if pair.models.draft is None else _device(pair.models.draft),
         "target": _model(pair.models.target, spec.target),
-        "draft": _model(pair.models.draft, spec.draft),
+        "draft": _model(pair.models.draft, spec.draft or spec.target),
         "model_fingerprint": fingerprint(pair),
         **gpu_facts([m.device for m in (pair.models.target, pair.models.draft) if m is not None]),
         **more,
@@ -121,11 +121,11 @@ def _device(model: Draft) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _model(model: Draft | None, path: str | None) -> dict[str, Any] | None:
+def _model(model: Draft | None, path: str) -> dict[str, Any] | None:
     if model is None:
         return None
     return {
-        "name": Path(path or "demo").name if path is None or Path(path).exists() else path,
+        "name": Path(path).name if Path(path).exists() else path,
         "num_parameters": sum(weight.numel() for weight in model.parameters()),
         "dtype": str(model.dtype).removeprefix("torch."),
         "architecture": model.config.model_type,

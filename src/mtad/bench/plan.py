@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mtad.pairs import DEMO
 from mtad.speculative.method import Method
 from mtad.tasks import Task
 
 
 @dataclass(frozen=True)
 class PairSpec:
-    """The models to load, as `load_pair` takes them; the target "demo" is the embedded pair."""
+    """The models to load, as `load_pair` takes them; the target may be the name of a pair."""
 
-    target: str = "demo"
+    target: str = DEMO
     draft: str | None = None
     dtype: str = "auto"
     draft_dtype: str | None = None

@@ -1,7 +1,7 @@
 """A recipe: which pair answers which tasks by which methods, read from TOML and judged at once.
 
 name = "example"
-pair = "demo"                        # or { target = "…", draft = "…", dtype = "bfloat16" }
+pair = "demo"                # or another name, or { target = "…", draft = "…", dtype = "bfloat16" }
 data = "bundled"                     # or a folder with one folder per task
 
 [sampling]                           # for every run
@@ -34,6 +34,7 @@ from mtad.core.names import did_you_mean, require_one_of
 from mtad.core.options import typed
 from mtad.core.schema import options_of
 from mtad.methods import make
+from mtad.pairs import PAIRS
 from mtad.tasks import BUNDLED
 
 BUNDLED_NAME = "bundled"
@@ -100,6 +101,9 @@ def laid_over(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[st
     """The recipe's table with the overrides; those for tasks that it does not have are dropped."""
     own = table.get("tasks", {})
     wanted = {name: v for name, v in overrides.get("tasks", {}).items() if name in own}
+    if (overrides.get("pair") or {}).get("target") in PAIRS:  # whose draft is its own
+        below = table["pair"] if isinstance(table.get("pair"), Mapping) else {}
+        table = {**table, "pair": {k: v for k, v in below.items() if k != "draft"}}
     return _merged(table, {**overrides, "tasks": wanted})
 
 
@@ -145,11 +149,17 @@ def parse(table: Mapping[str, Any]) -> Recipe:
 
 
 def _pair(given: Any) -> PairSpec:
-    if given == "demo":
-        return PairSpec()
+    if isinstance(given, str) and given in PAIRS:
+        return PairSpec(given)
     if not isinstance(given, Mapping):
-        raise ValueError(f'pair is {given!r}; it must be "demo" or a table with target and draft')
-    return _filled(PairSpec, given, "pair")
+        raise ValueError(
+            f"pair is {given!r}{did_you_mean(str(given), PAIRS)}; it must be "
+            f"{' or '.join(map(repr, PAIRS))}, or a table with target and draft"
+        )
+    spec = _filled(PairSpec, given, "pair")
+    if spec.target in PAIRS and spec.draft is not None:
+        raise ValueError(f"the pair {spec.target!r} has a draft of its own; leave out pair.draft")
+    return spec
 
 
 def _task_plan(name: str, options: Any, table: Mapping[str, Any], plan: Plan) -> TaskPlan:

@@ -50,6 +50,7 @@ from mtad.jsonl import JsonLines
 from mtad.measure.meter import Meter, find_meter, idle_power_w
 from mtad.model.loading import quiet
 from mtad.model.recurrent_head import RecurrentHead
+from mtad.pairs import PAIRS
 from mtad.tasks import Item
 
 IDLE_S = 3.0
@@ -155,8 +156,8 @@ def load(recipe: Recipe) -> ModelPair:
         torch.set_num_threads(recipe.plan.num_threads)
     options = dataclasses.asdict(recipe.pair)
     target, draft = options.pop("target"), options.pop("draft")
-    if target == "demo" and draft is None:
-        return load_pair("demo", **options)
+    if target in PAIRS and draft is None:
+        return load_pair(target, **options)
     return load_pair(target=target, draft=draft, **options)
 
 

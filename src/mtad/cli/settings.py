@@ -60,6 +60,7 @@ class DecodingSettings(DebugFlag, SamplingFlags, MethodFlags, ModelFlags):  # ty
 
     def __post_init__(self) -> None:
         """Refuse flags that don't go together, so that none is silently ignored."""
+        self.require_one_pair()
         for is_fine, message in self._rules():
             if not is_fine:
                 raise ValueError(message)

@@ -36,13 +36,15 @@ def check_method(method: Method, settings: DecodingSettings) -> None:
     """Refuse a method that doesn't go with sampling, models or guard."""
     params = SamplingParams(**settings.sampling)
     method.check(params)
-    require_draft(method, settings.draft_model or not settings.target_model)
+    require_draft(method, settings.has_draft)
     wants_guard(method, settings.guard, settings.seed is not None, params.temperature == 0)
 
 
 def load(settings: DecodingSettings) -> ModelPair:
     """The models that the settings name, the embedded pair if none."""
-    pair = open_pair(settings.target_model, settings.draft_model, **settings.placement)
+    pair = open_pair(
+        settings.target_model, settings.draft_model, settings.pair, **settings.placement
+    )
     for note in pair.models.notes:
         typer.echo(note, err=True)
     return pair

@@ -102,6 +102,20 @@ def _opened(path: Path, mtime_ns: int, size: int) -> GgufFile:
     return GgufFile(path, read_header(path))
 
 
+def require_packages() -> None:
+    """Refuse to go on without what reads GGUF files.
+
+    Raises:
+        GgufError: says what to install.
+    """
+    missing = [one for one in _PACKAGES if importlib.util.find_spec(one) is None]
+    if missing:
+        raise GgufError(
+            f"GGUF files need the package{'s' * (len(missing) > 1)} {' and '.join(missing)}: "
+            f"pip install {' '.join(missing)}"
+        )
+
+
 @dataclass(frozen=True)
 class GgufFile:
     """A GGUF file whose header was read.
@@ -130,12 +144,7 @@ class GgufFile:
                 f"its architecture {self.header.architecture!r} cannot be read from GGUF files; "
                 f"architectures that work: {', '.join(ARCHITECTURES)}"
             )
-        missing = [one for one in _PACKAGES if importlib.util.find_spec(one) is None]
-        if missing:
-            raise GgufError(
-                f"GGUF files need the package{'s' * (len(missing) > 1)} {' and '.join(missing)}: "
-                f"pip install {' '.join(missing)}"
-            )
+        require_packages()
         scaling(self.header, self.path)
         end = self.header.data_start + max(
             (t.offset + _nbytes(t) for t in self._tensors), default=0

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
 from mtad.core.options import Doc
+from mtad.pairs import CHOICE, DEMO, PairName, require_alone
 
 Dtype: TypeAlias = Literal["auto", "bfloat16", "float16", "float32", "float64"]
 
@@ -18,8 +19,9 @@ Dtype: TypeAlias = Literal["auto", "bfloat16", "float16", "float32", "float64"]
 class ModelSettings:
     """Which models, and where they are."""
 
+    pair: Annotated[PairName | None, Doc(f"{CHOICE}. Without models, demo.")] = None
     target_model: Annotated[
-        str | None, Doc("Folder, GGUF file or hub name; without it the embedded pair is used.")
+        str | None, Doc("Folder, GGUF file or hub name; without it a pair by name.")
     ] = None
     draft_model: Annotated[str | None, Doc("Folder, GGUF file or hub name.")] = None
     dtype: Annotated[Dtype, Doc("Of the weights; auto: as in the checkpoint.")] = "auto"
@@ -32,6 +34,20 @@ class ModelSettings:
     trust_vocabulary: Annotated[
         bool, Doc("Don't compare the two tokenizers.", flag="--trust-vocabulary")
     ] = False
+
+    def require_one_pair(self) -> None:
+        """Refuse a named pair beside models; raises as `mtad.pairs.require_alone` does."""
+        require_alone(self.pair, self.target_model, self.draft_model)
+
+    @property
+    def name(self) -> str:
+        """Of the pair, or of its target."""
+        return self.target_model or self.pair or DEMO
+
+    @property
+    def has_draft(self) -> bool:
+        """Whether there is a draft; pairs with a name have one."""
+        return bool(self.draft_model or not self.target_model)
 
     def missing(self) -> Iterator[tuple[str, str]]:
         """Names of a setting and of one that it needs, and that was not given."""

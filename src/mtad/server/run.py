@@ -91,8 +91,10 @@ def load(settings: ServerSettings) -> ModelPair:
     Raises:
         ValueError: the default method needs a draft and there is none.
     """
-    require_draft(settings.method, settings.draft_model or not settings.target_model)
-    pair = open_pair(settings.target_model, settings.draft_model, **settings.placement)
+    require_draft(settings.method, settings.has_draft)
+    pair = open_pair(
+        settings.target_model, settings.draft_model, settings.pair, **settings.placement
+    )
     for note in pair.models.notes:
         say(note)
     return pair

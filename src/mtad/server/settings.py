@@ -179,6 +179,7 @@ class ServerSettings(ModelSettings, LimitKeys, ServerKeys):
         if self.timeout_s > self.max_timeout_s:
             allowed = f"at most max_timeout_s, {self.max_timeout_s:g}"
             raise OptionError(f"timeout_s is {self.timeout_s!r}; it must be {allowed}", "timeout_s")
+        self.require_one_pair()
         for name, needed in self.missing():
             raise ValueError(f"{name} needs {needed}")
         names = {methods.find(name).name for name in self.allowed_methods}

@@ -12,6 +12,7 @@ from typing import Any
 
 from mtad.bench.plan import Recipe
 from mtad.cluster import ClusterError
+from mtad.pairs import DEMO, PAIRS
 
 
 def portable(recipe: Recipe) -> Recipe:
@@ -28,13 +29,13 @@ def portable(recipe: Recipe) -> Recipe:
                 f"must be {value.partition(':')[0]!r} or 'auto'"
             )
     target, draft = (_in_full(getattr(recipe.pair, name)) for name in ("target", "draft"))
-    pair = dataclasses.replace(recipe.pair, target=target or "demo", draft=draft)
+    pair = dataclasses.replace(recipe.pair, target=target or DEMO, draft=draft)
     return dataclasses.replace(recipe, pair=pair)
 
 
 def _in_full(model: str | None) -> str | None:
     """A folder from the root on; names of models that are no folder stay as they are."""
-    is_folder = model is not None and model != "demo" and Path(model).exists()
+    is_folder = model is not None and model not in PAIRS and Path(model).exists()
     return str(Path(model).resolve()) if model is not None and is_folder else model
 
 

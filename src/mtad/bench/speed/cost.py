@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mtad.bench.speed.limits import Limits
-from mtad.model.lm import Model
+from mtad.model.drafter import Draft, Model
+from mtad.model.recurrent_head import RecurrentHead
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,10 @@ class ModelCost:
     kv_bytes: int
 
 
-def cost_of(model: Model) -> ModelCost:
-    """The cost of a model whose weights are all plain parameters."""
+def cost_of(model: Draft) -> ModelCost:
+    """The cost of a model whose weights are all plain parameters, or of a head."""
+    if isinstance(model, RecurrentHead):
+        return _head_cost(model)
     embedding: Any = model.get_input_embeddings().weight
     whole: Any = model  # transformers leaves this call untyped
     head: Any = whole.get_output_embeddings()
@@ -54,6 +57,19 @@ def cost_of(model: Model) -> ModelCost:
         matrix_parameters=sum(w.numel() for w in read if w.ndim > 1),
         embedding_row_bytes=embedding.shape[1] * embedding.element_size(),
         kv_bytes=_kv_bytes(model, embedding.element_size()),
+    )
+
+
+def _head_cost(head: RecurrentHead) -> ModelCost:
+    """A head reads all of its weights, a row of its target's embedding, and no cache."""
+    weights = list(head.parameters())
+    size = head.lm_head.weight.element_size()
+    return ModelCost(
+        num_parameters=sum(w.numel() for w in weights),
+        weight_bytes=sum(w.numel() * w.element_size() for w in weights),
+        matrix_parameters=sum(w.numel() for w in weights if w.ndim > 1),
+        embedding_row_bytes=head.config.hidden_size * size,
+        kv_bytes=0,
     )
 
 

@@ -19,6 +19,8 @@ from mtad.bench.speed.cost import Forwards
 from mtad.core.tree import TokenTree
 from mtad.measure.device import synchronize
 from mtad.measure.phases import PhaseClock
+from mtad.model.drafter import Drafter
+from mtad.model.head_drafter import HeadDrafter
 from mtad.model.lm import LM
 from mtad.runtime.backend import OnPhase
 from mtad.runtime.tape import mark
@@ -71,7 +73,7 @@ class ForwardClock:
 
 @contextmanager
 def marked_forwards(listener: OnPhase | None) -> Iterator[None]:
-    """Marks the forwards of every `LM` within the block.
+    """Marks the forwards of every model and head within the block.
 
     What is recorded within keeps its marks: use one set of tapes either inside of such blocks or
     outside.
@@ -79,14 +81,14 @@ def marked_forwards(listener: OnPhase | None) -> Iterator[None]:
     Args:
         listener: gets the marks of eager forwards; those of recorded ones go to `on_phase`.
     """
-    plain = {name: getattr(LM, name) for name in _tokens_of}
-    for name, function in plain.items():
-        setattr(LM, name, _marked(function, _tokens_of[name], listener or _ignore))
+    plain = [(cls, name, getattr(cls, name)) for cls, name in _tokens_of]
+    for cls, name, function in plain:
+        setattr(cls, name, _marked(function, _tokens_of[cls, name], listener or _ignore))
     try:
         yield
     finally:
-        for name, function in plain.items():
-            setattr(LM, name, function)
+        for cls, name, function in plain:
+            setattr(cls, name, function)
 
 
 def _marked(
@@ -96,7 +98,7 @@ def _marked(
         if not mark(phase):
             listener(phase)
 
-    def marked(self: LM, tree: TokenTree, *arguments: Any, **options: Any) -> Any:
+    def marked(self: Drafter, tree: TokenTree, *arguments: Any, **options: Any) -> Any:
         emit(f"{_BEGIN}{self.name} {self.num_rows} {tokens_of(tree)}")
         logits = function(self, tree, *arguments, **options)
         emit(_END)
@@ -111,10 +113,17 @@ def _ignore(phase: str) -> None:
 
 def _level_tokens(tree: TokenTree) -> int:
     """Tokens per row that `LM.forward_level` feeds: the root comes with the token before it."""
-    return tree.last_level.stop - tree.last_level.start if tree.depth else 2
+    return _width(tree) if tree.depth else 2
 
 
-_tokens_of: dict[str, Callable[[TokenTree], int]] = {
-    "forward": lambda tree: tree.num_nodes,
-    "forward_level": _level_tokens,
+def _width(tree: TokenTree) -> int:
+    """Nodes of the deepest level, which is all that a head reads."""
+    level = tree.last_level
+    return int(level.stop - level.start)
+
+
+_tokens_of: dict[tuple[type[Drafter], str], Callable[[TokenTree], int]] = {
+    (LM, "forward"): lambda tree: tree.num_nodes,
+    (LM, "forward_level"): _level_tokens,
+    (HeadDrafter, "forward_level"): _width,
 }

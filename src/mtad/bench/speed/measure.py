@@ -14,9 +14,9 @@ from mtad.bench.files import CONDITIONS, open_rows, read_json, write_json
 from mtad.bench.plan import PairSpec
 from mtad.bench.speed.baseline import Transformers
 from mtad.bench.speed.cost import PairCost
-from mtad.bench.speed.models import PAIRS, Loaded, load, measured_cost, models_of, require_pair
+from mtad.bench.speed.models import Loaded, load, measured_cost, models_of, require_pair
 from mtad.bench.speed.plan import BATCHES, CONTEXTS, Experiment, Point, SpeedPlan, experiments
-from mtad.bench.speed.prompts import encoded, heldout_prompts
+from mtad.bench.speed.prompts import encoded, prompts_for
 from mtad.bench.speed.rows import LIMITS, PLAN, ROWS, Measured, Row
 from mtad.bench.speed.runs import Decoder, Ours, Sampling
 from mtad.core.prompt import Prompt
@@ -24,6 +24,7 @@ from mtad.errors import DataError, MtadError
 from mtad.jsonl import JsonLines
 from mtad.measure.meter import Meter, find_meter, idle_power_w
 from mtad.runtime.cpu_tapes import Tapes
+from mtad.testing import WIDENED
 
 TAPES_BYTES = 2**33
 """Memory of the tapes of a run, so that none has to leave."""
@@ -64,11 +65,11 @@ def measure(
         )
     if plan.num_threads:
         torch.set_num_threads(plan.num_threads)
-    asked = prompts or heldout_prompts(_num_prompts(plan))
+    asked = prompts or prompts_for(plan.pair.target, _num_prompts(plan))
     on_progress(f"loading {plan.pair.target}", 0, 0)
     shelf = _Shelf(folder, plan, load_one)
     main = shelf.take(plan.pair)
-    todo = experiments(plan, encoded(main.pair, asked), main.context)
+    todo = experiments(plan, encoded(main.pair, asked), main.context, main.has_assistant)
     write_json(folder / PLAN, plan.as_dict())
     with open_rows(folder / ROWS) as rows:
         loop = _Loop(shelf, rows, on_progress, sum(e.num_turns for e in todo))
@@ -104,7 +105,7 @@ class _Shelf:
         """The pair; another one that is held is let go first, for both may not fit."""
         if self.held is None or self.held.name != spec.target:
             self.clear()
-            has_long = "context" in self.plan.scaling and spec.target in PAIRS[1:]
+            has_long = "context" in self.plan.scaling and spec.target in WIDENED
             self.held = self.load_one(spec, max(CONTEXTS) if has_long else None)
             _record_at_once(self.held.pair)
             self.folder.mkdir(parents=True, exist_ok=True)

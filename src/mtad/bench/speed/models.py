@@ -12,14 +12,16 @@ from mtad.api.pair import ModelPair, load_pair
 from mtad.bench.plan import PairSpec
 from mtad.bench.speed.cost import PairCost, cost_of
 from mtad.bench.speed.limits import measure_limits
-from mtad.model.lm import Model, context_of
+from mtad.model.drafter import Draft
+from mtad.model.lm import context_of
 from mtad.model.loading import quiet
 from mtad.model.recurrent_head import RecurrentHead
+from mtad.pairs import PAIRS as NAMED
 from mtad.runtime.linear import packed
 from mtad.testing import WIDENED, widened_pair
 
-DEMO = "demo"
-PAIRS = (DEMO, *WIDENED)
+PAIRS = (*NAMED, *WIDENED)
+"""Names of the pairs that need no models to be given."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Loaded:
     """A pair that is ready to be measured.
 
     Attributes:
-        name: "demo", the name of a widened pair, or where the target came from.
+        name: of a named or a widened pair, or where the target came from.
         pair: as users get it.
         plain: the same models as transformers loads them; our own pair may hold its weights in
             another form.
@@ -45,24 +47,21 @@ class Loaded:
         return torch.device(self.plain.models.target.device)
 
     @property
+    def has_assistant(self) -> bool:
+        """Whether the draft is a model, which transformers can be assisted by; a head is none."""
+        draft = self.plain.models.draft
+        return draft is not None and not isinstance(draft, RecurrentHead)
+
+    @property
     def context(self) -> int | None:
         """Tokens that both models can read; None if there is no limit."""
         found = [context_of(m) for m in models_of(self.plain)]
         return min((c for c in found if c is not None), default=None)
 
 
-def models_of(pair: ModelPair) -> list[Model]:
-    """Target and draft, where there is one.
-
-    Raises:
-        ValueError: the draft is a head, which transformers' own assistance has nothing like.
-    """
+def models_of(pair: ModelPair) -> list[Draft]:
+    """Target and draft, where there is one."""
     draft = pair.models.draft
-    if isinstance(draft, RecurrentHead):
-        raise ValueError(
-            "the draft is a head that reads the target's hidden state, and this bench compares "
-            "with transformers, which takes a model as its assistant; give one as the draft"
-        )
     return [pair.models.target, *([] if draft is None else [draft])]
 
 
@@ -87,24 +86,25 @@ def models_for(spec: PairSpec, context: int | None = None) -> tuple[ModelPair, M
 def _as_they_come(plain: ModelPair) -> ModelPair:
     """The pair without the attention that mtad gives to models of grouped heads."""
     for model in models_of(plain):
-        model.set_attn_implementation("sdpa")
+        if not isinstance(model, RecurrentHead):
+            model.set_attn_implementation("sdpa")
     return plain
 
 
 def _loaded(spec: PairSpec, **options: Any) -> ModelPair:
     options |= {"dtype": spec.dtype, "device": spec.device}
-    if spec.target == DEMO:
-        return load_pair(DEMO, **options)
+    if spec.target in NAMED:
+        return load_pair(spec.target, **options)
     return load_pair(target=spec.target, draft=spec.draft, **options)
 
 
 def _widened(spec: PairSpec, context: int | None) -> ModelPair:
-    """A widened pair with the tokenizer of the embedded one; the same weights every time."""
-    demo = _loaded(replace(spec, target=DEMO), pack=False)
-    device, dtype = demo.models.target.device, demo.models.target.dtype
+    """A widened pair with the tokenizer of the one it is made of; the same weights every time."""
+    small = _loaded(replace(spec, target=WIDENED[spec.target].base), pack=False)
+    device, dtype = small.models.target.device, small.models.target.dtype
     target, draft = widened_pair(spec.target, dtype=dtype, device=device, context=context)
-    pair = ModelPair(target, draft, demo.tokenizer, trust_vocabulary=True)
-    return ModelPair.of(replace(pair.models, eos_token_ids=demo.models.eos_token_ids))
+    pair = ModelPair(target, draft, small.tokenizer, trust_vocabulary=True)
+    return ModelPair.of(replace(pair.models, eos_token_ids=small.models.eos_token_ids))
 
 
 def load(spec: PairSpec, context: int | None = None) -> Loaded:
@@ -123,7 +123,7 @@ def measured_cost(plain: ModelPair, **sizes: int) -> PairCost:
     models = models_of(plain)
     costs = dict(zip(("target", "draft"), map(cost_of, models), strict=False))
     working_set = sum(cost.weight_bytes for cost in costs.values())
-    target = models[0]
+    target = plain.models.target
     limits = measure_limits(torch.device(target.device), target.dtype, working_set, **sizes)
     return PairCost(limits, costs)
 

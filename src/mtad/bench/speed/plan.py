@@ -9,7 +9,7 @@ from typing import Any
 
 from mtad.bench.plan import PairSpec, require
 from mtad.bench.speed.baseline import ASSISTED, PLAIN
-from mtad.bench.speed.models import DEMO, PAIRS
+from mtad.bench.speed.models import PAIRS
 from mtad.bench.speed.prompts import batches_of, filled, of_length
 from mtad.bench.speed.runs import Sampling
 from mtad.core.names import require_one_of
@@ -23,7 +23,8 @@ BATCHES = (1, 4, 16, 64)
 CONTEXTS = (128, 256, 512, 1024, 2048, 4096, 8192)
 WIDTHS = (1, 2, 4, 8, 16)
 LENGTHS = (1, 2, 3, 4, 6, 8, 12)
-SIZES = (DEMO, "1b", "8b")
+SIZES = (("demo", "1b", "8b"), ("smollm2", "smollm2-1b"))
+"""The built-in pairs by size, the widened ones after the one that they are made of."""
 METHODS = (
     "autoregressive",
     "speculative_sampling",
@@ -105,7 +106,7 @@ class SpeedPlan:
     """What `mtad bench speed` was asked for.
 
     Attributes:
-        pair: the models; the target may be "demo" or the name of a widened pair.
+        pair: the models; the target may be the name of a pair, or of a widened one.
         methods: label and method; empty for the usual ones.
         num_prompts: in the main comparison.
         sampling: the same for every run.
@@ -170,17 +171,20 @@ class SpeedPlan:
         return table | {"methods": {label: describe(method) for label, method in self.compared}}
 
 
-def experiments(plan: SpeedPlan, prompts: Tokens, context: int | None) -> list[Experiment]:
+def experiments(
+    plan: SpeedPlan, prompts: Tokens, context: int | None, has_assistant: bool = True
+) -> list[Experiment]:
     """The main comparison and the experiments of scaling.
 
     Args:
         plan: what was asked for.
         prompts: token ids; the first ones are those of the main comparison.
         context: tokens that the pair can read; None if there is no limit.
+        has_assistant: whether a draft is one that transformers' own assistance can use.
     """
     asked = [list(prompt) for prompt in prompts]
     main = batches_of(asked[: plan.num_prompts], plan.max_batch_size)
-    found = [_experiment(plan, "", _main_points(plan), main)]
+    found = [_experiment(plan, "", _main_points(plan, has_assistant), main)]
     few = batches_of(asked[: min(plan.num_prompts, SCALED_PROMPTS)], 1)
     for axis in sorted(set(plan.scaling), key=AXES.index):
         if axis == "batch":
@@ -207,12 +211,12 @@ def _experiment(
     return replace(whole, **changed)
 
 
-def _main_points(plan: SpeedPlan) -> list[Point]:
+def _main_points(plan: SpeedPlan, has_assistant: bool) -> list[Point]:
     points = [Point(label, method) for label, method in plan.compared]
     if plan.with_transformers:
         points.append(Point(PLAIN, None))
         has_draft = plan.pair.target in PAIRS or plan.pair.draft is not None
-        if has_draft and plan.max_batch_size == 1:
+        if has_draft and has_assistant and plan.max_batch_size == 1:
             points.append(Point(ASSISTED, None))
     return points
 
@@ -248,8 +252,9 @@ def _contexts(plan: SpeedPlan, prompts: list[list[int]], context: int | None) ->
 
 
 def _sizes(plan: SpeedPlan, batches: Sequence[list[list[int]]]) -> list[Experiment]:
-    """The built-in pairs up to the one that was asked for; demo and 1b at least."""
-    last = max(SIZES.index("1b"), SIZES.index(plan.pair.target))
+    """The built-in pairs up to the one that was asked for; two of them at least."""
+    [sizes] = [family for family in SIZES if plan.pair.target in family]
+    last = max(1, sizes.index(plan.pair.target))
     return [
         _experiment(
             plan,
@@ -258,7 +263,7 @@ def _sizes(plan: SpeedPlan, batches: Sequence[list[list[int]]]) -> list[Experime
             batches,
             pair=replace(plan.pair, target=name),
         )
-        for name in SIZES[: last + 1]
+        for name in sizes[: last + 1]
     ]
 
 

@@ -55,7 +55,7 @@ def _run(flags: RunFlags) -> None:
         raise ValueError(f"--ray-address is {flags.ray_address!r}; it needs --ray")
     from mtad.cli.bench.running import run_recipe
 
-    overrides = {"data": flags.data, "pair": flags.pair, "tasks": flags.scoring}
+    overrides = {"data": flags.data, "pair": flags.pair_table, "tasks": flags.scoring}
     run_recipe(flags.recipe, flags.output, overrides, flags.ray, flags.ray_address)
 
 

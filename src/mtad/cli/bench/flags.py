@@ -8,6 +8,7 @@ from functools import partial
 from typing import Annotated, Any
 
 from mtad.cli.flags import flag
+from mtad.pairs import CHOICE, find_pair, require_alone
 
 _models = partial(flag, panel="Models")
 _scoring = partial(flag, panel="Data and scoring")
@@ -17,21 +18,27 @@ _scoring = partial(flag, panel="Data and scoring")
 class PairFlags:
     """Which models decode."""
 
+    pair: Annotated[
+        str | None, _models(help=f"{CHOICE}. Without models the recipe's pair, or demo.")
+    ] = None
     target_model: Annotated[
         str | None,
-        _models(
-            help="Folder, GGUF file or hub name; without it the recipe's, or the embedded pair."
-        ),
+        _models(help="Folder, GGUF file or hub name; without it a pair by name."),
     ] = None
     draft_model: Annotated[str | None, _models(help="Folder, GGUF file or hub name.")] = None
     dtype: Annotated[str | None, _models(help="Of the weights.")] = None
     device: Annotated[str | None, _models(help="auto, cpu, cuda, cuda:1, …")] = None
 
     @property
-    def pair(self) -> dict[str, str]:
-        """The table `pair` of a recipe, with what is given."""
+    def pair_table(self) -> dict[str, str]:
+        """The table `pair` of a recipe, with what is given.
+
+        Raises:
+            ValueError: no such pair, or a pair by name beside models.
+        """
+        require_alone(self.pair, self.target_model, self.draft_model)
         table = {
-            "target": self.target_model,
+            "target": self.target_model if self.pair is None else find_pair(self.pair).name,
             "draft": self.draft_model,
             "dtype": self.dtype,
             "device": self.device,

@@ -82,7 +82,7 @@ class Flags(ScoringFlags, SamplingFlags, PairFlags):  # type: ignore[misc]
         task = "perplexity" if self.prompts else self.task or "spider"
         table = {
             "name": f"frontier-{self.prompts.stem if self.prompts else task}",
-            "pair": self.pair,
+            "pair": self.pair_table,
             "data": self.data or BUNDLED_NAME,
             "run": {
                 "seeds": self.seeds,

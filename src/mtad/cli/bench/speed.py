@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mtad.core.names import did_you_mean
+from mtad.pairs import CHOICE, DEMO
 
 if TYPE_CHECKING:
     from mtad.bench.speed.plan import Methods, SpeedPlan
     from mtad.core.prompt import Prompt
 
-NUM_PROMPTS = {"demo": 24, "1b": 6, "8b": 12}
-"""So many that the default comparison takes some minutes: 1b less than ten on two cores."""
+NUM_PROMPTS = {"demo": 24, "1b": 6, "8b": 12, "smollm2": 12, "smollm2-1b": 6}
+"""By the pairs that --pair takes, so many that the default comparison takes some minutes: 1b less
+than ten on two cores."""
 
 
 def _in(panel: str) -> Callable[..., Any]:
@@ -34,7 +36,10 @@ class SpeedFlags:
 
     pair: Annotated[
         str | None,
-        _models(help="demo (the default), 1b or 8b: the embedded pair, or widened to that size."),
+        _models(
+            help=f"{CHOICE}; 1b, 8b: demo widened to that size; smollm2-1b: smollm2, widened. "
+            "Without models, demo."
+        ),
     ] = None
     target_model: Annotated[str | None, _models(help="Folder, GGUF file or hub name.")] = None
     draft_model: Annotated[str | None, _models(help="Folder, GGUF file or hub name.")] = None
@@ -60,14 +65,15 @@ class SpeedFlags:
         str | None, _what(metavar="AXIS,…", help="Also vary: batch, context, width, length, size.")
     ] = None
     num_prompts: Annotated[
-        int | None, _what(min=1, help="Default: 24 with demo, 6 with 1b, 12 otherwise.")
+        int | None,
+        _what(min=1, help="Default: 24 with demo, 6 with 1b and smollm2-1b, 12 otherwise."),
     ] = None
     prompt_file: Annotated[
         Path | None,
         _what(
             exists=True,
             dir_okay=False,
-            help="JSON lines as of mtad generate; without it held-out prompts of the pair.",
+            help="JSON lines as of mtad generate; without it bundled prompts that suit the pair.",
         ),
     ] = None
     repeats: Annotated[int, _what(min=1, help="How often each prompt is decoded.")] = 3
@@ -110,7 +116,7 @@ class SpeedFlags:
     @property
     def target(self) -> str:
         """The name of a built-in pair, or where the target is."""
-        return self.target_model or self.pair or "demo"
+        return self.target_model or self.pair or DEMO
 
     @property
     def folder(self) -> Path:
@@ -149,7 +155,7 @@ class SpeedFlags:
 
 def _usual_threads(target: str, axes: tuple[str, ...], environment: Mapping[str, str]) -> int:
     """1 for the embedded pair, which is too small for more; otherwise torch chooses."""
-    alone = target == "demo" and "size" not in axes
+    alone = target == DEMO and "size" not in axes
     return 1 if alone and "OMP_NUM_THREADS" not in environment else 0
 
 

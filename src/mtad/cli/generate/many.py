@@ -65,8 +65,8 @@ def _check_output(settings: Settings) -> None:
 def _conditions(settings: Settings, method: Method, seed: int) -> Record:
     """All that decides what the answers are."""
     s = settings
-    target, draft = s.target_model or "demo", s.draft_model or (s.target_model and "none")
-    models = {"target": target, "draft": draft or "demo"}
+    own = "none" if s.target_model else s.name
+    models = {"target": s.name, "draft": s.draft_model or own}
     conditions: Record = jsonable(
         {
             "models": models | {"dtype": s.dtype, "draft_dtype": s.draft_dtype or s.dtype},

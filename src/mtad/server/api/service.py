@@ -108,7 +108,7 @@ def served_names(settings: ServerSettings) -> tuple[str, ...]:
     if settings.served_model_name:
         return tuple(settings.served_model_name)
     if settings.target_model is None:
-        return ("demo",)
+        return (settings.name,)
     place = Path(settings.target_model)
     if place.is_dir():
         return (place.resolve().name,)
