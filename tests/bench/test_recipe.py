@@ -180,7 +180,7 @@ GAMMAS = {"num_draft_tokens": [2, 3]}
         ),
         ({"run": {}, "runs": [MTAD | {"grid": {"beam_width": [2, 4]}}]}, "set num_dev"),
         ({"reference": "beam"}, "reference is 'beam'; it must be a run: autoregressive"),
-        ({"pair": "llama"}, "pair is 'llama'; it must be \"demo\" or a table"),
+        ({"pair": "llama"}, "pair is 'llama'; it must be 'demo' or 'smollm2', or a table"),
         ({"pair": {"targt": "x"}}, "pair has an unknown key 'targt'"),
         ({"data": 3}, "data is 3; it must be a text"),
     ],
