@@ -1,6 +1,7 @@
 """How a head begins and learns, and whether its measured acceptance is the true one."""
 
 import copy
+import random
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def test_a_head_that_is_its_own_target_is_accepted_always(temperature):
     states = rolled_out(head, temperature=temperature)
     found = acceptance_of(head, states, head.logits, temperature=temperature)
     assert found.by_position == pytest.approx((1.0,) * 4, abs=1e-4)
-    assert found.expected == pytest.approx(4.0, abs=1e-3)
+    assert found.tokens_per_call[3] == pytest.approx(8 / 2, abs=1e-3)  # 5 and 3 of 8 are left
 
 
 def test_acceptance_at_a_position_is_of_chains_that_get_there():
@@ -76,6 +77,39 @@ def test_acceptance_at_a_position_is_of_chains_that_get_there():
     expected = [g / o for g, o in zip(got, of, strict=True)]
     found = acceptance_of(head, states, target.logits, temperature=1.0, depth=3)
     assert found.by_position == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_tokens_per_call_are_those_of_decoding(depth):
+    """Against blocks that are drawn: each text is walked along, many times."""
+    head, target = head_of(seed=1), head_of(seed=2)
+    head._embedding = target._embedding
+    states = rolled_out(target, num_texts=6)
+    head.lm_head = target.lm_head
+    draw, calls, rounds, length = random.Random(0), 0, 400, 9
+    with torch.no_grad():
+        chances = {}
+        for place in range(len(states)):
+            state = states.hidden[place]
+            for step in range(min(depth, int(states.left[place]))):
+                state = head(head.embed(states.tokens[place + step][None])[0], state)
+                said = states.tokens[place + step + 1]
+                p = head.logits(states.hidden[place + step + 1]).softmax(0)[said]
+                chances[place, step] = float(head.logits(state).softmax(0)[said] / p)
+    for _ in range(rounds):
+        for start in range(0, len(states), length):
+            place = 0
+            while place < length - 1:
+                accepted = 0
+                while accepted < depth and draw.random() < chances.get(
+                    (start + place, accepted), -1.0
+                ):
+                    accepted += 1
+                place += accepted + 1
+                calls += 1
+    found = acceptance_of(head, states, target.logits, temperature=1.0, depth=depth)
+    expected = 6 * (length - 1) * rounds / calls
+    assert found.tokens_per_call[-1] == pytest.approx(expected, rel=0.01)
 
 
 def test_tokens_that_the_head_cannot_say_are_not_accepted():
@@ -183,9 +217,10 @@ def test_training_brings_the_acceptance_up(tmp_path):
     target, head = head_of(seed=5), head_of(seed=6)
     states = rolled_out(target, num_texts=150)
     head._embedding, head.lm_head = target._embedding, target.lm_head
-    before = acceptance_of(head, states, target.logits, temperature=1.0).expected
+    before = acceptance_of(head, states, target.logits, temperature=1.0).tokens_per_call[-1]
     train(head, states, small_plan(150), tmp_path / "t.pt", clock=Ticks())
-    assert acceptance_of(head, states, target.logits, temperature=1.0).expected > before + 0.5
+    after = acceptance_of(head, states, target.logits, temperature=1.0).tokens_per_call[-1]
+    assert after > before + 0.3
 
 
 def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
@@ -213,10 +248,11 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
 
 def test_what_a_draft_brings():
     costs = Costs(draft_s=0.1, target_s=(1.0, 1.0, 1.1, 1.2))
-    acceptance = Acceptance((0.5, 0.5, 0.5))
+    acceptance = Acceptance((0.5, 0.5, 0.5), (1.5, 1.75, 1.875))
     assert costs.speed_up(acceptance, 1) == pytest.approx(1.5 / 1.1)
     assert costs.speed_up(acceptance, 2) == pytest.approx(1.75 / 1.3)
     assert costs.best(acceptance)[0] == 1
-    assert costs.best(Acceptance((0.9, 0.9, 0.9)))[0] == 3
+    assert costs.best(Acceptance((0.9,) * 3, (1.9, 2.71, 3.44)))[0] == 3
     assert costs.break_even == pytest.approx(0.1)
-    assert costs.speed_up(Acceptance((costs.break_even,)), 1) == pytest.approx(1.0)
+    even = Acceptance((costs.break_even,), (1 + costs.break_even,))
+    assert costs.speed_up(even, 1) == pytest.approx(1.0)

@@ -34,13 +34,13 @@ class Costs:
 
     def speed_up(self, acceptance: Acceptance, num_draft_tokens: int) -> float:
         """Expected tokens per second with a chain of that length, over those without a draft."""
-        tokens = 1 + Acceptance(acceptance.by_position[:num_draft_tokens]).expected
+        tokens = acceptance.tokens_per_call[num_draft_tokens - 1]
         iteration_s = num_draft_tokens * self.draft_s + self.target_s[num_draft_tokens]
         return tokens * self.target_s[0] / iteration_s
 
     def best(self, acceptance: Acceptance) -> tuple[int, float]:
         """The chain that is fastest, and its speed-up."""
-        lengths = range(1, min(self.most_draft_tokens, len(acceptance.by_position)) + 1)
+        lengths = range(1, min(self.most_draft_tokens, len(acceptance.tokens_per_call)) + 1)
         found = max(lengths, key=lambda n: self.speed_up(acceptance, n))
         return found, self.speed_up(acceptance, found)
 

@@ -131,7 +131,6 @@ def _rate(
             method=method,
             seed=seed,
             max_new_tokens=NUM_TOKENS,
-            ignore_eos=True,
             guard=False,
             **settings,
         )
@@ -156,8 +155,12 @@ def _table(plan: Plan, made: Distilled, measured: Sequence[Measured]) -> dict[st
         "acceptance_by_position": {
             f"{t:g}": list(found.by_position) for t, found in last.acceptance.items()
         },
+        "tokens_per_call": {
+            f"{t:g}": list(found.tokens_per_call) for t, found in last.acceptance.items()
+        },
         "curve": [
-            {"training_s": j.seconds, **{f"{t:g}": a.expected for t, a in j.acceptance.items()}}
+            {"training_s": j.seconds}
+            | {f"{t:g}": a.tokens_per_call[-1] for t, a in j.acceptance.items()}
             for j in made.curve
         ],
         "measured": [vars(one) | {"speed_up": one.speed_up} for one in measured],
@@ -169,7 +172,7 @@ def card(plan: Plan, made: Distilled, figures: Figures) -> str:
     sampling, last = plan.sampling, made.curve[-1]
     rows = "\n".join(
         f"| {t:g} | {' '.join(f'{share:.2f}' for share in found.by_position)} "
-        f"| {1 + found.expected:.2f} |"
+        f"| {found.tokens_per_call[-1]:.2f} |"
         for t, found in last.acceptance.items()
     )
     speeds = "\n".join(
@@ -202,7 +205,7 @@ temperature {" and ".join(f"{t:g}" for t in sampling.temperatures)} (top-k {samp
 
 ## Acceptance on held-out answers
 
-Conditional acceptance at each draft position, and expected tokens per target call with all of them.
+Conditional acceptance at each draft position, and expected tokens per target call with as many.
 
 | temperature | by position | tokens per call |
 |---|---|---|
@@ -210,9 +213,9 @@ Conditional acceptance at each draft position, and expected tokens per target ca
 
 ## Speed
 
-Decode only, batch 1, {NUM_PROMPTS} held-out prompts of {NUM_TOKENS} tokens, medians of {ROUNDS}
-rounds in turns, speculative sampling beside plain decoding, on the machine that trained it: a
-target forward took {made.costs.target_s[0] * 1e3:.1f} ms, a drafted token
+Decode only, batch 1, {NUM_PROMPTS} held-out prompts, up to {NUM_TOKENS} tokens each, medians of
+{ROUNDS} rounds in turns, speculative sampling beside plain decoding, on the machine that trained
+it: a target forward took {made.costs.target_s[0] * 1e3:.1f} ms, a drafted token
 {made.costs.draft_s * 1e3:.2f} ms.
 
 | temperature | draft tokens | tokens per call | tokens/s | plain | speed-up |

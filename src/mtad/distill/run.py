@@ -23,7 +23,7 @@ from mtad.distill.plan import Plan
 from mtad.distill.prompts import Chat
 from mtad.distill.states import States, write_states
 from mtad.distill.training import Progress, train
-from mtad.errors import MtadError
+from mtad.errors import DataError, MtadError
 from mtad.model.lm import Model
 from mtad.model.recurrent_head import RecurrentHead
 
@@ -63,7 +63,7 @@ class Judged:
     @property
     def worst(self) -> Acceptance:
         """At the temperature where the head does worst."""
-        return min(self.acceptance.values(), key=lambda found: found.expected)
+        return min(self.acceptance.values(), key=lambda found: found.tokens_per_call[-1])
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,9 @@ def _costs(
     size = min(plan.draft_vocab_size, pair.models.vocab)
     blank = head_for(target, torch.arange(size)).to(target.device, target.dtype)
     costs = measure(target, blank)
-    longest = Acceptance((1.0,) * costs.most_draft_tokens)
-    best = costs.best(longest)[1]
+    lengths = range(1, costs.most_draft_tokens + 1)
+    perfect = Acceptance((1.0,) * len(lengths), tuple(1.0 + length for length in lengths))
+    best = costs.best(perfect)[1]
     observer.say(
         f"a target forward takes {costs.target_s[0] * 1e3:.1f} ms here, a drafted token "
         f"{costs.draft_s * 1e3:.2f} ms; a draft pays from an acceptance of "
@@ -247,26 +248,31 @@ class _Judge:
         """Measure the head, and say what it would bring."""
         sampling, depth = self._plan.sampling, self._costs.most_draft_tokens
         found = {}
-        for temperature in sorted(set(self._kept.temperatures.tolist())):
+        long_enough = self._kept.temperatures[self._kept.left >= depth]
+        for temperature in sorted(set(long_enough.tolist())):
             cut = sampling.cut(temperature)
             found[temperature] = acceptance_of(
                 self._head, self._kept, self._target, **cut, depth=depth
+            )
+        if not found:
+            raise DataError(
+                f"no held-out answer has more than {depth} tokens, so nothing can be measured; "
+                "give more prompts, or such that are answered at more length"
             )
         self.curve.append(Judged(seconds, found))
         for temperature, acceptance in found.items():
             length, speed_up = self._costs.best(acceptance)
             self._observer.say(
                 f"after {seconds:.0f} s, temperature {temperature:g}: acceptance {acceptance}; "
-                f"expected {1 + acceptance.expected:.2f} tokens per call, best with {length} draft "
-                f"tokens: {speed_up:.2f} times plain decoding"
+                f"best with {length} draft tokens: {speed_up:.2f} times plain decoding"
             )
 
     def _hopeless(self) -> str:
         """Why a draft that got as far as this will not pay; empty if it will."""
         now, before = self.curve[-1].worst, self.curve[-2].worst
         gain = max(0.0, now.by_position[0] - before.by_position[0])
-        hoped = Acceptance(tuple(min(1.0, share + 4 * gain + 0.05) for share in now.by_position))
-        if self._costs.best(hoped)[1] > 1:
+        hoped = min(1.0, now.by_position[0] + 4 * gain + 0.05)
+        if hoped > self._costs.break_even:
             return ""
         return (
             f"the acceptance is {now.by_position[0]:.2f}, and to the "
