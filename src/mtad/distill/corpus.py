@@ -93,7 +93,7 @@ def write_answers(
     chats: Sequence[Chat] | None = None,
     on_answers: Callable[[list[Answer]], bool] | None = None,
 ) -> list[Answer]:
-    """Have the target answer until it is told that it is enough, or prompts run out.
+    """Have the target answer until `on_answers` returns False, or prompts run out.
 
     Args:
         pair: its target answers.

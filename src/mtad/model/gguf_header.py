@@ -1,7 +1,7 @@
 """The header of a GGUF file: its metadata and a table of its tensors, without their data.
 
-Read here and not by the package gguf, which takes seconds over a vocabulary and tells a damaged
-file by an exception from somewhere inside. Knows no model. Format: docs/gguf.md of ggml, version 3.
+Read here and not by the package gguf, which takes seconds for a vocabulary, and whose exceptions do
+not say that a file is damaged. Knows no model. Format: docs/gguf.md of ggml, version 3.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Header:
-    """What a GGUF file says of itself.
+    """The metadata of a GGUF file, and where its tensors are.
 
     Attributes:
         metadata: by key; numbers, strings, lists of numbers, and the list of tokens.

@@ -3,7 +3,7 @@
 Between two iterations the text is encoded for the draft; what it has read of the same tokens stays
 in its cache, and the rest is fed. All but the last two tokens, which the first level of a draft
 feeds, so that mostly nothing is left to feed here. Within a block every token is one that both
-vocabularies have. What the draft says is a function of the committed text alone.
+vocabularies have. The draft's logits are a function of the committed text alone.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Row:
 
 
 class TranslatedLM(LM):
-    """An `LM` that is told texts in the target's tokens and reads them in its own.
+    """An `LM` that gets texts in the target's tokens and reads them in its own.
 
     Attributes:
         tail: (B, 2) the last two tokens of every text, which the first level of a draft feeds.
@@ -157,7 +157,7 @@ class TranslatedLM(LM):
         tokens = torch.tensor(padded, dtype=torch.int64, device=self.device)
         first = torch.tensor(held, dtype=torch.int64, device=self.device)[:, None]
         places = first + torch.arange(width, device=self.device)
-        places = places.clamp(max=self._address.capacity - 1)  # padding beyond a text is nobody's
+        places = places.clamp(max=self._address.capacity - 1)  # padding; no text reads it
         keys = torch.arange(self._open(places, self.longest + width), device=self.device)
         every = keys.expand(len(rests), -1)
         self._run(tokens, places, keys <= places[:, :, None], every, 1)

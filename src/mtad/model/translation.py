@@ -23,7 +23,7 @@ FEWEST = 2
 
 @dataclass(frozen=True, eq=False)
 class Translation:
-    """What a draft with another tokenizer can say of the target's vocabulary.
+    """The common tokens of a target and a draft with another tokenizer.
 
     Attributes:
         tokenizer, draft_tokenizer: of target and draft.
@@ -67,7 +67,7 @@ class Translation:
         return len(self.pairs)
 
     def __str__(self) -> str:
-        """What the user is told of the overlap, and of what it costs."""
+        """The overlap and what it costs, for users."""
         return (
             f"target and draft have different tokenizers: the draft drafts the {self.num_common:,} "
             f"tokens that both have, {self.share_of_target:.0%} of the target's and "
