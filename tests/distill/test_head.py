@@ -10,6 +10,7 @@ from support.tiny import VOCAB
 
 from mtad.distill.acceptance import Acceptance, acceptance_of, warped
 from mtad.distill.beginning import fit_linear, frequent_tokens, head_for, last_norm
+from mtad.distill.head import HeadStudent
 from mtad.distill.pay import Costs
 from mtad.distill.states import States
 from mtad.distill.training import Schedule, train
@@ -50,7 +51,7 @@ def rolled_out(head, num_texts=40, length=9, temperature=1.0, seed=0):
 def test_a_head_that_is_its_own_target_is_accepted_always(temperature):
     head = head_of()
     states = rolled_out(head, temperature=temperature)
-    found = acceptance_of(head, states, head.logits, temperature=temperature)
+    found = acceptance_of(HeadStudent(head), states, head.logits, temperature=temperature)
     assert found.by_position == pytest.approx((1.0,) * 4, abs=1e-4)
     assert found.tokens_per_call[3] == pytest.approx(8 / 2, abs=1e-3)  # 5 and 3 of 8 are left
 
@@ -75,7 +76,7 @@ def test_acceptance_at_a_position_is_of_chains_that_get_there():
                 said = states.tokens[place + step + 1]
                 reached *= min(1.0, float(q[said] / p[said]))
     expected = [g / o for g, o in zip(got, of, strict=True)]
-    found = acceptance_of(head, states, target.logits, temperature=1.0, depth=3)
+    found = acceptance_of(HeadStudent(head), states, target.logits, temperature=1.0, depth=3)
     assert found.by_position == pytest.approx(expected, abs=1e-4)
 
 
@@ -107,7 +108,7 @@ def test_tokens_per_call_are_those_of_decoding(depth):
                     accepted += 1
                 place += accepted + 1
                 calls += 1
-    found = acceptance_of(head, states, target.logits, temperature=1.0, depth=depth)
+    found = acceptance_of(HeadStudent(head), states, target.logits, temperature=1.0, depth=depth)
     expected = 6 * (length - 1) * rounds / calls
     assert found.tokens_per_call[-1] == pytest.approx(expected, rel=0.01)
 
@@ -122,14 +123,14 @@ def test_tokens_that_the_head_cannot_say_are_not_accepted():
     with torch.no_grad():
         head.lm_head.weight.copy_(target.lm_head.weight[kept])
     reachable = torch.isin(states.tokens, kept).float().mean()
-    found = acceptance_of(head, states, target.logits, temperature=0.0, depth=1)
+    found = acceptance_of(HeadStudent(head), states, target.logits, temperature=0.0, depth=1)
     assert 0 < found.by_position[0] <= float(reachable) + 0.05
 
 
 def test_no_answer_at_the_temperature_is_an_error():
     head = head_of()
     with pytest.raises(ValueError, match=r"no answer of 5 tokens or more was drawn at 0\.5"):
-        acceptance_of(head, rolled_out(head), head.logits, temperature=0.5)
+        acceptance_of(HeadStudent(head), rolled_out(head), head.logits, temperature=0.5)
 
 
 def test_the_linear_start_is_the_ridge_regression():
@@ -143,7 +144,10 @@ def test_the_linear_start_is_the_ridge_regression():
         head.lm_head.weight.copy_(target.lm_head.weight)
     assert fit_linear(head, states) > 0.95
     torch.testing.assert_close(head.fc.weight, target.fc.weight, atol=0.05, rtol=0.1)
-    assert acceptance_of(head, states, target.logits, temperature=1.0).by_position[0] > 0.97
+    assert (
+        acceptance_of(HeadStudent(head), states, target.logits, temperature=1.0).by_position[0]
+        > 0.97
+    )
 
 
 def test_frequent_tokens_fill_up_with_low_ids():
@@ -217,9 +221,13 @@ def test_training_brings_the_acceptance_up(tmp_path):
     target, head = head_of(seed=5), head_of(seed=6)
     states = rolled_out(target, num_texts=150)
     head._embedding, head.lm_head = target._embedding, target.lm_head
-    before = acceptance_of(head, states, target.logits, temperature=1.0).tokens_per_call[-1]
-    train(head, states, small_plan(150), tmp_path / "t.pt", clock=Ticks())
-    after = acceptance_of(head, states, target.logits, temperature=1.0).tokens_per_call[-1]
+    before = acceptance_of(
+        HeadStudent(head), states, target.logits, temperature=1.0
+    ).tokens_per_call[-1]
+    train(HeadStudent(head), states, small_plan(150), tmp_path / "t.pt", clock=Ticks())
+    after = acceptance_of(
+        HeadStudent(head), states, target.logits, temperature=1.0
+    ).tokens_per_call[-1]
     assert after > before + 0.3
 
 
@@ -232,7 +240,7 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
             head = head_of(seed=6)
             head._embedding = target._embedding
             train(
-                head,
+                HeadStudent(head),
                 states,
                 small_plan(30),
                 path,

@@ -63,7 +63,7 @@ def test_a_head_comes_of_it_and_the_user_hears_what_it_brings(tmp_path):
     done = made(tmp_path, heard=heard)
     assert heard.phases == ["the target answers", "reading the answers", "training"]
     assert done.num_answers == 8 * 8 and done.stopped == ""
-    assert len(done.head.d2t) == 200
+    assert len(done.student.d2t) == 200
     assert done.curve[0].seconds == 0
     assert set(done.curve[-1].acceptance) == {0.0, 1.0}
     assert "a draft pays from an acceptance of 0.01 on" in heard.lines[0]
@@ -86,7 +86,7 @@ def test_what_is_finished_is_not_done_again(tmp_path):
     first, heard = made(tmp_path), Heard()
     again = made(tmp_path, heard=heard)
     assert "the target answers" not in heard.phases
-    for one, other in zip(first.head.parameters(), again.head.parameters(), strict=True):
+    for one, other in zip(first.student.learnt(), again.student.learnt(), strict=True):
         assert torch.equal(one, other)
 
 

@@ -1,4 +1,4 @@
-"""How many of a head's tokens the target would accept, measured on its own texts.
+"""How many of a draft's tokens the target would accept, measured on its own texts.
 
 Along a text that the target wrote, a drafted token is the text's own with probability min(1, q/p)
 of it. So two things follow without decoding anything: the conditional acceptance at draft position
@@ -9,6 +9,7 @@ than the first suggests: blocks begin where drafts fail, and there the next one 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,9 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mtad.distill.beginning import entered, inputs
 from mtad.distill.states import States
-from mtad.model.recurrent_head import RecurrentHead
+from mtad.distill.student import Student
 from mtad.sampling.truncation import keep_top_k, keep_top_p
 
 
@@ -41,7 +41,7 @@ class Acceptance:
 
 @torch.inference_mode()
 def acceptance_of(
-    head: RecurrentHead,
+    student: Student,
     states: States,
     target: Callable[[Tensor], Tensor],
     *,
@@ -51,12 +51,12 @@ def acceptance_of(
     depth: int = 4,
     most_places: int = 4096,
 ) -> Acceptance:
-    """The head's acceptance on texts of the target, drawn at the same settings.
+    """The draft's acceptance on texts of the target, drawn at the same settings.
 
     Args:
-        head: what drafts.
+        student: what drafts.
         states: of held-out answers; those of another temperature are left out.
-        target: its logits, of all tokens, after states: what the head cannot say is not accepted.
+        target: its logits, of all tokens, after states: what the draft cannot say is not accepted.
         temperature, top_k, top_p: of target and draft; 0 is greedy.
         depth: draft positions.
         most_places: a bound on the work; whole answers are measured, one at least.
@@ -73,7 +73,7 @@ def acceptance_of(
     got, of = torch.zeros(2, depth, dtype=torch.float64)
     num_tokens, num_calls, num_places = 0, [0.0] * depth, 0
     for answer in answers:
-        overlap, reached = _chains(head, answer, target, settings, depth)
+        overlap, reached = _chains(student, answer, target, settings, depth)
         whole = len(answer) - depth  # chains that end with the answer at the latest
         got += (reached[:whole, :-1] * overlap[:whole]).sum(0).cpu()
         of += reached[:whole, :-1].sum(0).cpu()
@@ -98,7 +98,7 @@ def _parted(states: States, ends: Sequence[int]) -> Sequence[States]:
 
 
 def _chains(
-    head: RecurrentHead,
+    student: Student,
     answer: States,
     target: Callable[[Tensor], Tensor],
     settings: tuple[float, int, float],
@@ -109,19 +109,16 @@ def _chains(
     Both are 0 beyond the end of the answer; that at least 0 are accepted is certain.
     """
     count = len(answer)
-    every = torch.arange(count, device=answer.tokens.device)
-    p = warped(target(answer.hidden), *settings).to(head.device)[:, head.d2t]
-    said = _places_of(head, answer.tokens.to(head.device))
+    d2t = student.d2t
+    p = warped(target(answer.hidden), *settings).to(d2t.device)[:, d2t]
+    said = _places_of(d2t, answer.tokens.to(d2t.device))
     p_said = _of(p, said)
     overlap = p.new_zeros(count, depth)
     reached = p.new_zeros(count, depth + 1)
     reached[:, 0] = 1.0
-    state = entered(head, answer, every)
-    for step in range(min(depth, count - 1)):
+    for step, logits in enumerate(itertools.islice(student.logits_along(answer), depth)):
         rows = count - 1 - step  # chains that get so far within the answer
-        embedded, _ = inputs(head, answer, every[step : step + rows])
-        state = head(embedded, state[:rows])
-        q = warped(head.logits(state), *settings)
+        q = warped(logits, *settings)
         beyond = slice(step + 1, step + 1 + rows)
         overlap[:rows, step] = torch.minimum(p[beyond], q).sum(1)
         ratio = (_of(q, said[beyond]) / p_said[beyond].clamp(min=1e-9)).clamp(max=1.0)
@@ -159,10 +156,10 @@ def warped(
     return logits.softmax(1)
 
 
-def _places_of(head: RecurrentHead, tokens: Tensor) -> Tensor:
-    """Where tokens stand in `d2t`; -1 for those that the head cannot draft."""
-    place = torch.searchsorted(head.d2t, tokens).clamp(max=len(head.d2t) - 1)
-    return torch.where(head.d2t[place] == tokens, place, -1)
+def _places_of(d2t: Tensor, tokens: Tensor) -> Tensor:
+    """Where tokens stand in `d2t`; -1 for those that the draft cannot say."""
+    place = torch.searchsorted(d2t, tokens).clamp(max=len(d2t) - 1)
+    return torch.where(d2t[place] == tokens, place, -1)
 
 
 def _of(law: Tensor, place: Tensor) -> Tensor:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import torch
 
 from mtad.distill.acceptance import Acceptance
+from mtad.distill.student import Student
 from mtad.measure.device import synchronize
+from mtad.model.drafter import Draft
 from mtad.model.lm import Model
-from mtad.model.recurrent_head import RecurrentHead
+from mtad.runtime.linear import packed
 
 
 @dataclass(frozen=True)
@@ -51,28 +53,32 @@ class Costs:
 
 
 @torch.inference_mode()
-def costs_of(model: Model, head: RecurrentHead, most_draft_tokens: int = 5) -> Costs:
+def costs_of(model: Model, student: Student, most_draft_tokens: int = 5) -> Costs:
     """Medians of timed forwards, in turns.
 
     Args:
         model: the target.
-        head: the draft, in the dtype that it will decode in.
+        student: the draft; it is made `ready`, so it must be one that nothing is to learn from.
         most_draft_tokens: of a chain.
     """
-    device, dtype = model.device, head.fc.weight.dtype
-    token = torch.zeros(1, dtype=torch.int64, device=device)
-    state = torch.ones(1, head.config.hidden_size, dtype=dtype, device=device)
-
-    def draft() -> None:
-        head.logits(head(head.embed(token).to(dtype), state)).argmax()
+    device = model.device
+    ready(student.model, model)
 
     def target(count: int) -> Callable[[], object]:
         ids = torch.ones(1, count, dtype=torch.int64, device=device)
         return lambda: model(input_ids=ids, use_cache=False)
 
-    works = [draft, *(target(count) for count in range(1, most_draft_tokens + 2))]
+    works = [student.step(), *(target(count) for count in range(1, most_draft_tokens + 2))]
     draft_s, *target_s = _medians(works, device)
     return Costs(draft_s, tuple(target_s))
+
+
+def ready(draft: Draft, target: Model) -> None:
+    """Put a draft into the place, dtype and layout in which it decodes for this target."""
+    model: torch.nn.Module = draft
+    model.to(target.device, target.dtype)
+    if packed.helps(model):
+        packed.pack(model)
 
 
 def _medians(

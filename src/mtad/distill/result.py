@@ -12,11 +12,11 @@ from typing import Any
 
 from mtad.api.pair import ModelPair
 from mtad.distill.corpus import read_answers
+from mtad.distill.pay import ready
 from mtad.distill.plan import Plan
 from mtad.distill.run import HELD_OUT, Distilled, Observer
 from mtad.methods.autoregressive import Autoregressive
 from mtad.methods.speculative_sampling import SpeculativeSampling
-from mtad.model.head_files import save_head
 from mtad.speculative.method import Method
 
 FIGURES = "figures.json"
@@ -80,13 +80,12 @@ def write_draft(
     Args:
         pair: has the target.
         plan: that was followed.
-        made: the head.
+        made: the draft.
         folder: where it goes; its `work` has the answers.
         observer: hears how far it is.
     """
-    target = pair.models.target
-    save_head(made.head.to(target.dtype), folder, target)
-    measured = tuple(_measured(pair, plan, made, folder / "work", observer))
+    made.student.save(folder, pair.models.target)
+    measured = tuple(_measured(pair, plan, made, folder, observer))
     table = _table(plan, made, measured)
     (folder / FIGURES).write_text(json.dumps(table, indent=2) + "\n")
     figures = Figures(table, measured)
@@ -95,11 +94,15 @@ def write_draft(
 
 
 def _measured(
-    pair: ModelPair, plan: Plan, made: Distilled, work: Path, observer: Observer
+    pair: ModelPair, plan: Plan, made: Distilled, folder: Path, observer: Observer
 ) -> list[Measured]:
-    """The draft beside plain decoding, temperature by temperature."""
-    with_head = ModelPair(pair.models.target, made.head, pair.tokenizer)
-    prompts = [list(a.prompt_ids) for a in read_answers(work / "answers.jsonl")[::HELD_OUT]]
+    """The draft of the folder beside plain decoding, temperature by temperature."""
+    target = pair.models.target
+    draft = made.student.load(folder, target)
+    with_draft = ModelPair(target, draft, pair.tokenizer)
+    ready(draft, target)
+    answers = read_answers(folder / "work" / "answers.jsonl")[::HELD_OUT]
+    prompts = [list(answer.prompt_ids) for answer in answers]
     found, prompts = [], prompts[:NUM_PROMPTS]
     temperatures = sorted(made.curve[-1].acceptance)
     observer.begin("measuring", len(temperatures) * ROUNDS)
@@ -110,8 +113,8 @@ def _measured(
         speeds: dict[str, list[float]] = {"plain": [], "drafted": []}
         lengths: list[float] = []
         for turn in range(ROUNDS):
-            speeds["plain"].append(_rate(with_head, Autoregressive(), prompts, settings)[0])
-            rate, accepted = _rate(with_head, drafting, prompts, settings)
+            speeds["plain"].append(_rate(with_draft, Autoregressive(), prompts, settings)[0])
+            rate, accepted = _rate(with_draft, drafting, prompts, settings)
             speeds["drafted"].append(rate)
             lengths.append(accepted)
             observer.advance(index * ROUNDS + turn + 1, "")
@@ -188,8 +191,7 @@ base_model: {plan.target}
 
 # A draft for {plan.target}
 
-A recurrent head that reads the target's last hidden state, made by `mtad distill`. It has no
-attention and no cache, and says {len(made.head.d2t):,} of the target's tokens.
+{made.student.about}
 
     mtad generate --target-model {plan.target} --draft-model FOLDER "…"
 

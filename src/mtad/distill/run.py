@@ -1,4 +1,4 @@
-"""Makes a draft for a target: answers, states, a head, and what it is worth.
+"""Makes a draft for a target: answers, states, what learns from them, and what it is worth.
 
 All that is done is kept in `work` below the output folder; a run that was killed goes on from
 there.
@@ -16,16 +16,17 @@ import torch
 
 from mtad.api.pair import ModelPair
 from mtad.distill.acceptance import Acceptance, acceptance_of
-from mtad.distill.beginning import fit_linear, frequent_tokens, head_for, logits_after
+from mtad.distill.beginning import frequent_tokens, logits_after
 from mtad.distill.corpus import Answer, num_tokens_of, read_answers, write_answers
+from mtad.distill.kinds import student_for
 from mtad.distill.pay import Costs, costs_of
 from mtad.distill.plan import Plan
 from mtad.distill.prompts import Chat
 from mtad.distill.states import States, write_states
+from mtad.distill.student import Student
 from mtad.distill.training import Progress, train
 from mtad.errors import DataError, MtadError
 from mtad.model.lm import Model
-from mtad.model.recurrent_head import RecurrentHead
 
 HELD_OUT = 15
 """One answer in so many is never learnt from, but measured on; odd, so that batches of all
@@ -50,7 +51,7 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Judged:
-    """A head on the held-out answers.
+    """A draft on the held-out answers.
 
     Attributes:
         seconds: of training that it has had.
@@ -62,7 +63,7 @@ class Judged:
 
     @property
     def worst(self) -> Acceptance:
-        """At the temperature where the head does worst."""
+        """At the temperature where the draft does worst."""
         return min(self.acceptance.values(), key=lambda found: found.tokens_per_call[-1])
 
 
@@ -71,14 +72,14 @@ class Distilled:
     """What came of it.
 
     Attributes:
-        head: the draft.
+        student: the draft.
         costs: of target and draft.
-        curve: the head before, while and after it was trained.
+        curve: the draft before, while and after it was trained.
         num_answers, num_tokens: of the target, that it learnt from.
         stopped: why the training was ended early, empty if it was not.
     """
 
-    head: RecurrentHead
+    student: Student
     costs: Costs
     curve: tuple[Judged, ...]
     num_answers: int
@@ -97,9 +98,9 @@ def distill(
     observer: Observer,
     chats: Sequence[Chat] | None = None,
     clock: Callable[[], float] = time.monotonic,
-    measure: Callable[[Model, RecurrentHead], Costs] = costs_of,
+    measure: Callable[[Model, Student], Costs] = costs_of,
 ) -> Distilled:
-    """Make a head for the pair's target.
+    """Make a draft for the pair's target.
 
     Args:
         pair: its target; a draft of it is not used.
@@ -123,20 +124,19 @@ def distill(
     held_out = held_out_places(states)
     learnt, kept = states.where(~held_out), states.where(held_out)
     d2t = frequent_tokens(learnt.tokens.tolist(), plan.draft_vocab_size, pair.models.vocab)
-    head = head_for(target, d2t).float().to(target.device)
-    explained = fit_linear(head, learnt)
+    student = student_for(plan, target, d2t)
+    beginning = student.start(learnt)
     covered = torch.isin(kept.tokens, d2t).float().mean()
     observer.say(
-        f"the draft can say {len(d2t)} tokens, {covered:.1%} of the held-out answers'; the linear "
-        f"start explains {explained:.0%} of the next state"
+        f"the draft can say {len(d2t)} tokens, {covered:.1%} of the held-out answers'; {beginning}"
     )
-    judge = _Judge(head, kept, logits_after(target), plan, costs, observer)
+    judge = _Judge(student, kept, logits_after(target), plan, costs, observer)
     judge.take(0.0)
     observer.begin("training", plan.schedule.seconds)
-    progress = train(head, learnt, plan.schedule, work / "training.pt", judge.on_step, clock)
+    progress = train(student, learnt, plan.schedule, work / "training.pt", judge.on_step, clock)
     judge.take(progress.seconds)
     return Distilled(
-        head, costs, tuple(judge.curve), len(answers), num_tokens_of(answers), judge.stopped
+        student, costs, tuple(judge.curve), len(answers), num_tokens_of(answers), judge.stopped
     )
 
 
@@ -150,13 +150,12 @@ def _costs(
     pair: ModelPair,
     plan: Plan,
     observer: Observer,
-    measure: Callable[[Model, RecurrentHead], Costs],
+    measure: Callable[[Model, Student], Costs],
 ) -> Costs:
     """What the models cost here, and the word that no draft of this form can pay."""
     target = pair.models.target
     size = min(plan.draft_vocab_size, pair.models.vocab)
-    blank = head_for(target, torch.arange(size)).to(target.device, target.dtype)
-    costs = measure(target, blank)
+    costs = measure(target, student_for(plan, target, torch.arange(size)))
     lengths = range(1, costs.most_draft_tokens + 1)
     perfect = Acceptance((1.0,) * len(lengths), tuple(1.0 + length for length in lengths))
     best = costs.best(perfect)[1]
@@ -216,18 +215,18 @@ class _Spent:
 
 
 class _Judge:
-    """Measures a head now and then, while it is trained, and ends what will not pay."""
+    """Measures a draft now and then, while it is trained, and ends what will not pay."""
 
     def __init__(
         self,
-        head: RecurrentHead,
+        student: Student,
         kept: States,
         target: Callable[[torch.Tensor], torch.Tensor],
         plan: Plan,
         costs: Costs,
         observer: Observer,
     ) -> None:
-        self._head, self._kept, self._plan, self._costs = head, kept, plan, costs
+        self._student, self._kept, self._plan, self._costs = student, kept, plan, costs
         self._target = target
         self._observer = observer
         self.curve: list[Judged] = []
@@ -245,14 +244,14 @@ class _Judge:
         return not self.stopped
 
     def take(self, seconds: float) -> None:
-        """Measure the head, and say what it would bring."""
+        """Measure the draft, and say what it would bring."""
         sampling, depth = self._plan.sampling, self._costs.most_draft_tokens
         found = {}
         long_enough = self._kept.temperatures[self._kept.left >= depth]
         for temperature in sorted(set(long_enough.tolist())):
             cut = sampling.cut(temperature)
             found[temperature] = acceptance_of(
-                self._head, self._kept, self._target, **cut, depth=depth
+                self._student, self._kept, self._target, **cut, depth=depth
             )
         if not found:
             raise DataError(

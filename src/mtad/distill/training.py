@@ -1,8 +1,8 @@
-"""Training a head: full KL to the target, one step ahead at first and then several.
+"""Training a draft: full KL to the target, along texts that the target said.
 
-Tokens are those that the target said; beyond the first step the head reads its own states, as it
-will when it drafts. Late in the training, what is lost of acceptance itself (the total variation)
-gets a weight that grows with the acceptance (Samarin et al., 2026: λ = e^(-3α)).
+Late in the training, what is lost of acceptance itself (the total variation) gets a weight that
+grows with the acceptance (Samarin et al., 2026: λ = e^(-3α)). A head learns one step ahead at first
+and then several, where it reads its own states, as it will when it drafts.
 """
 
 from __future__ import annotations
@@ -15,22 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mtad.distill.beginning import entered, inputs
 from mtad.distill.states import States
+from mtad.distill.student import Student
 from mtad.model.recurrent_head import RecurrentHead
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a head is trained.
+    """How a draft is trained.
 
     Attributes:
         seconds: of training, over all runs that it takes.
         learning_rate: the highest; it rises over the first twentieth and falls with a cosine.
         batch_size: places of a step.
-        depth: steps ahead that are learnt in the end.
+        depth: steps ahead that a head learns in the end.
         deepens_at: share of the time after which that begins; one step ahead before it.
         mixes_at: share of the time from which on the total variation counts.
         save_every_s: seconds between two saves.
@@ -81,57 +83,55 @@ class Progress:
 
 
 def train(
-    head: RecurrentHead,
+    student: Student,
     states: States,
     schedule: Schedule,
     checkpoint: Path,
     on_step: Callable[[Progress], bool] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Progress:
-    """Train the head in place; goes on from the checkpoint if there is one.
+    """Train a draft in place; goes on from the checkpoint if there is one.
 
     Args:
-        head: begun by `beginning`; its output rows and norm are the target's and stay.
+        student: the draft.
         states: of the target's answers.
         schedule: how.
-        checkpoint: where head and optimiser are saved now and then.
+        checkpoint: where draft and optimiser are saved now and then.
         on_step: called after every step; false ends the training early.
         clock: seconds.
     """
-    learnt = [head.fc.weight, head.fc.bias, head.gate_up.weight, head.down.weight, head.mlp_norm]
+    learnt = student.learnt()
     optimizer = torch.optim.AdamW(learnt, betas=(0.9, 0.98), weight_decay=0.01)
     progress = Progress()
     if checkpoint.exists():
-        progress = _resume(head, optimizer, checkpoint)
+        progress = _resume(student, optimizer, checkpoint)
     saved = progress.seconds
     while progress.seconds < schedule.seconds:
         began, share = clock(), progress.seconds / schedule.seconds
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(share)
         order = torch.Generator().manual_seed(schedule.seed * 1_000_003 + progress.steps)
-        depth = schedule.depth_at(share)
-        places = states.starts(depth)
-        chosen = places[torch.randint(len(places), (schedule.batch_size,), generator=order)]
         mix = progress.acceptance if share >= schedule.mixes_at else None
-        loss, acceptance = _loss(head, states, chosen, depth, mix)
+        depth = schedule.depth_at(share)
+        loss, acceptance = student.loss(states, schedule.batch_size, depth, order, mix)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(learnt, 1.0)
         optimizer.step()
         progress.take(loss.item(), acceptance, clock() - began)
         if progress.seconds - saved > schedule.save_every_s:
-            _save(head, optimizer, progress, checkpoint)
+            _save(student, optimizer, progress, checkpoint)
             saved = progress.seconds
         if on_step and not on_step(progress):
             break
-    _save(head, optimizer, progress, checkpoint)
+    _save(student, optimizer, progress, checkpoint)
     return progress
 
 
-def _loss(
+def head_loss(
     head: RecurrentHead, states: States, places: Tensor, depth: int, mix: float | None
 ) -> tuple[Tensor, float]:
-    """The mean loss of some places, and the mean acceptance one step ahead."""
+    """The mean loss of a head at some places, and the mean acceptance one step ahead."""
     state = entered(head, states, places)
     total, acceptance = state.new_zeros(()), 0.0
     for step in range(depth):
@@ -141,30 +141,46 @@ def _loss(
             logits = head.logits(state)
             with torch.no_grad():
                 teacher = head.logits(entered(head, states, places + step + 1))
-        p = teacher.float().softmax(1)
-        log_q = logits.float().log_softmax(1)
-        kl = torch.nn.functional.kl_div(log_q, p, reduction="batchmean")
-        overlap = torch.minimum(p, log_q.exp()).sum(1).mean()
+        loss, overlap = divergence(logits, teacher, mix)
         if step == 0:
-            acceptance = float(overlap.detach())
-        weight = 1.0 if mix is None else math.exp(-3 * mix)
-        total = total + weight * kl + (1 - weight) * (1 - overlap)
+            acceptance = overlap
+        total = total + loss
     return total / depth, acceptance
+
+
+def divergence(
+    logits: Float[Tensor, "places draft_vocab"],
+    teacher: Float[Tensor, "places draft_vocab"],
+    mix: float | None,
+) -> tuple[Tensor, float]:
+    """What a draft is to lessen, and the mean of 1 - total variation at temperature 1.
+
+    Args:
+        logits: the draft's.
+        teacher: the target's, of the same tokens.
+        mix: the acceptance α that gives the total variation its weight; None for KL alone.
+    """
+    p = teacher.float().softmax(1)
+    log_q = logits.float().log_softmax(1)
+    kl = torch.nn.functional.kl_div(log_q, p, reduction="batchmean")
+    overlap = torch.minimum(p, log_q.exp()).sum(1).mean()
+    weight = 1.0 if mix is None else math.exp(-3 * mix)
+    return weight * kl + (1 - weight) * (1 - overlap), float(overlap.detach())
 
 
 def _cosine(share: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
 
-def _save(head: RecurrentHead, optimizer: Any, progress: Progress, path: Path) -> None:
+def _save(student: Student, optimizer: Any, progress: Progress, path: Path) -> None:
     fresh = path.with_suffix(".partial")
-    kept = {"head": head.state_dict(), "optimizer": optimizer.state_dict()}
+    kept = {"draft": student.kept(), "optimizer": optimizer.state_dict()}
     torch.save({**kept, "progress": vars(progress)}, fresh)
     fresh.replace(path)
 
 
-def _resume(head: RecurrentHead, optimizer: Any, path: Path) -> Progress:
-    kept = torch.load(path, weights_only=True, map_location=head.device)
-    head.load_state_dict(kept["head"])
+def _resume(student: Student, optimizer: Any, path: Path) -> Progress:
+    kept = torch.load(path, weights_only=True, map_location=student.d2t.device)
+    student.take(kept["draft"] if "draft" in kept else kept["head"])  # as it was called once
     optimizer.load_state_dict(kept["optimizer"])
     return Progress(**kept["progress"])
