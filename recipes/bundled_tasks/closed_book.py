@@ -5,13 +5,13 @@ A line of `facts/*.txt` is "subject = answer | another accepted answer". Rewrite
     python -m recipes.bundled_tasks.closed_book
 """
 
-import json
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mtad.tasks import BUNDLED
+from recipes.bundled_tasks.written import json_lines, write_files
 
 FACTS = Path(__file__).parent / "facts"
 SEED = 0
@@ -72,17 +72,12 @@ def files() -> dict[str, str]:
         for kind, solved in EXAMPLES.items()
         for subject, answer in solved.items()
     ]
-    return {"examples.jsonl": _lines(shown), "test.jsonl": _lines(records())}
-
-
-def _lines(rows: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return {"examples.jsonl": json_lines(shown), "test.jsonl": json_lines(records())}
 
 
 def write(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files().items():
-        (folder / name).write_text(content, encoding="utf-8")
+    """Write the files of the task."""
+    write_files(folder, files())
 
 
 if __name__ == "__main__":

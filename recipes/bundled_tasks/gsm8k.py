@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mtad.tasks import BUNDLED
 from recipes.bundled_tasks.mt_bench import bare, heldout_openings
+from recipes.bundled_tasks.written import write_files
 from recipes.demo_pair import chat
 from recipes.demo_pair.corpus import heldout_keys
 
@@ -47,9 +48,8 @@ def files() -> dict[str, str]:
 
 
 def write(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files().items():
-        (folder / name).write_text(content, encoding="utf-8")
+    """Write the files of the task."""
+    write_files(folder, files())
 
 
 if __name__ == "__main__":

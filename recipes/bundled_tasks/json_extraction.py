@@ -8,12 +8,13 @@ Rewrite the files with
 import itertools
 import json
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mtad.tasks import BUNDLED
 from recipes.bundled_tasks.json_kinds import KINDS, Kind
+from recipes.bundled_tasks.written import json_lines, write_files
 
 NUM_ITEMS = 600
 NUM_EXAMPLES = 4
@@ -45,18 +46,12 @@ def files() -> dict[str, str]:
     rows = records()
     shown = [*itertools.islice(rows, NUM_EXAMPLES * len(KINDS))]
     asked = [*itertools.islice(rows, NUM_ITEMS)]
-    return {"examples.jsonl": lines(shown), "test.jsonl": lines(asked)}
-
-
-def lines(rows: Iterable[dict[str, Any]]) -> str:
-    """One JSON object a line."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return {"examples.jsonl": json_lines(shown), "test.jsonl": json_lines(asked)}
 
 
 def write(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files().items():
-        (folder / name).write_text(content, encoding="utf-8")
+    """Write the files of the task."""
+    write_files(folder, files())
 
 
 if __name__ == "__main__":

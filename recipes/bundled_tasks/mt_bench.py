@@ -16,6 +16,7 @@ from typing import Any
 
 from mtad import demo
 from mtad.tasks import BUNDLED
+from recipes.bundled_tasks.written import write_files
 from recipes.demo_pair import chat, lookups
 from recipes.demo_pair.corpus import heldout_keys
 
@@ -89,10 +90,8 @@ def _lines(rows: list[dict[str, Any]]) -> str:
 
 
 def write(folder: Path) -> None:
-    for name, content in files().items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
+    """Write the files of the task."""
+    write_files(folder, files())
 
 
 if __name__ == "__main__":

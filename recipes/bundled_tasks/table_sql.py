@@ -5,9 +5,8 @@ Values differ within a column of numbers, so that the largest is one row. Rewrit
     python -m recipes.bundled_tasks.table_sql
 """
 
-import json
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from mtad.tasks import BUNDLED
 from mtad.tasks.sql_run import built
 from recipes.bundled_tasks.wordlists import CITIES, COLOURS, EVENTS, FIRMS, GOODS, LAST, VENUES
+from recipes.bundled_tasks.written import json_lines, write_files
 
 NUM_QUESTIONS, NUM_EXAMPLES, NUM_ROWS = 50, 4, 12
 SEED = 0
@@ -228,17 +228,15 @@ def files() -> dict[str, str]:
     """The content of each file, by its path in the folder of the task."""
     both = [made(theme) for theme in THEMES]
     questions = (question for _, asked in both for question in asked)
-    return {"tables.jsonl": _lines(entry for entry, _ in both), "test.jsonl": _lines(questions)}
-
-
-def _lines(rows: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return {
+        "tables.jsonl": json_lines(entry for entry, _ in both),
+        "test.jsonl": json_lines(questions),
+    }
 
 
 def write(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files().items():
-        (folder / name).write_text(content, encoding="utf-8")
+    """Write the files of the task."""
+    write_files(folder, files())
 
 
 if __name__ == "__main__":

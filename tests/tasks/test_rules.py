@@ -22,9 +22,9 @@ KNOWN = {
     "gsm8k": (1, "6ad0d09f617b"),
     "spec_bench": (1, "6a2666d2da1e"),
     "perplexity": (1, "562ed1c39fb2"),
-    "json_extraction": (1, "627953f76141"),
-    "closed_book": (1, "571030d1c04a"),
-    "table_sql": (1, "0848eef24bd3"),
+    "json_extraction": (1, "bd3d6db4b21f"),
+    "closed_book": (1, "9f10da2a64af"),
+    "table_sql": (1, "5321d5d68750"),
 }
 """The version of each task's rules and the hash of its code."""
 

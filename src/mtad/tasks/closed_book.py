@@ -11,11 +11,9 @@ from typing import Any, ClassVar, Final
 from mtad.core.prompt import Prompt
 from mtad.errors import DataError
 from mtad.tasks.answers import blocks, without_reasoning
-from mtad.tasks.few_shot import few_shot, require_count
-from mtad.tasks.records import records
-from mtad.tasks.task import Item, Score, Task
+from mtad.tasks.few_shot import FewShotByKind, few_shot
+from mtad.tasks.task import Item, Score
 
-_STOPS: Final = ("\n",)
 _LABEL: Final = re.compile(
     r"\A(?:the )?(?:final |correct )?answer(?: to (?:this|the) question)?(?: is)?\s*:?\s+",
     re.IGNORECASE,
@@ -33,7 +31,7 @@ _NUM_EXAMPLES: Final = 3
 
 
 @dataclass(frozen=True)
-class ClosedBook(Task):
+class ClosedBook(FewShotByKind):
     """Questions of one right answer: capitals, symbols, authors, opposites, plurals and the like.
 
     The folder holds `test.jsonl` with one object a line: `kind`, `group`, `question`, and
@@ -50,41 +48,21 @@ class ClosedBook(Task):
             and three in plain text. Small chat models answer worse after examples.
     """
 
-    chat: bool = True
-    num_examples: int | None = None
-
     name: ClassVar[str] = "closed_book"
     metric: ClassVar[str] = "exact match"
     source: ClassVar[str] = "this project's recipes/bundled_tasks/closed_book.py"
+    text_stops: ClassVar[tuple[str, ...]] = ("\n",)
 
     def __post_init__(self) -> None:
         """Fill in and check the number of examples."""
         if self.num_examples is None:
             object.__setattr__(self, "num_examples", 0 if self.chat else _NUM_EXAMPLES)
-        require_count(self._count)
+        super().__post_init__()
 
-    @property
-    def _count(self) -> int:
-        return self.num_examples or 0
-
-    @property
-    def stops(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The end of the line; none where the chat template ends an answer."""
-        return () if self.chat else _STOPS
-
-    def prompts(self) -> list[Item]:
-        """The questions in the order of the file, with the solved ones of their kind in the record.
-
-        Raises:
-            DataError: a file is missing or damaged, or there are too few examples of a kind.
-        """
-        examples: dict[str, list[dict[str, Any]]] = {}
-        for record in self._read("examples.jsonl") if self._count else []:
-            examples.setdefault(record["kind"], []).append(record)
-        return [
-            self._item(number, record, examples.get(record["kind"], []))
-            for number, record in enumerate(self._read("test.jsonl"))
-        ]
+    @staticmethod
+    def question(record: Mapping[str, Any]) -> str:
+        """The question as it stands in the record."""
+        return str(record["question"])
 
     def prompt(self, item: Item, answers: Sequence[str]) -> Prompt:
         """The solved questions and the question."""
@@ -98,24 +76,21 @@ class ClosedBook(Task):
         right = {normalised(answer) for answer in item.record["answers"]}
         return Score(float(bool(right & {*found})), {"stated": [f[:_MAX_SHOWN] for f in found]})
 
-    def _item(self, number: int, record: dict[str, Any], examples: list[dict[str, Any]]) -> Item:
-        if len(examples) < self._count:
+    @staticmethod
+    def checked(place: str, record: dict[str, Any]) -> dict[str, Any]:
+        """The record, if it has a kind, a question and answers."""
+        question, answers = record.get("question"), record.get("answers")
+        if not isinstance(record.get("kind"), str):
+            raise DataError(f"{place}: kind is {record.get('kind')!r}; expected a text")
+        if not isinstance(question, str) or not question.strip():
+            raise DataError(f"{place}: question is {question!r}; expected a text")
+        if not isinstance(answers, list) or not answers:
+            raise DataError(f"{place}: answers is {answers!r}; expected a list of texts")
+        if bad := [a for a in answers if not isinstance(a, str) or not normalised(a)]:
             raise DataError(
-                f"num_examples is {self._count}; {self.data / 'examples.jsonl'} has "
-                f"{len(examples)} of the kind {record['kind']!r}"
+                f"{place}: answers has {bad[0]!r}; expected texts with a letter or digit"
             )
-        shown = examples[: self._count]
-        return Item(
-            f"{number:04d}",
-            (record["question"],),
-            group=str(record.get("group", "")),
-            category=record["kind"],
-            record={**record, "examples": shown},
-        )
-
-    def _read(self, file: str) -> list[dict[str, Any]]:
-        path = self.data / file
-        return [_checked(place, record) for place, record in records(path, self.source)]
+        return record
 
 
 def stated(answer: str) -> list[str]:
@@ -146,16 +121,3 @@ def normalised(text: str) -> str:
     plain = re.sub(r"[.'\u2019]", "", plain.replace("ł", "l").replace("đ", "d"))
     plain = re.sub(r"[^\w]+", " ", plain).strip()
     return _ARTICLE.sub("", _ADVERB.sub("", plain))
-
-
-def _checked(place: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    question, answers = record.get("question"), record.get("answers")
-    if not isinstance(record.get("kind"), str):
-        raise DataError(f"{place}: kind is {record.get('kind')!r}; expected a text")
-    if not isinstance(question, str) or not question.strip():
-        raise DataError(f"{place}: question is {question!r}; expected a text")
-    if not isinstance(answers, list) or not answers:
-        raise DataError(f"{place}: answers is {answers!r}; expected a list of texts")
-    if bad := [a for a in answers if not isinstance(a, str) or not normalised(a)]:
-        raise DataError(f"{place}: answers has {bad[0]!r}; expected texts with a letter or digit")
-    return dict(record)

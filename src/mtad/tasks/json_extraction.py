@@ -10,17 +10,15 @@ from typing import Any, ClassVar, Final
 
 from mtad.core.prompt import Prompt
 from mtad.errors import DataError
-from mtad.tasks.few_shot import few_shot, require_count
+from mtad.tasks.few_shot import FewShotByKind, few_shot
 from mtad.tasks.json_answer import find_object, is_same, is_type, type_names, violations
-from mtad.tasks.records import records
-from mtad.tasks.task import Item, Score, Task
+from mtad.tasks.task import Item, Score
 
-_STOPS: Final = ("\nText:", "\nExtract")
 _MAX_SHOWN: Final = 500
 
 
 @dataclass(frozen=True)
-class JSONExtraction(Task):
+class JSONExtraction(FewShotByKind):
     """Short texts of several kinds, each with a schema and the object that a model should write.
 
     The folder holds `test.jsonl` and `examples.jsonl`, one object a line: `kind`, `schema` (the
@@ -35,39 +33,16 @@ class JSONExtraction(Task):
         num_examples: solved texts of the same kind before the question.
     """
 
-    chat: bool = True
     num_examples: int = 3
 
     name: ClassVar[str] = "json_extraction"
     metric: ClassVar[str] = "exact objects"
     source: ClassVar[str] = "this project's recipes/bundled_tasks/json_extraction.py"
-
-    def __post_init__(self) -> None:
-        """Refuse a negative number of examples."""
-        require_count(self.num_examples)
-
-    @property
-    def stops(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The next text; none where the chat template ends an answer."""
-        return () if self.chat else _STOPS
-
-    def prompts(self) -> list[Item]:
-        """The texts in the order of the file, each with its solved examples in the record.
-
-        Raises:
-            DataError: a file is missing or damaged, or there are too few examples of a kind.
-        """
-        examples: dict[str, list[dict[str, Any]]] = {}
-        for record in self._read("examples.jsonl") if self.num_examples else []:
-            examples.setdefault(record["kind"], []).append(record)
-        return [
-            self._item(number, record, examples.get(record["kind"], []))
-            for number, record in enumerate(self._read("test.jsonl"))
-        ]
+    text_stops: ClassVar[tuple[str, ...]] = ("\nText:", "\nExtract")
 
     def prompt(self, item: Item, answers: Sequence[str]) -> Prompt:
         """The solved examples and the text."""
-        solved = [(_question(e), json.dumps(e["answer"])) for e in item.record["examples"]]
+        solved = [(self.question(e), json.dumps(e["answer"])) for e in item.record["examples"]]
         return few_shot(solved, item.turns[0], "JSON:", chat=self.chat)
 
     def score(self, item: Item, answers: Sequence[str]) -> Score:
@@ -90,51 +65,36 @@ class JSONExtraction(Task):
             if scores
         }
 
-    def _read(self, file: str) -> list[dict[str, Any]]:
-        path = self.data / file
-        return [_checked(place, record) for place, record in records(path, self.source)]
-
-    def _item(self, number: int, record: dict[str, Any], examples: list[dict[str, Any]]) -> Item:
-        if len(examples) < self.num_examples:
-            raise DataError(
-                f"num_examples is {self.num_examples}; {self.data / 'examples.jsonl'} has "
-                f"{len(examples)} of the kind {record['kind']!r}"
-            )
-        shown = examples[: self.num_examples]
-        return Item(
-            f"{number:04d}",
-            (_question(record),),
-            category=record["kind"],
-            record={**record, "examples": shown},
+    @staticmethod
+    def question(record: Mapping[str, Any]) -> str:
+        """The schema and the text."""
+        keys = "\n".join(f"- {name}: {kind}" for name, kind in record["schema"].items())
+        return (
+            f"Extract the {record['kind']} from the text as one JSON object with these keys:\n"
+            f"{keys}\nText: {record['text']}"
         )
 
+    @staticmethod
+    def checked(place: str, record: dict[str, Any]) -> dict[str, Any]:
+        """The record if it is one.
 
-def _question(record: Mapping[str, Any]) -> str:
-    keys = "\n".join(f"- {name}: {kind}" for name, kind in record["schema"].items())
-    return (
-        f"Extract the {record['kind']} from the text as one JSON object with these keys:\n{keys}\n"
-        f"Text: {record['text']}"
-    )
+        Raises:
+            DataError: a key is missing, or the answer does not fit the schema.
+        """
+        for key, kind in {"kind": str, "text": str, "schema": dict, "answer": dict}.items():
+            if not isinstance(record.get(key), kind) or not record[key]:
+                raise DataError(
+                    f"{place}: {key} is {record.get(key)!r}; expected a {kind.__name__}"
+                )
+        for name, kind in record["schema"].items():
+            if not isinstance(kind, str) or not is_type(kind):
+                raise DataError(f"{place}: the type of {name} is {kind!r}; allowed: {type_names()}")
+        if wrong := violations(record["answer"], record["schema"]):
+            raise DataError(f"{place}: the answer does not fit the schema: {'; '.join(wrong)}")
+        return record
 
 
 def _score(right_values: float, *, parses: bool, validates: bool, error: str) -> Score:
     detail = {"parses": parses, "validates": validates, "right_values": right_values}
     is_right = validates and right_values == 1
     return Score(float(is_right), {**detail, **({"error": error} if error else {})})
-
-
-def _checked(place: str, record: dict[str, Any]) -> dict[str, Any]:
-    """The record if it is one.
-
-    Raises:
-        DataError: a key is missing, or the answer does not fit the schema.
-    """
-    for key, kind in {"kind": str, "text": str, "schema": dict, "answer": dict}.items():
-        if not isinstance(record.get(key), kind) or not record[key]:
-            raise DataError(f"{place}: {key} is {record.get(key)!r}; expected a {kind.__name__}")
-    for name, kind in record["schema"].items():
-        if not isinstance(kind, str) or not is_type(kind):
-            raise DataError(f"{place}: the type of {name} is {kind!r}; allowed: {type_names()}")
-    if wrong := violations(record["answer"], record["schema"]):
-        raise DataError(f"{place}: the answer does not fit the schema: {'; '.join(wrong)}")
-    return record

@@ -8,20 +8,19 @@ from typing import Any, ClassVar, Final
 
 from mtad.core.prompt import Prompt
 from mtad.errors import DataError
-from mtad.tasks.few_shot import few_shot, require_count
+from mtad.tasks.few_shot import FewShot, few_shot
 from mtad.tasks.records import records
 from mtad.tasks.sql_answer import find_query
 from mtad.tasks.sql_match import TooManyOrdersError, equal_official, is_ordered, prepared
 from mtad.tasks.sql_run import Limits, QueryError, built, run
-from mtad.tasks.task import Item, Score, Task
+from mtad.tasks.task import Item, Score
 
-_STOPS: Final = (";", "\nQuestion:")
 _LIMITS: Final = Limits(timeout_s=10.0, max_rows=1_000)
 _MAX_SHOWN: Final = 500
 
 
 @dataclass(frozen=True)
-class TableSQL(Task):
+class TableSQL(FewShot):
     """Small tables with solved questions, and further questions about them.
 
     The folder holds `tables.jsonl` (`table`, `create`, `rows`, and `examples` of `question` and
@@ -37,21 +36,12 @@ class TableSQL(Task):
         num_examples: solved questions about the same table before the question.
     """
 
-    chat: bool = True
     num_examples: int = 4
 
     name: ClassVar[str] = "table_sql"
     metric: ClassVar[str] = "execution accuracy"
     source: ClassVar[str] = "this project's recipes/bundled_tasks/table_sql.py"
-
-    def __post_init__(self) -> None:
-        """Refuse a negative number of examples."""
-        require_count(self.num_examples)
-
-    @property
-    def stops(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The end of the query; none where the chat template ends an answer."""
-        return () if self.chat else _STOPS
+    text_stops: ClassVar[tuple[str, ...]] = (";", "\nQuestion:")
 
     def prompts(self) -> list[Item]:
         """The questions in the order of the file, each with its table in the record.
