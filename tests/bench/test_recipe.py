@@ -9,10 +9,12 @@ import pytest
 
 import mtad
 from mtad.bench.jobs import jobs
+from mtad.bench.overlay import laid_over
 from mtad.bench.plan import PairSpec, Recipe
-from mtad.bench.recipe import laid_over, parse, read_recipe
+from mtad.bench.recipe import parse, read_recipe
 from mtad.bench.split import split
 from mtad.tasks import BUNDLED, Item
+from mtad.tasks.spider import Spider
 
 RECIPES = Path(__file__).parents[2] / "benchmarks" / "recipes"
 
@@ -227,6 +229,39 @@ def test_overrides_reach_only_the_tasks_that_are_there() -> None:
     assert merged["tasks"] == {"spider": {"match": "authors"}}
     assert parse(merged).pair == PairSpec(dtype="float32")
     assert "data" not in merged
+
+
+def test_single_values_are_laid_over_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(
+        '[run]\nseeds = 3\nnum_test = 5\n[tasks.spider]\n[[runs]]\nmethod = "autoregressive"\n'
+    )
+    given = ["run.seeds=1", 'tasks.spider.match = "authors"', "sampling.top_p=0.9", 'name="b"']
+    recipe = read_recipe(path, {"tasks": {"spider": {"match": "official"}}}, given)
+    assert (recipe.plan.seeds, recipe.plan.num_test, recipe.name) == (1, 5, "b")
+    assert recipe.tasks["spider"].task == Spider(BUNDLED / "spider", match="authors")
+    assert recipe.runs[0].sampling == {"top_p": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (["run.seeds"], "--set run.seeds: expected KEY=VALUE, such as --set run.seeds=1"),
+        (["run.=1"], "expected KEY=VALUE"),
+        (["data=bundled"], "'bundled' is no value in TOML's form; texts stand in quotes"),
+        (["run.seeds=1", "run.seeds=2"], "--set run.seeds=2: run.seeds is given twice"),
+        (["run=1", "run.seeds=2"], "--set run.seeds=2: run.seeds is given twice"),
+        (["run.seed=1"], "run has an unknown key 'seed'"),
+        (["tasks.spyder.num_test=1"], "there is no task 'spyder' .did you mean 'spider'"),
+    ],
+)
+def test_mistakes_in_single_values_are_named(
+    tmp_path: Path, given: list[str], complaint: str
+) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text('[tasks.spider]\n[[runs]]\nmethod = "autoregressive"\n')
+    with pytest.raises(ValueError, match=complaint):
+        read_recipe(path, {}, given)
 
 
 def test_data_is_bundled_or_a_folder_with_one_folder_per_task() -> None:

@@ -1,5 +1,6 @@
 """Spec-Bench: its questions in, its file of answers out, and no score."""
 
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -43,6 +44,23 @@ def test_questions_keep_order_turns_and_categories(data: Path) -> None:
     assert [(item.id, item.category, [*item.turns]) for item in items] == [
         (str(row["question_id"]), row["category"], row["turns"]) for row in ROWS
     ]
+
+
+def test_a_sample_has_the_first_questions_of_each_category(tmp_path: Path) -> None:
+    rows = [
+        {"question_id": number, "category": category, "turns": ["Why?"]}
+        for number, category in enumerate(["qa", "qa", "rag", "qa", "rag", "math"])
+    ]
+    (tmp_path / "question.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    found = {
+        (number, skipped): "".join(item.id for item in SpecBench(tmp_path, True, *both).prompts())
+        for both in itertools.product((1, 2, 0), (0, 1))
+        for number, skipped in [both]
+    }
+    assert found == {
+        (1, 0): "025", (2, 0): "01245", (0, 0): "012345",
+        (1, 1): "14", (2, 1): "134", (0, 1): "134",
+    }  # fmt: skip
 
 
 def test_nothing_is_scored(data: Path) -> None:

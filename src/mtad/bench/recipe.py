@@ -29,6 +29,7 @@ from typing import Any, Final, Literal, TypeVar, cast
 
 from mtad import tasks
 from mtad.api.options import sampling_params
+from mtad.bench.overlay import laid_over, merged, settings_table
 from mtad.bench.plan import PairSpec, Plan, Point, Recipe, Run, TaskPlan, require
 from mtad.core.names import did_you_mean, require_one_of
 from mtad.core.options import typed
@@ -44,19 +45,23 @@ _TOP = ("extends", "name", "pair", "data", "reference", "sampling", "run", "task
 T = TypeVar("T")
 
 
-def read_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+def read_recipe(
+    path: Path, overrides: Mapping[str, Any] | None = None, settings: Iterable[str] = ()
+) -> Recipe:
     """The recipe in a file.
 
     Args:
         path: a TOML file.
         overrides: tables to lay over it, key by key; None is skipped.
+        settings: single values to lay over that, as `settings_table` takes them.
 
     Raises:
         ValueError: not TOML, an unknown key, a wrong type or an impossible value.
     """
+    above = settings_table(settings)
     table = _read_table(path, ())
     try:
-        return parse(laid_over(table, overrides or {}))
+        return parse(merged(laid_over(table, overrides or {}), above))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -79,7 +84,7 @@ def _read_table(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     below = path.parent / typed(base, str, f"{path}: extends")
     if below.resolve() in seen or not below.is_file():
         raise ValueError(f"{path}: extends is {base!r}; it must be another recipe beside it")
-    return _merged(_read_table(below, (*seen, path.resolve())), table)
+    return merged(_read_table(below, (*seen, path.resolve())), table)
 
 
 def without_permissions(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,29 +100,6 @@ def _permissions(table: Mapping[str, Any]) -> list[str]:
     tasks_of = table.get("tasks", {})
     options = [o for o in tasks_of.values() if isinstance(o, Mapping)] if tasks_of else []
     return [key for table in options for key in table if key.startswith(_PERMISSION)]
-
-
-def laid_over(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe's table with the overrides; those for tasks that it does not have are dropped."""
-    own = table.get("tasks", {})
-    wanted = {name: v for name, v in overrides.get("tasks", {}).items() if name in own}
-    if (overrides.get("pair") or {}).get("target") in PAIRS:  # whose draft is its own
-        below = table["pair"] if isinstance(table.get("pair"), Mapping) else {}
-        table = {**table, "pair": {k: v for k, v in below.items() if k != "draft"}}
-    return _merged(table, {**overrides, "tasks": wanted})
-
-
-def _merged(table: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """The table with the values of `above`, tables within tables too; None is skipped."""
-    result = dict(table)
-    for key, value in above.items():
-        if isinstance(value, Mapping):
-            below = result.get(key)
-            if merged := _merged(below if isinstance(below, Mapping) else {}, value):
-                result[key] = merged
-        elif value is not None:
-            result[key] = value
-    return result
 
 
 def parse(table: Mapping[str, Any]) -> Recipe:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Annotated, ClassVar, Final
+
+from annotated_types import Ge
 
 from mtad.tasks import fastchat
 from mtad.tasks.conversation import Conversation
@@ -19,7 +22,15 @@ class SpecBench(Conversation):
 
     They are MT-Bench's 80 and 80 each of translation, summarization, question answering,
     mathematical reasoning and retrieval-augmented generation. Nothing is scored.
+
+    Attributes:
+        per_category: how many questions of each category, in the order of the file; 0 is all.
+        skip_per_category: how many of each come before them, such as those that options were
+            chosen by.
     """
+
+    per_category: Annotated[int, Ge(0)] = 0
+    skip_per_category: Annotated[int, Ge(0)] = 0
 
     name: ClassVar[str] = "spec_bench"
     metric: ClassVar[str] = "no score"
@@ -30,12 +41,20 @@ class SpecBench(Conversation):
 
     def prompts(self) -> list[Item]:
         """The questions in the order of the file."""
-        return [
-            Item(
-                str(line["question_id"]), (*line["turns"],), category=line["category"], record=line
-            )
-            for line in fastchat.questions(self.data, _SOURCE)
-        ]
+        seen: Counter[str] = Counter()
+        items = []
+        for line in fastchat.questions(self.data, _SOURCE):
+            category = line["category"]
+            if self._is_wanted(seen[category]):
+                id_, turns = str(line["question_id"]), (*line["turns"],)
+                items.append(Item(id_, turns, category=category, record=line))
+            seen[category] += 1
+        return items
+
+    def _is_wanted(self, place: int) -> bool:
+        """Whether the question with this place in its category, from 0, belongs to the sample."""
+        first = self.skip_per_category
+        return first <= place and (not self.per_category or place < first + self.per_category)
 
     def score(self, item: Item, answers: Sequence[str]) -> Score:
         """No score: only the speed counts."""

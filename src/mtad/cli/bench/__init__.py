@@ -31,6 +31,14 @@ class RunFlags(ScoringFlags, PairFlags):
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder; default: results/NAME.")
     ] = None
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A value of the recipe, in TOML's form: run.seeds=1. Repeatable.",
+        ),
+    ] = None
     ray: Annotated[
         bool, flag("--ray", panel="Ray", help="Decode on all machines of a Ray cluster.")
     ] = False
@@ -56,7 +64,14 @@ def _run(flags: RunFlags) -> None:
     from mtad.cli.bench.running import run_recipe
 
     overrides = {"data": flags.data, "pair": flags.pair_table, "tasks": flags.scoring}
-    run_recipe(flags.recipe, flags.output, overrides, flags.ray, flags.ray_address)
+    run_recipe(
+        flags.recipe,
+        flags.output,
+        overrides,
+        flags.settings or (),
+        flags.ray,
+        flags.ray_address,
+    )
 
 
 @app.command("score")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from rich.progress import (
 )
 
 from mtad.bench.files import RECIPE, write_json
+from mtad.bench.overlay import laid_over
 from mtad.bench.plan import Recipe
-from mtad.bench.recipe import laid_over, parse, read_recipe, without_permissions
+from mtad.bench.recipe import parse, read_recipe, without_permissions
 from mtad.bench.report import main_table, write_report
 from mtad.bench.results import export, read_recipe_of, read_results
 from mtad.bench.run import run
@@ -36,11 +37,12 @@ def run_recipe(
     path: Path,
     output: Path | None,
     overrides: Mapping[str, Any],
+    settings: Sequence[str] = (),
     on_ray: bool = False,
     address: str | None = None,
 ) -> None:
     """Decode what the recipe asks for, here or on a Ray cluster, and say what to do next."""
-    recipe = read_recipe(path, overrides)
+    recipe = read_recipe(path, overrides, settings)
     new_decoder = None
     if on_ray:
         from mtad.bench.ray.pool import workers
