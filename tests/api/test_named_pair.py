@@ -13,10 +13,11 @@ from support.named_pair import define
 from support.saved_pair import folder
 
 import mtad
-from mtad import testing
+from mtad import methods, testing
 from mtad.bench.conditions import conditions
+from mtad.bench.overlay import laid_over
 from mtad.bench.plan import PairSpec
-from mtad.bench.recipe import laid_over, parse, read_recipe
+from mtad.bench.recipe import parse, read_recipe
 from mtad.bench.speed import limits, measure, models
 from mtad.bench.speed.baseline import PLAIN
 from mtad.bench.speed.plan import SpeedPlan
@@ -31,6 +32,7 @@ from mtad.server.api.service import served_names
 from mtad.server.settings import ServerSettings, read_settings
 from mtad.testing import Shape, Widened, widened_pair
 
+_RECIPES = Path(__file__).parents[2] / "recipes" / "smollm2"
 RECIPE: dict[str, Any] = {"tasks": {"spider": {}}, "runs": [{"method": "autoregressive"}]}
 GREEDY: dict[str, Any] = {"temperature": 0, "max_new_tokens": 16, "ignore_eos": True}
 
@@ -164,10 +166,27 @@ def test_a_widened_pair_with_a_head_is_the_pair(
     assert got.blocks == wanted.blocks and wanted.stats.num_accepted_draft_tokens > 0
 
 
-@pytest.mark.parametrize("name", ["evaluate", "spec_bench"])
-def test_the_recipes_of_the_pair_are_sound(name: str) -> None:
-    root = Path(__file__).parents[2]
-    recipe = read_recipe(root / "recipes" / "smollm2" / f"{name}.toml")
+_OWN = {"json_extraction", "closed_book", "table_sql"}
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    {
+        "evaluate": _OWN,
+        "quality": _OWN,
+        "spec_bench": {"spec_bench"},
+        "spec_bench_options": {"spec_bench"},
+        "completeness": {"spider", "gsm8k", "human_eval", "mt_bench"},
+    }.items(),
+)
+def test_the_recipes_of_the_pair_are_sound(name: str, asked: set[str]) -> None:
+    recipe = read_recipe(_RECIPES / f"{name}.toml")
     assert recipe.pair == PairSpec("smollm2")
-    assert ("spec_bench" in recipe.tasks) == (name == "spec_bench")
-    assert {"json_extraction", "closed_book", "table_sql"} <= {*recipe.tasks}
+    assert {*recipe.tasks} == asked
+
+
+def test_quality_and_speed_have_the_same_rows() -> None:
+    quality, speed = (read_recipe(_RECIPES / f"{n}.toml") for n in ("quality", "spec_bench"))
+    every = {run.points[0].method.name for run in speed.runs}
+    assert every == {*methods.own_names()}
+    assert {run.name for run in speed.runs} <= {run.name for run in quality.runs}
