@@ -90,6 +90,29 @@ def test_q_is_the_law_of_the_tokens_that_the_draft_has(
     assert set(tree.tokens[tree.alive][2:].tolist()) <= set(KNOWN)
 
 
+FAR = MarkovPair.everywhere((0.35, 0.25, 0.2, 0.1, 0.1), (0.04, 0.06, 0.3, 0.4, 0.2))
+"""The two likeliest tokens of one are not those of the other."""
+
+
+@pytest.mark.parametrize("widths", [(3,), (4, 2)])
+@pytest.mark.parametrize("warp", [{"top_k": 2}, {"min_p": 0.5}, {"top_p": 0.6}], ids=str)
+def test_a_token_that_truncation_removed_is_no_child(
+    warp: dict[str, Any], widths: tuple[int, ...]
+) -> None:
+    """Drawn without replacement: a child that the draft gives no probability is always accepted."""
+    pair = MarkovPair(FAR.target, trimmed(FAR.draft, (3, 1, 2, 0)), 5)
+    method = make("mcss", k_config=widths)
+    tree = iterate(pair, method, [(0, 1)], **warp).tree
+    assert set(tree.tokens[0, 1 : 1 + widths[0]][tree.alive[0, 1 : 1 + widths[0]]].tolist()) == {
+        2,
+        3,
+    }
+    groups = [requests_of([(0, 1)] * 900, max_new_tokens=4, **warp)]
+    [texts] = decode_groups(pair, "mcss", {"k_config": widths}, groups)
+    law = oracles.warp([oracles.log(x) for x in (0.35, 0.25, 0.2, 0.1, 0.1)], **warp)
+    assert_law((text[0] for text in texts), dict(enumerate(law)))
+
+
 SOME = [*range(40, 7, -3), 3, 5, 9]
 """Tokens of the tiny models' vocabulary, in an order of the draft's own."""
 

@@ -147,7 +147,8 @@ class Warper:
         scores = self.process(logits, tree, nodes)
         places = None if self.width >= scores.shape[-1] else candidates(scores, self.width)
         kept = self.truncate(scores if places is None else scores.gather(-1, places))
-        return kept if self.token_ids is None else kept.nan_to_num(nan=NEVER), places
+        kept = kept if self.token_ids is None else kept.nan_to_num(nan=NEVER, neginf=NEVER)
+        return kept, places
 
     def dense(
         self, logprobs: Float[Tensor, "rows nodes tokens"]

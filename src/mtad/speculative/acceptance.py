@@ -238,6 +238,6 @@ def try_children(
         rejected = (open_ & ~accepted)[:, None]
         p = torch.where(rejected, residual(p, q), p)
         if shrink_q:
-            smaller = q.scatter(1, token, NEVER).log_softmax(1).nan_to_num(nan=NEVER)
+            smaller = q.scatter(1, token, NEVER).log_softmax(1).nan_to_num(nan=NEVER, neginf=NEVER)
             q = torch.where(rejected, smaller, q)
     return chosen, p
