@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 import torch
 from support import oracles
-from support.tiny import complete, each_once, reference_text, token_ids
+from support.tiny import (
+    PROMPTS,
+    complete,
+    each_once,
+    honours,
+    methods_that,
+    reference_text,
+    similar,
+    tiny_model,
+    token_ids,
+)
 from support.toy_texts import (
     EMPTY,
     LENGTH,
@@ -23,17 +33,18 @@ from support.toy_texts import (
     plain_requests,
 )
 from support.toys import MarkovPair, assert_law, make, requests_of
-from support.two_tokenizers import byte_level, metaspace, toy_tokenizers
+from support.two_drafts import fresh_laws, models, prompts, renumbered
+from support.two_tokenizers import byte_level, characters, toy_tokenizers
 
 from mtad.engine.session import Observation, Request, Session
 from mtad.engine.workspace import Workspace
 from mtad.model.lm import Model
-from mtad.model.translated import TranslatedLM, translated, translation_of
+from mtad.model.translated import TranslatedLM, translated
 from mtad.model.translation import Translation
 from mtad.runtime.cpu_tapes import Tapes
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
-from mtad.testing import TOY_TARGET, Table, markov_model, random_llama
+from mtad.testing import TOY_TARGET, Table, markov_model
 
 DRAFTING = [case for case in ONE_EACH if case[0] not in ("autoregressive", "prompt_lookup")]
 TOY_DRAFT_LAWS: Table = [
@@ -78,44 +89,27 @@ def test_penalized_laws(name: str, options: dict[str, Any]) -> None:
 
 # --- models whose drafts depend on the whole text ---------------------------------------------
 
-TEXTS = ["the cat sat on", "der Bär aß süße Äpfel; 猫が", "x = x + 1\nx", " 🙂🙃 the mat"]
+BIASES = {106: 4.0, 260: 4.0}
+"""Of tokens that both have, so that drafts are accepted now and then."""
 
 
-@cache
-def models() -> tuple[Model, Model]:
-    """A target with a byte-level tokenizer, a draft with one that writes spaces as ▁."""
-    target, draft = byte_level(), metaspace()
-    translation = Translation.between(target, draft, len(target), len(draft))
-    own = random_llama(vocab=len(draft), seed=3)
-    return random_llama(vocab=len(target)), translated(own, translation)
-
-
-@cache
-def prompts() -> list[list[int]]:
-    return [byte_level()(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
-
-
-def q_of(draft: Model, text: list[int]) -> torch.Tensor:
-    """The draft's law after a text, of the tokens that both have: by a forward of its own."""
-    translation = translation_of(draft)
-    assert translation is not None
-    ours, theirs = zip(*translation.pairs, strict=True)
-    with torch.inference_mode():
-        logits = draft(torch.tensor([translation.encode(text)])).logits[0, -1]
-    law = torch.zeros(len(byte_level()))
-    law[list(ours)] = logits[list(theirs)].softmax(0)
-    return law
-
-
-def test_q_is_the_draft_s_law_after_the_committed_text() -> None:
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("specinfer", {"k_config": (2, 2)}),
+        ("speculative_sampling", {"num_draft_tokens": 1}),
+        ("mtad", {"num_draft_tokens": 3, "beam_width": 2}),
+        ("mmtad", {"num_draft_tokens": 2, "beam_width": 3}),
+    ],
+)
+def test_drafts_follow_the_committed_text(name: str, options: dict[str, Any]) -> None:
     """Whatever was kept in the cache, with rows that join, leave and are preempted."""
     target, draft = models()
     seen: list[Observation] = []
-    params = SamplingParams(max_new_tokens=24, temperature=1.0, logit_bias={106: 4.0, 260: 4.0})
-    method = make("specinfer", k_config=(2, 2))
+    params = SamplingParams(max_new_tokens=24, temperature=1.0, logit_bias=BIASES)
     requests = [Request(p, replace(params, seed=i)) for i, p in enumerate(prompts())]
     with torch.inference_mode():
-        session = Session(target, draft, method, requests[:3], len(byte_level()))
+        session = Session(target, draft, make(name, **options), requests[:3], len(byte_level()))
         session.observe = seen.append
         for turn in range(16):
             if turn > 5 and not session.rows:
@@ -127,21 +121,55 @@ def test_q_is_the_draft_s_law_after_the_committed_text() -> None:
             if turn == 5:
                 session.leave([0])
             session.step()
-        drafter = session.drafter
-    assert isinstance(drafter, TranslatedLM)
-    checked = 0
-    for one in seen:
-        texts = [
-            row[:n].tolist() for row, n in zip(one.prefix.tokens, one.prefix.lengths, strict=True)
-        ]
-        for row, text in enumerate(texts):
-            if one.tree.alive[row, 1]:
-                q = one.tree.draft_logprobs[0][row, 0].exp()
-                biased = q_of(draft, text).log()
-                biased[[106, 260]] += 4.0
-                assert torch.allclose(q, biased.softmax(0), atol=1e-4)
-                checked += 1
-    assert checked > 30
+    assert isinstance(session.drafter, TranslatedLM)
+    assert sum(require_fresh_drafts(draft, one) for one in seen) > 30
+    accepted = torch.cat([one.verdict.num_accepted for one in seen])
+    depth = len(options.get("k_config", ())) or options["num_draft_tokens"]
+    assert (accepted == 0).any() and (accepted == depth).any()
+
+
+def require_fresh_drafts(draft: Model, one: Observation) -> int:
+    """Compare what the draft said at each node with a forward of its own; how many nodes."""
+    count, tree = 0, one.tree.whole or one.tree
+    for row, length in enumerate(one.prefix.lengths.tolist()):
+        text = one.prefix.tokens[row, :length].tolist()
+        for node in tree.alive[row].nonzero()[1:, 0].tolist():
+            path = tree.tokens[row, tree.ancestors[row, node].nonzero()[1:, 0]]
+            logits = fresh_laws(draft, text, path[:-1].tolist(), len(byte_level()))[-1]
+            logits[list(BIASES)] += torch.tensor([*BIASES.values()])
+            q = logits.log_softmax(0)
+            if tree.draft_logprobs:
+                above = tree.parents[row, node] - tree.levels[len(path) - 1].start
+                found = tree.draft_logprobs[len(path) - 1][row, above]
+                assert torch.allclose(found.exp(), q.exp(), atol=1e-4)
+            else:
+                assert tree.node_logprobs[row, node] == pytest.approx(float(q[path[-1]]), abs=1e-3)
+            count += 1
+    return count
+
+
+SETTINGS: list[dict[str, Any]] = [
+    {"temperature": 0.8, "repetition_penalty": 1.3, "logit_bias": {4: 2.5}},
+    {"temperature": 0.0},
+    {"top_k": 9, "suppress_tokens": (5,)},
+]
+
+
+@pytest.mark.parametrize("method", methods_that(lambda m: m.drafter == "draft"))
+def test_the_same_draft_behind_other_ids_gives_the_same_blocks(method: Method) -> None:
+    """What a method drafts, accepts and counts, rows of three settings in one batch."""
+    target = tiny_model("llama")
+    params = [
+        SamplingParams(max_new_tokens=14, seed=row, **(given if honours(method, **given) else {}))
+        for row, given in enumerate(SETTINGS)
+    ]
+    draft = similar(target, 0.02)
+    wanted, found = (
+        [text.blocks for text in complete(target, one, method, PROMPTS, params)]
+        for one in (draft, renumbered(draft))
+    )
+    assert found == wanted
+    assert sum(block.num_accepted for blocks in found for block in blocks) > 0
 
 
 @pytest.mark.parametrize(
@@ -168,8 +196,6 @@ def test_a_draft_that_knows_the_target_s_text_is_accepted() -> None:
     draft = markov_model(
         [[row[1], row[0], row[2], 0.0] for row in (TOY_TARGET[i] for i in (1, 0, 2, 3))]
     )
-    from support.two_tokenizers import characters
-
     swapped = characters({"b": 0, "a": 1, "c": 2, "s": 3})
     translation = Translation.between(toy_tokenizers()[0], swapped, 4, 4)
     texts = complete(
