@@ -1,57 +1,30 @@
 """How a head begins and learns, and whether its measured acceptance is the true one."""
 
 import copy
+import dataclasses
 import random
 
 import pytest
 import torch
 import transformers
+from support.head_texts import head_of, rolled_out
 from support.tiny import VOCAB
 
-from mtad.distill.acceptance import Acceptance, acceptance_of, warped
+from mtad.distill.acceptance import Acceptance, acceptance_of
 from mtad.distill.beginning import fit_linear, frequent_tokens, head_for, last_norm
 from mtad.distill.head import HeadStudent
 from mtad.distill.pay import Costs
-from mtad.distill.states import States
-from mtad.distill.training import Schedule, train
-from mtad.model.recurrent_head import HeadConfig, RecurrentHead
+from mtad.distill.training import Schedule, drawn, train
 from mtad.runtime.linear import packed
+from mtad.sampling.params import SamplingParams
 from mtad.testing import random_llama
-
-HIDDEN = 16
-
-
-def head_of(vocab=VOCAB, drafted=None, seed=0):
-    """A random head with an embedding of its own."""
-    torch.manual_seed(seed)
-    config = HeadConfig(HIDDEN, 24, vocab, drafted or vocab)
-    return RecurrentHead(config, torch.nn.Embedding(vocab, HIDDEN))
-
-
-def rolled_out(head, num_texts=40, length=9, temperature=1.0, seed=0):
-    """States of texts whose target is the head itself, so that it is the perfect draft."""
-    generator = torch.Generator().manual_seed(seed)
-    rows = {"hidden": [], "tokens": [], "left": []}
-    with torch.no_grad():
-        for _ in range(num_texts):
-            state = torch.randn(HIDDEN, generator=generator)
-            for place in range(length):
-                law = warped(head.logits(state)[None], temperature, 0, 1.0)[0]
-                token = head.d2t[torch.multinomial(law, 1, generator=generator)]
-                rows["hidden"].append(state)
-                rows["tokens"].append(token)
-                rows["left"].append(length - 1 - place)
-                state = head(head.embed(token)[0], state)
-    hidden, tokens = torch.stack(rows["hidden"]), torch.cat(rows["tokens"])
-    drawn = torch.full((len(tokens),), temperature)
-    return States(hidden, tokens, torch.tensor(rows["left"]), drawn)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_head_that_is_its_own_target_is_accepted_always(temperature):
     head = head_of()
     states = rolled_out(head, temperature=temperature)
-    found = acceptance_of(HeadStudent(head), states, head.logits, temperature=temperature)
+    found = acceptance_of(HeadStudent(head), states, head.logits, SamplingParams(temperature))
     assert found.by_position == pytest.approx((1.0,) * 4, abs=1e-4)
     assert found.tokens_per_call[3] == pytest.approx(8 / 2, abs=1e-3)  # 5 and 3 of 8 are left
 
@@ -76,7 +49,7 @@ def test_acceptance_at_a_position_is_of_chains_that_get_there():
                 said = states.tokens[place + step + 1]
                 reached *= min(1.0, float(q[said] / p[said]))
     expected = [g / o for g, o in zip(got, of, strict=True)]
-    found = acceptance_of(HeadStudent(head), states, target.logits, temperature=1.0, depth=3)
+    found = acceptance_of(HeadStudent(head), states, target.logits, SamplingParams(1.0), depth=3)
     assert found.by_position == pytest.approx(expected, abs=1e-4)
 
 
@@ -108,7 +81,9 @@ def test_tokens_per_call_are_those_of_decoding(depth):
                     accepted += 1
                 place += accepted + 1
                 calls += 1
-    found = acceptance_of(HeadStudent(head), states, target.logits, temperature=1.0, depth=depth)
+    found = acceptance_of(
+        HeadStudent(head), states, target.logits, SamplingParams(1.0), depth=depth
+    )
     expected = 6 * (length - 1) * rounds / calls
     assert found.tokens_per_call[-1] == pytest.approx(expected, rel=0.01)
 
@@ -123,14 +98,14 @@ def test_tokens_that_the_head_cannot_say_are_not_accepted():
     with torch.no_grad():
         head.lm_head.weight.copy_(target.lm_head.weight[kept])
     reachable = torch.isin(states.tokens, kept).float().mean()
-    found = acceptance_of(HeadStudent(head), states, target.logits, temperature=0.0, depth=1)
+    found = acceptance_of(HeadStudent(head), states, target.logits, SamplingParams(0.0), depth=1)
     assert 0 < found.by_position[0] <= float(reachable) + 0.05
 
 
 def test_no_answer_at_the_temperature_is_an_error():
     head = head_of()
     with pytest.raises(ValueError, match=r"no answer of 5 tokens or more was drawn at 0\.5"):
-        acceptance_of(HeadStudent(head), rolled_out(head), head.logits, temperature=0.5)
+        acceptance_of(HeadStudent(head), rolled_out(head), head.logits, SamplingParams(0.5))
 
 
 def test_the_linear_start_is_the_ridge_regression():
@@ -145,7 +120,7 @@ def test_the_linear_start_is_the_ridge_regression():
     assert fit_linear(head, states) > 0.95
     torch.testing.assert_close(head.fc.weight, target.fc.weight, atol=0.05, rtol=0.1)
     assert (
-        acceptance_of(HeadStudent(head), states, target.logits, temperature=1.0).by_position[0]
+        acceptance_of(HeadStudent(head), states, target.logits, SamplingParams(1.0)).by_position[0]
         > 0.97
     )
 
@@ -217,16 +192,46 @@ class Ticks:
         return self.looks // 2
 
 
+def test_the_second_pass_draws_places_by_their_weight():
+    places, weights = torch.tensor([0, 2, 3, 5]), torch.tensor([1.0, 9, 0, 3, 9, 0])
+    chosen = drawn(places, 4000, weights, torch.Generator().manual_seed(0))
+    counts = torch.bincount(chosen, minlength=6).tolist()
+    assert [counts[i] for i in (1, 2, 4, 5)] == [0, 0, 0, 0]
+    assert counts[0] / 4000 == pytest.approx(0.25, abs=0.03)
+
+
+def test_the_second_pass_learns_where_blocks_begin(tmp_path):
+    """What has no weight is not learnt from: a head that sees one place alone knows that place."""
+    target, head = head_of(seed=5), head_of(seed=6)
+    states = rolled_out(target, num_texts=40)
+    head._embedding, head.lm_head = target._embedding, target.lm_head
+    weights, calls = torch.zeros(len(states)), []
+    weights[9] = 1.0
+
+    def starts():
+        calls.append(len(calls))
+        return weights
+
+    schedule = dataclasses.replace(small_plan(300), returns_at=0.1, deepens_at=2, mixes_at=2)
+    train(HeadStudent(head), states, schedule, tmp_path / "t.pt", starts=starts, clock=Ticks())
+    assert calls == [0]
+    with torch.no_grad():
+        p = head.logits(states.hidden[10]).softmax(0)
+        state = head(head.embed(states.tokens[9]), states.hidden[9])
+        q = head.logits(state).softmax(0)
+    assert float(torch.minimum(p, q).sum()) > 0.97
+
+
 def test_training_brings_the_acceptance_up(tmp_path):
     target, head = head_of(seed=5), head_of(seed=6)
     states = rolled_out(target, num_texts=150)
     head._embedding, head.lm_head = target._embedding, target.lm_head
     before = acceptance_of(
-        HeadStudent(head), states, target.logits, temperature=1.0
+        HeadStudent(head), states, target.logits, SamplingParams(1.0)
     ).tokens_per_call[-1]
     train(HeadStudent(head), states, small_plan(150), tmp_path / "t.pt", clock=Ticks())
     after = acceptance_of(
-        HeadStudent(head), states, target.logits, temperature=1.0
+        HeadStudent(head), states, target.logits, SamplingParams(1.0)
     ).tokens_per_call[-1]
     assert after > before + 0.3
 

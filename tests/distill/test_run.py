@@ -62,12 +62,15 @@ def test_a_head_comes_of_it_and_the_user_hears_what_it_brings(tmp_path):
     heard = Heard()
     done = made(tmp_path, heard=heard)
     assert heard.phases == ["the target answers", "reading the answers", "training"]
-    assert done.num_answers == 8 * 8 and done.stopped == ""
+    assert done.num_answers == 8 * 11 and done.stopped == ""
     assert len(done.student.d2t) == 200
     assert done.curve[0].seconds == 0
     assert set(done.curve[-1].acceptance) == {0.0, 1.0}
     assert "a draft pays from an acceptance of 0.01 on" in heard.lines[0]
     assert "times plain decoding" in heard.lines[-1]
+    assert (tmp_path / "starts.pt").exists()  # of the second pass
+    seconds = [judged.seconds for judged in done.curve]
+    assert len(set(seconds)) == len(seconds)  # nothing is measured twice
 
 
 @pytest.mark.parametrize("kill_at", [4, 16])

@@ -40,7 +40,7 @@ def next_chats(
     if kind == "follow-up":
         found = list(follow_ups(answered[-2 * size :], seed + batch))
     elif kind == "own":
-        found = own_prompts(pair, 2 * size, seed + batch)
+        found = own_prompts(pair, size + size // 4, seed + batch)
     missing = max(0, size - len(found))
     start = len(answered)
     return found[:size] + list(itertools.islice(bundled(seed), start, start + missing))

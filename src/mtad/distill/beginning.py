@@ -93,7 +93,8 @@ def fit_linear(head: RecurrentHead, states: States, num_places: int = 131_072) -
     gram = head.fc.weight.new_zeros(width, width)
     cross, total = (head.fc.weight.new_zeros(rows, width // 2) for rows in (width, 2))
     for chunk in torch.split(places, 8192):
-        x = torch.cat([*inputs(head, states, chunk), gram.new_ones(len(chunk), 1)], dim=1)
+        read = embedded(head, states, chunk), entered(head, states, chunk)
+        x = torch.cat([*read, gram.new_ones(len(chunk), 1)], dim=1)
         y = entered(head, states, chunk + 1)
         gram += x.T @ x
         cross += x.T @ y
@@ -108,17 +109,17 @@ def fit_linear(head: RecurrentHead, states: States, num_places: int = 131_072) -
     return float(1 - error / variance)
 
 
-def inputs(
+def embedded(
     head: RecurrentHead, states: States, places: Int[Tensor, " chunk"]
-) -> tuple[Float[Tensor, "chunk hidden"], Float[Tensor, "chunk hidden"]]:
-    """The embedding of the tokens at some places, and the states before them, on its device."""
-    return head.embed(states.tokens[places].to(head.device)).float(), entered(head, states, places)
+) -> Float[Tensor, "chunk hidden"]:
+    """The embeddings of the tokens at some places, on the head's device."""
+    return head.embed(states.tokens[places].to(head.device)).float()
 
 
 def entered(
     head: RecurrentHead, states: States, places: Int[Tensor, " chunk"]
 ) -> Float[Tensor, "chunk hidden"]:
-    """The states at some places, as the head has them, on its device."""
+    """The states before those tokens, as the head has them, on its device."""
     return head.enter(states.hidden[places].to(head.device).float())
 
 

@@ -16,6 +16,7 @@ from mtad.distill.prompts import Chat
 from mtad.jsonl import JsonLines, damaged, read_lines
 from mtad.methods.autoregressive import Autoregressive
 from mtad.model.tokenizer import encode
+from mtad.sampling.params import SamplingParams
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class Sampling:
         """How the target's probabilities are cut at a temperature."""
         cut = {"top_k": self.top_k, "top_p": self.top_p} if temperature else {}
         return {"temperature": temperature} | cut
+
+    def params(self, temperature: float) -> SamplingParams:
+        """The same as a request's settings."""
+        return SamplingParams(**self.cut(temperature))
 
     def of(self, batch: int) -> dict[str, Any]:
         """The settings of a batch."""

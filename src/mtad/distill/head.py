@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mtad.distill.beginning import entered, fit_linear, head_for, inputs
+from mtad.distill.beginning import embedded, entered, fit_linear, head_for
 from mtad.distill.states import States
-from mtad.distill.training import head_loss
+from mtad.distill.training import drawn, head_loss
 from mtad.model.head_files import load_head, save_head
 from mtad.model.lm import Model
 from mtad.model.recurrent_head import RecurrentHead
@@ -71,10 +71,10 @@ class HeadStudent:
         depth: int,
         order: torch.Generator,
         mix: float | None,
+        starts: Tensor | None = None,
     ) -> tuple[Tensor, float]:
         """The mean loss of one step's places, and the mean acceptance one step ahead."""
-        places = states.starts(depth)
-        chosen = places[torch.randint(len(places), (size,), generator=order)]
+        chosen = drawn(states.starts(depth), size, starts, order)
         return head_loss(self.model, states, chosen, depth, mix)
 
     def logits_along(self, answer: States) -> Iterator[Float[Tensor, "places draft_vocab"]]:
@@ -83,8 +83,8 @@ class HeadStudent:
         state = entered(self.model, answer, every)
         for ahead in range(1, len(answer)):
             rows = len(answer) - ahead  # chains that get so far within the answer
-            embedded, _ = inputs(self.model, answer, every[ahead - 1 : -1])
-            state = self.model(embedded, state[:rows])
+            read = embedded(self.model, answer, every[ahead - 1 : -1])
+            state = self.model(read, state[:rows])
             yield self.model.logits(state)
 
     def step(self) -> Callable[[], object]:

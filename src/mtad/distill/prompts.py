@@ -35,7 +35,7 @@ def bundled(seed: int) -> Iterator[Chat]:
 
 
 def follow_ups(answered: Sequence[tuple[Chat, str]], seed: int) -> Iterator[Chat]:
-    """Chats about texts that are there: second turns, and questions about one to four texts.
+    """Chats about texts that are there: second turns, and questions about one text or three.
 
     Args:
         answered: chats and the answers to them.
@@ -49,7 +49,7 @@ def follow_ups(answered: Sequence[tuple[Chat, str]], seed: int) -> Iterator[Chat
             yield [*chat, {"role": "assistant", "content": answer}, again]
         else:
             before, after = draw.choice(_ABOUT_A_TEXT)
-            several = texts[place : place + draw.choice((1, 1, 2, 4))]
+            several = texts[place : place + draw.choice((1, 1, 1, 3))]
             yield [{"role": "user", "content": before + "\n\n".join(several) + after}]
 
 

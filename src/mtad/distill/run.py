@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +18,7 @@ import torch
 from mtad.api.pair import ModelPair
 from mtad.distill.acceptance import Acceptance, acceptance_of
 from mtad.distill.beginning import frequent_tokens, logits_after
+from mtad.distill.blocks import Target, Walk
 from mtad.distill.corpus import Answer, num_tokens_of, read_answers, write_answers
 from mtad.distill.kinds import student_for
 from mtad.distill.pay import Costs, costs_of
@@ -133,8 +135,12 @@ def distill(
     judge = _Judge(student, kept, logits_after(target), plan, costs, observer)
     judge.take(0.0)
     observer.begin("training", plan.schedule.seconds)
-    progress = train(student, learnt, plan.schedule, work / "training.pt", judge.on_step, clock)
-    judge.take(progress.seconds)
+    walk = Walk(plan.sampling.params, plan.schedule.depth, plan.schedule.seconds / 20, clock)
+    starts = partial(walk.block_starts, work / "starts.pt", student, learnt, logits_after(target))
+    checkpoint = work / "training.pt"
+    progress = train(student, learnt, plan.schedule, checkpoint, judge.on_step, starts, clock)
+    if progress.seconds > judge.curve[-1].seconds:
+        judge.take(progress.seconds)
     return Distilled(
         student, costs, tuple(judge.curve), len(answers), num_tokens_of(answers), judge.stopped
     )
@@ -221,7 +227,7 @@ class _Judge:
         self,
         student: Student,
         kept: States,
-        target: Callable[[torch.Tensor], torch.Tensor],
+        target: Target,
         plan: Plan,
         costs: Costs,
         observer: Observer,
@@ -249,9 +255,9 @@ class _Judge:
         found = {}
         long_enough = self._kept.temperatures[self._kept.left >= depth]
         for temperature in sorted(set(long_enough.tolist())):
-            cut = sampling.cut(temperature)
+            params = sampling.params(temperature)
             found[temperature] = acceptance_of(
-                self._student, self._kept, self._target, **cut, depth=depth
+                self._student, self._kept, self._target, params, depth=depth
             )
         if not found:
             raise DataError(

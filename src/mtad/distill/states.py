@@ -45,9 +45,16 @@ class States:
         """Places whose next `depth` places are of the same answer."""
         return (self.left >= depth).nonzero().squeeze(1)
 
-    def where(self, chosen: Tensor) -> States:
+    def where(self, chosen: Tensor | slice) -> States:
         """Those of the answers at `chosen`, a mask over places that never parts an answer."""
         return States(*(getattr(self, name)[chosen] for name in _COLUMNS))
+
+    def answers(self) -> list[tuple[int, States]]:
+        """The first place of each answer, and its own states."""
+        ends = ((self.left == 0).nonzero().squeeze(1) + 1).tolist()
+        starts = [0, *ends][:-1]
+        spans = zip(starts, ends, strict=True)
+        return [(start, self.where(slice(start, end))) for start, end in spans]
 
 
 _COLUMNS = ("hidden", "tokens", "left", "temperatures")

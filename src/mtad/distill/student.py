@@ -49,6 +49,7 @@ class Student(Protocol):
         depth: int,
         order: torch.Generator,
         mix: float | None,
+        starts: Tensor | None = None,
     ) -> tuple[Tensor, float]:
         """The mean loss of one step's places, and the mean acceptance there.
 
@@ -58,6 +59,8 @@ class Student(Protocol):
             depth: steps ahead that are learnt, where a draft reads what it said itself.
             order: draws the places.
             mix: as for `training.divergence`.
+            starts: (N,) the probability that a block begins at each place, so much it counts; None
+                where all count alike.
         """
 
     def logits_along(self, answer: States) -> Iterator[Float[Tensor, "places draft_vocab"]]:

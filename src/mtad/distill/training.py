@@ -2,7 +2,8 @@
 
 Late in the training, what is lost of acceptance itself (the total variation) gets a weight that
 grows with the acceptance (Samarin et al., 2026: λ = e^(-3α)). A head learns one step ahead at first
-and then several, where it reads its own states, as it will when it drafts.
+and then several, where it reads its own states, as it will when it drafts. The last part of the
+time is a second pass over the states that verification leaves behind.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mtad.distill.beginning import entered, inputs
+from mtad.distill.beginning import embedded, entered
 from mtad.distill.states import States
 from mtad.distill.student import Student
 from mtad.model.recurrent_head import RecurrentHead
@@ -35,6 +36,7 @@ class Schedule:
         depth: steps ahead that a head learns in the end.
         deepens_at: share of the time after which that begins; one step ahead before it.
         mixes_at: share of the time from which on the total variation counts.
+        returns_at: share of the time from which on only places count where blocks begin.
         save_every_s: seconds between two saves.
         seed: of the order of places.
     """
@@ -45,6 +47,7 @@ class Schedule:
     depth: int = 3
     deepens_at: float = 0.6
     mixes_at: float = 0.5
+    returns_at: float = 0.8
     save_every_s: float = 60.0
     seed: int = 0
 
@@ -88,6 +91,7 @@ def train(
     schedule: Schedule,
     checkpoint: Path,
     on_step: Callable[[Progress], bool] | None = None,
+    starts: Callable[[], Tensor] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Progress:
     """Train a draft in place; goes on from the checkpoint if there is one.
@@ -98,6 +102,8 @@ def train(
         schedule: how.
         checkpoint: where draft and optimiser are saved now and then.
         on_step: called after every step; false ends the training early.
+        starts: called once for the second pass; gives the probability (N,) that a block begins at
+            each place. None leaves the second pass out.
         clock: seconds.
     """
     learnt = student.learnt()
@@ -105,7 +111,7 @@ def train(
     progress = Progress()
     if checkpoint.exists():
         progress = _resume(student, optimizer, checkpoint)
-    saved = progress.seconds
+    saved, weights = progress.seconds, None
     while progress.seconds < schedule.seconds:
         began, share = clock(), progress.seconds / schedule.seconds
         for group in optimizer.param_groups:
@@ -113,7 +119,9 @@ def train(
         order = torch.Generator().manual_seed(schedule.seed * 1_000_003 + progress.steps)
         mix = progress.acceptance if share >= schedule.mixes_at else None
         depth = schedule.depth_at(share)
-        loss, acceptance = student.loss(states, schedule.batch_size, depth, order, mix)
+        if weights is None and starts and share >= schedule.returns_at:
+            weights = starts()
+        loss, acceptance = student.loss(states, schedule.batch_size, depth, order, mix, weights)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(learnt, 1.0)
@@ -128,6 +136,15 @@ def train(
     return progress
 
 
+def drawn(places: Tensor, count: int, weights: Tensor | None, generator: torch.Generator) -> Tensor:
+    """So many of the places, with replacement; in proportion to `weights` (N,) if there are any."""
+    if weights is None:
+        return places[torch.randint(len(places), (count,), generator=generator)]
+    sums = weights[places].double().cumsum(0)
+    spots = torch.rand(count, generator=generator, dtype=torch.float64) * sums[-1]
+    return places[torch.searchsorted(sums, spots, right=True).clamp(max=len(places) - 1)]
+
+
 def head_loss(
     head: RecurrentHead, states: States, places: Tensor, depth: int, mix: float | None
 ) -> tuple[Tensor, float]:
@@ -135,9 +152,9 @@ def head_loss(
     state = entered(head, states, places)
     total, acceptance = state.new_zeros(()), 0.0
     for step in range(depth):
-        embedded, _ = inputs(head, states, places + step)
+        read = embedded(head, states, places + step)
         with torch.autocast(state.device.type, torch.bfloat16):
-            state = head(embedded, state)
+            state = head(read, state)
             logits = head.logits(state)
             with torch.no_grad():
                 teacher = head.logits(entered(head, states, places + step + 1))

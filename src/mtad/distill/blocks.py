@@ -1,0 +1,154 @@
+"""Chains of drafted tokens along the target's own texts, and where the next ones begin.
+
+Along a text that the target wrote, a drafted token is the text's own with probability min(1, q/p)
+of it. From that follow, without decoding anything, how far a chain gets from each place, and the
+probability that a block begins there: blocks begin where drafts fail.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mtad.distill.states import States
+from mtad.distill.student import Student
+from mtad.sampling.params import SamplingParams
+from mtad.sampling.warper import Warper
+
+Target: TypeAlias = Callable[[Tensor], Tensor]
+"""The target's logits (n, V), of all tokens, after states (n, H)."""
+
+
+@dataclass(frozen=True)
+class Chains:
+    """A chain of drafted tokens after each place of an answer.
+
+    Attributes:
+        overlap: (n, depth) the sum of min(p, q) at each position, 0 beyond the end of the answer.
+        reached: (n, depth + 1) P(at least that many are accepted); 1 for none, 0 beyond the end.
+    """
+
+    overlap: Float[Tensor, "places depth"]
+    reached: Float[Tensor, "places depth_and_one"]
+
+    def begins(self, depth: int) -> list[float]:
+        """The probability that a block of `depth` drafted tokens begins at each place.
+
+        The first one begins at place 0, and each leaves the state before its last token.
+        """
+        chances = self.reached[:, : depth + 1].tolist()
+        begins = [1.0] + [0.0] * (len(chances) - 1)
+        for place, at_least in enumerate(chances[:-1]):
+            for accepted, chance in enumerate(at_least):
+                after = at_least[accepted + 1] if accepted + 1 < len(at_least) else 0.0
+                following = place + accepted + 1
+                if following < len(begins):
+                    begins[following] += begins[place] * (chance - after)
+        return begins
+
+
+@torch.inference_mode()
+def chains_of(
+    student: Student, answer: States, target: Target, params: SamplingParams, depth: int
+) -> Chains:
+    """The chains of a draft along an answer that the target drew with the same settings.
+
+    Args:
+        student: what drafts.
+        answer: the states of one answer.
+        target: what the draft cannot say is not accepted.
+        params: temperature, top-k and top-p of target and draft.
+        depth: draft positions.
+    """
+    count, d2t = len(answer), student.d2t
+    p = law_of(target(answer.hidden), params).to(d2t.device)[:, d2t]
+    said = _places_of(d2t, answer.tokens.to(d2t.device))
+    p_said = _of(p, said)
+    overlap = p.new_zeros(count, depth)
+    reached = p.new_zeros(count, depth + 1)
+    reached[:, 0] = 1.0
+    for step, logits in enumerate(itertools.islice(student.logits_along(answer), depth)):
+        rows = count - 1 - step  # chains that get so far within the answer
+        q = law_of(logits, params)
+        beyond = slice(step + 1, step + 1 + rows)
+        overlap[:rows, step] = torch.minimum(p[beyond], q).sum(1)
+        ratio = (_of(q, said[beyond]) / p_said[beyond].clamp(min=1e-9)).clamp(max=1.0)
+        reached[:rows, step + 1] = reached[:rows, step] * ratio
+    return Chains(overlap, reached)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How answers are walked for the places where blocks begin.
+
+    Attributes:
+        settings: of answers of a temperature.
+        depth: drafted tokens of a block.
+        seconds: after which no further answer is walked; one is, at least.
+        clock: seconds.
+        seed: of the order in which answers are walked.
+    """
+
+    settings: Callable[[float], SamplingParams]
+    depth: int
+    seconds: float
+    clock: Callable[[], float]
+    seed: int = 0
+
+    def block_starts(
+        self, path: Path, student: Student, states: States, target: Target
+    ) -> Float[Tensor, " places"]:
+        """The probability that a block begins at each place; 0 in answers that were not walked.
+
+        Args:
+            path: where it is kept, or was by an earlier run.
+            student: what drafts.
+            states: of many answers.
+            target: its logits.
+        """
+        if path.exists():
+            kept: Tensor = torch.load(path, weights_only=True)
+            return kept
+        found, until = torch.zeros(len(states)), self.clock() + self.seconds
+        for start, answer in self._shuffled(states.answers()):
+            params = self.settings(float(answer.temperatures[0]))
+            chains = chains_of(student, answer, target, params, self.depth)
+            found[start : start + len(answer)] = torch.tensor(chains.begins(self.depth))
+            if self.clock() >= until:
+                break
+        fresh = path.with_suffix(".partial")
+        torch.save(found, fresh)
+        fresh.replace(path)
+        return found
+
+    def _shuffled(self, answers: list[tuple[int, States]]) -> Iterator[tuple[int, States]]:
+        order = torch.Generator().manual_seed(self.seed)
+        for index in torch.randperm(len(answers), generator=order).tolist():
+            yield answers[index]
+
+
+def law_of(
+    logits: Float[Tensor, "chunk tokens"], params: SamplingParams
+) -> Float[Tensor, "chunk tokens"]:
+    """Probabilities after temperature, top-k and top-p."""
+    warp = Warper.of([params], logits.shape[1], logits.device)
+    return warp.truncate(logits[None])[0].exp()
+
+
+def _places_of(d2t: Tensor, tokens: Tensor) -> Tensor:
+    """Where tokens stand in `d2t`; -1 for those that the draft cannot say."""
+    place = torch.searchsorted(d2t, tokens).clamp(max=len(d2t) - 1)
+    return torch.where(d2t[place] == tokens, place, -1)
+
+
+def _of(law: Tensor, place: Tensor) -> Tensor:
+    """The probability at each row's place, 0 where that is -1."""
+    picked = law.gather(1, place.clamp(min=0)[:, None])[:, 0]
+    return torch.where(place >= 0, picked, 0.0)
