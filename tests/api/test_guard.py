@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,6 +12,7 @@ import pytest
 import torch
 from support import oracles
 from support.caches import assert_fresh
+from support.guarded import CHAIN, Meter, scripted, watched
 from support.tiny import (
     PROMPTS,
     VOCAB,
@@ -25,7 +26,6 @@ from support.tiny import (
 from support.toy_texts import EMPTY, LENGTH, ONE_EACH, P, plain_law
 from support.toys import MarkovPair, assert_law, make, requests_of
 
-import mtad.api.guard
 from mtad.api.guard import (
     BUDGET,
     GAP,
@@ -37,7 +37,7 @@ from mtad.api.guard import (
     iterations,
     wants_guard,
 )
-from mtad.api.pair import Completion, ModelPair
+from mtad.api.pair import ModelPair
 from mtad.cli.options import make_method
 from mtad.cli.settings import Settings
 from mtad.cli.terminal import summary
@@ -47,11 +47,10 @@ from mtad.engine.workspace import Workspace
 from mtad.methods.mtad import MTAD
 from mtad.methods.specinfer import SpecInfer
 from mtad.methods.speculative_sampling import SpeculativeSampling
-from mtad.model.lm import LM, Model
+from mtad.model.lm import Model
 from mtad.runtime.cpu_tapes import Tapes
 from mtad.speculative.method import Method
 
-CHAIN = SpeculativeSampling(num_draft_tokens=4)
 SOONEST = WARM_UP + MIN_DRAFTED
 Tokens = Callable[[int], Sequence[int]]
 Seconds = Callable[[Method], float]
@@ -301,39 +300,9 @@ def test_the_default_keeps_the_law_and_what_a_seed_gives(
 # --- sessions whose clock is moved by forwards alone ------------------------------------------
 
 
-class Meter:
-    """A clock that forwards of the models move: seconds by model, and per node of the target's."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, draft: float, node: float = 0.0) -> None:
-        self.now, self._draft, self._node = 0.0, draft, node
-        for name in ("forward", "forward_level"):
-            monkeypatch.setattr(LM, name, self._paid(getattr(LM, name)))
-
-    def __call__(self) -> float:
-        return self.now
-
-    def _paid(self, original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-        def paid(lm: LM, tree, *args, **kwargs) -> torch.Tensor:
-            beyond_root = self._node * (tree.num_nodes - 1)
-            self.now += 1.0 + beyond_root if lm.name == "target" else self._draft
-            return original(lm, tree, *args, **kwargs)
-
-        return paid
-
-
 @pytest.fixture(scope="module")
 def target() -> Model:
     return tiny_model("llama")
-
-
-def watched(
-    pair: ModelPair, monkeypatch: pytest.MonkeyPatch, meter: Meter, **options
-) -> list[Completion]:
-    """Completions by the meter's clock, of 40 tokens, greedy by default."""
-    monkeypatch.setattr("mtad.api.pair.time", SimpleNamespace(perf_counter=meter))
-    pair.graphs = None  # the meter sees no forwards in what is replayed from a tape
-    settings = {"temperature": 0.0, "max_new_tokens": 40, "method": CHAIN, "ignore_eos": True}
-    return pair.generate(PROMPTS[:1], **(settings | options))
 
 
 def test_a_useless_draft_is_given_up_and_the_text_stays(target, monkeypatch) -> None:
@@ -433,43 +402,6 @@ def test_a_lossy_method_is_watched_only_if_asked(target, monkeypatch) -> None:
 
 
 # --- whatever the guard chooses, caches and laws stay right -----------------------------------
-
-
-class Scripted(Guard):
-    """Takes its choices from a script: "d" drafts, "s" drafts less, "p" is a plain step.
-
-    "." gives drafting up. The script begins anew at its end.
-    """
-
-    def __init__(self, method: Method, script: str) -> None:
-        super().__init__(method)
-        self.script, self.place = script, 0
-
-    def choose(self) -> Method:
-        letter = self.script[self.place % len(self.script)]
-        self.place += 1
-        self.has_given_up = self.has_given_up or letter == "."
-        if self.has_given_up or letter == "p":
-            return PLAIN
-        if letter == "s" and hasattr(self.method, "num_draft_tokens"):
-            return replace(self.method, num_draft_tokens=1)
-        return self.method
-
-    def add_drafted(self, seconds: float, tokens: Sequence[int], mode: str = "eager") -> None:
-        """The script goes on whatever happens."""
-
-    def add_plain(self, seconds: float, aside: float = 0.0, mode: str = "eager") -> None:
-        """The script goes on whatever happens."""
-
-
-def scripted(
-    target: Model, draft: Model, method: Method, requests: list, vocab: int, script: str
-) -> Iterator[tuple[Session, Scripted, mtad.api.guard.Iteration]]:
-    with torch.inference_mode():
-        session = Session(target, draft, method, requests, vocab)
-    guard = Scripted(method, script)
-    for iteration in iterations(session, guard, clock=lambda: 0.0):
-        yield session, guard, iteration
 
 
 def drafts(method: Method) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import pytest
@@ -26,48 +25,30 @@ from support.toy_texts import (
     ONE_EACH,
     PENALTIES,
     PROMPT,
-    SCALED_TARGET,
     decode_groups,
     penalized_law,
     plain_law,
     plain_requests,
 )
-from support.toys import MarkovPair, assert_law, make, requests_of
-from support.two_drafts import fresh_laws, models, prompts, renumbered
+from support.toys import assert_law, make, requests_of
+from support.two_drafts import models, prompts, renumbered, require_fresh_drafts, toy_pair
 from support.two_tokenizers import byte_level, characters, toy_tokenizers
 
 from mtad.engine.session import Observation, Request, Session
 from mtad.engine.workspace import Workspace
-from mtad.model.lm import Model
 from mtad.model.translated import TranslatedLM, translated
 from mtad.model.translation import Translation
 from mtad.runtime.cpu_tapes import Tapes
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
-from mtad.testing import TOY_TARGET, Table, markov_model
+from mtad.testing import TOY_TARGET, markov_model
 
 DRAFTING = [case for case in ONE_EACH if case[0] not in ("autoregressive", "prompt_lookup")]
-TOY_DRAFT_LAWS: Table = [
-    [0.3, 0.05, 0.1, 0.35, 0.1, 0.1],
-    [0.2, 0.1, 0.2, 0.4, 0.05, 0.05],
-    [0.5, 0.05, 0.05, 0.3, 0.05, 0.05],
-    [0.45, 0.02, 0.13, 0.2, 0.1, 0.1],
-    [0.1, 0.05, 0.15, 0.6, 0.05, 0.05],
-    [0.6, 0.05, 0.1, 0.1, 0.1, 0.05],
-]
 OUTSIDE: list[dict[str, Any]] = [
     {"logit_bias": {1: 1.2, 0: -0.4}, "repetition_penalty": 1.5},
     {"suppress_tokens": (0, 2)},
     {"eos_token_ids": (1,), "min_new_tokens": 2, "temperature": 0.7, "top_k": 2},
 ]
-
-
-@cache
-def toy_pair(scaled: bool = False) -> MarkovPair:
-    """The toy target, and a draft that lacks one of its tokens and merges others."""
-    translation = Translation.between(*toy_tokenizers(), 4, 6)
-    draft = translated(markov_model(TOY_DRAFT_LAWS), translation)
-    return MarkovPair(markov_model(SCALED_TARGET if scaled else TOY_TARGET), draft, 4)
 
 
 @pytest.mark.parametrize(("name", "options"), DRAFTING)
@@ -122,30 +103,10 @@ def test_drafts_follow_the_committed_text(name: str, options: dict[str, Any]) ->
                 session.leave([0])
             session.step()
     assert isinstance(session.drafter, TranslatedLM)
-    assert sum(require_fresh_drafts(draft, one) for one in seen) > 30
+    assert sum(require_fresh_drafts(draft, one, BIASES) for one in seen) > 30
     accepted = torch.cat([one.verdict.num_accepted for one in seen])
     depth = len(options.get("k_config", ())) or options["num_draft_tokens"]
     assert (accepted == 0).any() and (accepted == depth).any()
-
-
-def require_fresh_drafts(draft: Model, one: Observation) -> int:
-    """Compare what the draft said at each node with a forward of its own; how many nodes."""
-    count, tree = 0, one.tree.whole or one.tree
-    for row, length in enumerate(one.prefix.lengths.tolist()):
-        text = one.prefix.tokens[row, :length].tolist()
-        for node in tree.alive[row].nonzero()[1:, 0].tolist():
-            path = tree.tokens[row, tree.ancestors[row, node].nonzero()[1:, 0]]
-            logits = fresh_laws(draft, text, path[:-1].tolist(), len(byte_level()))[-1]
-            logits[list(BIASES)] += torch.tensor([*BIASES.values()])
-            q = logits.log_softmax(0)
-            if tree.draft_logprobs:
-                above = tree.parents[row, node] - tree.levels[len(path) - 1].start
-                found = tree.draft_logprobs[len(path) - 1][row, above]
-                assert torch.allclose(found.exp(), q.exp(), atol=1e-4)
-            else:
-                assert tree.node_logprobs[row, node] == pytest.approx(float(q[path[-1]]), abs=1e-3)
-            count += 1
-    return count
 
 
 SETTINGS: list[dict[str, Any]] = [

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from support.caches import CLOSE
-from support.heads import random_head
+from support.heads import fresh_hidden, random_head
 from support.tiny import PROMPTS, VOCAB, random_tree, some_variants, tiny_model
 
 import mtad.model.lm
@@ -26,22 +26,6 @@ FAST = ("mcss", "mtad", "speculative_sampling")
 @pytest.fixture(scope="module")
 def target() -> Model:
     return random_llama()
-
-
-@torch.inference_mode()
-def fresh_hidden(model: Model, texts: Sequence[Sequence[int]]) -> torch.Tensor:
-    """What enters the output head at the last token but one of each text, zeros if there is none.
-
-    Seen where the model says it: in its list of hidden states, whose last is after the last norm.
-    """
-    rows = []
-    for text in texts:
-        if len(text) == 1:
-            rows.append(torch.zeros(model.get_output_embeddings().in_features))
-            continue
-        read = model(torch.tensor([text[:-1]]), output_hidden_states=True, use_cache=False)
-        rows.append(read.hidden_states[-1][0, -1])
-    return torch.stack(rows)
 
 
 def keeping(model: Model, texts: Sequence[Sequence[int]]) -> LM:

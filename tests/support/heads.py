@@ -1,6 +1,8 @@
-"""Random heads that read a target's hidden state."""
+"""Random heads, and the hidden states of a target that they read."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 
@@ -35,3 +37,19 @@ def random_head(
         head.d2t.copy_(drafted)
         head.lm_head.weight.copy_(output[drafted])
     return head
+
+
+@torch.inference_mode()
+def fresh_hidden(model: Model, texts: Sequence[Sequence[int]]) -> torch.Tensor:
+    """What enters the output head at the last token but one of each text, zeros if there is none.
+
+    Seen where the model says it: in its list of hidden states, whose last is after the last norm.
+    """
+    rows = []
+    for text in texts:
+        if len(text) == 1:
+            rows.append(torch.zeros(model.get_output_embeddings().in_features))
+            continue
+        read = model(torch.tensor([text[:-1]]), output_hidden_states=True, use_cache=False)
+        rows.append(read.hidden_states[-1][0, -1])
+    return torch.stack(rows)

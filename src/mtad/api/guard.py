@@ -288,8 +288,10 @@ def _prepare(session: Session, guard: Guard) -> None:
     """
     session.method = guard.choose()
     drafter = session.drafter
-    if session.method is not PLAIN or guard.has_given_up or drafter is None:
+    if session.method is not PLAIN or drafter is None:
         return
+    if guard.has_given_up:
+        return drafter.retire()
     with torch.inference_mode():
         drafter.catch_up(session.prefix.root())
     synchronize(drafter.device)  # so that the plain step is timed alone

@@ -80,6 +80,10 @@ class Drafter(ABC):
         """
         self.longest = bucket_of(longest - 1 + num_nodes) - num_nodes
 
+    def retire(self) -> None:
+        """Prepare no further drafts: there are none before the next `clear`."""
+        return None
+
     def catch_up(self, root: TokenTree) -> None:
         """Read what would be missing after an iteration that does not draft."""
         return None

@@ -85,6 +85,7 @@ class TranslatedLM(LM):
         super()._forget(keeps_hidden)
         self._texts: list[Row] = []
         self._joining: list[Row] = []
+        self._is_retired = False
         self.tail = torch.zeros(0, 2, dtype=torch.int64, device=self.device)
 
     def begin_prefill(self, texts: Sequence[Sequence[int]]) -> None:
@@ -123,8 +124,14 @@ class TranslatedLM(LM):
             rows.append(Row((*row.text, *block), (*row.ids, *accepted), held))
         self._texts = rows
 
+    def retire(self) -> None:
+        """Encode and feed no text any more."""
+        self._is_retired = True
+
     def look_ahead(self, longest: int, num_nodes: int) -> None:
         """Encode and feed what was committed, and make room for the next iteration."""
+        if self._is_retired:
+            return super().look_ahead(longest, num_nodes)
         known: dict[tuple[int, ...], tuple[int, ...]] = {}
         for row in self._texts:
             if row.text not in known:
