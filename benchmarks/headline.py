@@ -1,7 +1,9 @@
 """Keeps benchmarks/headline.json: every figure of the README's tables of results, from its rows.
 
-    python benchmarks/headline.py PAIR FOLDER COMMAND    take the figures of a folder in
-    python benchmarks/headline.py                        make all figures again from their rows
+    python benchmarks/headline.py PAIR FOLDER COMMAND [METRIC …]    take a folder's figures in
+    python benchmarks/headline.py                                   make all again from their rows
+
+Where several folders measured a pair, METRIC … says which figures are this one's; without, all.
 
 A key is PAIR.METHOD.METRIC, where METHOD is the run's label in small letters and underscores. An
 entry has the value and its interval (low and high; None where there is none), the unit, the command
@@ -17,14 +19,13 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from mtad import tasks
 from mtad.bench.files import SAMPLES
-from mtad.bench.report import Summary, TaskInfo
+from mtad.bench.report import Summary
 from mtad.bench.report.column import Column
 from mtad.bench.report.metrics import (
     ACCEPTANCE_LENGTH,
@@ -35,9 +36,7 @@ from mtad.bench.report.metrics import (
     QUALITY,
     REPETITION,
     SPEED,
-    Metric,
 )
-from mtad.bench.report.table import NONE, UNAVAILABLE, formatted
 from mtad.bench.results import read_results
 from mtad.bench.speed.baseline import PLAIN
 from mtad.bench.speed.rows import ROWS
@@ -69,19 +68,43 @@ def key(pair: str, run: str, metric: str) -> str:
     return f"{pair}.{method}.{metric}"
 
 
-def of_folder(pair: str, folder: Path, command: str, root: Path = ROOT) -> Entries:
+def of_folder(
+    pair: str, folder: Path, command: str, root: Path = ROOT, metrics: Collection[str] = ()
+) -> Entries:
     """The figures of a folder that `mtad bench run` and `score`, or `mtad bench speed`, wrote.
 
+    Args:
+        pair: the first part of the keys.
+        folder: in the repository.
+        command: that made the rows.
+        root: of the repository.
+        metrics: those to take; none of them named is all.
+
     Raises:
-        DataError: it is neither; a file is damaged, or two labels give the same key.
+        DataError: it is neither; a file is damaged, two labels give the same key, or the folder
+            has no figure of a metric.
     """
     folder = folder.resolve()
     for name, figures in {SAMPLES: _of_samples, ROWS: _of_speed}.items():
         for path in (folder / name, folder / f"{name}.xz"):
             if path.exists():
                 common = {"command": command, "rows": _within(path, root.resolve())}
-                return _keyed(pair, ((*one, common) for one in figures(folder)))
+                found = _keyed(pair, ((*one, common) for one in figures(folder)))
+                return _only(metrics, found, folder)
     raise DataError(f"{folder} has neither {SAMPLES} nor {ROWS}; give a folder of results")
+
+
+def _only(metrics: Collection[str], found: Entries, folder: Path) -> Entries:
+    """The figures of these metrics; all if none is named."""
+    known = dict.fromkeys(map(metric_of, found))
+    if missing := [name for name in metrics if name not in known]:
+        raise DataError(f"{folder} has no figure of {missing[0]}; it has {', '.join(known)}")
+    return {name: one for name, one in found.items() if not metrics or metric_of(name) in metrics}
+
+
+def metric_of(name: str) -> str:
+    """The metric of a key."""
+    return name.rpartition(".")[2]
 
 
 def _within(path: Path, root: Path) -> str:
@@ -147,13 +170,19 @@ def read(path: Path = FILE) -> Entries:
 
 
 def again(entries: Entries, root: Path = ROOT) -> Entries:
-    """The figures as their rows give them now, folder by folder in the order of the entries."""
-    sources = dict.fromkeys(
-        (name.partition(".")[0], entry["rows"], entry["command"]) for name, entry in entries.items()
-    )
+    """The figures as their rows give them now, folder by folder in the order of the entries.
+
+    A metric belongs to the folder that its figures are from. A figure that the rows do not give is
+    left out, and one of such a metric that they give and the entries lack comes in.
+    """
+    wanted: dict[tuple[str, str, str], set[str]] = {}
+    for name, entry in entries.items():
+        source = (name.partition(".")[0], entry["rows"], entry["command"])
+        wanted.setdefault(source, set()).add(metric_of(name))
     found: Entries = {}
-    for pair, rows, command in sources:
-        found |= _of_rows(pair, (root / rows).parent, command, root)
+    for (pair, rows, command), metrics in wanted.items():
+        made = _of_rows(pair, (root / rows).parent, command, root)
+        found |= {name: entry for name, entry in made.items() if metric_of(name) in metrics}
     return found
 
 
@@ -169,75 +198,14 @@ def text(entries: Mapping[str, Entry]) -> str:
 
 
 def put(entries: Entries, new: Entries) -> Entries:
-    """The entries with the new ones in place of those of the same pair and kind of rows."""
-    places = {
-        (name.partition(".")[0], Path(e["rows"]).name.partition(".")[0]) for name, e in new.items()
-    }
+    """The entries with the new ones in place of those of the same pair and metric."""
+    places = {(name.partition(".")[0], metric_of(name)) for name in new}
     kept = {
         name: entry
         for name, entry in entries.items()
-        if (name.partition(".")[0], Path(entry["rows"]).name.partition(".")[0]) not in places
+        if (name.partition(".")[0], metric_of(name)) not in places
     }
     return {**kept, **new}
-
-
-# --- tables ----------------------------------------------------------------------------------
-
-
-def results_table(entries: Entries, pair: str) -> list[dict[str, str]]:
-    """One row per run of a pair: scores by task, then the metrics of all tasks together."""
-    runs: dict[str, Entries] = {}
-    for name, entry in entries.items():
-        if name.startswith(f"{pair}.") and not name.endswith(f".{OVER_TRANSFORMERS}"):
-            runs.setdefault(entry["run"], {})[name.rpartition(".")[2]] = entry
-    seen = dict.fromkeys(metric for found in runs.values() for metric in found)
-    scored = [name for name in tasks.names() if name in seen and name not in METRICS]
-    scored.sort(key=[*seen].index)
-    return [{"run": run, **_cells(found, scored)} for run, found in runs.items()]
-
-
-def _cells(found: Entries, scored: list[str]) -> dict[str, str]:
-    cells = {}
-    for task in scored:
-        info = TaskInfo.of(tasks.find(task))
-        title = f"{task}, {info.metric}, {info.unit}"
-        cells[title] = _cell(found.get(task), 1 if info.is_percent else QUALITY.digits)
-    for name, metric in METRICS.items():
-        if name == "joules_per_token":
-            cells["tokens/s, relative"] = _cell(found.get(RELATIVE), 2)
-        if name != "mean_quality" or len(scored) > 1:
-            cells[_title(metric)] = _cell(found.get(name), metric.digits, metric)
-    return cells
-
-
-def _title(metric: Metric) -> str:
-    return f"{metric.title}, {metric.unit}" if metric is MEAN_QUALITY else metric.title
-
-
-def speed_table(
-    entries: Entries, pairs: Mapping[str, str], runs: Mapping[str, str]
-) -> list[dict[str, str]]:
-    """End to end over transformers' generate: one row per pair, one column per run.
-
-    Args:
-        entries: the figures.
-        pairs: what the table calls each pair.
-        runs: what the table calls each run.
-    """
-    return [
-        {"pair": called}
-        | {
-            title: _cell(entries.get(key(pair, run, OVER_TRANSFORMERS)), 2)
-            for run, title in runs.items()
-        }
-        for pair, called in pairs.items()
-    ]
-
-
-def _cell(entry: Entry | None, digits: int, metric: Metric | None = None) -> str:
-    if entry is None:
-        return UNAVAILABLE if metric is not None and metric.needs_meter else NONE
-    return formatted(Estimate(entry["value"], entry["low"], entry["high"]), digits)
 
 
 def main(arguments: list[str]) -> str:
@@ -245,11 +213,11 @@ def main(arguments: list[str]) -> str:
     entries = read()
     if not arguments:
         found = again(entries)
-    elif len(arguments) == 3:
-        pair, folder, command = arguments
-        found = put(entries, of_folder(pair, Path(folder), command))
+    elif len(arguments) >= 3:
+        pair, folder, command, *metrics = arguments
+        found = put(entries, of_folder(pair, Path(folder), command, metrics=metrics))
     else:
-        raise SystemExit(f"usage: python {sys.argv[0]} [PAIR FOLDER COMMAND]")
+        raise SystemExit(f"usage: python {sys.argv[0]} [PAIR FOLDER COMMAND [METRIC …]]")
     FILE.write_text(text(found), encoding="utf-8")
     changed = sum(found.get(name) != entries.get(name) for name in {*found, *entries})
     return f"{len(found)} figures in {FILE}, {changed} changed; next: python docs/generate.py"

@@ -5,6 +5,7 @@
 
 Whole pages: docs/methods/*.md, docs/cli.md, docs/reference.md, docs/results.md. Parts between
 markers: the tables of methods and results in README.md and the example in docs/add-a-method.md.
+README's first examples are those that docs/shown.json keeps.
 The figures of README.md are those of benchmarks/headline.json, which has to be what its rows give.
 """
 
@@ -38,13 +39,21 @@ from mtad.speculative.method import Method
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+sys.path.insert(0, str(ROOT / "docs"))
+
 import headline  # noqa: E402
+import real_pair  # noqa: E402
+import shown  # noqa: E402
+from headline_tables import results_table as figures_table  # noqa: E402
+from headline_tables import speed_table  # noqa: E402
 
 DRAFTERS = {"draft": "the draft model", "target": "the target itself", "none": "no model"}
 HELP_WIDTH = 112
 BENCHMARKS = ROOT / "benchmarks"
 METHOD_PAGES = "docs/methods"
 RESULTS = BENCHMARKS / "results" / "2026-11-21-cpu-2-cores"
+SHOWN = ("mean_quality", "perplexity", "acceptance_length", headline.RELATIVE)
+"""The columns of README's table of the embedded pair."""
 SPEED_PAIRS = {
     "embedded": "embedded, one thread",
     "widened_1b": "widened to 1.2 B and 0.07 B, bfloat16",
@@ -245,8 +254,13 @@ def results_table(folder: Path) -> str:
     return main_table(read_results(folder))
 
 
-def results_page(embedded: str) -> str:
-    """docs/results.md: what the recipes gave on the embedded pair, with its main table."""
+def results_page(real: list[str], embedded: str) -> str:
+    """docs/results.md: what the recipes gave on the real pair, then on the embedded one.
+
+    Args:
+        real: the sections of the real pair.
+        embedded: the main table of the embedded pair.
+    """
     parts = []
     for folder in sorted((RESULTS / "ablations").iterdir()):
         recipe = BENCHMARKS / "recipes" / "ablations" / f"{folder.name}.toml"
@@ -254,7 +268,8 @@ def results_page(embedded: str) -> str:
         parts += [f"## {folder.name}", title, results_table(folder)]
     where = f"benchmarks/results/{RESULTS.name}"
     return page(
-        notice(where),
+        notice("benchmarks/results"),
+        *real,
         "# Results on the embedded pair",
         f"Rows and conditions: [{where}](../{where}); `mtad bench report` makes further tables and "
         "plots of a folder there. What they say:\n[Choose a method](choose-a-method.md). Brackets "
@@ -296,7 +311,8 @@ def between(whole: str, marker: str, text: str) -> str:
     """The whole with `text` between the comments `marker:begin` and `marker:end`."""
     begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
     before, rest = whole.split(begin)
-    return f"{before}{begin}\n\n{text}\n\n{end}{rest.split(end)[1]}"
+    inner = f"\n\n{text}\n\n" if text else "\n"
+    return f"{before}{begin}{inner}{end}{rest.split(end)[1]}"
 
 
 def from_program() -> list[Part]:
@@ -309,18 +325,31 @@ def from_program() -> list[Part]:
         Part("docs/reference.md", reference_page()),
         Part("docs/add-a-method.md", f"```python\n{example}\n```", "example"),
         Part("README.md", method_table("docs/methods/"), "methods"),
+        *from_examples(),
+    ]
+
+
+def from_examples() -> list[Part]:
+    """The parts that README's first examples printed."""
+    command = shown.commands()[shown.REAL]
+    return [
+        Part("README.md", f"```text\n{command}\n```", "real-command"),
+        Part("docs/images/smollm2.svg", shown.picture(command, shown.read()[shown.REAL])),
+        Part("README.md", shown.block(shown.EMBEDDED), "demo-output"),
     ]
 
 
 def from_results() -> list[Part]:
     """The parts that the rows of `RESULTS` make; this reads all of them."""
     figures = headline.again(headline.read())
-    embedded = grid(table_of("", headline.results_table(figures, "embedded")))
-    speed = grid(table_of("", headline.speed_table(figures, SPEED_PAIRS, SPEED_RUNS)))
+    embedded = grid(table_of("", figures_table(figures, "embedded")))
+    short = figures_table(figures, "embedded", SHOWN)
+    speed = grid(table_of("", speed_table(figures, SPEED_PAIRS, SPEED_RUNS)))
     return [
         Part(headline.FILE.relative_to(ROOT).as_posix(), headline.text(figures)),
-        Part("docs/results.md", results_page(embedded)),
-        Part("README.md", embedded, "results"),
+        Part("docs/results.md", results_page(real_pair.results_sections(figures), embedded)),
+        Part("README.md", real_pair.readme_section(figures), "real-pair"),
+        Part("README.md", grid(table_of("", short)), "results"),
         Part("README.md", speed, "speed"),
     ]
 

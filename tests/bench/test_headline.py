@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import sys
 from functools import cache
@@ -16,19 +16,21 @@ from mtad.bench.files import CONDITIONS, RECIPE, SAMPLES, SCORES, write_json
 from mtad.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "benchmarks"
 COMMAND = "mtad bench run benchmarks/recipes/tiny.toml"
 RUNS = ("autoregressive", "mtad", "greedy")
 
 
 @cache
+def program(name: str) -> Any:
+    """A module of the folder benchmarks, whose modules find each other."""
+    if str(BENCHMARKS) not in sys.path:
+        sys.path.insert(0, str(BENCHMARKS))
+    return importlib.import_module(name)
+
+
 def headline() -> Any:
-    """benchmarks/headline.py."""
-    spec = importlib.util.spec_from_file_location("headline", ROOT / "benchmarks" / "headline.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault("headline", module)
-    spec.loader.exec_module(module)
-    return module
+    return program("headline")
 
 
 def write_results(folder: Path, right: int = 9) -> Path:
@@ -113,13 +115,40 @@ def test_text_is_json_with_one_figure_a_line(folder: Path) -> None:
 
 
 def test_the_table_shows_the_figures(folder: Path) -> None:
-    rows = headline().results_table(figures(folder), "tiny")
+    rows = program("headline_tables").results_table(figures(folder), "tiny")
     assert [row["run"] for row in rows] == [*RUNS]
     assert rows[1]["spider, execution accuracy, %"].startswith("75.0 [")
     assert rows[1]["tokens/s, relative"] == "2.00 [2.00, 2.00]"
     assert rows[0]["mean acceptance length"] == "–"
     assert {row["J/token"] for row in rows} == {"unavailable"}
     assert "mean quality, 0 to 100" not in rows[0]
+
+
+def test_a_table_shows_the_columns_that_are_wanted(folder: Path) -> None:
+    wanted = ("mean_quality", "tokens_per_s_relative")
+    rows = program("headline_tables").results_table(figures(folder), "tiny", wanted)
+    assert [*rows[1]] == ["run", "mean quality, 0 to 100", "tokens/s, relative"]
+    assert rows[1]["mean quality, 0 to 100"].startswith("75.0 [")
+
+
+def test_folders_share_a_pair_by_metrics(folder: Path, tmp_path: Path) -> None:
+    other, root = write_results(tmp_path / "results" / "other", right=12), folder.parents[1]
+    of_folder, put = headline().of_folder, headline().put
+    quality = of_folder("tiny", folder, COMMAND, root, ["spider", "mean_quality"])
+    speed = of_folder("tiny", other, COMMAND, root, ["tokens_per_s_relative"])
+    assert {headline().metric_of(name) for name in quality} == {"spider", "mean_quality"}
+    both = put(quality, speed)
+    assert both == {**quality, **speed}
+    assert headline().again(both, root) == both
+    newer = of_folder("tiny", other, COMMAND, root, ["spider"])
+    changed = put(both, newer)
+    assert changed["tiny.mtad.spider"]["value"] == 100.0
+    assert changed["tiny.mtad.mean_quality"]["value"] == 75.0
+
+
+def test_a_metric_that_a_folder_lacks_is_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"no figure of gsm8k; it has spider, mean_quality"):
+        headline().of_folder("tiny", folder, COMMAND, folder.parents[1], ["gsm8k"])
 
 
 def test_labels_become_methods_of_keys() -> None:
