@@ -1,5 +1,8 @@
 """`distill` from prompts to a head: killed and resumed, ended early, refused."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 from support import saved_pair
@@ -18,6 +21,7 @@ PLAN = Plan(
     sampling=Sampling(max_new_tokens=12, batch_size=8),
     batch_size=32,
 )
+STANDALONE = replace(PLAN, kind="standalone", num_layers=1)
 CHEAP = Costs(draft_s=0.01, target_s=(1.0, 1.0, 1.0, 1.0, 1.0, 1.0))
 
 
@@ -73,12 +77,14 @@ def test_a_head_comes_of_it_and_the_user_hears_what_it_brings(tmp_path):
     assert len(set(seconds)) == len(seconds)  # nothing is measured twice
 
 
-@pytest.mark.parametrize("kill_at", [4, 16])
-def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path, kill_at):
-    whole = made(tmp_path / "whole")
+@pytest.mark.parametrize(
+    ("kill_at", "plan"), [(4, PLAN), (16, PLAN), (16, STANDALONE)], ids=["answers", "head", "own"]
+)
+def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path, kill_at, plan):
+    whole = made(tmp_path / "whole", plan)
     with pytest.raises(KeyboardInterrupt):
-        made(tmp_path / "killed", clock=Ticks(kill_at))
-    resumed = made(tmp_path / "killed")
+        made(tmp_path / "killed", plan, clock=Ticks(kill_at))
+    resumed = made(tmp_path / "killed", plan)
     assert resumed.num_answers >= whole.num_answers - 8
     assert resumed.curve[-1].seconds >= PLAN.schedule.seconds
     rows = (tmp_path / "killed" / "answers.jsonl").read_text().splitlines()
@@ -93,10 +99,15 @@ def test_what_is_finished_is_not_done_again(tmp_path):
         assert torch.equal(one, other)
 
 
-def test_a_draft_that_is_too_dear_is_refused_at_once(tmp_path):
+@pytest.mark.parametrize(
+    ("plan", "remedy"),
+    [(PLAN, "use a larger"), (STANDALONE, "use fewer --num-layers, --kind head")],
+)
+def test_a_draft_that_is_too_dear_is_refused_at_once(tmp_path, plan, remedy):
     dear = Costs(draft_s=1.2, target_s=(1.0, 1.0, 1.0))
-    with pytest.raises(CannotPayError, match=r"a draft cannot pay here.*larger target"):
-        made(tmp_path, costs=dear)
+    message = rf"a draft cannot pay here.*take 1\.1\d times as long.*{remedy}"
+    with pytest.raises(CannotPayError, match=message):
+        made(tmp_path, plan, costs=dear)
     assert not (tmp_path / "answers.jsonl").exists()
 
 
@@ -113,11 +124,29 @@ def test_the_work_of_another_plan_is_not_mixed_in(tmp_path):
     other = Plan(target="other", hours=PLAN.hours)
     with pytest.raises(DataError, match=r"its target is 'tiny', and not 'other'"):
         other.keep(tmp_path / "plan.json")
+    with pytest.raises(DataError, match="its kind is 'head', and not 'standalone'"):
+        STANDALONE.keep(tmp_path / "plan.json")
+
+
+def test_a_plan_of_before_there_were_kinds_is_one_of_a_head(tmp_path):
+    path = tmp_path / "plan.json"
+    PLAN.keep(path)
+    old = json.loads(path.read_text())
+    del old["kind"], old["num_layers"]
+    path.write_text(json.dumps(old))
+    PLAN.keep(path)
+    with pytest.raises(DataError, match="its kind is 'head', and not 'standalone'"):
+        STANDALONE.keep(path)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"hours": 0}, "--hours is 0"), ({"draft_vocab_size": 1}, "--draft-vocab-size is 1")],
+    [
+        ({"hours": 0}, "--hours is 0"),
+        ({"draft_vocab_size": 1}, "--draft-vocab-size is 1"),
+        ({"num_layers": 3}, "--num-layers is 3, .* the kind 'head' has none"),
+        ({"kind": "tail"}, "--kind is 'tail'; it must be head or standalone"),
+    ],
 )
 def test_plans_that_cannot_be_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

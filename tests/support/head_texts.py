@@ -21,9 +21,9 @@ def head_of(vocab=VOCAB, drafted=None, seed=0):
 def rolled_out(head, num_texts=40, length=9, temperature=1.0, seed=0):
     """States of texts whose target is the head itself, so that it is the perfect draft."""
     generator = torch.Generator().manual_seed(seed)
-    rows = {"hidden": [], "tokens": [], "left": []}
+    rows = {"hidden": [], "tokens": [], "left": [], "texts": []}
     with torch.no_grad():
-        for _ in range(num_texts):
+        for text in range(num_texts):
             state = torch.randn(HIDDEN, generator=generator)
             for place in range(length):
                 law = law_of(head.logits(state)[None], SamplingParams(temperature))[0]
@@ -31,7 +31,9 @@ def rolled_out(head, num_texts=40, length=9, temperature=1.0, seed=0):
                 rows["hidden"].append(state)
                 rows["tokens"].append(token)
                 rows["left"].append(length - 1 - place)
+                rows["texts"].append(text)
                 state = head(head.embed(token)[0], state)
     hidden, tokens = torch.stack(rows["hidden"]), torch.cat(rows["tokens"])
     drawn = torch.full((len(tokens),), temperature)
-    return States(hidden, tokens, torch.tensor(rows["left"]), drawn)
+    left, texts = torch.tensor(rows["left"]), torch.tensor(rows["texts"])
+    return States(hidden, tokens, left, drawn, texts)

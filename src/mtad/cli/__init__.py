@@ -157,7 +157,7 @@ def _convert(flags: ConvertFlags) -> None:
 @app.command("distill")
 @flags_of(DistillFlags)
 def _distill(flags: DistillFlags) -> None:
-    """Make a draft for any target: its own answers teach a head that reads its hidden state."""
+    """Make a draft for any target, a head or a small model: its own answers teach it."""
     with _quick_imports():
         from mtad.cli.distill import run
 

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-from mtad.cli.flags import DebugFlag, flag
+from mtad.cli.flags import DebugFlag, flag, one_of
+from mtad.distill import Kind
 
 if TYPE_CHECKING:
     from mtad.distill.plan import Plan
@@ -32,6 +33,19 @@ class DistillFlags(DebugFlag):
     output: Annotated[
         Path, _draft(file_okay=False, help="Folder of the draft; given again, it goes on.")
     ]
+    kind: Annotated[
+        Kind,
+        _draft(
+            parser=one_of(get_args(Kind)),
+            metavar=f"<{'|'.join(get_args(Kind))}>",
+            help="What it is: a head that reads the target's hidden state, or a small model of its "
+            "own.",
+        ),
+    ] = "head"
+    num_layers: Annotated[
+        int | None,
+        _draft(min=1, help="Of the target, that a standalone draft begins with. Default: 3."),
+    ] = None
     hours: Annotated[float, _draft(help="Of wall time, over all runs.")] = 2.0
     draft_vocab_size: Annotated[
         int, _draft(help="Tokens that the draft can say: the most frequent ones.")
@@ -66,6 +80,8 @@ class DistillFlags(DebugFlag):
 
         return Plan(
             target=self.target_model,
+            kind=self.kind,
+            num_layers=self.num_layers,
             hours=self.hours,
             draft_vocab_size=self.draft_vocab_size,
             sampling=Sampling(

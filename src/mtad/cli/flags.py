@@ -52,12 +52,12 @@ def flag_of(option: Option, panel: str) -> tuple[str, Any, Any]:
         help=option.help,
         metavar=doc.metavar or (f"<{'|'.join(names)}>" if names else None),
         dir_okay=option.type not in (Path, Path | None),
-        parser=_one_of(names) if names else None,
+        parser=one_of(names) if names else None,
     )
     return option.name, Annotated[(str | None) if names else kind, info], option.default
 
 
-def _one_of(names: Sequence[str]) -> Callable[[str], str]:
+def one_of(names: Sequence[str]) -> Callable[[str], str]:
     """What reads a flag that takes one of these names, and nothing else."""
 
     def name(text: str) -> str:

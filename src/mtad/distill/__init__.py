@@ -1,1 +1,6 @@
-"""A draft for any target: prompts, the target's own answers to them, a head trained on those."""
+"""A draft for any target: prompts, the target's own answers to them, and what learns from those."""
+
+from typing import Literal, TypeAlias
+
+Kind: TypeAlias = Literal["head", "standalone"]
+"""Of drafts that can be made, see `mtad.distill.kinds`."""

@@ -35,13 +35,19 @@ def frequent_tokens(tokens: Iterable[int], size: int, vocab: int) -> Int[Tensor,
 
 def logits_after(model: Model) -> Callable[[Tensor], Tensor]:
     """What gives the target's logits (n, V), float32, after states (n, H) that enter its head."""
-    output, dtype, scale = output_head(model), model.dtype, _logit_scale(_config(model))
+    output, dtype, config = output_head(model), model.dtype, _config(model)
 
     def read(hidden: Tensor) -> Tensor:
-        logits: Tensor = output(hidden.to(model.device, dtype)).float() * scale
-        return logits
+        return as_logits(config, output(hidden.to(model.device, dtype)).float())
 
     return read
+
+
+def as_logits(config: Any, scored: Float[Tensor, "n tokens"]) -> Float[Tensor, "n tokens"]:
+    """The logits that a model of this config makes of what its output layer says."""
+    scored = scored * _logit_scale(config)
+    cap = getattr(config, "final_logit_softcapping", None)
+    return torch.tanh(scored / cap) * cap if cap else scored
 
 
 def head_for(model: Model, d2t: Int[Tensor, " draft_vocab"]) -> RecurrentHead:

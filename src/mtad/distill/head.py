@@ -87,6 +87,10 @@ class HeadStudent:
             state = self.model(read, state[:rows])
             yield self.model.logits(state)
 
+    def cast(self, dtype: torch.dtype) -> None:
+        """Give the weights this dtype."""
+        self.model.to(dtype)
+
     def step(self) -> Callable[[], object]:
         """What drafts one token."""
         head = self.model
@@ -96,7 +100,8 @@ class HeadStudent:
 
     def save(self, folder: Path, target: Model) -> None:
         """Write the head."""
-        save_head(self.model.to(target.dtype), folder, target)
+        self.cast(target.dtype)
+        save_head(self.model, folder, target)
 
     def load(self, folder: Path, target: Model) -> RecurrentHead:
         """The head of a folder."""

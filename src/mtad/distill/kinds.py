@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mtad.distill.head import HeadStudent
 from mtad.distill.plan import Plan
+from mtad.distill.standalone import StandaloneStudent
 from mtad.distill.student import Student
 from mtad.model.lm import Model
 
@@ -18,4 +19,6 @@ def student_for(plan: Plan, target: Model, d2t: Int[Tensor, " draft_vocab"]) -> 
         ValueError: the plan's options are not for this kind, or not for this target.
         UnsupportedModelError: no draft of this kind can be made for the target.
     """
+    if plan.kind == "standalone":
+        return StandaloneStudent(target, d2t, plan.num_layers)
     return HeadStudent.of(target, d2t)

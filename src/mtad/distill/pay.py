@@ -58,11 +58,13 @@ def costs_of(model: Model, student: Student, most_draft_tokens: int = 5) -> Cost
 
     Args:
         model: the target.
-        student: the draft; it is made `ready`, so it must be one that nothing is to learn from.
+        student: a draft that is to learn nothing more: it gets the dtype and the layout that it
+            decodes in.
         most_draft_tokens: of a chain.
     """
     device = model.device
-    ready(student.model, model)
+    student.cast(model.dtype)
+    lay_out(student.model)
 
     def target(count: int) -> Callable[[], object]:
         ids = torch.ones(1, count, dtype=torch.int64, device=device)
@@ -73,12 +75,10 @@ def costs_of(model: Model, student: Student, most_draft_tokens: int = 5) -> Cost
     return Costs(draft_s, tuple(target_s))
 
 
-def ready(draft: Draft, target: Model) -> None:
-    """Put a draft into the place, dtype and layout in which it decodes for this target."""
-    model: torch.nn.Module = draft
-    model.to(target.device, target.dtype)
-    if packed.helps(model):
-        packed.pack(model)
+def lay_out(draft: Draft) -> None:
+    """Give a draft's weights the layout that they have where models are loaded."""
+    if packed.helps(draft):
+        packed.pack(draft)
 
 
 def _medians(

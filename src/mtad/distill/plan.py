@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import get_args
 
+from mtad.distill import Kind
 from mtad.distill.corpus import Sampling
 from mtad.distill.training import Schedule
 from mtad.errors import DataError
@@ -14,6 +16,9 @@ ANSWERING = 0.55
 """Of the time: the target's answers, as more of them bring more than a longer training on the same.
 Reading them again takes about a tenth; training has the rest."""
 
+_SINCE = {"kind": "head", "num_layers": None}
+"""What plans were like that were written before they said so."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -21,11 +26,13 @@ class Plan:
 
     Attributes:
         target: folder, hub name or GGUF file.
+        kind: of draft, see `mtad.distill.kinds`.
         hours: of wall time, over all runs that it takes.
         draft_vocab_size: tokens that the draft can say, the most frequent ones of the answers.
         sampling: how the target answers.
         learning_rate, batch_size, depth: see `Schedule`.
         prompts: the user's file; None for bundled ones.
+        num_layers: of a draft of the kind `standalone`; None for what it has by default.
     """
 
     target: str
@@ -36,6 +43,8 @@ class Plan:
     batch_size: int = 1536
     depth: int = 3
     prompts: str | None = None
+    kind: Kind = "head"
+    num_layers: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done."""
@@ -45,6 +54,18 @@ class Plan:
             raise ValueError(
                 f"--draft-vocab-size is {self.draft_vocab_size}; it must be at least 2"
             )
+        if self.kind not in (kinds := get_args(Kind)):
+            raise ValueError(f"--kind is {self.kind!r}; it must be {' or '.join(kinds)}")
+        if self.num_layers is not None and self.kind != "standalone":
+            raise ValueError(
+                f"--num-layers is {self.num_layers}, and a draft of the kind {self.kind!r} has "
+                "none of the target's; leave it out, or give --kind standalone"
+            )
+
+    @property
+    def cheaper(self) -> str:
+        """What would make a drafted token cheaper, for messages."""
+        return "" if self.kind == "head" else "fewer --num-layers, --kind head, "
 
     @property
     def answering_s(self) -> float:
@@ -53,7 +74,7 @@ class Plan:
 
     @property
     def schedule(self) -> Schedule:
-        """How the head is trained, in the time that is left to it."""
+        """How the draft is trained, in the time that is left to it."""
         seconds = self.hours * 3600 * (0.9 - ANSWERING)
         return Schedule(
             seconds,
@@ -75,7 +96,7 @@ class Plan:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(wanted, indent=2) + "\n")
             return
-        there = json.loads(path.read_text())
+        there = _SINCE | json.loads(path.read_text())
         different = [name for name in wanted if there.get(name) != wanted[name]]
         if different:
             name = different[0]

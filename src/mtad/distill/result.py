@@ -12,7 +12,7 @@ from typing import Any
 
 from mtad.api.pair import ModelPair
 from mtad.distill.corpus import read_answers
-from mtad.distill.pay import ready
+from mtad.distill.pay import lay_out
 from mtad.distill.plan import Plan
 from mtad.distill.run import HELD_OUT, Distilled, Observer
 from mtad.methods.autoregressive import Autoregressive
@@ -100,7 +100,7 @@ def _measured(
     target = pair.models.target
     draft = made.student.load(folder, target)
     with_draft = ModelPair(target, draft, pair.tokenizer)
-    ready(draft, target)
+    lay_out(draft)
     answers = read_answers(folder / "work" / "answers.jsonl")[::HELD_OUT]
     prompts = [list(answer.prompt_ids) for answer in answers]
     found, prompts = [], prompts[:NUM_PROMPTS]

@@ -148,8 +148,7 @@ def distill(
 
 def held_out_places(states: States) -> torch.Tensor:
     """A mask over places: those of the answers that are not learnt from."""
-    ends = (states.left == 0).long()
-    return (ends.cumsum(0) - ends) % HELD_OUT == 0
+    return states.texts % HELD_OUT == 0
 
 
 def _costs(
@@ -173,8 +172,8 @@ def _costs(
     if best <= 1:
         raise CannotPayError(
             f"a draft cannot pay here: {costs.most_draft_tokens} drafted tokens and their "
-            f"verification take {best:.2f} times as long as the target takes without; use a larger "
-            "target, or another machine"
+            f"verification take {1 / best:.2f} times as long as the target takes without; use "
+            f"{plan.cheaper}a larger target, or another machine"
         )
     return costs
 
@@ -282,5 +281,6 @@ class _Judge:
         return (
             f"the acceptance is {now.by_position[0]:.2f}, and to the "
             f"{self._costs.break_even:.2f} from which on a draft pays it does not rise fast "
-            "enough; more prompts of the kind that is served, or a larger target, would help"
+            f"enough; {self._plan.cheaper}more prompts of the kind that is served, or a larger "
+            "target, would help"
         )

@@ -7,7 +7,7 @@ after another; place i of a text has the state before token i of its answer, and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,16 @@ class States:
         tokens: (N,) the tokens that were said.
         left: (N,) how many tokens of the same answer follow.
         temperatures: (N,) what the answer was drawn at.
+        texts: (N,) which of the answers the token is of.
+        prompts: the token ids before each of these answers.
     """
 
     hidden: Float[Tensor, "places hidden"]
     tokens: Int[Tensor, " places"]
     left: Int[Tensor, " places"]
     temperatures: Float[Tensor, " places"]
+    texts: Int[Tensor, " places"]
+    prompts: Sequence[Sequence[int]] = ()
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -47,7 +51,11 @@ class States:
 
     def where(self, chosen: Tensor | slice) -> States:
         """Those of the answers at `chosen`, a mask over places that never parts an answer."""
-        return States(*(getattr(self, name)[chosen] for name in _COLUMNS))
+        return replace(self, **{name: getattr(self, name)[chosen] for name in _COLUMNS})
+
+    def prompt_at(self, place: int) -> Sequence[int]:
+        """The token ids before the answer that a place is of."""
+        return self.prompts[int(self.texts[place])]
 
     def answers(self) -> list[tuple[int, States]]:
         """The first place of each answer, and its own states."""
@@ -57,7 +65,8 @@ class States:
         return [(start, self.where(slice(start, end))) for start, end in spans]
 
 
-_COLUMNS = ("hidden", "tokens", "left", "temperatures")
+_STORED = ("hidden", "tokens", "left", "temperatures")
+_COLUMNS = (*_STORED, "texts")
 
 
 def write_states(
@@ -80,12 +89,15 @@ def write_states(
         name = folder / f"{done:07d}-{done + len(group):07d}.pt"
         if not name.exists():
             fresh = name.with_suffix(".partial")
-            torch.save(vars(_states_of(model, group)), fresh)
+            torch.save(_states_of(model, group), fresh)
             fresh.replace(name)
         parts.append(torch.load(name, weights_only=True))
         done += len(group)
         on_progress(done)
-    return States(*(torch.cat([part[column] for part in parts]) for column in _COLUMNS))
+    stored: Any = {name: torch.cat([part[name] for part in parts]) for name in _STORED}
+    texts = _whole([i for i, answer in enumerate(answers) for _ in answer.token_ids])
+    prompts = [answer.prompt_ids for answer in answers]
+    return States(**stored, texts=texts, prompts=prompts)
 
 
 def _groups(answers: Sequence[Answer], size: int = 64) -> Iterator[Sequence[Answer]]:
@@ -94,7 +106,8 @@ def _groups(answers: Sequence[Answer], size: int = 64) -> Iterator[Sequence[Answ
 
 
 @torch.inference_mode()
-def _states_of(model: Model, answers: Sequence[Answer]) -> States:
+def _states_of(model: Model, answers: Sequence[Answer]) -> dict[str, Tensor]:
+    """The columns that are stored."""
     base: Any = model.base_model
     longest_first = sorted(range(len(answers)), key=lambda i: -_length(answers[i]))
     found: dict[int, Tensor] = {}
@@ -109,15 +122,15 @@ def _states_of(model: Model, answers: Sequence[Answer]) -> States:
             start = len(answers[i].prompt_ids) - 1
             found[i] = hidden[row, start:stop].to("cpu", torch.bfloat16)
     counts = [len(answer.token_ids) for answer in answers]
-    return States(
-        hidden=torch.cat([found[i] for i in range(len(answers))]),
-        tokens=_whole([token for answer in answers for token in answer.token_ids]),
-        left=_whole([n - 1 - place for n in counts for place in range(n)]),
-        temperatures=torch.tensor(
+    return {
+        "hidden": torch.cat([found[i] for i in range(len(answers))]),
+        "tokens": _whole([token for answer in answers for token in answer.token_ids]),
+        "left": _whole([n - 1 - place for n in counts for place in range(n)]),
+        "temperatures": torch.tensor(
             [a.temperature for a, n in zip(answers, counts, strict=True) for _ in range(n)],
             dtype=torch.float32,
         ),
-    )
+    }
 
 
 def _whole(numbers: Sequence[int]) -> Tensor:

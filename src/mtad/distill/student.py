@@ -71,6 +71,9 @@ class Student(Protocol):
         of the text. Of every answer, as many as it has tokens to draft.
         """
 
+    def cast(self, dtype: torch.dtype) -> None:
+        """Give the model's weights this dtype; it learns no more from then on."""
+
     def step(self) -> Callable[[], object]:
         """What drafts one token of one text, to be timed; in the dtype that the model has."""
 

@@ -169,6 +169,7 @@ def divergence(
     logits: Float[Tensor, "places draft_vocab"],
     teacher: Float[Tensor, "places draft_vocab"],
     mix: float | None,
+    weights: Float[Tensor, " places"] | None = None,
 ) -> tuple[Tensor, float]:
     """What a draft is to lessen, and the mean of 1 - total variation at temperature 1.
 
@@ -176,11 +177,14 @@ def divergence(
         logits: the draft's.
         teacher: the target's, of the same tokens.
         mix: the acceptance α that gives the total variation its weight; None for KL alone.
+        weights: how much each place counts; None where all count alike.
     """
     p = teacher.float().softmax(1)
     log_q = logits.float().log_softmax(1)
-    kl = torch.nn.functional.kl_div(log_q, p, reduction="batchmean")
-    overlap = torch.minimum(p, log_q.exp()).sum(1).mean()
+    counts = p.new_ones(len(p)) if weights is None else weights.to(p)
+    counts = counts / counts.sum()
+    kl = torch.nn.functional.kl_div(log_q, p, reduction="none").sum(1) @ counts
+    overlap = torch.minimum(p, log_q.exp()).sum(1) @ counts
     weight = 1.0 if mix is None else math.exp(-3 * mix)
     return weight * kl + (1 - weight) * (1 - overlap), float(overlap.detach())
 

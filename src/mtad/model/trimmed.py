@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mtad.errors import VocabularyMismatchError
@@ -27,6 +27,15 @@ def head_rows(model: PreTrainedModel) -> int:
     anything: Any = model
     head = anything.get_output_embeddings()
     return embedding_rows(model) if head is None else int(head.weight.shape[0])
+
+
+def set_head(model: PreTrainedModel, head: nn.Linear) -> None:
+    """Give a model this output layer in the place of its own, by whatever name it has it."""
+    anything: Any = model
+    own = anything.get_output_embeddings()
+    name = next(name for name, part in model.named_modules() if part is own)
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, head)
 
 
 def stand_for(model: PreTrainedModel, token_ids: Sequence[int]) -> PreTrainedModel:

@@ -18,7 +18,25 @@ from torch import Tensor, nn
 
 from mtad.errors import VocabularyMismatchError
 from mtad.model.lm import Model
-from mtad.model.trimmed import stand_for
+from mtad.model.trimmed import set_head, stand_for, stood_for
+
+
+def save_trimmed(model: Model, folder: str | Path, vocab: int) -> None:
+    """Write a model to a folder, with `d2t` and `t2d`.
+
+    Args:
+        model: one that `stand_for` was called with.
+        folder: where to; it is made where it is not there.
+        vocab: V, token ids of the target.
+    """
+    ids = stood_for(model)
+    assert ids is not None, "the model's logits are of all tokens"
+    state = model.state_dict()
+    state["d2t"] = ids - torch.arange(len(ids), device=ids.device)
+    state["t2d"] = torch.zeros(vocab, dtype=torch.bool).scatter(0, ids.cpu(), True)
+    anything: Any = model
+    anything.config.draft_vocab_size = len(ids)
+    anything.save_pretrained(folder, state_dict=state)
 
 
 def stored(path: str | Path, name: str, options: dict[str, Any]) -> Shaped[Tensor, "..."] | None:
@@ -30,6 +48,22 @@ def stored(path: str | Path, name: str, options: dict[str, Any]) -> Shaped[Tenso
                 found: Tensor = weights.get_tensor(name)
                 return found
     return None
+
+
+def _under_another_name(
+    model: Any, path: str | Path, options: dict[str, Any]
+) -> Shaped[Tensor, "..."] | None:
+    """The head of a family whose files call it as the model once did; None if that is unclear."""
+    known = {*model.state_dict(), "d2t", "t2d"}
+    folder = Path(path) / str(options.get("subfolder", ""))
+    names = [name for file in folder.glob("*.safetensors") for name in _names(file) - known]
+    only = [name for name in names if name.endswith(".weight")]
+    return stored(path, only[0], options) if len(only) == 1 else None
+
+
+def _names(file: Path) -> set[str]:
+    with safe_open(file, framework="pt") as weights:
+        return set(weights.keys())
 
 
 def token_ids_in(path: str | Path, options: dict[str, Any]) -> list[int] | None:
@@ -77,10 +111,12 @@ def trimmed_as_stored(
     weight = None
     if len(others) < len(info["mismatched_keys"]):
         weight = stored(path, name, options)
+        if weight is None:
+            weight = _under_another_name(model, path, options)
     if weight is not None:
         fitting = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
         fitting.weight = nn.Parameter(weight.to(head.weight), requires_grad=False)
-        model.set_output_embeddings(fitting)
+        set_head(model, fitting)
         info["mismatched_keys"] = others
     found: Model = stand_for(model, token_ids)
     return found
