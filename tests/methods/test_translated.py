@@ -10,6 +10,7 @@ import torch
 from support import oracles
 from support.tiny import (
     PROMPTS,
+    VOCAB,
     complete,
     each_once,
     honours,
@@ -204,6 +205,21 @@ def test_captured_iterations_give_the_same_texts() -> None:
         texts.append(found)
     assert texts[0] == texts[1]
     assert "captured" in modes
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.02])
+def test_what_was_read_is_not_fed_again(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where both cut a text alike, there is nothing to feed between iterations."""
+    target = tiny_model("llama")
+    draft, fed = renumbered(similar(target, scale)), []
+    params = SamplingParams(max_new_tokens=20, temperature=0.0)
+    method = make("speculative_sampling", num_draft_tokens=3)
+    session = Session(target, draft, method, [Request(PROMPTS[0], params)], VOCAB)
+    forward = draft.forward
+    monkeypatch.setattr(draft, "forward", lambda *a, **k: (fed.append(1), forward(*a, **k))[1])
+    accepted = [block.num_accepted for step in session.run() for block in step.blocks]
+    assert max(accepted) == 3 if scale == 0 else 0 < sum(accepted) < 2 * len(accepted)
+    assert len(fed) == 3 * len(accepted)
 
 
 def test_a_text_that_the_draft_needs_more_tokens_for() -> None:

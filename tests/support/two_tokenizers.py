@@ -64,3 +64,34 @@ def metaspace() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=raw, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     )
+
+
+@cache
+def prefixing() -> PreTrainedTokenizerFast:
+    """A BPE that puts a space before every text, and whose decoder drops the first one."""
+    form = json.loads(metaspace().backend_tokenizer.to_str())
+    raw = Tokenizer.from_str(json.dumps(form))
+    raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    raw.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(content=" ", left=1),
+        ]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+@cache
+def across_words() -> PreTrainedTokenizerFast:
+    """A byte-level BPE whose tokens reach across words."""
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    raw.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=[EOS], initial_alphabet=alphabet)
+    raw.train_from_iterator(["the cat sat on the mat\n"] * 4, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=EOS)

@@ -9,16 +9,19 @@ Knows no model, no cache and no loop.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from mtad.errors import VocabularyMismatchError
+from mtad.model.pieces import Cuts, Piece
+from mtad.model.spelling import special_ids, spelled
 from mtad.model.vocabulary import Tokenizer
 
 FEWEST = 2
 """Common tokens, besides special ones, without which a draft is refused."""
+NUM_REMEMBERED = 4096
+"""Pieces of texts whose encoding is remembered."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +49,8 @@ class Translation:
         Raises:
             VocabularyMismatchError: there is next to nothing that both have.
         """
-        ours = _spellings(tokenizer, vocab)
-        theirs = _spellings(draft_tokenizer, draft_vocab)
+        ours, num_ours = _ids_by_spelling(tokenizer, vocab)
+        theirs, num_theirs = _ids_by_spelling(draft_tokenizer, draft_vocab)
         common = {ours[s]: theirs[s] for s in ours.keys() & theirs.keys()}
         plain = sum(1 for s in ours.keys() & theirs.keys() if isinstance(s, bytes))
         if plain < FEWEST:
@@ -57,8 +60,7 @@ class Translation:
                 "drafted: take a draft whose tokenizer has more in common with the target's"
             )
         common |= _ends(tokenizer, draft_tokenizer, vocab, draft_vocab)
-        sizes = _num_tokens(tokenizer, vocab), _num_tokens(draft_tokenizer, draft_vocab)
-        shares = len(common) / sizes[0], len(common) / sizes[1]
+        shares = len(common) / num_ours, len(common) / num_theirs
         return cls(tokenizer, draft_tokenizer, tuple(sorted(common.items())), *shares)
 
     @property
@@ -72,14 +74,14 @@ class Translation:
             f"target and draft have different tokenizers: the draft drafts the {self.num_common:,} "
             f"tokens that both have, {self.share_of_target:.0%} of the target's and "
             f"{self.share_of_draft:.0%} of the draft's; texts follow the target all the same, but "
-            "fewer drafts are accepted, and every iteration encodes the text again for the draft"
+            "fewer drafts are accepted, and every iteration encodes a part of the text again"
         )
 
     @cached_property
     def _special(self) -> dict[int, int | None]:
         """The target's special tokens, and the draft's id of each that it has."""
         common = dict(self.pairs)
-        return {t: common.get(t) for t in _special_ids(self.tokenizer)}
+        return {t: common.get(t) for t in special_ids(self.tokenizer)}
 
     @cached_property
     def _opening(self) -> list[int]:
@@ -96,56 +98,65 @@ class Translation:
         found = (self.draft_tokenizer.bos_token_id, self.draft_tokenizer.eos_token_id)
         return next((token for token in found if token is not None), 0)
 
+    @cached_property
+    def _cuts(self) -> Cuts:
+        return Cuts.between(self.tokenizer, self.draft_tokenizer)
+
+    @cached_property
+    def _remembered(self) -> Callable[[Piece], tuple[int, ...]]:
+        return lru_cache(NUM_REMEMBERED)(self._recoded)
+
     def encode(self, token_ids: Sequence[int]) -> tuple[int, ...]:
         """The draft's tokens for a text of the target's, one at least.
 
         Common special tokens are mapped, others are left out; all that lies between them is decoded
-        and encoded.
+        and encoded, in pieces, of which those that are complete are remembered.
         """
         ids: list[int] = []
+        for run in self._runs(token_ids):
+            if isinstance(run, int):
+                ids.append(run)
+                continue
+            *complete, last = self._cuts.pieces(run)
+            for piece in complete:
+                ids += self._remembered(piece)
+            ids += self._recoded(last)
+        if ids[: len(self._opening)] != self._opening:
+            ids = [*self._opening, *ids]
+        return tuple(ids) or (self._filler,)
+
+    def _runs(self, token_ids: Sequence[int]) -> Iterator[list[int] | int]:
+        """The text between special tokens, as the target's tokens, and the draft's special ones."""
         run: list[int] = []
         for token in token_ids:
             if token not in self._special:
                 run.append(token)
                 continue
-            ids += self._recoded(run)
+            if run:
+                yield run
             run = []
             if (mapped := self._special[token]) is not None:
-                ids.append(mapped)
-        ids += self._recoded(run)
-        if ids[: len(self._opening)] != self._opening:
-            ids = [*self._opening, *ids]
-        return tuple(ids) or (self._filler,)
+                yield mapped
+        if run:
+            yield run
 
-    def _recoded(self, run: list[int]) -> list[int]:
-        if not run:
-            return []
-        text = self.tokenizer.decode(
-            run, skip_special_tokens=False, clean_up_tokenization_spaces=False
+    def _recoded(self, piece: Piece) -> tuple[int, ...]:
+        text = str(
+            self.tokenizer.decode(
+                list(piece.token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
         )
-        return self._encoded(str(text))
+        return tuple(self._encoded(self._cuts.restored(text) if piece.goes_on else text))
 
     def _encoded(self, text: str) -> list[int]:
-        return list(self.draft_tokenizer(text, add_special_tokens=False)["input_ids"])
+        found = self.draft_tokenizer(text, add_special_tokens=False, verbose=False)
+        return list(found["input_ids"])
 
 
-def _spellings(tokenizer: Tokenizer, vocab: int) -> dict[bytes | str, int]:
-    """The id of each token, by its bytes, or by its name where it is a special one."""
-    special, as_bytes = _special_ids(tokenizer), _is_byte_level(tokenizer)
-    found: dict[bytes | str, int] = {}
-    for token, index in sorted(tokenizer.get_vocab().items(), key=lambda item: -item[1]):
-        if index < vocab:
-            found[token if index in special else _bytes_of(token, as_bytes)] = index
-    return found
-
-
-def _num_tokens(tokenizer: Tokenizer, vocab: int) -> int:
-    return sum(index < vocab for index in tokenizer.get_vocab().values())
-
-
-def _special_ids(tokenizer: Tokenizer) -> set[int]:
-    added = tokenizer.added_tokens_decoder.items()
-    return {index for index, token in added if token.special} | set(tokenizer.all_special_ids)
+def _ids_by_spelling(tokenizer: Tokenizer, vocab: int) -> tuple[dict[bytes | str, int], int]:
+    """The id of what each token stands for, the lowest of several, and the number of tokens."""
+    found = {index: what for index, what in spelled(tokenizer).items() if index < vocab}
+    return {found[index]: index for index in sorted(found, reverse=True)}, len(found)
 
 
 def _ends(
@@ -155,32 +166,3 @@ def _ends(
     ours, theirs = tokenizer.eos_token_id, draft_tokenizer.eos_token_id
     is_known = ours is not None and theirs is not None and ours < vocab and theirs < draft_vocab
     return {ours: theirs} if is_known else {}
-
-
-def _bytes_of(token: str, byte_level: bool) -> bytes:
-    """The bytes that a token stands for."""
-    if byte_level and all(sign in _BYTES for sign in token):
-        return bytes(_BYTES[sign] for sign in token)
-    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-        return bytes([int(token[3:5], 16)])
-    return token.replace("▁", " ").encode()
-
-
-def _is_byte_level(tokenizer: Tokenizer) -> bool:
-    """Whether signs of its tokens stand for bytes, as in GPT-2's."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return hasattr(tokenizer, "byte_decoder")
-    form = json.loads(backend.to_str())
-    return "ByteLevel" in json.dumps([form.get("decoder"), form.get("pre_tokenizer")])
-
-
-def _byte_signs() -> dict[str, int]:
-    """The byte of each sign of GPT-2's alphabet: printable ones are themselves, others above."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    signs = {chr(byte): byte for byte in printable}
-    return signs | {chr(256 + i): byte for i, byte in enumerate(others)}
-
-
-_BYTES = _byte_signs()
