@@ -16,6 +16,7 @@ from support.two_tokenizers import byte_level
 import mtad.model.lm
 from mtad.engine.session import Request, Session
 from mtad.engine.workspace import Workspace
+from mtad.errors import CacheMemoryError
 from mtad.methods.mcss import MCSS
 from mtad.methods.mtad import MTAD
 from mtad.model.drafter import Draft
@@ -124,6 +125,28 @@ def test_a_text_is_the_same_when_it_is_resumed(kind: str, method: Method) -> Non
             found: dict[int, list[int]] = {}
             finish(session_of(kind, method, [replace(request, output_ids=begun[0])]), found)
             assert begun[0] + found[0] == whole
+
+
+def test_a_draft_without_memory_for_its_own_tokens_leaves_all_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The draft needs more tokens for this text than the target, which has room for it."""
+    method, params = MTAD(num_draft_tokens=2, beam_width=2), SETTINGS[0]
+    expected = alone("translated", method)[0]
+    session, found = session_of("translated", method, requests_for("translated")[:1]), {}
+
+    def failing(num_slots: int) -> None:
+        raise CacheMemoryError("no")
+
+    monkeypatch.setattr(session.drafter, "on_growth", failing)
+    finish(session, found, 1)
+    with torch.inference_mode(), pytest.raises(CacheMemoryError):
+        session.join([Request(two_drafts.costly(60), params)])
+    assert session.target._prefill is None and session.drafter._prefill is None
+    with torch.inference_mode():
+        session.join([requests_for("translated")[4]])
+    finish(session, found)
+    assert found == {0: expected, 1: alone("translated", method)[4]}
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ from support.toy_texts import (
     plain_requests,
 )
 from support.toys import assert_law, make, requests_of
-from support.two_drafts import models, prompts, renumbered, require_fresh_drafts, toy_pair
+from support.two_drafts import costly, models, prompts, renumbered, require_fresh_drafts, toy_pair
 from support.two_tokenizers import byte_level, characters, toy_tokenizers
 
 from mtad.engine.session import Observation, Request, Session
@@ -222,12 +222,25 @@ def test_what_was_read_is_not_fed_again(scale: float, monkeypatch: pytest.Monkey
     assert len(fed) == 3 * len(accepted)
 
 
-def test_a_text_that_the_draft_needs_more_tokens_for() -> None:
-    """The draft's cache grows by itself beyond the target's."""
+@pytest.mark.parametrize("num_tokens", [20, 100])
+def test_a_text_that_the_draft_needs_more_tokens_for(num_tokens: int) -> None:
+    """The draft's cache grows by itself beyond the target's, at once or when the text grows."""
     target, draft = models()
     cat = byte_level()("cat", add_special_tokens=False)["input_ids"]
-    long = [*byte_level()("🙂 é ", add_special_tokens=False)["input_ids"]] * 40 + cat
-    params = SamplingParams(temperature=0.0, max_new_tokens=8)
+    prompts = [[*costly(num_tokens), *cat], cat]
+    bias = {costly(1)[0]: 50.0}  # says the same again and again
+    params = SamplingParams(temperature=0.0, max_new_tokens=30, logit_bias=bias)
     method = make("speculative_sampling", num_draft_tokens=2)
-    texts = token_ids(target, draft, method, [long, cat], params, len(byte_level()))
-    assert texts == [reference_text(target, p, 8) for p in (long, cat)]
+    with torch.inference_mode():
+        requests = [Request(prompt, params) for prompt in prompts]
+        session = Session(target, draft, method, requests, len(byte_level()))
+        sizes = [session.drafter.grown(0, 0)[1]]
+        found: list[list[int]] = [[], []]
+        for step in session.run():
+            sizes.append(session.drafter.grown(0, 0)[1])
+            for block in step.blocks:
+                found[block.request] += block.token_ids
+    assert sizes[-1] > session.target.grown(0, 0)[1]
+    assert (sizes[0] < sizes[-1]) is (num_tokens == 20)
+    rules = {"sequence_bias": [[[token], value] for token, value in bias.items()]}
+    assert found == [reference_text(target, prompt, 30, **rules) for prompt in prompts]

@@ -17,6 +17,7 @@ import torch
 from support.heads import random_head
 from support.serving import load_demo
 from support.tiny import PROMPTS, similar, some_variants, token_ids
+from support.two_drafts import renumbered
 
 import mtad.model.lm
 from mtad.api.completion import with_text
@@ -730,16 +731,17 @@ def test_a_text_that_lacks_memory_alone_fails(serve, monkeypatch):
     assert all(isinstance(one.error, CacheMemoryError) for one in received)
 
 
-def test_texts_of_a_head_join_and_are_preempted(models, serve, monkeypatch):
-    """The target's hidden states go with their texts, and are made anew where these resume."""
+@pytest.mark.parametrize("kind", ["head", "translated"])
+def test_texts_of_other_drafts_join_and_are_preempted(models, serve, monkeypatch, kind):
+    """What a draft knows of a text goes with it, and is made anew where the text resumes."""
     target, method = models[0], SpeculativeSampling(2)
-    head = random_head(target, 40)
+    draft = random_head(target, 40) if kind == "head" else renumbered(models[1])
     texts = [work(p, method, 12 + 9 * i, seed=i) for i, p in enumerate(PROMPTS)]
     expected = [
-        token_ids(target, head, method, [w.request.prompt_ids], w.request.sampling)[0]
+        token_ids(target, draft, method, [w.request.prompt_ids], w.request.sampling)[0]
         for w in texts
     ]
-    scheduler, step = serve(unrecorded(ModelPair(target, head))), Session.step
+    scheduler, step = serve(unrecorded(ModelPair(target, draft))), Session.step
     sizes: list[int] = []
 
     def failing(session: Session) -> Any:

@@ -47,6 +47,14 @@ def prompts() -> list[list[int]]:
     return [byte_level()(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
 
 
+def costly(num_tokens: int) -> list[int]:
+    """A text of the target of `models` that takes the draft three times as many tokens.
+
+    It is of bytes that are no characters, for each of which a decoder puts a sign of three bytes.
+    """
+    return byte_level().convert_tokens_to_ids(["ĥ"]) * num_tokens
+
+
 @cache
 def toy_pair(scaled: bool = False) -> MarkovPair:
     """The toy target, and a draft that lacks one of its tokens and merges others."""

@@ -93,5 +93,5 @@ def across_words() -> PreTrainedTokenizerFast:
     raw.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=[EOS], initial_alphabet=alphabet)
-    raw.train_from_iterator(["the cat sat on the mat\n"] * 4, trainer)
+    raw.train_from_iterator(["x y z\nmat x y\n"] * 4, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=EOS)

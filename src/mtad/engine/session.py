@@ -35,7 +35,7 @@ from mtad.engine.step import (
 )
 from mtad.engine.workspace import Workspace
 from mtad.measure.device import synchronize
-from mtad.model.drafter import Draft, Drafter
+from mtad.model.drafter import Draft, Drafter, begin_prefill
 from mtad.model.lm import Model
 from mtad.runtime.backend import OnPhase, ignore_phase
 from mtad.runtime.state import State
@@ -132,8 +132,8 @@ class Session:
             self.workspace.reserve(self.lms, *self._size_with(live.values()))
         if self.target.num_rows + len(live) > self.target.max_rows:
             self._arrange(range(len(self.rows)))  # copies are in the way
-        for lm in self.lms if live else ():
-            lm.begin_prefill([r.text_ids for r in live.values()])
+        if live:
+            begin_prefill(self.lms, [r.text_ids for r in live.values()])
         self.requests |= live
         self._prefilling, self._num_seen = list(live), self._num_seen + len(requests)
         return indices

@@ -158,3 +158,18 @@ class Drafter(ABC):
         """
         kept = torch.tensor(order, device=self.device, dtype=torch.int64)
         self.bad_position = self.bad_position[kept]
+
+
+def begin_prefill(lms: Sequence[Drafter], texts: Sequence[Sequence[int]]) -> None:
+    """Begin to feed texts to all of these, or to none.
+
+    Raises:
+        CacheMemoryError: one needs more slots for them, in tokens of its own, than there are.
+    """
+    try:
+        for lm in lms:
+            lm.begin_prefill(texts)
+    except BaseException:
+        for lm in lms:
+            lm.cancel_prefill()
+        raise
