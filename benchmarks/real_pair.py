@@ -99,7 +99,7 @@ def _section(folder: str, command: str) -> list[str]:
     """A folder of results: what it is, on what it ran, and its table."""
     return [
         f"## {Path(folder).name}",
-        f"{_sentence(command)} `{command}`, {_size(folder)}. {_machine(folder)} "
+        f"{_sentence(command)} `{command}`: {_size(folder)}. {_machine(folder)} "
         f"[Rows and conditions](../{folder}).",
         main_table(_summary(folder).results),
     ]
@@ -113,9 +113,11 @@ def _sentence(command: str) -> str:
 
 
 def _size(folder: str) -> str:
-    """How many answers were drawn to each question."""
+    """How many questions there were of each task, and how many answers were drawn to each."""
+    items = _summary(folder).results.items
+    questions = ", ".join(f"{len(found)} questions of {task}" for task, found in items.items())
     seeds = read_recipe_of(ROOT / folder).plan.seeds
-    return f"{seeds} seed{'s' if seeds > 1 else ''}"
+    return f"{questions}; {seeds} seed{'s' if seeds > 1 else ''}"
 
 
 def _machine(folder: str) -> str:

@@ -102,8 +102,8 @@ def test_results_have_a_section_per_folder_and_the_claims(root: Path) -> None:
     )
     assert (title, heading) == ("# Results on SmolLM2-135M", "## tiny")
     assert about == (
-        f"Twelve questions, asked once. `{COMMAND}`, 2 seeds. cpu: EPYC, 1 thread of 2, bfloat16. "
-        "[Rows and conditions](../results/tiny)."
+        f"Twelve questions, asked once. `{COMMAND}`: 12 questions of spider; 2 seeds. "
+        "cpu: EPYC, 1 thread of 2, bfloat16. [Rows and conditions](../results/tiny)."
     )
     assert table.startswith("| run | spider")
     assert claims_title.startswith("## ") and "| the paper | here |" in claims
