@@ -176,7 +176,7 @@ _OWN = {"json_extraction", "closed_book", "table_sql"}
         "quality": _OWN,
         "spec_bench": {"spec_bench"},
         "spec_bench_options": {"spec_bench"},
-        "completeness": {"spider", "gsm8k", "human_eval", "mt_bench"},
+        "completeness": {"spider", "gsm8k", "human_eval", "perplexity"},
     }.items(),
 )
 def test_the_recipes_of_the_pair_are_sound(name: str, asked: set[str]) -> None:

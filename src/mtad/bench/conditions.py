@@ -5,20 +5,24 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import math
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import mtad
 from mtad.api.pair import ModelPair
 from mtad.bench.plan import PairSpec
 from mtad.measure.nvml import gpu_facts
 from mtad.model.drafter import Draft
+from mtad.runtime.linear.packed import PackedLinear, beginning_of
 
 _PACKAGES = ("transformers", "tokenizers", "numpy", "nvidia-ml-py")
 _VOLATILE = ("id", "first_used")
@@ -56,10 +60,30 @@ def fingerprint(pair: ModelPair) -> str:
     """A short hash of some numbers of every weight of both models: another pair has another one."""
     digest = hashlib.sha256()
     for model in (pair.models.target, pair.models.draft):
-        for name, weight in [] if model is None else list(model.named_parameters()):
-            digest.update(f"{name} {tuple(weight.shape)}".encode())
-            digest.update(str(weight.flatten()[:16].float().cpu().tolist()).encode())
+        for name, shape, numbers in [] if model is None else _weights(model):
+            digest.update(f"{name} {shape}".encode())
+            digest.update(str(numbers.float().cpu().tolist()).encode())
     return digest.hexdigest()[:12]
+
+
+def _weights(model: Draft) -> Iterator[tuple[str, tuple[int, ...], Tensor]]:
+    """Name, shape and first 16 numbers of each weight, packed or not; a shared one comes once."""
+    seen: set[int] = set()
+    for path, module in model.named_modules():
+        if isinstance(module, PackedLinear) and not _is_copy(model, module):
+            shape = (module.out_features, module.in_features)
+            yield f"{path}.weight", shape, beginning_of(module, 16)
+        for name, weight in module.named_parameters(path, recurse=False):
+            if id(weight) not in seen:
+                seen.add(id(weight))
+                yield name, tuple(weight.shape), weight.flatten()[:16]
+
+
+def _is_copy(model: Draft, layer: PackedLinear) -> bool:
+    """Whether a packed layer is the output layer of a model whose embedding has its weights."""
+    whole: Any = model
+    is_tied = getattr(model.config, "tie_word_embeddings", False)
+    return is_tied and whole.get_output_embeddings() is layer
 
 
 def num_cpus() -> int:
@@ -126,7 +150,7 @@ def _model(model: Draft | None, path: str) -> dict[str, Any] | None:
         return None
     return {
         "name": Path(path).name if Path(path).exists() else path,
-        "num_parameters": sum(weight.numel() for weight in model.parameters()),
+        "num_parameters": sum(math.prod(shape) for _, shape, _ in _weights(model)),
         "dtype": str(model.dtype).removeprefix("torch."),
         "architecture": model.config.model_type,
         "revision": getattr(model.config, "_commit_hash", None),

@@ -82,6 +82,19 @@ def weight_of(layer: Any) -> Tensor:
     return (columns if layer.bias is None else columns - layer.bias).T
 
 
+@torch.inference_mode()
+def beginning_of(layer: PackedLinear, length: int) -> Tensor:
+    """The first numbers of a packed layer's weight, row by row; only as many inputs are asked for.
+
+    Args:
+        layer: packed.
+        length: of what is returned, at most that of a row.
+    """
+    packed: Any = layer.packed
+    columns: Tensor = layer(torch.eye(length, layer.in_features, dtype=packed.dtype))[:, 0]
+    return columns if layer.bias is None else columns - layer.bias[0]
+
+
 def helps(model: nn.Module) -> bool:
     """Whether packing makes the model faster: bfloat16 weights on a CPU that oneDNN supports."""
     weights = {(p.device.type, p.dtype) for p in model.parameters()}

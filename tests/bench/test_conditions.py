@@ -1,0 +1,45 @@
+"""What a run notes of its models: packed weights are weights, too."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import mtad
+from mtad.bench.conditions import conditions, fingerprint
+from mtad.bench.plan import PairSpec
+from mtad.runtime.linear.packed import PackedLinear, pack, weight_of
+
+
+@pytest.fixture(scope="module")
+def plain() -> mtad.ModelPair:
+    return mtad.load_pair("demo", dtype="float32")
+
+
+@pytest.fixture
+def packed(plain: mtad.ModelPair) -> mtad.ModelPair:
+    target = copy.deepcopy(plain.models.target)
+    assert pack(target) > 0
+    return mtad.ModelPair(target, plain.models.draft, plain.tokenizer)
+
+
+def test_packed_models_have_the_parameters_and_the_fingerprint_of_plain_ones(
+    plain: mtad.ModelPair, packed: mtad.ModelPair
+) -> None:
+    here, there = (conditions(pair, PairSpec(), {}) for pair in (plain, packed))
+    assert here["target"]["num_parameters"] == plain.models.target.num_parameters()
+    assert there["target"] == here["target"]
+    assert there["model_fingerprint"] == here["model_fingerprint"]
+
+
+def test_another_packed_weight_is_another_pair(packed: mtad.ModelPair) -> None:
+    before, target = fingerprint(packed), packed.models.target
+    layer = next(module for module in target.modules() if isinstance(module, PackedLinear))
+    other = nn.Linear(layer.in_features, layer.out_features, bias=False)
+    with torch.no_grad():
+        other.weight.copy_(weight_of(layer) * 2)
+    layer.packed = PackedLinear(other).packed
+    assert fingerprint(packed) != before
