@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from support import oracles
 from support.caches import CLOSE
 from support.heads import random_head
 from support.tiny import (
@@ -22,8 +23,17 @@ from support.tiny import (
     token_ids,
     variants,
 )
-from support.toy_texts import LENGTH, ONE_EACH, decode_groups, plain_law, plain_requests
-from support.toys import MarkovPair, assert_law
+from support.toy_texts import (
+    LENGTH,
+    ONE_EACH,
+    PROMPT,
+    SCALED_TARGET,
+    decode_groups,
+    penalized_law,
+    plain_law,
+    plain_requests,
+)
+from support.toys import MarkovPair, assert_law, requests_of
 
 from mtad.core.tree import TokenTree
 from mtad.engine.session import Request, Session
@@ -34,7 +44,7 @@ from mtad.model.lm import LM, Model
 from mtad.model.recurrent_head import RecurrentHead
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
-from mtad.testing import TOY_DRAFT, TOY_TARGET, random_llama
+from mtad.testing import TOY_TARGET, Table, markov_model, random_llama
 
 ARCHITECTURES = ("llama", "qwen2", "gpt2", "opt")
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=14)
@@ -67,18 +77,22 @@ def test_greedy_texts_are_those_of_transformers(method: Method, name: str) -> No
     assert token_ids(model, head, method, PROMPTS, GREEDY) == expected
 
 
-@pytest.fixture(scope="module", params=[3, 2], ids=["all", "a_part"])
-def toy(request: pytest.FixtureRequest) -> MarkovPair:
-    """The toy target, and a head whose law depends on the two tokens before."""
-    target = MarkovPair.of(TOY_TARGET, TOY_DRAFT).target
+def toy_of(table: Table, is_whole: bool) -> MarkovPair:
+    """A toy target, and a head whose law depends on the two tokens before; of all or two tokens."""
+    target = markov_model(table)
     head = random_head(target, seed=3, scale=0.3)
-    if request.param == 2:  # tokens 0 and 2
+    if not is_whole:
         kept = torch.tensor([0, 2])
         part = RecurrentHead(replace(head.config, draft_vocab_size=2), head._embedding[0])
         state = head.state_dict()
         part.load_state_dict(state | {"d2t": kept, "lm_head.weight": state["lm_head.weight"][kept]})
         head = part.eval()
-    return MarkovPair(target, head, len(TOY_TARGET))
+    return MarkovPair(target, head, len(table))
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["all", "a_part"])
+def toy(request: pytest.FixtureRequest) -> MarkovPair:
+    return toy_of(TOY_TARGET, request.param)
 
 
 def test_the_toy_head_reads_the_hidden_state(toy: MarkovPair) -> None:
@@ -110,6 +124,25 @@ def test_texts_have_the_law_of_the_target(
     groups = [plain_requests(900, 6), plain_requests(300, LENGTH)]
     for texts in decode_groups(toy, name, options, groups):
         assert_law(texts, plain_law())
+
+
+OUTSIDE: list[dict[str, Any]] = [
+    {"logit_bias": {1: 1.2, 0: -0.4}, "repetition_penalty": 1.5},
+    {"suppress_tokens": (0, 2)},
+    {"eos_token_ids": (1, 2), "min_new_tokens": 2, "temperature": 0.7, "top_k": 2},
+]
+"""What is asked of tokens that the head lacks, and a ban on all that it has."""
+
+
+@pytest.mark.parametrize(("name", "options"), DRAFTING)
+def test_penalized_laws(name: str, options: dict[str, Any]) -> None:
+    """Rows with settings of their own, in one batch; the head has a part of the tokens."""
+    pair = toy_of(SCALED_TARGET, is_whole=False)
+    groups = [requests_of([PROMPT] * 150, max_new_tokens=6, **given) for given in OUTSIDE]
+    found = decode_groups(pair, name, options, groups)
+    for given, texts in zip(OUTSIDE, found, strict=True):
+        eos = given.get("eos_token_ids", ())
+        assert_law(texts, oracles.text_law(penalized_law(given), PROMPT, LENGTH, eos))
 
 
 @pytest.fixture(scope="module")
