@@ -40,8 +40,9 @@ def readme_section(figures: Entries) -> str:
     shown = results_table(own, PAIR, SHOWN)
     parts = [
         f"## {TITLE}",
-        f"{_measured(own)} Brackets are 95 % intervals over questions. [All tables, and what they "
-        "say of the paper's claims](docs/results.md#results-on-smollm2-135m).",
+        f"{_measured(own)} Sampling at temperature 1, top-k 10, top-p 0.9 unless the row says "
+        "otherwise. Brackets are 95 % intervals over questions. [All tables, and what they say of "
+        "the paper's claims](docs/results.md#results-on-smollm2-135m).",
         grid(table_of("", shown)),
     ]
     return "\n\n".join(parts)
