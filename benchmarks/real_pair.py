@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from categories import by_category
 from claims import claims
 from headline import RELATIVE, ROOT, Entries, Entry, metric_of
 from headline_tables import results_table
@@ -103,6 +104,11 @@ def _section(folder: str, command: str) -> list[str]:
         f"{_sentence(command)} `{command}`: {_size(folder)}. {_machine(folder)} "
         f"[Rows and conditions](../{folder}).",
         main_table(_summary(folder).results),
+        *(
+            part
+            for table in by_category(_summary(folder).results)
+            for part in (f"{table.title}:", grid(table))
+        ),
     ]
 
 

@@ -127,5 +127,19 @@ def test_claims_are_answered_by_paired_intervals(root: Path) -> None:
     )
 
 
+def test_tables_by_category_are_of_all_its_rows(root: Path) -> None:
+    folder = root / "results" / "tiny"
+    assert program("categories").by_category(read_results(folder)) == []
+    lines = (folder / SCORES).read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    for row in rows:
+        row["detail"] = {"category": "qa" if row["item"] < "i06" else "rag"}
+    (folder / SCORES).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    lengths, speeds = program("categories").by_category(read_results(folder))
+    assert (lengths.headers, lengths.rows) == (["run", "qa", "rag"], [["mtad", "2.50", "2.50"]])
+    assert {row[0]: row[1:] for row in speeds.rows}["mtad"] == ["2.00", "2.00"]
+    assert len(speeds.rows) == len(RIGHT)
+
+
 def test_only_runs_that_are_there_are_spoken_of(root: Path) -> None:
     assert program("claims").claims(None, None) == []

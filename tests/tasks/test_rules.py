@@ -20,7 +20,7 @@ KNOWN = {
     "human_eval": (1, "d41cb87fedd2"),
     "mt_bench": (1, "d8e2fe660a6c"),
     "gsm8k": (1, "6ad0d09f617b"),
-    "spec_bench": (1, "8fbc5d81b9bb"),
+    "spec_bench": (2, "22cb1b2173f4"),
     "perplexity": (1, "562ed1c39fb2"),
     "json_extraction": (1, "bd3d6db4b21f"),
     "closed_book": (1, "9f10da2a64af"),

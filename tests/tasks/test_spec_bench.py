@@ -67,7 +67,7 @@ def test_nothing_is_scored(data: Path) -> None:
     task = SpecBench(data)
     score = task.score(task.prompts()[0], ["a", "b"])
     assert score.value is None
-    assert "speed" in score.detail["problem"]
+    assert "speed" in score.detail["problem"] and score.detail["category"] == "writing"
     assert TaskInfo.of(task).scale is None
 
 

@@ -34,6 +34,7 @@ class SpecBench(Conversation):
 
     name: ClassVar[str] = "spec_bench"
     metric: ClassVar[str] = "no score"
+    rules: ClassVar[int] = 2
     source: ClassVar[str] = (
         "Xia et al., Unlocking Efficiency in Large Language Model Inference: A Comprehensive "
         f"Survey of Speculative Decoding, 2024; {_SOURCE}"
@@ -57,8 +58,9 @@ class SpecBench(Conversation):
         return first <= place and (not self.per_category or place < first + self.per_category)
 
     def score(self, item: Item, answers: Sequence[str]) -> Score:
-        """No score: only the speed counts."""
-        return Score(None, {"problem": "this task measures speed alone"})
+        """No score: only the speed counts, which tables by category may show."""
+        detail = {"problem": "this task measures speed alone", "category": item.category}
+        return Score(None, detail)
 
     def export(self, run: str, samples: Mapping[str, Sequence[Exported]]) -> dict[str, str]:
         """The file of answers that Spec-Bench's `evaluation/speed.py` reads."""
