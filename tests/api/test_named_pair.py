@@ -41,7 +41,7 @@ GREEDY: dict[str, Any] = {"temperature": 0, "max_new_tokens": 16, "ignore_eos": 
 def draft(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A head for the tiny target."""
     place = tmp_path_factory.mktemp("head")
-    target = load_models(folder() / "target", pack=False).target
+    target = load_models(folder() / "target", target_weights="plain").target
     save_head(random_head(target), place, target)
     return place
 
@@ -142,7 +142,9 @@ def test_the_speed_of_a_pair_with_a_head(
     assert ours.measured is not None and ours.measured.observed is not None
     counts = {f.model: f.count for f in ours.measured.observed.forwards if f.num_tokens == 1}
     assert counts["draft"] == 3 * ours.measured.observed.num_iterations
-    cost = models.measured_cost(mtad.load_pair("smollm2", pack=False)).models["draft"]
+    cost = models.measured_cost(
+        mtad.load_pair("smollm2", target_weights="plain", draft_weights="plain")
+    ).models["draft"]
     assert cost.kv_bytes == 0 and 0 < cost.matrix_parameters < cost.num_parameters
 
 

@@ -11,18 +11,21 @@ from torch import nn
 import mtad
 from mtad.bench.conditions import conditions, fingerprint
 from mtad.bench.plan import PairSpec
-from mtad.runtime.linear.packed import PackedLinear, pack, weight_of
+from mtad.runtime.linear.formats import BF16, convert
+from mtad.runtime.linear.kernel import weight_of
+from mtad.runtime.linear.packed import PackedLinear
 
 
 @pytest.fixture(scope="module")
 def plain() -> mtad.ModelPair:
-    return mtad.load_pair("demo", dtype="float32")
+    forms = {"target_weights": "plain", "draft_weights": "plain"}
+    return mtad.load_pair("demo", dtype="bfloat16", **forms)
 
 
 @pytest.fixture
 def packed(plain: mtad.ModelPair) -> mtad.ModelPair:
     target = copy.deepcopy(plain.models.target)
-    assert pack(target) > 0
+    assert convert(target, BF16).kernels
     return mtad.ModelPair(target, plain.models.draft, plain.tokenizer)
 
 
@@ -38,7 +41,7 @@ def test_packed_models_have_the_parameters_and_the_fingerprint_of_plain_ones(
 def test_another_packed_weight_is_another_pair(packed: mtad.ModelPair) -> None:
     before, target = fingerprint(packed), packed.models.target
     layer = next(module for module in target.modules() if isinstance(module, PackedLinear))
-    other = nn.Linear(layer.in_features, layer.out_features, bias=False)
+    other = nn.Linear(layer.in_features, layer.out_features, bias=False).bfloat16()
     with torch.no_grad():
         other.weight.copy_(weight_of(layer) * 2)
     layer.packed = PackedLinear(other).packed

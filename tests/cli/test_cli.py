@@ -81,10 +81,19 @@ def test_descriptions_are_read_from_the_docstring() -> None:
 # --- one prompt
 
 
+def test_an_int8_target_is_named_where_the_contract_is() -> None:
+    flags = ("--target-weights", "int8", "--method", "speculative_sampling", *SHORT)
+    result = cli("generate", "the cat", *flags)
+    assert "speculative_sampling (lossless of the int8 target)" in result.stderr
+    assert "the target's linear weights are int8" in result.stderr
+    record = json.loads(cli("generate", "the cat", *flags, "--json").stdout)
+    assert record["target_weights"] == "int8" and record["text"] + "\n" == result.stdout
+
+
 def test_json(loads: list[Any]) -> None:
     record = answer("the cat", *SHORT)
     assert list(record) == [
-        "prompt", "text", "token_ids", "finish_reason", "seed", "stats", "method",
+        "prompt", "text", "token_ids", "finish_reason", "seed", "stats", "method", "target_weights",
     ]  # fmt: skip
     (expected,) = pair().generate("the cat", seed=3, max_new_tokens=12, ignore_eos=True)
     assert record["prompt"] == "the cat"
@@ -116,6 +125,7 @@ def test_the_embedded_pair_needs_no_names() -> None:
 
 def test_named_models_and_their_placement(loads: list[Any]) -> None:
     flags = "--dtype float32 --draft-dtype bfloat16 --device cpu --draft-device cpu".split()
+    flags += "--target-weights int8 --draft-weights plain".split()
     answer("a", *MODELS, *flags, "--device-map", "auto", "--trust-vocabulary", *SHORT)
     assert loads == [
         {
@@ -124,6 +134,8 @@ def test_named_models_and_their_placement(loads: list[Any]) -> None:
             "draft": MODELS[3],
             "dtype": "float32",
             "draft_dtype": "bfloat16",
+            "target_weights": "int8",
+            "draft_weights": "plain",
             "device": "cpu",
             "draft_device": "cpu",
             "device_map": "auto",

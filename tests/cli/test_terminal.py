@@ -174,3 +174,5 @@ def test_statistics_and_summary_without_a_single_token() -> None:
     assert progress(Stats()) == "0 tokens · – tokens/s · mean acceptance length –"
     line = summary(Stats(), MTAD(), 7)
     assert "draft acceptance rate –" in line and line.endswith("mtad (lossy) · seed 7")
+    assert "mtad (lossy of the int8 target)" in summary(Stats(), MTAD(), 7, "int8")
+    assert "mtad (lossy)" in summary(Stats(), MTAD(), 7, "bf16")

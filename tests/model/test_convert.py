@@ -47,7 +47,7 @@ def test_the_folder_is_the_model_of_the_file(path: Path, tmp_path: Path) -> None
         "tokenizer_config.json",
         "chat_template.jinja",
     }
-    written, read = load_models(folder, pack=False), load_models(path, pack=False)
+    written, read = (load_models(one, target_weights="plain") for one in (folder, path))
     with torch.inference_mode():
         assert torch.equal(written.target(IDS).logits, read.target(IDS).logits)
     assert written.target.dtype == torch.bfloat16 and written.notes == ()

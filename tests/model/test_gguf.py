@@ -67,7 +67,7 @@ def test_weights_are_those_that_the_file_holds(path: Path) -> None:
 
 
 def test_quantised_weights_become_bfloat16_and_that_is_said(path: Path) -> None:
-    models = load_models(path, path, pack=False)
+    models = load_models(path, path, target_weights="plain", draft_weights="plain")
     line = "tiny.Q8_0.gguf: weights in Q8_0, F32 are dequantised to bfloat16"
     assert models.notes == (line, line)
     assert {p.dtype for p in models.target.parameters()} == {torch.bfloat16}
@@ -94,7 +94,7 @@ def test_architectures_that_work(
         monkeypatch.setitem(ARCHITECTURE_OPTIONS, kind, own[name])
     model = tiny_model(kind)
     file = write_gguf(tmp_path / "m.gguf", model, with_tokenizer=False)
-    models = load_models(file, pack=False)
+    models = load_models(file, target_weights="plain")
     assert torch.equal(logits(models.target), logits(model))
     assert "has none" in models.tokenizer_error
 
@@ -255,6 +255,13 @@ def test_missing_packages_are_named(path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_file_that_is_not_there(path: Path) -> None:
     said = refusal(path.with_name("tiny.Q8.gguf"))
     assert said.endswith("there is no such file here (did you mean 'tiny.Q8_0.gguf'?)")
+
+
+def test_weights_are_made_int8_and_the_error_is_said(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "a.Q8_0.gguf", _llama(hidden=256, num_layers=1), Type.Q8_0)
+    first, second = load_models(path, target_weights="int8").notes
+    assert first == "a.Q8_0.gguf: weights in Q8_0, F32 are dequantised to bfloat16"
+    assert "are int8" in second and "off by 0." in second
 
 
 def test_quantising_again_is_refused(path: Path) -> None:

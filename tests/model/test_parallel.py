@@ -187,14 +187,15 @@ def test_a_plan_is_auto_or_rules() -> None:
 
 def test_a_plan_places_the_target_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     launched(monkeypatch)
-    assert part_device("auto", device="auto", device_map=None, pack=None) == "cpu"
-    assert part_device({"layers.*.mlp.up_proj": "colwise"}, device="cpu", pack=False) == "cpu"
+    assert part_device("auto", device="auto", device_map=None, target_weights=None) == "cpu"
+    rules = {"layers.*.mlp.up_proj": "colwise"}
+    assert part_device(rules, device="cpu", target_weights=None) == "cpu"
     with pytest.raises(ValueError, match="goes to 'cpu'; leave device at auto"):
         part_device("auto", device="cuda:1")
     with pytest.raises(ValueError, match="device_map is 'auto' and tp_plan is 'auto'; give one"):
         part_device("auto", device_map="auto")
-    with pytest.raises(ValueError, match="pack is True and tp_plan"):
-        part_device("auto", pack=True)
+    with pytest.raises(ValueError, match="target_weights is 'int8' and tp_plan"):
+        part_device("auto", target_weights="int8")
 
 
 def test_each_process_has_a_device_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

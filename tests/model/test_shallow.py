@@ -12,7 +12,7 @@ from mtad.model.loading import load_model
 from mtad.model.shallow import layer_list, shallow, spread
 from mtad.model.trimmed import stood_for
 from mtad.model.trimmed_folder import save_trimmed
-from mtad.runtime.linear import packed
+from mtad.runtime.linear.formats import BF16, convert
 from mtad.testing import random_llama
 
 TEXT = torch.tensor([[3, 5, 7, 3, 9, 11, 2, 1]])
@@ -57,7 +57,7 @@ def test_what_a_config_says_of_each_layer_goes_with_it():
 def test_a_packed_model_gives_the_same():
     plain = random_llama(vocab=2000, hidden=64).bfloat16()
     laid_out = copy.deepcopy(plain)
-    assert packed.pack(laid_out) > 0
+    assert convert(laid_out, BF16).kernels
     ours, theirs = (shallow(model, [1], SOME).state_dict() for model in (plain, laid_out))
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 

@@ -18,7 +18,7 @@ from mtad.engine.workspace import Workspace
 from mtad.methods.mtad import MTAD
 from mtad.methods.speculative_sampling import SpeculativeSampling
 from mtad.runtime.cpu_tapes import Tapes
-from mtad.runtime.linear.packed import pack
+from mtad.runtime.linear.formats import BF16, INT8, Format, convert
 from mtad.runtime.state import State
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method, method_key
@@ -191,10 +191,11 @@ def test_phases_begin_in_order() -> None:
     assert heard == ["draft", "target", "verify", "commit", "end"] * steps
 
 
-def test_packed_models_replay_the_same_text() -> None:
+@pytest.mark.parametrize("format", [BF16, INT8], ids=["bf16", "int8"])
+def test_models_in_other_forms_replay_the_same_text(format: Format) -> None:
     target = random_llama(vocab=VOCAB, hidden=256, num_layers=1).to(torch.bfloat16)
     draft = random_llama(vocab=VOCAB, hidden=256, num_layers=1, seed=1).to(torch.bfloat16)
-    assert pack(target) > 0 and pack(draft) > 0
+    assert convert(target, format).kernels and convert(draft, format).kernels
     requests = [Request([3, 4, 5], SamplingParams(max_new_tokens=30, top_k=8, seed=2))]
     tapes = Tapes(patience=1)
     wanted = blocks_of((target, draft), SMALL, requests)

@@ -124,6 +124,7 @@ def told(body: Body, records: Iterable[Record], pause: float = 0.0) -> Iterator[
         "mtad": {
             "method": name,
             "lossless": methods.find(name).lossless,
+            "target_weights": "plain",
             "rule": f"the rule of {name}",
             "accept_threshold": 0.5 if name == "mtad" else None,
             "queue_s": 0.001,

@@ -22,7 +22,7 @@ from mtad.api.pair import ModelPair
 from mtad.bench.plan import PairSpec
 from mtad.measure.nvml import gpu_facts
 from mtad.model.drafter import Draft
-from mtad.runtime.linear.packed import PackedLinear, beginning_of
+from mtad.runtime.linear.kernel import Kernel, beginning_of
 
 _PACKAGES = ("transformers", "tokenizers", "numpy", "nvidia-ml-py")
 _VOLATILE = ("id", "first_used")
@@ -49,6 +49,8 @@ def conditions(pair: ModelPair, spec: PairSpec, more: dict[str, Any]) -> dict[st
         "draft_device": None if pair.models.draft is None else _device(pair.models.draft),
         "target": _model(pair.models.target, spec.target),
         "draft": _model(pair.models.draft, spec.draft or spec.target),
+        "target_weights": pair.models.target_weights,
+        "draft_weights": pair.models.draft_weights,
         "model_fingerprint": fingerprint(pair),
         **gpu_facts([m.device for m in (pair.models.target, pair.models.draft) if m is not None]),
         **more,
@@ -70,7 +72,7 @@ def _weights(model: Draft) -> Iterator[tuple[str, tuple[int, ...], Tensor]]:
     """Name, shape and first 16 numbers of each weight, packed or not; a shared one comes once."""
     seen: set[int] = set()
     for path, module in model.named_modules():
-        if isinstance(module, PackedLinear) and not _is_copy(model, module):
+        if isinstance(module, Kernel) and not _is_copy(model, module):
             shape = (module.out_features, module.in_features)
             yield f"{path}.weight", shape, beginning_of(module, 16)
         for name, weight in module.named_parameters(path, recurse=False):
@@ -79,7 +81,7 @@ def _weights(model: Draft) -> Iterator[tuple[str, tuple[int, ...], Tensor]]:
                 yield name, tuple(weight.shape), weight.flatten()[:16]
 
 
-def _is_copy(model: Draft, layer: PackedLinear) -> bool:
+def _is_copy(model: Draft, layer: Kernel) -> bool:
     """Whether a packed layer is the output layer of a model whose embedding has its weights."""
     whole: Any = model
     is_tied = getattr(model.config, "tie_word_embeddings", False)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mtad.model.settings import Weights
 from mtad.pairs import DEMO
 from mtad.speculative.method import Method
 from mtad.tasks import Task
@@ -19,6 +20,8 @@ class PairSpec:
     draft: str | None = None
     dtype: str = "auto"
     draft_dtype: str | None = None
+    target_weights: Weights = "auto"
+    draft_weights: Weights = "auto"
     device: str = "auto"
     draft_device: str | None = None
     device_map: str | None = None

@@ -166,8 +166,13 @@ def speed(stats: Stats) -> str:
     return f"{number(stats.end_to_end_tokens_per_second)} tokens/s"
 
 
-def summary(stats: Stats, method: Method, seed: int) -> str:
-    """One line on what happened, with the names of the formulas."""
+def summary(stats: Stats, method: Method, seed: int, weights: str = "") -> str:
+    """One line on what happened, with the names of the formulas.
+
+    Args:
+        stats, method, seed: of the text.
+        weights: form of the target's, see `qualified`.
+    """
     both = stats.prefill_s > 0
     decode_only = f"{number(stats.output_tokens_per_second)} tokens/s decode only, "
     return " · ".join(
@@ -176,16 +181,22 @@ def summary(stats: Stats, method: Method, seed: int) -> str:
             f"{decode_only if both else ''}{speed(stats)} end to end",
             "mean acceptance length (block efficiency) " + number(stats.mean_acceptance_length, 2),
             f"draft acceptance rate {percent(stats.draft_acceptance_rate)}",
-            qualified(method),
+            qualified(method, weights),
             f"seed {seed}",
             *_guarding(stats),
         )
     )
 
 
-def qualified(method: Method) -> str:
-    """A method's name, and whether it is lossless with its options."""
-    return f"{method.name} ({'lossless' if method.is_lossless else 'lossy'})"
+def qualified(method: Method, weights: str = "") -> str:
+    """A method's name, and whether it is lossless with its options, of which target.
+
+    Args:
+        method: with its options.
+        weights: form of the target's; int8 makes it another target.
+    """
+    contract = "lossless" if method.is_lossless else "lossy"
+    return f"{method.name} ({contract}{' of the int8 target' if weights == 'int8' else ''})"
 
 
 def _guarding(stats: Stats) -> list[str]:

@@ -19,7 +19,7 @@ from mtad.model.context import embedding_rows
 from mtad.model.forward import output_head
 from mtad.model.lm import Model
 from mtad.model.recurrent_head import HeadConfig, RecurrentHead
-from mtad.runtime.linear.packed import weight_of
+from mtad.runtime.linear.kernel import weight_of
 
 RIDGE = 1e-2
 """Added to the diagonal, per place, in units of the inputs' mean square."""

@@ -14,7 +14,7 @@ from mtad.distill.student import Student
 from mtad.measure.device import synchronize
 from mtad.model.drafter import Draft
 from mtad.model.lm import Model
-from mtad.runtime.linear import packed
+from mtad.model.weights import take_form
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,7 @@ def costs_of(model: Model, student: Student, most_draft_tokens: int = 5) -> Cost
 
 def lay_out(draft: Draft) -> None:
     """Give a draft's weights the layout that they have where models are loaded."""
-    if packed.helps(draft):
-        packed.pack(draft)
+    take_form(draft, "draft")
 
 
 def _medians(

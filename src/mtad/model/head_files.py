@@ -22,7 +22,7 @@ from mtad.model.context import embedding_rows
 from mtad.model.drafter import Model
 from mtad.model.forward import output_head
 from mtad.model.recurrent_head import HeadConfig, RecurrentHead
-from mtad.runtime.linear.packed import weight_of
+from mtad.runtime.linear.kernel import Kernel, weight_of
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 TYPE = "mtad_recurrent"
@@ -177,7 +177,8 @@ def target_rows(target: Model, ids: Int[Tensor, " tokens"]) -> Float[Tensor, "to
         CheckpointError: they are not there as numbers.
     """
     output = output_head(target)
-    weight = weight_of(output) if hasattr(output, "packed") or hasattr(output, "weight") else None
+    is_readable = isinstance(output, Kernel) or hasattr(output, "weight")
+    weight = weight_of(output) if is_readable else None
     if weight is None or not weight.is_floating_point():
         raise CheckpointError(
             "the output rows of the target cannot be read, since they are quantised; take a head "

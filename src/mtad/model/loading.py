@@ -36,7 +36,7 @@ from mtad.model.parallel import (
 )
 from mtad.model.presence import require_checkpoint
 from mtad.model.recurrent_head import RecurrentHead
-from mtad.model.settings import Dtype
+from mtad.model.settings import Dtype, Weights
 from mtad.model.tokenizer_files import HUB_OPTIONS, load_tokenizer
 from mtad.model.translation import Translation
 from mtad.model.tree_support import SUPPORTED, embedding_rows, require_tree_support
@@ -46,7 +46,7 @@ from mtad.model.vocabulary import (
     eos_token_ids,
     vocabulary_size,
 )
-from mtad.runtime.linear import packed
+from mtad.model.weights import notes_of, require_weights, take_form
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ class Models:
         eos_token_ids: token ids that end a text, from the generation config.
         tokenizer_error: why the tokenizer could not be loaded, if that was tried.
         translation: what target and draft have in common, where their tokenizers differ.
+        target_weights, draft_weights: form of their linear weights: plain, bf16 or int8.
         notes: what a user should know of how they were loaded.
     """
 
@@ -78,6 +79,8 @@ class Models:
     eos_token_ids: tuple[int, ...]
     tokenizer_error: str = ""
     translation: Translation | None = None
+    target_weights: str = "plain"
+    draft_weights: str = "plain"
     notes: tuple[str, ...] = ()
 
     @property
@@ -97,7 +100,8 @@ def load_models(
     device_map: Any = None,
     tp_plan: Any = None,
     trust_vocabulary: bool = False,
-    pack: bool | None = None,
+    target_weights: Weights = "auto",
+    draft_weights: Weights = "auto",
     draft_options: dict[str, Any] | None = None,
     **options: Any,
 ) -> Models:
@@ -114,9 +118,11 @@ def load_models(
         tp_plan: spreads the target over the processes of torchrun, each of which gets a draft of
             its own: "auto", or rules of transformers' tensor parallelism; needs accelerate.
         trust_vocabulary: skip the comparison of the tokenizers.
-        pack: lay linear weights out for the CPU, see `mtad.runtime.linear.packed`; None does so
-            with bfloat16 models on a CPU, whose logits stay the same to the bit. Packed models
-            decode, but can't be saved, trained or moved.
+        target_weights, draft_weights: the form of their linear weights. "bf16" lays them out for
+            the CPU, with the same logits; "auto" does so for bfloat16 models on a CPU, "plain"
+            never. "int8" quantises them, which makes the target another model; lossless methods
+            are lossless of that one. Models in these forms decode, but can't be saved, trained or
+            moved.
         draft_options: `options` of the draft; without them it gets the target's, except for
             revision, subfolder and quantization_config.
         options: passed on to `from_pretrained` (revision, token, quantization_config, …).
@@ -126,7 +132,8 @@ def load_models(
         CheckpointError, UnsupportedModelError, VocabularyMismatchError: see `mtad.errors`.
     """
     if tp_plan is not None:
-        device = part_device(tp_plan, device=device, device_map=device_map, pack=pack)
+        form = target_weights if target_weights in ("bf16", "int8") else None
+        device = part_device(tp_plan, device=device, device_map=device_map, target_weights=form)
     device = usable_device(device)
     if has_head := draft is not None and is_head(draft):
         own = {"draft_dtype": draft_dtype, "draft_device": draft_device}
@@ -134,6 +141,8 @@ def load_models(
     draft_device = device if draft_device is None else usable_device(draft_device)
     for name in (dtype, draft_dtype):
         _require_dtype(name)
+    require_weights("target_weights", target_weights)
+    require_weights("draft_weights", draft_weights, draft is not None)
     if draft_options is None:
         draft_options = {k: v for k, v in options.items() if k not in _TARGETS_OWN}
     require_checkpoint(target, "target", options)
@@ -157,12 +166,23 @@ def load_models(
         small = load_model(draft, "draft", draft_dtype or dtype, draft_device, **draft_options)
         draft_tokenizer, _ = load_tokenizer(draft, "draft", draft_options)
     models = join(big, small, tokenizer, draft_tokenizer, trust_vocabulary=trust_vocabulary)
-    for model in filter(None, (models.target, models.draft)):
-        whole = parallel.num_parts(model) == 1  # the parts of a model can't be packed
-        if pack or (pack is None and whole and packed.helps(model)):
-            packed.pack(model)
     notes = gguf_notes((target, big), (draft, small))
-    return replace(models, tokenizer_error=reason, notes=notes)
+    models = replace(models, tokenizer_error=reason, notes=notes)
+    return in_form(models, target_weights, draft_weights)
+
+
+def in_form(
+    models: Models, target_weights: Weights = "auto", draft_weights: Weights = "auto"
+) -> Models:
+    """The models with their linear weights in these forms, which is done in place."""
+    asked = {"target": target_weights, "draft": draft_weights}
+    forms, notes = dict[str, Any](), models.notes
+    for name, model in (("target", models.target), ("draft", models.draft)):
+        if model is not None:
+            done = take_form(model, name, asked[name])
+            forms[f"{name}_weights"] = done.format.name
+            notes += notes_of(done, name)
+    return replace(models, **forms, notes=notes)
 
 
 def _require_dtype(dtype: str | torch.dtype | None) -> None:

@@ -13,6 +13,7 @@ from mtad.core.options import Doc
 from mtad.pairs import CHOICE, DEMO, PairName, require_alone
 
 Dtype: TypeAlias = Literal["auto", "bfloat16", "float16", "float32", "float64"]
+Weights: TypeAlias = Literal["auto", "plain", "bf16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class ModelSettings:
     draft_model: Annotated[str | None, Doc("Folder, GGUF file or hub name.")] = None
     dtype: Annotated[Dtype, Doc("Of the weights; auto: as in the checkpoint.")] = "auto"
     draft_dtype: Annotated[Dtype | None, Doc("The draft's, if another.")] = None
+    target_weights: Annotated[
+        Weights,
+        Doc("Form of the target's linear weights; int8: faster on a CPU, and another target."),
+    ] = "auto"
+    draft_weights: Annotated[Weights, Doc("The draft's; lossless methods stay so.")] = "auto"
     device: Annotated[str, Doc("auto, cpu, cuda, cuda:1, …")] = "auto"
     draft_device: Annotated[str | None, Doc("The draft's, if another.")] = None
     device_map: Annotated[
@@ -56,9 +62,14 @@ class ModelSettings:
         for name in ("draft_dtype", "draft_device"):
             if getattr(self, name) is not None and self.target_model and not self.draft_model:
                 yield name, "draft_model"
+        if self.draft_weights != "auto" and not self.has_draft:
+            yield "draft_weights", "draft_model"
 
     @property
     def placement(self) -> dict[str, Any]:
         """Options of `load_models`."""
-        names = ("dtype", "draft_dtype", "device", "draft_device", "device_map", "trust_vocabulary")
+        names = (
+            *("dtype", "draft_dtype", "target_weights", "draft_weights"),
+            *("device", "draft_device", "device_map", "trust_vocabulary"),
+        )
         return {name: getattr(self, name) for name in names}

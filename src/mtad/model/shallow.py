@@ -18,7 +18,7 @@ from mtad.errors import UnsupportedModelError
 from mtad.model.forward import output_head
 from mtad.model.lm import Model
 from mtad.model.trimmed import set_head, stand_for
-from mtad.runtime.linear.packed import weight_of
+from mtad.runtime.linear.kernel import weight_of
 
 
 def spread(num_layers: int, total: int) -> list[int]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mtad.errors import first_line
 from mtad.runtime.backend import OnPhase, Program, ignore_phase
-from mtad.runtime.linear.packed import SCRIPTED
+from mtad.runtime.linear.formats import REWRITES
 from mtad.runtime.programs import Programs, keep, label_of, message_of
 from mtad.runtime.state import State, are_same, form_of, mapped, tensors_of
 from mtad.runtime.tape import Tape
@@ -158,9 +158,7 @@ class Tapes(Programs[_Recorded]):
         state.bind(mapped(torch.clone, before))  # so that no two inputs are one tensor
         inputs = [*tensors_of(state.values), *state.buffers]
         try:
-            return Tape(
-                lambda begin: [program(begin), *tensors_of(state.values)], inputs, [SCRIPTED]
-            )
+            return Tape(lambda begin: [program(begin), *tensors_of(state.values)], inputs, REWRITES)
         except Exception as error:  # whatever a method does that no tape can hold
             return error
         finally:

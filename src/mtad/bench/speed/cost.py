@@ -13,12 +13,13 @@ from below.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mtad.bench.speed.limits import Limits
 from mtad.model.drafter import Draft, Model
 from mtad.model.recurrent_head import RecurrentHead
+from mtad.runtime.linear.formats import large_layers
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,26 @@ class ModelCost:
     kv_bytes: int
 
 
-def cost_of(model: Draft) -> ModelCost:
-    """The cost of a model whose weights are all plain parameters, or of a head."""
-    if isinstance(model, RecurrentHead):
-        return _head_cost(model)
+def cost_of(model: Draft, form: str = "plain") -> ModelCost:
+    """The cost of a model whose weights are all plain parameters, or of a head.
+
+    Args:
+        model: with plain weights.
+        form: that its linear weights have where it decodes.
+    """
+    cost = _head_cost(model) if isinstance(model, RecurrentHead) else _model_cost(model)
+    return replace(cost, weight_bytes=cost.weight_bytes - _saved_bytes(model, form))
+
+
+def _saved_bytes(model: Draft, form: str) -> int:
+    """By 8-bit weights: a byte each, and the scale of each channel."""
+    if form != "int8":
+        return 0
+    layers = [layer for _, _, layer in large_layers(model)]
+    return sum(m.weight.nbytes - m.weight.numel() - 4 * m.out_features for m in layers)
+
+
+def _model_cost(model: Model) -> ModelCost:
     embedding: Any = model.get_input_embeddings().weight
     whole: Any = model  # transformers leaves this call untyped
     head: Any = whole.get_output_embeddings()

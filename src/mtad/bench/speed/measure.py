@@ -117,7 +117,7 @@ class _Shelf:
     def clear(self) -> None:
         """Let go of the pair, after its device was measured once more."""
         if self.held is not None:
-            self._note_limits(self.held.name, measured_cost(self.held.plain))
+            self._note_limits(self.held.name, measured_cost(self.held.plain, self.held.pair.models))
         self.held = None
 
     def _note_limits(self, name: str, cost: PairCost) -> None:
@@ -133,6 +133,8 @@ class _Shelf:
         meter = find_meter([torch.device(m.device) for m in models_of(loaded.plain)])
         facts = {
             "pair": loaded.name,
+            "target_weights": loaded.pair.models.target_weights,
+            "draft_weights": loaded.pair.models.draft_weights,
             "meter": meter.source,
             "meter_remark": meter.reason,
             "idle_power_w": idle_power_w(meter, IDLE_S) or "unavailable",

@@ -14,10 +14,9 @@ from mtad.bench.speed.cost import PairCost, cost_of
 from mtad.bench.speed.limits import measure_limits
 from mtad.model.drafter import Draft
 from mtad.model.lm import context_of
-from mtad.model.loading import quiet
+from mtad.model.loading import Models, in_form, quiet
 from mtad.model.recurrent_head import RecurrentHead
 from mtad.pairs import PAIRS as NAMED
-from mtad.runtime.linear import packed
 from mtad.testing import WIDENED, widened_pair
 
 PAIRS = (*NAMED, *WIDENED)
@@ -76,11 +75,14 @@ def models_for(spec: PairSpec, context: int | None = None) -> tuple[ModelPair, M
     if spec.target in WIDENED:
         plain = _widened(spec, context)
         pair = _widened(spec, context)
-        for model in models_of(pair):
-            if packed.helps(model):
-                packed.pack(model)
-        return pair, plain
-    return _loaded(spec), _as_they_come(_loaded(spec, pack=False))
+        forms = {"target_weights": spec.target_weights, "draft_weights": spec.draft_weights}
+        return ModelPair.of(in_form(pair.models, **forms)), plain
+    return _loaded(spec), _as_they_come(_loaded(_plain(spec)))
+
+
+def _plain(spec: PairSpec) -> PairSpec:
+    """The same models with their weights as they come."""
+    return replace(spec, target_weights="plain", draft_weights="plain")
 
 
 def _as_they_come(plain: ModelPair) -> ModelPair:
@@ -91,8 +93,9 @@ def _as_they_come(plain: ModelPair) -> ModelPair:
     return plain
 
 
-def _loaded(spec: PairSpec, **options: Any) -> ModelPair:
-    options |= {"dtype": spec.dtype, "device": spec.device}
+def _loaded(spec: PairSpec) -> ModelPair:
+    names = ("dtype", "device", "target_weights", "draft_weights")
+    options: dict[str, Any] = {name: getattr(spec, name) for name in names}
     if spec.target in NAMED:
         return load_pair(spec.target, **options)
     return load_pair(target=spec.target, draft=spec.draft, **options)
@@ -100,7 +103,7 @@ def _loaded(spec: PairSpec, **options: Any) -> ModelPair:
 
 def _widened(spec: PairSpec, context: int | None) -> ModelPair:
     """A widened pair with the tokenizer of the one it is made of; the same weights every time."""
-    small = _loaded(replace(spec, target=WIDENED[spec.target].base), pack=False)
+    small = _loaded(replace(_plain(spec), target=WIDENED[spec.target].base))
     device, dtype = small.models.target.device, small.models.target.dtype
     target, draft = widened_pair(spec.target, dtype=dtype, device=device, context=context)
     pair = ModelPair(target, draft, small.tokenizer, trust_vocabulary=True)
@@ -110,18 +113,22 @@ def _widened(spec: PairSpec, context: int | None) -> ModelPair:
 def load(spec: PairSpec, context: int | None = None) -> Loaded:
     """The pair, once its device's rates are measured."""
     pair, plain = models_for(spec, context)
-    return Loaded(spec.target, pair, plain, measured_cost(plain))
+    return Loaded(spec.target, pair, plain, measured_cost(plain, pair.models))
 
 
-def measured_cost(plain: ModelPair, **sizes: int) -> PairCost:
+def measured_cost(plain: ModelPair, used: Models | None = None, **sizes: int) -> PairCost:
     """What a pair of plain models costs on its device, whose rates are measured now.
 
     Args:
         plain: the models.
+        used: the same, with their weights in the form that they decode in, if another.
         sizes: of the measurements, as in `measure_limits`.
     """
     models = models_of(plain)
-    costs = dict(zip(("target", "draft"), map(cost_of, models), strict=False))
+    used = used or plain.models
+    forms = {"target": used.target_weights, "draft": used.draft_weights}
+    named = zip(forms, models, strict=False)
+    costs = {name: cost_of(model, forms[name]) for name, model in named}
     working_set = sum(cost.weight_bytes for cost in costs.values())
     target = plain.models.target
     limits = measure_limits(torch.device(target.device), target.dtype, working_set, **sizes)

@@ -27,6 +27,10 @@ class PairFlags:
     ] = None
     draft_model: Annotated[str | None, _models(help="Folder, GGUF file or hub name.")] = None
     dtype: Annotated[str | None, _models(help="Of the weights.")] = None
+    target_weights: Annotated[
+        str | None, _models(help="Form of the target's linear weights: auto, plain, bf16, int8.")
+    ] = None
+    draft_weights: Annotated[str | None, _models(help="Form of the draft's.")] = None
     device: Annotated[str | None, _models(help="auto, cpu, cuda, cuda:1, …")] = None
 
     @property
@@ -41,6 +45,8 @@ class PairFlags:
             "target": self.target_model if self.pair is None else find_pair(self.pair).name,
             "draft": self.draft_model,
             "dtype": self.dtype,
+            "target_weights": self.target_weights,
+            "draft_weights": self.draft_weights,
             "device": self.device,
         }
         return {name: value for name, value in table.items() if value is not None}

@@ -44,6 +44,10 @@ class SpeedFlags:
     target_model: Annotated[str | None, _models(help="Folder, GGUF file or hub name.")] = None
     draft_model: Annotated[str | None, _models(help="Folder, GGUF file or hub name.")] = None
     dtype: Annotated[str, _models(help="Of the weights; auto: as in the checkpoint.")] = "auto"
+    target_weights: Annotated[
+        str, _models(help="Form of the target's linear weights: auto, plain, bf16, int8.")
+    ] = "auto"
+    draft_weights: Annotated[str, _models(help="Form of the draft's.")] = "auto"
     device: Annotated[str, _models(help="auto, cpu, cuda, cuda:1, …")] = "auto"
     threads: Annotated[
         int, _models(min=0, help="Of the processor; 0: one for demo, otherwise torch's choice.")
@@ -119,6 +123,11 @@ class SpeedFlags:
         return self.target_model or self.pair or DEMO
 
     @property
+    def _placement(self) -> dict[str, Any]:
+        names = ("dtype", "target_weights", "draft_weights", "device")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def folder(self) -> Path:
         """Where the rows go."""
         return self.output or Path("results") / f"speed-{Path(self.target).name}"
@@ -140,7 +149,7 @@ class SpeedFlags:
         names = ("temperature", "top_k", "top_p", "max_new_tokens", "ignore_eos")
         axes = tuple(part.strip() for part in self.scaling.split(",")) if self.scaling else ()
         return SpeedPlan(
-            pair=PairSpec(self.target, self.draft_model, dtype=self.dtype, device=self.device),
+            pair=PairSpec(self.target, self.draft_model, **self._placement),
             methods=_methods(self.method or []),
             num_prompts=self.num_prompts or NUM_PROMPTS.get(self.target, 12),
             sampling=Sampling(**{name: getattr(self, name) for name in names}),

@@ -68,7 +68,7 @@ def _method(session: ChatSession, text: str) -> str:
         session.change(make_method(MethodFlags(method=name, option=options)))
     method = session.method
     options = [f" {name}={as_typed(getattr(method, name))}" for name in options_of(type(method))]
-    return f"method {qualified(method)}{''.join(options)}"
+    return f"method {qualified(method, session.pair.models.target_weights)}{''.join(options)}"
 
 
 def _threshold(session: ChatSession, text: str) -> str:

@@ -75,7 +75,8 @@ class ChatSession:
         if is_stopped:
             kept = "it is kept as far as it came" if shown.text else "nothing came of it"
             typer.echo(f"[answer stopped; {kept}; /retry asks again]", err=True)
-        typer.secho(summary(shown.stats, self.method, seed), err=True, dim=True)
+        weights = self.pair.models.target_weights
+        typer.secho(summary(shown.stats, self.method, seed, weights), err=True, dim=True)
 
     def answer_again(self) -> None:
         """Answer the last question once more; without a new answer the old one stays.

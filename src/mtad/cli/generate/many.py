@@ -69,7 +69,9 @@ def _conditions(settings: Settings, method: Method, seed: int) -> Record:
     models = {"target": s.name, "draft": s.draft_model or own}
     conditions: Record = jsonable(
         {
-            "models": models | {"dtype": s.dtype, "draft_dtype": s.draft_dtype or s.dtype},
+            "models": models
+            | {"dtype": s.dtype, "draft_dtype": s.draft_dtype or s.dtype}
+            | _forms(s),
             "method": describe(method),
             "sampling": s.decoding(method),
             "chat": {"chat": s.chat, "system": s.system},
@@ -77,6 +79,12 @@ def _conditions(settings: Settings, method: Method, seed: int) -> Record:
         }
     )
     return conditions
+
+
+def _forms(settings: Settings) -> dict[str, str]:
+    """The forms of the weights that were asked for; the usual ones change no answer."""
+    forms = {name: getattr(settings, name) for name in ("target_weights", "draft_weights")}
+    return {name: form for name, form in forms.items() if form != "auto"}
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,8 @@ class _Run:
         except KeyboardInterrupt:
             self._print_how_to_resume(answers.num_written, len(items))
             raise typer.Exit(130) from None
-        line = summary(total(parts, time.perf_counter() - started), self.method, self.seed)
+        so_far = total(parts, time.perf_counter() - started)
+        line = summary(so_far, self.method, self.seed, pair.models.target_weights)
         typer.echo(f"answered {answers.num_written} · {line}", err=True)
 
     def _answers(

@@ -29,20 +29,21 @@ def answer_prompt(settings: Settings, method: Method) -> None:
     """Decode the prompt of the settings, and print JSON or text."""
     text, path = _read_prompt(settings), settings.trace
     pair, prompt = load(settings), _prompt(settings, text)
-    laws = settings.trace_laws
+    laws, weights = settings.trace_laws, pair.models.target_weights
     writer = path and TraceWriter(path, TraceHeader.of(pair.models), laws=laws, prompts=True)
     with writer or nullcontext() as trace:
         options = settings.decoding(method)
         seed = new_seed(settings.seed)
         chunks = pair.stream(prompt, method, seed=seed, trace=trace, **options)
         if settings.json:
-            _print_json({"prompt": text}, chunks, method, settings.show_blocks)
+            how = {"method": describe(method), "target_weights": weights}
+            _print_json({"prompt": text}, chunks, how, settings.show_blocks)
             return
         painter = None
         if settings.show_blocks:
             is_plain, context = not sys.stdout.isatty(), encode(pair.tokenizer, prompt)
             painter = BlockPainter(pair.tokenizer, is_plain, context)
-        _print_text(chunks, method, painter)
+        _print_text(chunks, method, painter, weights)
 
 
 def _read_prompt(settings: Settings) -> str:
@@ -79,20 +80,22 @@ def _prompt(settings: Settings, text: str) -> Prompt:
 
 
 def _print_json(
-    record: dict[str, Any], chunks: Iterator[Chunk], method: Method, show_blocks: bool
+    record: dict[str, Any], chunks: Iterator[Chunk], how: dict[str, Any], show_blocks: bool
 ) -> None:
     *_, last = chunks
     assert last.completion is not None, "the last chunk of a prompt has its completion"
-    record = record | last.completion.as_dict() | {"method": describe(method)}
+    record = record | last.completion.as_dict() | how
     if show_blocks:
         record["blocks"] = [dataclasses.asdict(block) for block in last.completion.blocks]
     print(json.dumps(jsonable(record), ensure_ascii=False, allow_nan=False), flush=True)
 
 
-def _print_text(chunks: Iterator[Chunk], method: Method, painter: BlockPainter | None) -> None:
+def _print_text(
+    chunks: Iterator[Chunk], method: Method, painter: BlockPainter | None, weights: str
+) -> None:
     shown = Shown()
     shown.follow(chunks, painter)
     if painter:
         painter.print_legend()
     assert shown.completion is not None, "the last chunk of a prompt has its completion"
-    typer.echo(summary(shown.stats, method, shown.completion.seed), err=True)
+    typer.echo(summary(shown.stats, method, shown.completion.seed, weights), err=True)

@@ -1,1 +1,6 @@
-"""Linear layers whose weights are laid out for the device."""
+"""Linear layers whose weights are kept in another form than they were loaded in.
+
+A format (`formats.py`) has kernels, each a layer in the place of `torch.nn.Linear` (`kernel.py`):
+plain weights have none, `packed.py` is that of bfloat16, `onednn.py` and `zentorch.py` are those of
+8-bit integers (`int8.py`). A kernel is tried on every shape before it is used (`trial.py`).
+"""

@@ -113,8 +113,14 @@ class Contract(ResponseModel):
     method: str
     options: dict[str, Any]
     lossless: bool = Field(
-        description="Whether the text follows the target's distribution exactly."
+        description="Whether the text follows the distribution of the target, with the weights "
+        "that it has here, exactly."
     )
+    target_weights: str = Field(
+        description="Form of the target's linear weights: plain or bf16 as they were loaded, or "
+        "int8, which is another target."
+    )
+    draft_weights: str = Field(description="Form of the draft's.")
     rule: str
     accept_threshold: float | str | None
     seeds: list[int] = Field(description="One per choice.")

@@ -101,6 +101,8 @@ class ResponseBuilder:
             method=method.name,
             options=jsonable(dataclasses.asdict(method)),
             lossless=method.is_lossless,
+            target_weights=self._service.models.target_weights,
+            draft_weights=self._service.models.draft_weights,
             rule=rule_of(type(method)),
             accept_threshold=jsonable(getattr(method, "accept_threshold", None)),
             seeds=[sequence.request.sampling.seed for sequence in sequences],

@@ -159,10 +159,11 @@ export class Lane {
     this.foot.textContent = [`seed ${this.seed}`, ...times, this.note].filter(Boolean).join(" · ");
   }
 
-  #contract({ lossless, rule, accept_threshold: threshold }) {
+  #contract({ lossless, rule, accept_threshold: threshold, target_weights: weights }) {
     const known = threshold !== null && threshold !== undefined;
     const limit = known ? ` · threshold ${threshold}` : "";
-    this.badge.textContent = `${lossless ? "lossless" : "lossy"}${limit}`;
+    const target = weights === "int8" ? " of the int8 target" : "";
+    this.badge.textContent = `${lossless ? "lossless" : "lossy"}${target}${limit}`;
     this.badge.className = `badge ${lossless ? "lossless" : "lossy"}`;
     this.rule.textContent = rule ?? "";
   }
