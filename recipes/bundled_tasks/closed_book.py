@@ -23,7 +23,6 @@ QUESTIONS = {
     "element": "What is the chemical symbol of {}?",
     "opposite": "What is the opposite of the word “{}”?",
     "plural": "What is the plural of the word “{}”?",
-    "past": "What is the past tense of the verb “{}”?",
     "state": "What is the capital of the US state {}?",
 }
 EXAMPLES = {
@@ -38,7 +37,6 @@ EXAMPLES = {
     "element": {"neodymium": "Nd", "osmium": "Os", "francium": "Fr"},
     "opposite": {"true": "false", "winner": "loser", "best": "worst"},
     "plural": {"table": "tables", "bench": "benches", "penny": "pennies"},
-    "past": {"blend": "blended", "lend": "lent", "shrink": "shrank"},
     "state": {"Iowa": "Des Moines", "Ohio": "Columbus", "Utah": "Salt Lake City"},
 }
 """Shown before a question of their kind; none of them is asked."""
