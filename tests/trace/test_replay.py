@@ -12,11 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.heads import random_head
 from support.tiny import (
     PROMPTS,
     VOCAB,
     complete,
     each_once,
+    honours,
     in_turn,
     label,
     similar,
@@ -24,6 +26,7 @@ from support.tiny import (
 )
 from support.toys import make
 from support.traced import Watched, watch
+from support.trimmed import trimmed
 from typer.testing import CliRunner
 
 import mtad
@@ -119,6 +122,22 @@ SETTINGS = {
     "warped": {"budget": 6} | WARPED,
     "eos": {"budget": 8, "eos_token_ids": tuple(range(0, VOCAB, 4))},
 }
+
+
+@pytest.mark.parametrize("kind", ["head", "trimmed"])
+@pytest.mark.parametrize("method", [m for m in each_once(FAST) if m.values[0].drafter == "draft"])
+def test_iterations_of_other_drafts_are_judged_as_they_were(
+    pair, tmp_path: Path, method: Method, kind: str
+) -> None:
+    """Of drafts that have a part of the tokens, truncated where the method honours that."""
+    target, similar_one = pair
+    drafts = {
+        "head": lambda: random_head(target, 40, scale=0.02),
+        "trimmed": lambda: trimmed(similar_one, [*range(40, 7, -3), 3, 5, 9]),
+    }
+    settings = {"top_k": 2} if honours(method, top_k=2) else {}
+    traced((target, drafts[kind]()), tmp_path / "t.jsonl", method, **settings)
+    same(tmp_path / "t.jsonl")
 
 
 @pytest.mark.parametrize(("method", "setting"), in_turn(FAST, SETTINGS))
