@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from support import two_drafts
 from support.heads import random_head
+from support.recorder import Recorder
 from support.tiny import PROMPTS, VOCAB, some_variants, token_ids
 from support.two_tokenizers import byte_level
 
@@ -22,6 +24,7 @@ from mtad.methods.mtad import MTAD
 from mtad.model.drafter import Draft
 from mtad.model.lm import Model
 from mtad.runtime.cpu_tapes import Tapes
+from mtad.runtime.cuda_graphs import Graphs
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
 from mtad.testing import random_llama
@@ -36,6 +39,8 @@ KINDS = pytest.mark.parametrize("kind", ["head", "translated"])
 PADS = pytest.mark.parametrize(
     "pads", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["exact", "padded"]
 )
+SLOW = pytest.mark.slow
+CAPTURED = MCSS(k_config=(2, 2)), MTAD(num_draft_tokens=2, beam_width=2)
 LONG = [(7 * i) % VOCAB for i in range(130)]
 SETTINGS = [
     SamplingParams(max_new_tokens=11, seed=1),
@@ -149,21 +154,30 @@ def test_a_draft_without_memory_for_its_own_tokens_leaves_all_as_it_was(
     assert found == {0: expected, 1: alone("translated", method)[4]}
 
 
-@pytest.mark.slow
 @KINDS
-@pytest.mark.parametrize("method", [MCSS(k_config=(2, 2)), MTAD(num_draft_tokens=2, beam_width=2)])
-def test_captured_iterations_give_the_same_texts(kind: str, method: Method) -> None:
+@pytest.mark.parametrize(
+    ("method", "make"),
+    [
+        pytest.param(CAPTURED[0], lambda: Graphs(Recorder(), patience=1), id="mcss-graphs"),
+        pytest.param(CAPTURED[0], lambda: Tapes(patience=1), id="mcss-tapes", marks=SLOW),
+        pytest.param(CAPTURED[1], lambda: Tapes(patience=1), id="mtad-tapes", marks=SLOW),
+    ],
+)
+def test_captured_iterations_give_the_same_texts(
+    kind: str, method: Method, make: Callable[[], Any]
+) -> None:
     """Others join meanwhile, for whom the caches grow; the new caches are captured, too."""
     long = SamplingParams(max_new_tokens=40, seed=7)
     requests = [replace(r, sampling=long) for r in requests_for(kind)[2:4]]
-    texts, modes = [], set()
-    for workspace in (Workspace(), Workspace(Tapes(patience=1))):
+    texts, modes = [], []
+    for workspace in (Workspace(), Workspace(make())):
         session, found = session_of(kind, method, requests[:1], workspace=workspace), {}
         finish(session, found, 9)
-        modes.add(session.graphs.last_mode)
+        modes.append(session.graphs.last_mode)
         with torch.inference_mode():
             session.join(requests[1:])
         finish(session, found)
         texts.append(found)
     assert texts[0] == texts[1]
-    assert modes == {"eager", "captured"}
+    assert modes == ["eager", "captured"]
+    assert session.graph_reason is None
