@@ -31,9 +31,7 @@ from mtad.testing import random_llama
 
 METHODS = pytest.mark.parametrize(
     "method",
-    some_variants(
-        but={"autoregressive", "beam_search", "mtjd", "prompt_lookup"}, fast=("mcss", "mtad")
-    ),
+    some_variants(but={"autoregressive", "beam_search", "mtjd", "prompt_lookup"}, fast=("mtad",)),
 )
 KINDS = pytest.mark.parametrize("kind", ["head", "translated"])
 PADS = pytest.mark.parametrize(
