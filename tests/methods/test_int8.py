@@ -1,7 +1,7 @@
 """Methods on 8-bit weights: of a quantised draft the text is the target's, of a target its own.
 
-Sums of integers don't depend on the rows beside them, so that a target of 8-bit weights says the
-same of one node and of a tree, up to the rounding of attention.
+Sums of integers don't depend on the rows beside them, and neither does the attention that such a
+target gets: it says the same of a token alone and in a tree.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def every_layer() -> Iterator[None]:
         yield
 
 
-def in_int8(model: Model) -> Model:
+def in_int8(model: Model, name: str = "draft") -> Model:
     changed = copy.deepcopy(model)
-    assert take_form(changed, "draft", "int8").kernels
+    assert take_form(changed, name, "int8").kernels
     return changed
 
 
@@ -63,7 +63,7 @@ def test_text_of_a_quantised_draft_has_the_law_of_the_target(
 
 @pytest.fixture(scope="module")
 def pair() -> tuple[Model, Model]:
-    return in_int8(random_llama(hidden=64)), in_int8(random_llama(hidden=32, seed=1))
+    return in_int8(random_llama(hidden=64), "target"), in_int8(random_llama(hidden=32, seed=1))
 
 
 @pytest.fixture(scope="module")

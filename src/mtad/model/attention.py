@@ -6,6 +6,7 @@ copies the cache in every forward of a tree. Knows no cache and no tree.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch.nn.functional as F
@@ -55,9 +56,7 @@ def grouped_attention(
     """
     few, is_cpu = query.shape[2] <= FEW, query.device.type == "cpu"
     grouped = query.shape[1] > key.shape[1]
-    one_mask = attention_mask is not None and attention_mask.shape[1] == 1
-    plain = not any(_is_on(options.get(name)) for name in _LEFT)
-    if not (grouped and one_mask and plain and (few or is_cpu)):
+    if not (grouped and is_plain(attention_mask, options) and (few or is_cpu)):
         output: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, **options
         )
@@ -65,6 +64,12 @@ def grouped_attention(
     attend = _folded if few else _by_group
     attended = attend(query, key, value, attention_mask, options.get("scaling"))
     return attended.transpose(1, 2).contiguous(), None
+
+
+def is_plain(mask: Tensor | None, options: Mapping[str, Any]) -> bool:
+    """Whether one mask is all that the attention has, and no option asks for more."""
+    has_mask = mask is not None and mask.shape[1] == 1
+    return has_mask and not any(_is_on(options.get(name)) for name in _LEFT)
 
 
 def _is_on(option: Any) -> bool:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from typing import get_args
 
+from transformers import PreTrainedModel
+
 from mtad.core.names import require_one_of
 from mtad.errors import UnsupportedModelError
 from mtad.model import parallel
 from mtad.model.drafter import Draft
 from mtad.model.settings import Weights
+from mtad.model.steady_attention import use_steady_attention
 from mtad.runtime.linear.formats import (
     BF16,
     INT8,
@@ -46,6 +49,9 @@ def require_weights(name: str, value: str, has_model: bool = True) -> None:
 def take_form(model: Draft, name: str, weights: Weights = "auto") -> Conversion:
     """Bring a model's linear weights into a form, in place; what was done.
 
+    A target in int8 gets the attention of `steady_attention`, so that it is one target whichever
+    tree it scores.
+
     Args:
         model: the target or the draft.
         name: which of them.
@@ -74,6 +80,8 @@ def take_form(model: Draft, name: str, weights: Weights = "auto") -> Conversion:
             f"layers are left alone where they have less than {MIN_WEIGHTS} weights, are quantised "
             f"already, or have no kernel that multiplies correctly; leave {name}_weights at 'auto'"
         )
+    if format is INT8 and isinstance(model, PreTrainedModel) and name == "target":
+        use_steady_attention(model)
     return done
 
 

@@ -1,0 +1,67 @@
+"""Attention whose output for a token does not depend on how many tokens are read with it, on a CPU.
+
+A product of a few rows is not rounded as that of one row is. Where inputs are made integers, that
+one rounding lets another integer be the nearest, and from layer to layer more of them, until the
+logits differ by about as much as 8 bits changed them. So each token's query is multiplied on its
+own here, and a target of 8-bit weights says the same of a token alone and in a tree, to the bit.
+Knows no cache and no tree.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import sdpa_mask
+
+from mtad.model.attention import FEW, grouped_attention, is_plain
+
+NAME = "mtad_steady"
+"""What transformers calls this attention."""
+
+
+def use_steady_attention(model: PreTrainedModel) -> bool:
+    """Whether the model, so far one with SDPA attention, has been switched to this attention."""
+    if not model._can_set_attn_implementation():
+        return False
+    model.set_attn_implementation(NAME)
+    return True
+
+
+def steady_attention(
+    module: nn.Module,
+    query: Float[Tensor, "rows heads nodes size"],
+    key: Float[Tensor, "rows groups slots size"],
+    value: Float[Tensor, "rows groups slots value_size"],
+    attention_mask: Tensor | None,
+    **options: Any,
+) -> tuple[Float[Tensor, "rows nodes heads value_size"], None]:
+    """The attention's output, and None for its weights; that of "sdpa" but for rounding.
+
+    Prompts, which are read many tokens at a time, and what is no plain attention go elsewhere.
+    """
+    is_tree = query.shape[2] <= FEW and query.device.type == "cpu" and attention_mask is not None
+    if not (is_tree and is_plain(attention_mask, options)):
+        return grouped_attention(module, query, key, value, attention_mask, **options)
+    scale, nodes = options.get("scaling"), range(query.shape[2])
+    mask: Any = attention_mask
+    attended = [_of_one(query[:, :, i], key, value, mask[:, :, i], scale) for i in nodes]
+    return torch.stack(attended, dim=1), None
+
+
+def _of_one(
+    query: Tensor, key: Tensor, value: Tensor, mask: Any, scale: float | None
+) -> Float[Tensor, "rows heads value_size"]:
+    """The attention of one token of each row; the heads of a group are queries of one head."""
+    rows, heads, size = query.shape
+    queries = query.reshape(rows, key.shape[1], heads // key.shape[1], size)
+    attended = F.scaled_dot_product_attention(queries, key, value, mask[:, :, None], scale=scale)
+    return attended.reshape(rows, heads, value.shape[-1])
+
+
+AttentionInterface.register(NAME, steady_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
