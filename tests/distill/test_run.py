@@ -128,6 +128,11 @@ def test_the_work_of_another_plan_is_not_mixed_in(tmp_path):
         STANDALONE.keep(tmp_path / "plan.json")
 
 
+def test_a_draft_of_its_own_learns_faster():
+    rates = [plan.schedule.learning_rate for plan in (PLAN, STANDALONE)]
+    assert rates == pytest.approx([3e-4, 9e-4])
+
+
 def test_a_plan_of_before_there_were_kinds_is_one_of_a_head(tmp_path):
     path = tmp_path / "plan.json"
     PLAN.keep(path)
