@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -183,7 +184,20 @@ def card(plan: Plan, made: Distilled, figures: Figures) -> str:
         f"| {one.tokens_per_s:.1f} | {one.plain_tokens_per_s:.1f} | {one.speed_up:.2f} |"
         for one in figures.measured
     )
-    prompts = plan.prompts or "bundled prompts"
+    prompts = plan.prompts or "bundled prompts and prompts of its own"
+    temperatures = " and ".join(f"{t:g}" for t in sampling.temperatures)
+    training = (
+        f"{made.num_answers:,} answers of the target ({made.num_tokens:,} tokens) to {prompts}, "
+        f"drawn at temperature {temperatures} (top-k {sampling.top_k}, top-p {sampling.top_p:g} "
+        f"above 0), seed {sampling.seed}; {last.seconds:,.0f} s of training. One answer in "
+        f"{HELD_OUT} was kept for measuring. {made.stopped}"
+    )
+    speed = (
+        f"Decode only, batch 1, {NUM_PROMPTS} held-out prompts, up to {NUM_TOKENS} tokens each, "
+        f"medians of {ROUNDS} rounds in turns, speculative sampling beside plain decoding, on the "
+        f"machine that trained it: a target forward took {made.costs.target_s[0] * 1e3:.1f} ms, a "
+        f"drafted token {made.costs.draft_s * 1e3:.2f} ms."
+    )
     return f"""---
 tags: [speculative-decoding]
 base_model: {plan.target}
@@ -200,10 +214,7 @@ began as the target's.
 
 ## Training
 
-{made.num_answers:,} answers of the target ({made.num_tokens:,} tokens) to {prompts}, drawn at
-temperature {" and ".join(f"{t:g}" for t in sampling.temperatures)} (top-k {sampling.top_k}, top-p
-{sampling.top_p:g} above 0), seed {sampling.seed}; {last.seconds:,.0f} s of training. One answer in
-{HELD_OUT} was kept for measuring. {made.stopped}
+{textwrap.fill(training, 100)}
 
 ## Acceptance on held-out answers
 
@@ -215,10 +226,7 @@ Conditional acceptance at each draft position, and expected tokens per target ca
 
 ## Speed
 
-Decode only, batch 1, {NUM_PROMPTS} held-out prompts, up to {NUM_TOKENS} tokens each, medians of
-{ROUNDS} rounds in turns, speculative sampling beside plain decoding, on the machine that trained
-it: a target forward took {made.costs.target_s[0] * 1e3:.1f} ms, a drafted token
-{made.costs.draft_s * 1e3:.2f} ms.
+{textwrap.fill(speed, 100)}
 
 | temperature | draft tokens | tokens per call | tokens/s | plain | speed-up |
 |---|---|---|---|---|---|
