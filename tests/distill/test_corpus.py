@@ -113,6 +113,45 @@ def test_prompts_of_the_user_are_asked_once_each(tmp_path):
     assert write_answers(saved_pair.pair(), tmp_path / "a.jsonl", SMALL, chats) == answers
 
 
+def test_prompts_of_the_user_take_turns_with_others():
+    """Each is asked once and in its order, at both temperatures, and others go on in theirs."""
+    given = [[{"role": "user", "content": f"given {i}"}] for i in range(10)]
+    pair, answered, batches = Writer((" What is a lake? ", "stop")), [], []
+    for _ in range(12):
+        chats = asking.next_chats(pair, answered, 2, 0, given)
+        assert len(chats) == 2
+        batches.append(chats)
+        answered += [(chat, "an answer") for chat in chats]
+    theirs = [chats[0] in given for chats in batches]
+    assert [i for i, one in enumerate(theirs) if one] == [0, 2, 5, 7, 10]
+    assert [c for chats, one in zip(batches, theirs, strict=True) if one for c in chats] == given
+    others = [chats for chats, one in zip(batches, theirs, strict=True) if not one]
+    bundled_at = [i for i, kind in enumerate(asking.KINDS) if kind == "bundled"]
+    assert all("lake" not in others[i][0][0]["content"] for i in bundled_at if i < len(others))
+    own_at = [i for i, kind in enumerate(asking.KINDS) if kind == "own"]
+    assert all("lake" in others[i][0][0]["content"] for i in own_at if i < len(others))
+
+
+def test_prompts_of_the_user_that_fill_no_batch_are_left_out():
+    given = [[{"role": "user", "content": f"given {i}"}] for i in range(3)]
+    chats = asking.next_chats(Writer(), [([], "")] * 4, 2, 0, given)
+    assert not any("given" in chat[0]["content"] for chat in chats)
+
+
+def test_bundled_prompts_go_on_where_the_users_end(tmp_path):
+    chats = [[{"role": "user", "content": f"the cat {i}"}] for i in range(4)]
+    answers = write_answers(
+        saved_pair.pair(),
+        tmp_path / "a.jsonl",
+        SMALL,
+        chats,
+        on_answers=lambda answers: len(answers) < 3 * SMALL.batch_size,
+        also_bundled=True,
+    )
+    assert [a.chat for a in answers[: SMALL.batch_size]] == chats[: SMALL.batch_size]
+    assert len(answers) == 3 * SMALL.batch_size
+
+
 def test_a_damaged_file_of_answers_is_named(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"chat": []}) + "\n")
     with pytest.raises(Exception, match=r"a\.jsonl, line 1 is damaged"):

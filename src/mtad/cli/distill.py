@@ -63,6 +63,13 @@ class DistillFlags(DebugFlag):
             help="Your own, one per line, as --prompt-file takes them; else bundled ones.",
         ),
     ] = None
+    also_bundled: Annotated[
+        bool,
+        _answers(
+            "--also-bundled",
+            help="Bundled prompts and the target's own too, in turns with --prompts.",
+        ),
+    ] = False
     temperature: Annotated[
         list[float] | None,
         _answers(min=0.0, help="To be served; may be repeated. Default: 0 and 1."),
@@ -93,6 +100,7 @@ class DistillFlags(DebugFlag):
                 seed=self.seed,
             ),
             prompts=None if self.prompts is None else str(self.prompts),
+            also_bundled=self.also_bundled,
         )
 
     def chats(self) -> list[Chat] | None:

@@ -18,13 +18,20 @@ from mtad.methods.autoregressive import Autoregressive
 KINDS = ("bundled", "own", "follow-up", "own", "own", "follow-up", "bundled", "own", "follow-up")
 """Of the batches, in turns; nine of them, so that every temperature gets all kinds."""
 
+TURNS = (True, False, True, False, False)
+"""Of five batches, those with the user's prompts where other kinds take turns with them."""
+
 _MARK = "§user§"
 _LONGEST = 120
 """Tokens of a prompt of the target's own; longer ones seldom ask anything."""
 
 
 def next_chats(
-    pair: ModelPair, answered: Sequence[tuple[Chat, str]], size: int, seed: int
+    pair: ModelPair,
+    answered: Sequence[tuple[Chat, str]],
+    size: int,
+    seed: int,
+    given: Sequence[Chat] = (),
 ) -> list[Chat]:
     """The prompts of the next batch.
 
@@ -33,9 +40,17 @@ def next_chats(
         answered: all prompts so far and the answers to them.
         size: prompts of a batch.
         seed: of the choice.
+        given: the user's prompts, each asked once, in two of five batches while there are some.
     """
     batch = len(answered) // size
-    kind = KINDS[batch % len(KINDS)]
+    others, num_given = batch, 0
+    if given:
+        rounds, turn = divmod(batch, len(TURNS))
+        num_given = size * (rounds * sum(TURNS) + sum(TURNS[:turn]))
+        others = batch - min(num_given, len(given)) // size
+        if TURNS[turn] and num_given + size <= len(given):
+            return list(given[num_given : num_given + size])
+    kind = KINDS[others % len(KINDS)]
     found: list[Chat] = []
     if kind == "follow-up":
         found = list(follow_ups(answered[-2 * size :], seed + batch))

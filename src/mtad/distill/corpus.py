@@ -97,6 +97,7 @@ def write_answers(
     sampling: Sampling,
     chats: Sequence[Chat] | None = None,
     on_answers: Callable[[list[Answer]], bool] | None = None,
+    also_bundled: bool = False,
 ) -> list[Answer]:
     """Have the target answer until `on_answers` returns False, or prompts run out.
 
@@ -106,12 +107,14 @@ def write_answers(
         sampling: how answers are drawn.
         chats: the user's prompts, each used once; None for bundled ones.
         on_answers: called with all answers after every batch; false ends the work.
+        also_bundled: bundled prompts and the target's own take turns with the user's, and go on
+            where those end.
     """
     answers = read_answers(path)
     with JsonLines(path) as file:
         while True:
             batch = len(answers) // sampling.batch_size
-            prompts = _next(pair, answers, sampling, chats)
+            prompts = _next(pair, answers, sampling, chats, also_bundled)
             if not prompts:
                 break
             fresh = list(_answered(pair, prompts, sampling, batch))
@@ -127,12 +130,14 @@ def _next(
     answers: Sequence[Answer],
     sampling: Sampling,
     chats: Sequence[Chat] | None,
+    also_bundled: bool,
 ) -> list[Chat]:
     """The prompts of the next batch; they follow from what is answered already."""
     done, size = len(answers), sampling.batch_size
-    if chats is not None:
+    if chats is not None and not also_bundled:
         return list(chats[done : done + size])
-    return next_chats(pair, [(a.chat, a.text) for a in answers], size, sampling.seed)
+    answered = [(a.chat, a.text) for a in answers]
+    return next_chats(pair, answered, size, sampling.seed, chats or ())
 
 
 def _answered(

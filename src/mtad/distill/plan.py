@@ -21,7 +21,7 @@ _HASTE: dict[Kind, float] = {"head": 1.0, "standalone": 3.0}
 makes sense at first, and have a long way to go: of SmolLM2-135M-Instruct, after 100 s on one core,
 0.15 of their tokens were accepted at 3e-4, 0.195 at 1e-3 and 0.175 at 2.5e-3."""
 
-_SINCE = {"kind": "head", "num_layers": None}
+_SINCE = {"kind": "head", "num_layers": None, "also_bundled": False}
 """What plans were like that were written before they said so."""
 
 
@@ -38,6 +38,7 @@ class Plan:
         learning_rate, batch_size, depth: see `Schedule`; of a standalone draft the rate is larger.
         prompts: the user's file; None for bundled ones.
         num_layers: of a draft of the kind `standalone`; None for what it has by default.
+        also_bundled: bundled prompts and the target's own take turns with the user's.
     """
 
     target: str
@@ -50,6 +51,7 @@ class Plan:
     prompts: str | None = None
     kind: Kind = "head"
     num_layers: int | None = None
+    also_bundled: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done."""
@@ -61,6 +63,8 @@ class Plan:
             )
         if self.kind not in (kinds := get_args(Kind)):
             raise ValueError(f"--kind is {self.kind!r}; it must be {' or '.join(kinds)}")
+        if self.also_bundled and self.prompts is None:
+            raise ValueError("--also-bundled needs --prompts; without it, all prompts are bundled")
         if self.num_layers is not None and self.kind != "standalone":
             raise ValueError(
                 f"--num-layers is {self.num_layers}, and a draft of the kind {self.kind!r} has "

@@ -184,7 +184,10 @@ def card(plan: Plan, made: Distilled, figures: Figures) -> str:
         f"| {one.tokens_per_s:.1f} | {one.plain_tokens_per_s:.1f} | {one.speed_up:.2f} |"
         for one in figures.measured
     )
-    prompts = plan.prompts or "bundled prompts and prompts of its own"
+    sources = [plan.prompts] if plan.prompts else []
+    if plan.also_bundled or not sources:
+        sources += ["bundled prompts", "prompts of its own"]
+    prompts = " and ".join(sources)
     temperatures = " and ".join(f"{t:g}" for t in sampling.temperatures)
     training = (
         f"{made.num_answers:,} answers of the target ({made.num_tokens:,} tokens) to {prompts}, "

@@ -197,7 +197,7 @@ def _answers(
         observer.advance(seconds, f"{num_tokens_of(answers):,} tokens")
         return seconds < plan.answering_s
 
-    answers = write_answers(pair, path, plan.sampling, chats=chats, on_answers=on_answers)
+    answers = write_answers(pair, path, plan.sampling, chats, on_answers, plan.also_bundled)
     if len(answers) < 2:
         raise ValueError("there are fewer than 2 prompts; give more, or leave --prompts out")
     return answers

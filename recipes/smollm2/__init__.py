@@ -1,0 +1,1 @@
+"""How the pair smollm2 was made and measured."""
