@@ -45,7 +45,7 @@ class Schedule:
     learning_rate: float = 3e-4
     batch_size: int = 1536
     depth: int = 3
-    deepens_at: float = 0.6
+    deepens_at: float = 0.4
     mixes_at: float = 0.5
     returns_at: float = 0.8
     save_every_s: float = 60.0
