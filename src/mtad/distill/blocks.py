@@ -116,11 +116,13 @@ class Walk:
         if path.exists():
             kept: Tensor = torch.load(path, weights_only=True)
             return kept
-        found, until = torch.zeros(len(states)), self.clock() + self.seconds
+        found = torch.zeros(len(states), dtype=torch.float32)
+        until = self.clock() + self.seconds
         for start, answer in self._shuffled(states.answers()):
             params = self.settings(float(answer.temperatures[0]))
             chains = chains_of(student, answer, target, params, self.depth)
-            found[start : start + len(answer)] = torch.tensor(chains.begins(self.depth))
+            begins = torch.tensor(chains.begins(self.depth), dtype=torch.float32)
+            found[start : start + len(answer)] = begins
             if self.clock() >= until:
                 break
         fresh = path.with_suffix(".partial")

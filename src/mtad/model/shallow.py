@@ -58,7 +58,6 @@ def layer_list(model: Model) -> str:
     return name
 
 
-@torch.no_grad()
 def shallow(model: Model, layers: Sequence[int], token_ids: Int[Tensor, " tokens"]) -> Model:
     """A model of some layers of another, float32, whose logits are of some tokens alone.
 
@@ -80,7 +79,8 @@ def shallow(model: Model, layers: Sequence[int], token_ids: Int[Tensor, " tokens
     kind: Any = type(model)
     small: Any = kind(anything).float().eval()
     rows = nn.Linear(head.in_features, len(token_ids), bias=False, dtype=torch.float32)
-    rows.weight.copy_(weight_of(head)[token_ids.to(model.device)])
+    with torch.no_grad():
+        rows.weight.copy_(weight_of(head)[token_ids.to(model.device)])
     own_head = output_head(small)
     sources = {f"{name}.{own}": f"{name}.{layer}" for own, layer in enumerate(layers)}
     for own_name, module in small.named_modules():
@@ -111,6 +111,7 @@ def _renamed(name: str, sources: Mapping[str, str]) -> str:
     return name
 
 
+@torch.no_grad()
 def _copy(model: Model, name: str, module: nn.Module) -> None:
     """Give a module the larger model's parameters of that name."""
     for key, own in module.named_parameters(recurse=False):
