@@ -7,14 +7,13 @@ the pair was chosen. Rewrite the file with
 """
 
 import itertools
-import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 from mtad.tasks import BUNDLED
 from recipes.bundled_tasks.mt_bench import bare, heldout_openings
-from recipes.bundled_tasks.written import write_files
+from recipes.bundled_tasks.written import json_lines, write_files
 from recipes.demo_pair import chat
 from recipes.demo_pair.corpus import heldout_keys
 
@@ -44,7 +43,7 @@ def _solved(reference: str) -> str:
 def files() -> dict[str, str]:
     """The content of each file, by its path in the folder of the task."""
     rows = itertools.islice(questions(), NUM_QUESTIONS)
-    return {"test.jsonl": "".join(json.dumps(row) + "\n" for row in rows)}
+    return {"test.jsonl": json_lines(rows)}
 
 
 def write(folder: Path) -> None:

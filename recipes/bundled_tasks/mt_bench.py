@@ -7,7 +7,6 @@ conversations by which the pair was chosen. Rewrite the files with
 """
 
 import itertools
-import json
 import random
 from collections.abc import Iterator
 from functools import partial
@@ -16,7 +15,7 @@ from typing import Any
 
 from mtad import demo
 from mtad.tasks import BUNDLED
-from recipes.bundled_tasks.written import write_files
+from recipes.bundled_tasks.written import json_lines, write_files
 from recipes.demo_pair import chat, lookups
 from recipes.demo_pair.corpus import heldout_keys
 
@@ -82,11 +81,10 @@ def files() -> dict[str, str]:
                 "choices": [{"index": 0, "turns": references}],
             }
         )
-    return {"question.jsonl": _lines(asked), "reference_answer/reference.jsonl": _lines(answers)}
-
-
-def _lines(rows: list[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
+    return {
+        "question.jsonl": json_lines(asked),
+        "reference_answer/reference.jsonl": json_lines(answers),
+    }
 
 
 def write(folder: Path) -> None:

@@ -8,13 +8,14 @@ import pytest
 import torch
 import transformers
 from support.head_texts import head_of, rolled_out
+from support.ticks import Ticks
 from support.tiny import VOCAB
 
 from mtad.distill.acceptance import Acceptance, acceptance_of
 from mtad.distill.beginning import fit_linear, frequent_tokens, head_for, last_norm
-from mtad.distill.head import HeadStudent
+from mtad.distill.head import HeadStudent, drawn
 from mtad.distill.pay import Costs
-from mtad.distill.training import Schedule, drawn, train
+from mtad.distill.training import Schedule, train
 from mtad.runtime.linear.formats import BF16, convert
 from mtad.sampling.params import SamplingParams
 from mtad.testing import random_llama
@@ -179,17 +180,6 @@ def test_a_packed_target_gives_the_same_head():
 def small_plan(steps):
     """A schedule of so many steps under a clock that ticks once per look."""
     return Schedule(seconds=steps, batch_size=32, learning_rate=3e-3, save_every_s=1e9)
-
-
-class Ticks:
-    """A clock whose every second look is a second later."""
-
-    def __init__(self):
-        self.looks = 0
-
-    def __call__(self):
-        self.looks += 1
-        return self.looks // 2
 
 
 def test_the_second_pass_draws_places_by_their_weight():

@@ -4,6 +4,7 @@ import collections
 
 import pytest
 import torch
+from support.ticks import Ticks
 from support.tiny import VOCAB, tiny_model
 
 from mtad.distill.acceptance import acceptance_of
@@ -11,6 +12,7 @@ from mtad.distill.beginning import logits_after
 from mtad.distill.corpus import Answer
 from mtad.distill.standalone import StandaloneStudent, drafted_from, drawn_texts
 from mtad.distill.states import write_states
+from mtad.distill.student import Step
 from mtad.distill.training import Schedule, train
 from mtad.sampling.params import SamplingParams
 from mtad.testing import random_llama
@@ -43,7 +45,7 @@ def test_a_draft_of_all_layers_is_accepted_always(target, states):
     student = StandaloneStudent(target, ALL, num_layers=2)
     found = acceptance_of(student, states, logits_after(target), SAMPLED, depth=3)
     assert min(found.by_position) > 0.99  # states are kept as bfloat16
-    loss, acceptance = student.loss(states, 40, 1, torch.Generator().manual_seed(1), None)
+    loss, acceptance = student.loss(states, Step(40, 1, torch.Generator().manual_seed(1)))
     assert float(loss.detach()) < 0.01 and acceptance > 0.97
 
 
@@ -97,19 +99,8 @@ def test_answers_that_were_not_walked_are_not_drawn(target, states):
         starts[start:stop] = 0.5
     drawn = {span for _ in range(20) for span in drawn_texts(states, 28, order, starts)}
     assert drawn == walked
-    loss, _ = student.loss(states, 28, 2, order, None, starts)
+    loss, _ = student.loss(states, Step(28, 2, order, starts=starts))
     assert bool(loss.isfinite())
-
-
-class Ticks:
-    """A clock whose every second look is a second later."""
-
-    def __init__(self):
-        self.looks = 0
-
-    def __call__(self):
-        self.looks += 1
-        return self.looks // 2
 
 
 def trained(target, states, path, *stops):

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mtad.distill.saving import save
 from mtad.distill.states import States
 from mtad.distill.student import Student
 from mtad.sampling.params import SamplingParams
@@ -125,9 +126,7 @@ class Walk:
             found[start : start + len(answer)] = begins
             if self.clock() >= until:
                 break
-        fresh = path.with_suffix(".partial")
-        torch.save(found, fresh)
-        fresh.replace(path)
+        save(found, path)
         return found
 
     def _shuffled(self, answers: list[tuple[int, States]]) -> Iterator[tuple[int, States]]:

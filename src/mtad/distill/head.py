@@ -12,7 +12,8 @@ from torch import Tensor
 
 from mtad.distill.beginning import embedded, entered, fit_linear, head_for
 from mtad.distill.states import States
-from mtad.distill.training import drawn, head_loss
+from mtad.distill.student import Step
+from mtad.distill.training import divergence
 from mtad.model.head_files import load_head, save_head
 from mtad.model.lm import Model
 from mtad.model.recurrent_head import RecurrentHead
@@ -64,18 +65,10 @@ class HeadStudent:
         """Go on from these."""
         self.model.load_state_dict(kept)
 
-    def loss(
-        self,
-        states: States,
-        size: int,
-        depth: int,
-        order: torch.Generator,
-        mix: float | None,
-        starts: Tensor | None = None,
-    ) -> tuple[Tensor, float]:
+    def loss(self, states: States, step: Step) -> tuple[Tensor, float]:
         """The mean loss of one step's places, and the mean acceptance one step ahead."""
-        chosen = drawn(states.starts(depth), size, starts, order)
-        return head_loss(self.model, states, chosen, depth, mix)
+        chosen = drawn(states.starts(step.depth), step.size, step.starts, step.order)
+        return head_loss(self.model, states, chosen, step.depth, step.mix)
 
     def logits_along(self, answer: States) -> Iterator[Float[Tensor, "places draft_vocab"]]:
         """Logits drafted 1, 2, … tokens ahead, on the head's own states."""
@@ -106,3 +99,32 @@ class HeadStudent:
     def load(self, folder: Path, target: Model) -> RecurrentHead:
         """The head of a folder."""
         return load_head(folder, target)
+
+
+def drawn(places: Tensor, count: int, weights: Tensor | None, generator: torch.Generator) -> Tensor:
+    """So many of the places, with replacement; in proportion to `weights` (N,) if there are any."""
+    if weights is None:
+        return places[torch.randint(len(places), (count,), generator=generator)]
+    sums = weights[places].double().cumsum(0)
+    spots = torch.rand(count, generator=generator, dtype=torch.float64) * sums[-1]
+    return places[torch.searchsorted(sums, spots, right=True).clamp(max=len(places) - 1)]
+
+
+def head_loss(
+    head: RecurrentHead, states: States, places: Tensor, depth: int, mix: float | None
+) -> tuple[Tensor, float]:
+    """The mean loss of a head at some places, and the mean acceptance one step ahead."""
+    state = entered(head, states, places)
+    total, acceptance = state.new_zeros(()), 0.0
+    for step in range(depth):
+        read = embedded(head, states, places + step)
+        with torch.autocast(state.device.type, torch.bfloat16):
+            state = head(read, state)
+            logits = head.logits(state)
+            with torch.no_grad():
+                teacher = head.logits(entered(head, states, places + step + 1))
+        loss, overlap = divergence(logits, teacher, mix)
+        if step == 0:
+            acceptance = overlap
+        total = total + loss
+    return total / depth, acceptance

@@ -132,11 +132,12 @@ def distill(
     observer.say(
         f"the draft can say {len(d2t)} tokens, {covered:.1%} of the held-out answers'; {beginning}"
     )
-    judge = _Judge(student, kept, logits_after(target), plan, costs, observer)
+    logits = logits_after(target)
+    judge = _Judge(student, kept, logits, plan, costs, observer)
     judge.take(0.0)
     observer.begin("training", plan.schedule.seconds)
     walk = Walk(plan.sampling.params, plan.schedule.depth, plan.schedule.seconds / 20, clock)
-    starts = partial(walk.block_starts, work / "starts.pt", student, learnt, logits_after(target))
+    starts = partial(walk.block_starts, work / "starts.pt", student, learnt, logits)
     checkpoint = work / "training.pt"
     progress = train(student, learnt, plan.schedule, checkpoint, judge.on_step, starts, clock)
     if progress.seconds > judge.curve[-1].seconds:

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mtad.distill.beginning import as_logits
 from mtad.distill.states import States
+from mtad.distill.student import Step
 from mtad.distill.training import divergence
 from mtad.model.context import embedding_rows
 from mtad.model.forward import output_head
@@ -96,28 +97,20 @@ class StandaloneStudent:
         """Go on from these."""
         self.model.load_state_dict(self.model.state_dict() | kept)
 
-    def loss(
-        self,
-        states: States,
-        size: int,
-        depth: int,
-        order: torch.Generator,
-        mix: float | None,
-        starts: Tensor | None = None,
-    ) -> tuple[Tensor, float]:
+    def loss(self, states: States, step: Step) -> tuple[Tensor, float]:
         """The mean loss of some texts of about so many places, and the mean acceptance there.
 
         A block that begins at a place drafts the tokens at the `depth` places after it.
         """
-        texts = drawn_texts(states, size, order, starts)
-        weights = None if starts is None else drafted_from(starts, texts, depth)
+        texts = drawn_texts(states, step.size, step.order, step.starts)
+        weights = None if step.starts is None else drafted_from(step.starts, texts, step.depth)
         places = torch.cat([torch.arange(start, stop) for start, stop in texts])
         with torch.autocast(self.d2t.device.type, torch.bfloat16):
             logits = self._logits(self._entering(states, texts))
             with torch.no_grad():
                 entered = states.hidden[places].to(self._rows)
                 teacher = as_logits(self.model.config, entered @ self._rows.T)
-        return divergence(logits, teacher, mix, weights)
+        return divergence(logits, teacher, step.mix, weights)
 
     def logits_along(self, answer: States) -> Iterator[Float[Tensor, "places draft_vocab"]]:
         """What it says after the true text: the same, however many tokens ahead."""
@@ -179,8 +172,7 @@ def drawn_texts(
         order: draws the answers.
         starts: (N,) the probability that a block begins at each place, if that is known.
     """
-    ends = (states.left == 0).nonzero().squeeze(1) + 1
-    spans = torch.stack([torch.cat([ends.new_zeros(1), ends[:-1]]), ends], dim=1)
+    spans = states.spans()
     if starts is not None:
         first, stop = spans.unbind(1)
         spans = spans[(starts[first] > 0) & (stop - first > 1)]

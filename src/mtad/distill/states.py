@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from mtad.distill.corpus import Answer
+from mtad.distill.saving import save
 from mtad.model.lm import Model
 
 TOKENS_PER_FORWARD = 2048
@@ -57,11 +58,14 @@ class States:
         """The token ids before the answer that a place is of."""
         return self.prompts[int(self.texts[place])]
 
+    def spans(self) -> Int[Tensor, "answers 2"]:
+        """Where each answer begins and ends."""
+        ends = (self.left == 0).nonzero().squeeze(1) + 1
+        return torch.stack([torch.cat([ends.new_zeros(1), ends])[:-1], ends], dim=1)
+
     def answers(self) -> list[tuple[int, States]]:
         """The first place of each answer, and its own states."""
-        ends = ((self.left == 0).nonzero().squeeze(1) + 1).tolist()
-        starts = [0, *ends][:-1]
-        spans = zip(starts, ends, strict=True)
+        spans = self.spans().tolist()
         return [(start, self.where(slice(start, end))) for start, end in spans]
 
 
@@ -88,9 +92,7 @@ def write_states(
     for group in _groups(answers):
         name = folder / f"{done:07d}-{done + len(group):07d}.pt"
         if not name.exists():
-            fresh = name.with_suffix(".partial")
-            torch.save(_states_of(model, group), fresh)
-            fresh.replace(name)
+            save(_states_of(model, group), name)
         parts.append(torch.load(name, weights_only=True))
         done += len(group)
         on_progress(done)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +14,26 @@ from torch import Tensor
 from mtad.distill.states import States
 from mtad.model.drafter import Draft
 from mtad.model.lm import Model
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the optimiser.
+
+    Attributes:
+        size: places that it learns from.
+        depth: steps ahead that are learnt, where a draft reads what it said itself.
+        order: draws the places.
+        mix: as for `training.divergence`.
+        starts: (N,) the probability that a block begins at each place, so much it counts; None
+            where all count alike.
+    """
+
+    size: int
+    depth: int
+    order: torch.Generator
+    mix: float | None = None
+    starts: Float[Tensor, " places"] | None = None
 
 
 class Student(Protocol):
@@ -42,26 +63,8 @@ class Student(Protocol):
     def take(self, kept: dict[str, Any]) -> None:
         """Go on from what a checkpoint held."""
 
-    def loss(
-        self,
-        states: States,
-        size: int,
-        depth: int,
-        order: torch.Generator,
-        mix: float | None,
-        starts: Tensor | None = None,
-    ) -> tuple[Tensor, float]:
-        """The mean loss of one step's places, and the mean acceptance there.
-
-        Args:
-            states: of the answers that are learnt from.
-            size: places of a step.
-            depth: steps ahead that are learnt, where a draft reads what it said itself.
-            order: draws the places.
-            mix: as for `training.divergence`.
-            starts: (N,) the probability that a block begins at each place, so much it counts; None
-                where all count alike.
-        """
+    def loss(self, states: States, step: Step) -> tuple[Tensor, float]:
+        """The mean loss of one step's places, of these answers, and the mean acceptance there."""
 
     def logits_along(self, answer: States) -> Iterator[Float[Tensor, "places draft_vocab"]]:
         """Logits of the tokens in `d2t` along one answer, drafted 1, 2, … tokens ahead.

@@ -19,10 +19,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mtad.distill.beginning import embedded, entered
+from mtad.distill.saving import save
 from mtad.distill.states import States
-from mtad.distill.student import Student
-from mtad.model.recurrent_head import RecurrentHead
+from mtad.distill.student import Step, Student
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,8 @@ def train(
         depth = schedule.depth_at(share)
         if weights is None and starts and share >= schedule.returns_at:
             weights = starts()
-        loss, acceptance = student.loss(states, schedule.batch_size, depth, order, mix, weights)
+        step = Step(schedule.batch_size, depth, order, mix, weights)
+        loss, acceptance = student.loss(states, step)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(learnt, 1.0)
@@ -134,35 +134,6 @@ def train(
             break
     _save(student, optimizer, progress, checkpoint)
     return progress
-
-
-def drawn(places: Tensor, count: int, weights: Tensor | None, generator: torch.Generator) -> Tensor:
-    """So many of the places, with replacement; in proportion to `weights` (N,) if there are any."""
-    if weights is None:
-        return places[torch.randint(len(places), (count,), generator=generator)]
-    sums = weights[places].double().cumsum(0)
-    spots = torch.rand(count, generator=generator, dtype=torch.float64) * sums[-1]
-    return places[torch.searchsorted(sums, spots, right=True).clamp(max=len(places) - 1)]
-
-
-def head_loss(
-    head: RecurrentHead, states: States, places: Tensor, depth: int, mix: float | None
-) -> tuple[Tensor, float]:
-    """The mean loss of a head at some places, and the mean acceptance one step ahead."""
-    state = entered(head, states, places)
-    total, acceptance = state.new_zeros(()), 0.0
-    for step in range(depth):
-        read = embedded(head, states, places + step)
-        with torch.autocast(state.device.type, torch.bfloat16):
-            state = head(read, state)
-            logits = head.logits(state)
-            with torch.no_grad():
-                teacher = head.logits(entered(head, states, places + step + 1))
-        loss, overlap = divergence(logits, teacher, mix)
-        if step == 0:
-            acceptance = overlap
-        total = total + loss
-    return total / depth, acceptance
 
 
 def divergence(
@@ -194,10 +165,8 @@ def _cosine(share: float) -> float:
 
 
 def _save(student: Student, optimizer: Any, progress: Progress, path: Path) -> None:
-    fresh = path.with_suffix(".partial")
     kept = {"draft": student.kept(), "optimizer": optimizer.state_dict()}
-    torch.save({**kept, "progress": vars(progress)}, fresh)
-    fresh.replace(path)
+    save({**kept, "progress": vars(progress)}, path)
 
 
 def _resume(student: Student, optimizer: Any, path: Path) -> Progress:

@@ -72,6 +72,6 @@ class ZentorchInt8(Int8Linear):
         result: Tensor = self._product(
             x, self.packed, self.scales, self.bias, is_weight_prepacked=True
         )
-        # zentorch makes 0 of rows with NaN or infinities, which nobody would see then
+        # zentorch makes 0 of rows with NaN or infinities, which would hide them
         largest = torch.linalg.vector_norm(x, float("inf"), -1, keepdim=True)
         return result.add_(largest, alpha=0)
