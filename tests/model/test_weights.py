@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
 import mtad
 from mtad.errors import UnsupportedModelError
@@ -69,3 +70,15 @@ def test_auto_leaves_other_models_alone() -> None:
     model = random_llama(hidden=256).half()
     assert not take_form(model, "target").kernels
     assert {p.dtype for p in model.parameters()} == {torch.float16}
+
+
+def test_a_target_whose_attention_cannot_be_switched_is_not_made_int8(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its logits of a token would depend on the tree around it: it would be several targets."""
+    monkeypatch.setattr(LlamaForCausalLM, "_can_set_attn_implementation", lambda _: False)
+    model = random_llama(hidden=256)
+    with pytest.raises(UnsupportedModelError, match=r"attention of 'llama' cannot be switched"):
+        take_form(model, "target", "int8")
+    assert count(model, Int8Linear) == 0, "it is refused before it is changed"
+    assert take_form(model, "draft", "int8").kernels, "whatever a draft says is its law"

@@ -59,7 +59,7 @@ def take_form(model: Draft, name: str, weights: Weights = "auto") -> Conversion:
 
     Raises:
         ValueError: the model can't have that form.
-        UnsupportedModelError: no layer of the model can.
+        UnsupportedModelError: no layer of the model can, or its attention cannot be switched.
     """
     is_whole = parallel.num_parts(model) == 1
     format = PLAIN
@@ -73,6 +73,8 @@ def take_form(model: Draft, name: str, weights: Weights = "auto") -> Conversion:
             f"{name}_weights is {weights!r}, and the {name} can't have that: {objection}; leave "
             f"{name}_weights at 'auto'"
         )
+    if format is INT8 and name == "target" and isinstance(model, PreTrainedModel):
+        _make_steady(model)
     done = convert(model, format)
     if format is INT8 and not done.kernels:
         raise UnsupportedModelError(
@@ -80,9 +82,18 @@ def take_form(model: Draft, name: str, weights: Weights = "auto") -> Conversion:
             f"layers are left alone where they have less than {MIN_WEIGHTS} weights, are quantised "
             f"already, or have no kernel that multiplies correctly; leave {name}_weights at 'auto'"
         )
-    if format is INT8 and isinstance(model, PreTrainedModel) and name == "target":
-        use_steady_attention(model)
     return done
+
+
+def _make_steady(model: PreTrainedModel) -> None:
+    if use_steady_attention(model):
+        return
+    kind = model.config.get_text_config().model_type
+    raise UnsupportedModelError(
+        f"target_weights is 'int8', and the attention of {kind!r} cannot be switched to one that "
+        "reads each token on its own; its 8-bit logits of a token would depend on the tree around "
+        "it, and texts of lossless methods on the method; leave target_weights at 'auto'"
+    )
 
 
 def notes_of(done: Conversion, name: str) -> tuple[str, ...]:
