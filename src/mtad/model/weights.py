@@ -27,6 +27,8 @@ from mtad.runtime.linear.formats import (
     usual_format,
 )
 
+TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Layers of transformers' models that read the same input; others are multiplied one by one."""
 _FORMATS = {one.name: one for one in (PLAIN, BF16, INT8)}
 
 
@@ -75,7 +77,7 @@ def take_form(model: Draft, name: str, weights: Weights = "auto") -> Conversion:
         )
     if format is INT8 and name == "target" and isinstance(model, PreTrainedModel):
         _make_steady(model)
-    done = convert(model, format)
+    done = convert(model, format, TOGETHER)
     if format is INT8 and not done.kernels:
         raise UnsupportedModelError(
             f"{name}_weights is {weights!r}, and the {name} has no linear layer that could be: "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,6 +16,7 @@ from torch import nn
 
 from mtad.errors import first_line
 from mtad.runtime.linear import onednn, packed
+from mtad.runtime.linear.joint import Joint, JointPart, differs, joined
 from mtad.runtime.linear.kernel import Kernel
 from mtad.runtime.linear.onednn import OneDnnInt8
 from mtad.runtime.linear.packed import PackedLinear
@@ -74,12 +75,12 @@ class Conversion:
         """The root mean square of what the weights lost, over that of the weights."""
         return math.sqrt(self.lost[0] / self.lost[1]) if self.lost[1] else 0.0
 
-    def add(self, kernel: Kernel | None) -> None:
-        """Count a layer, which stayed as it was if there is no kernel for it."""
+    def add(self, kernel: Kernel | None, num_layers: int = 1) -> None:
+        """Count layers of a kernel, or that stayed as they were if there is none for them."""
         if kernel is None:
-            self.num_left += 1
+            self.num_left += num_layers
             return
-        self.kernels[kernel.label] += 1
+        self.kernels[kernel.label] += num_layers
         self.lost = (self.lost[0] + kernel.lost[0], self.lost[1] + kernel.lost[1])
 
 
@@ -102,7 +103,7 @@ def objection_to(format: Format, model: nn.Module) -> str:
     return "" if not all(missing) else f"there is no kernel for {format.name}: {'; '.join(missing)}"
 
 
-def convert(model: nn.Module, format: Format) -> Conversion:
+def convert(model: nn.Module, format: Format, together: Sequence[Sequence[str]] = ()) -> Conversion:
     """Bring the model's linear layers into a form, in place.
 
     Layers of few weights stay as they are, and so does each that no kernel multiplies as floats do;
@@ -110,18 +111,61 @@ def convert(model: nn.Module, format: Format) -> Conversion:
     needed on the way. Tied weights are not changed: an output layer that shares the embedding's
     gets a copy.
 
+    Args:
+        model: what has the layers.
+        format: the form.
+        together: names of layers that read the same input wherever one module has all of them;
+            they are multiplied as one if that is the same to the bit.
+
     Raises:
         ValueError: the model's weights can't have this form.
     """
     if objection := objection_to(format, model):
         raise ValueError(objection)
     done = Conversion(format)
+    for parent, names in [*_groups(model, together)] if format.kernels else ():
+        _join(parent, names, done)
     for parent, name, layer in [*large_layers(model)]:
         kernel = _first_right(format, layer)
         done.add(kernel)
         if kernel is not None:
             setattr(parent, name, kernel)
     return done
+
+
+def _groups(
+    model: nn.Module, together: Sequence[Sequence[str]]
+) -> Iterator[tuple[nn.Module, Sequence[str]]]:
+    """Modules with all layers of these names, large ones that can be one."""
+    large: dict[nn.Module, dict[str, nn.Linear]] = {}
+    for parent, name, layer in large_layers(model):
+        large.setdefault(parent, {})[name] = layer
+    for parent, layers in large.items():
+        for names in together:
+            found = [layers[name] for name in names if name in layers]
+            kinds = {(y.in_features, y.weight.dtype, y.bias is None) for y in found}
+            if len(found) == len(names) and len(kinds) == 1:
+                yield parent, names
+
+
+def _join(parent: nn.Module, names: Sequence[str], done: Conversion) -> None:
+    """Multiply these layers as one, or leave them as they are if that makes a difference."""
+    layers: list[nn.Linear] = [getattr(parent, name) for name in names]
+    whole = _first_right(done.format, joined(layers))
+    if whole is None:
+        return
+    sizes = tuple(layer.out_features for layer in layers)
+    key = (type(whole), whole.in_features, sizes, whole.dtype, whole.bias is not None)
+    if key not in _differences:
+        alone = [_first_right(done.format, layer) or layer for layer in layers]
+        if reason := differs(whole, alone):
+            logger.info("%s are multiplied one by one: %s", ", ".join(names), reason)
+        _differences[key] = reason
+    if not _differences[key]:
+        done.add(whole, len(layers))
+        joint = Joint(whole, sizes)
+        for index, (name, layer) in enumerate(zip(names, layers, strict=True)):
+            setattr(parent, name, JointPart(layer, joint, index))
 
 
 def large_layers(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
@@ -134,6 +178,8 @@ def large_layers(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]
 
 _faults: dict[tuple[type[Kernel], int, int, torch.dtype, bool], str] = {}
 """What is wrong with a kernel, by shape, type and whether there is a bias."""
+_differences: dict[tuple[type[Kernel], int, tuple[int, ...], torch.dtype, bool], str] = {}
+"""What differs where layers of these shapes are multiplied as one."""
 
 
 def _first_right(format: Format, layer: nn.Linear) -> Kernel | None:
