@@ -75,9 +75,15 @@ def test_greedy_texts_are_those_of_transformers(method: Method, name: str) -> No
     head = random_head(model, 40, scale=0.02)
     expected = [reference_text(model, prompt, 14) for prompt in PROMPTS]
     assert token_ids(model, head, method, PROMPTS, GREEDY) == expected
+    head.config = replace(head.config, copy_rates=COPYING)
+    assert token_ids(model, head, method, PROMPTS, GREEDY) == expected
 
 
-def toy_of(table: Table, is_whole: bool) -> MarkovPair:
+COPYING = (0.0, 0.3, 0.55, 0.8)
+"""Rates of a head that also copies from the text."""
+
+
+def toy_of(table: Table, is_whole: bool, copy_rates: tuple[float, ...] = ()) -> MarkovPair:
     """A toy target, and a head whose law depends on the two tokens before; of all or two tokens."""
     target = markov_model(table)
     head = random_head(target, seed=3, scale=0.3)
@@ -87,12 +93,17 @@ def toy_of(table: Table, is_whole: bool) -> MarkovPair:
         state = head.state_dict()
         part.load_state_dict(state | {"d2t": kept, "lm_head.weight": state["lm_head.weight"][kept]})
         head = part.eval()
+    head.config = replace(head.config, copy_rates=copy_rates)
     return MarkovPair(target, head, len(table))
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["all", "a_part"])
+@pytest.fixture(
+    scope="module",
+    params=[(True, ()), (False, ()), (True, COPYING), (False, COPYING)],
+    ids=["all", "a_part", "all_copying", "a_part_copying"],
+)
 def toy(request: pytest.FixtureRequest) -> MarkovPair:
-    return toy_of(TOY_TARGET, request.param)
+    return toy_of(TOY_TARGET, *request.param)
 
 
 def test_the_toy_head_reads_the_hidden_state(toy: MarkovPair) -> None:
@@ -134,10 +145,13 @@ OUTSIDE: list[dict[str, Any]] = [
 """What is asked of tokens that the head lacks, and a ban on all that it has."""
 
 
+@pytest.mark.parametrize("copy_rates", [(), COPYING], ids=["own", "copying"])
 @pytest.mark.parametrize(("name", "options"), DRAFTING)
-def test_penalized_laws(name: str, options: dict[str, Any]) -> None:
+def test_penalized_laws(
+    name: str, options: dict[str, Any], copy_rates: tuple[float, ...]
+) -> None:
     """Rows with settings of their own, in one batch; the head has a part of the tokens."""
-    pair = toy_of(SCALED_TARGET, is_whole=False)
+    pair = toy_of(SCALED_TARGET, is_whole=False, copy_rates=copy_rates)
     groups = [requests_of([PROMPT] * 150, max_new_tokens=6, **given) for given in OUTSIDE]
     found = decode_groups(pair, name, options, groups)
     for given, texts in zip(OUTSIDE, found, strict=True):

@@ -28,7 +28,7 @@ from mtad.core.tree import TokenTree
 from mtad.model.drafter import Drafter
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import at_node, chain_path, endpoint, prefix_length
-from mtad.speculative.drafting import LevelLogprobs, may_extend
+from mtad.speculative.drafting import Level, may_extend
 from mtad.speculative.facts import Dial, Reads
 from mtad.speculative.method import Method, Verdict
 
@@ -63,9 +63,8 @@ class BiLD(Method):
             running = running & may_extend(tree, prefix)
             if not bool(running.any()):
                 break
-            logits = lm.forward_level(tree)
-            top = LevelLogprobs.raw(warp, logits, tree).values.amax(-1)
-            level = LevelLogprobs.of(warp, logits, tree)
+            said = Level.after(lm, tree, prefix, warp)
+            level, top = said.warped, said.raw.values.amax(-1)
             place = sample(level.values, noise.uniform(f"draft {depth}", 1))
             token = level.tokens(place[:, :, None])[:, :, 0]
             running = running & (top.exp() >= self.fallback_threshold)

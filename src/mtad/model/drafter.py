@@ -37,10 +37,13 @@ class Drafter(ABC):
     Attributes:
         longest: a bound on the committed tokens of a row that the host knows.
         token_ids: (D,) the tokens that logits are of, ascending; None where they are all.
+        copy_rates: (M + 1,) with which rates drafts copy from the text, see
+            `mtad.speculative.copying`; None where they do not.
         bad_position: (B,) text position of the first NaN or infinity seen, `NOWHERE` if none.
     """
 
     token_ids: Int[Tensor, " tokens"] | None = None
+    copy_rates: Float[Tensor, " matches"] | None = None
     STATE: ClassVar[tuple[str, ...]] = ("bad_position",)
     """Attributes that change from one iteration to the next, besides contents of the buffers."""
 

@@ -35,6 +35,8 @@ class HeadConfig:
         draft_vocab_size: D, those that the head can draft.
         rms_norm_eps: added under the root of a norm.
         logit_scale: what the target's logits are multiplied by after its head.
+        copy_rates: with which rates drafts also copy from the text, by the length of the match from
+            0 on, see `mtad.speculative.copying`; empty where they do not.
     """
 
     model_type: ClassVar[str] = "mtad_recurrent"
@@ -45,6 +47,7 @@ class HeadConfig:
     draft_vocab_size: int
     rms_norm_eps: float = 1e-6
     logit_scale: float = 1.0
+    copy_rates: tuple[float, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name."""

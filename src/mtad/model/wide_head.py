@@ -8,11 +8,12 @@ makes up for it.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import nn
 
-from mtad.model.recurrent_head import HeadConfig, RecurrentHead
+from mtad.model.recurrent_head import RecurrentHead
 
 
 @torch.no_grad()
@@ -35,13 +36,11 @@ def widen_head(
         if size < (least := getattr(old, name)):
             raise ValueError(f"{name} is {size}; it must be at least the head's own, {least}")
     share = old.hidden_size / hidden_size
-    config = HeadConfig(
+    config = replace(
+        old,
         hidden_size=hidden_size,
         intermediate_size=intermediate_size,
-        vocab_size=old.vocab_size,
-        draft_vocab_size=old.draft_vocab_size,
         rms_norm_eps=old.rms_norm_eps * share,
-        logit_scale=old.logit_scale,
     )
     wide = RecurrentHead(config, embedding).to(head.device, head.dtype).eval()
     _fill(wide, head, math.sqrt(share))

@@ -19,7 +19,7 @@ from mtad.core.tree import TokenTree
 from mtad.model.drafter import Drafter
 from mtad.sampling.truncation import NEVER
 from mtad.sampling.warper import Warper
-from mtad.speculative.drafting import LevelLogprobs, may_extend
+from mtad.speculative.drafting import Level, LevelLogprobs, may_extend
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,11 @@ def beams(
     start = torch.zeros_like(tree.node_logprobs)
     state = Beams(start, ~may_extend(tree, prefix, reserved))
     for step in range(depth):
-        logits = lm.forward_level(tree)
-        level = _scored(scored_by, logits, tree, warp)
+        said = Level.after(lm, tree, prefix, warp)
+        level = _scored(scored_by, said)
         kept = level.values
         if ratio_on == "raw":
-            raw = LevelLogprobs.raw(warp, logits, tree).values
-            kept = warp.unless_greedy(level.values, level.pick(raw))
+            kept = warp.unless_greedy(level.values, level.pick(said.raw.values))
         pool = Pool.of(state, level)
         chosen = _choose(pool, width, selection, warp, noise, f"beam {step}")
         tree, state = _advance(tree, prefix, state, pool, *chosen, kept, reserved)
@@ -108,20 +107,20 @@ def best_path(tree: TokenTree) -> Int[Tensor, "rows depth"]:
     return tree.path_to(first)
 
 
-def _scored(scored_by: str, logits: Tensor, tree: TokenTree, warp: Warper) -> LevelLogprobs:
+def _scored(scored_by: str, said: Level) -> LevelLogprobs:
     """The log-probabilities of the deepest level that `scored_by` names."""
-    if scored_by == "warped" or (scored_by == "searched" and not warp.greedy):
-        return LevelLogprobs.of(warp, logits, tree)
-    raw = LevelLogprobs.raw(warp, logits, tree)
+    if scored_by == "warped" or (scored_by == "searched" and not said.warp.greedy):
+        return said.warped
     if scored_by != "searched":
-        return raw
-    warped = LevelLogprobs.of(warp, logits, tree).complete()
-    return replace(raw, values=torch.where(warp.is_greedy, raw.values, warped.values))
+        return said.raw
+    warped = said.warped.complete()
+    values = torch.where(said.warp.is_greedy, said.raw.values, warped.values)
+    return replace(said.raw, values=values)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """All (beam, candidate) pairs of a level, in ascending order of beam and token.
+    """All (beam, candidate) pairs of a level, in ascending order of beam and candidate.
 
     Attributes:
         scores: (B, W·C) joint log-probabilities.

@@ -23,6 +23,7 @@ from mtad.core.tree import TokenTree
 from mtad.model.drafter import Drafter
 from mtad.sampling.truncation import NEVER, spread
 from mtad.sampling.warper import Warper
+from mtad.speculative.copying import Copies
 
 TreeShape: TypeAlias = Annotated[
     tuple[Count, ...], MinLen(1), Doc(allowed="a list of integers >= 1, not empty, such as 4,2,2")
@@ -51,48 +52,69 @@ class LevelLogprobs:
         token_ids: (D,) the token of each of the drafter's logits, ascending; None where the drafter
             has the whole vocabulary.
         vocab: V.
+        copied: (B, n) the token of one more candidate, the last of C, which `places` leaves out;
+            where another candidate is the same token, that one has none of the probability. None
+            where the drafter does not copy.
     """
 
     values: Float[Tensor, "rows width candidates"]
-    places: Int[Tensor, "rows width candidates"] | None
+    places: Int[Tensor, "rows width own_candidates"] | None
     token_ids: Int[Tensor, " tokens"] | None
     vocab: int
-
-    @classmethod
-    def of(cls, warp: Warper, logits: Tensor, tree: TokenTree) -> LevelLogprobs:
-        """The warped ones of the deepest level."""
-        values, places = warp.compact(logits, tree, tree.last_level)
-        return cls(values, places, warp.token_ids, warp.vocab)
-
-    @classmethod
-    def raw(cls, warp: Warper, logits: Tensor, tree: TokenTree) -> LevelLogprobs:
-        """Those of the deepest level without temperature and truncation."""
-        values = warp.raw_compact(logits, tree, tree.last_level)
-        return cls(values, None, warp.token_ids, warp.vocab)
+    copied: Int[Tensor, "rows width"] | None = None
 
     @cached_property
     def ids(self) -> Int[Tensor, "rows width candidates"] | None:
-        """The candidates' token ids, ascending; None where they are the vocabulary."""
+        """The candidates' token ids; None where they are the vocabulary."""
+        own = self._own_ids
+        if self.copied is None:
+            return own
+        if own is None:
+            every = torch.arange(self.vocab, device=self.values.device)
+            own = every.expand(*self.copied.shape, -1)
+        return torch.cat([own, self.copied[:, :, None]], dim=2)
+
+    @property
+    def _own_ids(self) -> Tensor | None:
+        """Those of the drafter's own candidates, ascending."""
         if self.token_ids is None:
             return self.places
         if self.places is None:
-            return self.token_ids.expand(self.values.shape)
+            return self.token_ids.expand(*self.values.shape[:2], -1)
         return self.token_ids[self.places]
+
+    def with_copies(self, copies: Copies) -> LevelLogprobs:
+        """The law of a drafter that also copies."""
+        own = self.ids
+        if own is None:
+            own = torch.arange(self.vocab, device=self.values.device)
+        values = copies.mixed(self.values, own == copies.tokens[:, :, None])
+        return replace(self, values=values, copied=copies.tokens)
 
     def dense(self) -> Float[Tensor, "rows width vocab"]:
         """Values over the vocabulary, -inf where there is no candidate."""
-        return self.values if self.ids is None else spread(self.values, self.ids, self.vocab)
+        if self.copied is None:
+            return self.values if self.ids is None else spread(self.values, self.ids, self.vocab)
+        values, own = self.values[:, :, :-1], self._own_ids
+        wide = values if own is None else spread(values, own, self.vocab)
+        return wide.scatter(2, self.copied[:, :, None], self.values[:, :, -1:])
 
     def complete(self) -> LevelLogprobs:
         """The same with all that the drafter says as candidates, -inf where there was none."""
         if self.places is None:
             return self
         width = self.vocab if self.token_ids is None else len(self.token_ids)
-        return replace(self, values=spread(self.values, self.places, width), places=None)
+        count = self.places.shape[2]
+        wide = spread(self.values[:, :, :count], self.places, width)
+        return replace(self, values=torch.cat([wide, self.values[:, :, count:]], 2), places=None)
 
     def pick(self, scores: Float[Tensor, "rows width tokens"]) -> Tensor:
-        """The candidates' entries of scores of all that the drafter says, (B, n, C)."""
-        return scores if self.places is None else scores.gather(2, self.places)
+        """The candidates' entries, (B, n, C), of scores of all that the drafter says."""
+        if self.places is None:
+            return scores
+        if self.copied is None:
+            return scores.gather(2, self.places)
+        return torch.cat([scores.gather(2, self.places), scores[:, :, -1:]], dim=2)
 
     def tokens(self, place: Int[Tensor, "rows width k"]) -> Int[Tensor, "rows width k"]:
         """The token ids of candidates."""
@@ -105,6 +127,51 @@ class LevelLogprobs:
             return nodes + self.ids
         index = nodes + torch.arange(self.vocab, device=self.values.device)
         return index.expand(self.values.shape[0], -1, -1)
+
+
+@dataclass(frozen=True)
+class Level:
+    """What a drafter says after the deepest level of a tree.
+
+    Attributes:
+        logits: (B, n, D) its logits.
+        tree: the tree.
+        warp: as in `Method.draft`.
+        copies: what it copies besides; None for one that does not.
+    """
+
+    logits: Float[Tensor, "rows width tokens"]
+    tree: TokenTree
+    warp: Warper
+    copies: Copies | None
+
+    @classmethod
+    def after(cls, lm: Drafter, tree: TokenTree, prefix: Prefix, warp: Warper) -> Level:
+        """Feed the deepest level; the levels above must have been fed before."""
+        logits, rates = lm.forward_level(tree), lm.copy_rates
+        copies = None if rates is None else Copies.after(tree, prefix, rates.to(logits.device))
+        return cls(logits, tree, warp, copies)
+
+    @cached_property
+    def raw(self) -> LevelLogprobs:
+        """Log-probabilities without temperature and truncation, of all that the drafter says."""
+        values = self.warp.raw_compact(self.logits, self.tree, self.tree.last_level)
+        return self._copying(self._of(values, None), self.copies)
+
+    @cached_property
+    def warped(self) -> LevelLogprobs:
+        """Log-probabilities as they are drawn from."""
+        level = self._of(*self.warp.compact(self.logits, self.tree, self.tree.last_level))
+        copies = self.copies
+        if copies is not None and self.warp.greedy:
+            copies = copies.decided(self.warp.is_greedy, self.raw.values)
+        return self._copying(level, copies)
+
+    def _of(self, values: Tensor, places: Tensor | None) -> LevelLogprobs:
+        return LevelLogprobs(values, places, self.warp.token_ids, self.warp.vocab)
+
+    def _copying(self, level: LevelLogprobs, copies: Copies | None) -> LevelLogprobs:
+        return level if copies is None else level.with_copies(copies)
 
 
 def sampled_tree(
@@ -126,34 +193,27 @@ def sampled_tree(
     """
     tree = prefix.root()
     for depth, width in enumerate(k_config):
-        logits = lm.forward_level(tree)
-        level = LevelLogprobs.of(warp, logits, tree)
+        said = Level.after(lm, tree, prefix, warp)
+        level = said.warped
         if warp.greedy and not replacement:
             level = level.complete()  # any token may be a child
         draw = f"draft {depth}"
         if replacement:
             place = sample_many(level.values, noise.uniform(draw, level.values.shape[1], width))
         else:
-            place = _distinct(level, warp, logits, tree, noise, draw, width)
+            place = _distinct(level, said, noise, draw, width)
         tree = _add_children(tree, prefix, level, place, warp)
     return tree
 
 
 def _distinct(
-    level: LevelLogprobs,
-    warp: Warper,
-    logits: Tensor,
-    tree: TokenTree,
-    noise: Noise,
-    tag: str,
-    width: int,
+    level: LevelLogprobs, said: Level, noise: Noise, tag: str, width: int
 ) -> Tensor:
     """Places of `width` candidates of each node, drawn without replacement, in draw order."""
     gumbel = noise.gumbel_at(tag, level.pair_index().flatten(1))
     scores = level.values + gumbel.view(level.values.shape)
-    if warp.greedy:
-        raw = warp.raw_compact(logits, tree, tree.last_level)
-        scores = torch.where(warp.is_greedy, raw, scores)
+    if said.warp.greedy:
+        scores = torch.where(said.warp.is_greedy, said.raw.values, scores)
     return scores.topk(min(width, scores.shape[2]), dim=2).indices
 
 
