@@ -147,9 +147,7 @@ OUTSIDE: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("copy_rates", [(), COPYING], ids=["own", "copying"])
 @pytest.mark.parametrize(("name", "options"), DRAFTING)
-def test_penalized_laws(
-    name: str, options: dict[str, Any], copy_rates: tuple[float, ...]
-) -> None:
+def test_penalized_laws(name: str, options: dict[str, Any], copy_rates: tuple[float, ...]) -> None:
     """Rows with settings of their own, in one batch; the head has a part of the tokens."""
     pair = toy_of(SCALED_TARGET, is_whole=False, copy_rates=copy_rates)
     groups = [requests_of([PROMPT] * 150, max_new_tokens=6, **given) for given in OUTSIDE]

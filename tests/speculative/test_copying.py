@@ -84,7 +84,9 @@ def level_of(
 def test_the_law_is_a_mixture(copied, top_k, ids) -> None:
     """Of a draft with all tokens, or some, of which top-k leaves some."""
     kept = torch.arange(5) if ids is None else torch.tensor(ids)
-    level = level_of(SamplingParams(top_k=top_k), TABLE[kept], None if ids is None else kept, copied)
+    level = level_of(
+        SamplingParams(top_k=top_k), TABLE[kept], None if ids is None else kept, copied
+    )
     own = torch.zeros(5).index_copy(0, kept, TABLE[kept])
     raw = own / own.sum()
     if top_k:

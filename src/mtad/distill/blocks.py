@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from mtad.distill.copying import copies_along
 from mtad.distill.saving import save
 from mtad.distill.states import States
 from mtad.distill.student import Student
+from mtad.model.copy_rates import copy_rates_of
 from mtad.sampling.params import SamplingParams
 from mtad.sampling.warper import Warper
+from mtad.speculative.drafting import LevelLogprobs
 
 Target: TypeAlias = Callable[[Tensor], Tensor]
 """The target's logits (n, V), of all tokens, after states (n, H)."""
@@ -69,18 +72,19 @@ def chains_of(
         depth: draft positions.
     """
     count, d2t = len(answer), student.d2t
-    p = law_of(target(answer.hidden), params).to(d2t.device)[:, d2t]
-    said = _places_of(d2t, answer.tokens.to(d2t.device))
-    p_said = _of(p, said)
+    p = law_of(target(answer.hidden), params).to(d2t.device)
+    tokens = answer.tokens.to(d2t.device)
+    p_said = p.gather(1, tokens[:, None])[:, 0]
     overlap = p.new_zeros(count, depth)
     reached = p.new_zeros(count, depth + 1)
     reached[:, 0] = 1.0
     for step, logits in enumerate(itertools.islice(student.logits_along(answer), depth)):
         rows = count - 1 - step  # chains that get so far within the answer
-        q = law_of(logits, params)
         beyond = slice(step + 1, step + 1 + rows)
-        overlap[:rows, step] = torch.minimum(p[beyond], q).sum(1)
-        ratio = (_of(q, said[beyond]) / p_said[beyond].clamp(min=1e-9)).clamp(max=1.0)
+        ids, q = _drafted(student, answer, step, logits, params)
+        overlap[:rows, step] = torch.minimum(p[beyond].gather(1, ids), q).sum(1)
+        q_said = torch.where(ids == tokens[beyond][:, None], q, 0.0).sum(1)
+        ratio = (q_said / p_said[beyond].clamp(min=1e-9)).clamp(max=1.0)
         reached[:rows, step + 1] = reached[:rows, step] * ratio
     return Chains(overlap, reached)
 
@@ -143,13 +147,23 @@ def law_of(
     return warp.truncate(logits[None])[0].exp()
 
 
-def _places_of(d2t: Tensor, tokens: Tensor) -> Tensor:
-    """Where tokens stand in `d2t`; -1 for those that the draft cannot say."""
-    place = torch.searchsorted(d2t, tokens).clamp(max=len(d2t) - 1)
-    return torch.where(d2t[place] == tokens, place, -1)
-
-
-def _of(law: Tensor, place: Tensor) -> Tensor:
-    """The probability at each row's place, 0 where that is -1."""
-    picked = law.gather(1, place.clamp(min=0)[:, None])[:, 0]
-    return torch.where(place >= 0, picked, 0.0)
+def _drafted(
+    student: Student,
+    answer: States,
+    ahead: int,
+    logits: Float[Tensor, "places draft_vocab"],
+    params: SamplingParams,
+) -> tuple[Int[Tensor, "places candidates"], Float[Tensor, "places candidates"]]:
+    """Tokens and their probabilities after `ahead` drafted ones, with what the draft copies."""
+    d2t, rates = student.d2t, copy_rates_of(student.model)
+    warp = Warper.of([params], len(d2t), logits.device)
+    level = LevelLogprobs(warp.truncate(logits[None]), None, d2t, warp.vocab)
+    if rates:
+        by_length = torch.tensor(rates, dtype=torch.float32, device=d2t.device)
+        copies = copies_along(answer, ahead, by_length)
+        if warp.greedy:
+            raw = replace(level, values=logits.log_softmax(1)[None]).with_copies(copies)
+            copies = copies.decided(warp.is_greedy, raw.values)
+        level = level.with_copies(copies)
+    assert level.ids is not None
+    return level.ids[0], level.values[0].exp()

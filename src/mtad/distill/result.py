@@ -18,6 +18,7 @@ from mtad.distill.plan import Plan
 from mtad.distill.run import HELD_OUT, Distilled, Observer
 from mtad.methods.autoregressive import Autoregressive
 from mtad.methods.speculative_sampling import SpeculativeSampling
+from mtad.model.copy_rates import copy_rates_of
 from mtad.speculative.method import Method
 
 FIGURES = "figures.json"
@@ -155,6 +156,7 @@ def _table(plan: Plan, made: Distilled, measured: Sequence[Measured]) -> dict[st
         "stopped": made.stopped,
         "draft_s": made.costs.draft_s,
         "target_s": made.costs.target_s,
+        "copy_rates": list(copy_rates_of(made.student.model)),
         "break_even_acceptance": made.costs.break_even,
         "acceptance_by_position": {
             f"{t:g}": list(found.by_position) for t, found in last.acceptance.items()

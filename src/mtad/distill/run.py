@@ -19,6 +19,7 @@ from mtad.api.pair import ModelPair
 from mtad.distill.acceptance import Acceptance, acceptance_of
 from mtad.distill.beginning import frequent_tokens, logits_after
 from mtad.distill.blocks import Target, Walk
+from mtad.distill.copying import counted_rates
 from mtad.distill.corpus import Answer, num_tokens_of, read_answers, write_answers
 from mtad.distill.kinds import student_for
 from mtad.distill.pay import Costs, costs_of
@@ -28,6 +29,7 @@ from mtad.distill.states import States, write_states
 from mtad.distill.student import Student
 from mtad.distill.training import Progress, train
 from mtad.errors import DataError, MtadError
+from mtad.model.copy_rates import set_copy_rates
 from mtad.model.lm import Model
 
 HELD_OUT = 15
@@ -128,9 +130,12 @@ def distill(
     d2t = frequent_tokens(learnt.tokens.tolist(), plan.draft_vocab_size, pair.models.vocab)
     student = student_for(plan, target, d2t)
     beginning = student.start(learnt)
+    rates = counted_rates(learnt)
+    set_copy_rates(student.model, rates)
     covered = torch.isin(kept.tokens, d2t).float().mean()
     observer.say(
-        f"the draft can say {len(d2t)} tokens, {covered:.1%} of the held-out answers'; {beginning}"
+        f"the draft can say {len(d2t)} tokens, {covered:.1%} of the held-out answers'; "
+        f"{beginning}; after a match of 1, 2, … tokens it copies with rates {rates[1:]}"
     )
     logits = logits_after(target)
     judge = _Judge(student, kept, logits, plan, costs, observer)

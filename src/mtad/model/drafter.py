@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from mtad.core.buckets import bucket_of
 from mtad.core.tree import TokenTree
+from mtad.model.copy_rates import copy_rates_of
 from mtad.model.finite import NOWHERE
 from mtad.model.recurrent_head import RecurrentHead
 
@@ -49,6 +50,9 @@ class Drafter(ABC):
 
     def __init__(self, model: Draft, name: str, vocab: int, device: torch.device) -> None:
         self.model, self.name, self.vocab, self.device = model, name, vocab, device
+        rates = copy_rates_of(model) if name == "draft" else ()
+        if rates:
+            self.copy_rates = torch.tensor(rates, dtype=torch.float32, device=device)
         self._num_joining = 0
         self.longest = 0
         self.bad_position: Int[Tensor, " rows"] = self._no_rows()

@@ -10,7 +10,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -40,8 +39,6 @@ class HeadDrafter(Drafter):
         self._num_drafted = bisect_left(head.drafted_ids, vocab)
         if self._num_drafted < vocab:
             self.token_ids = head.d2t[: self._num_drafted]
-        if rates := head.config.copy_rates:
-            self.copy_rates = torch.tensor(rates, dtype=torch.float32, device=head.device)
         self._levels: list[Tensor] = []
 
     def forward_level(self, tree: TokenTree) -> Float[Tensor, "rows width tokens"]:

@@ -7,7 +7,6 @@ those of a decoder layer. Output rows that are the target's own are not stored. 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from mtad.errors import CheckpointError, VocabularyMismatchError, first_line
 from mtad.model.context import embedding_rows
+from mtad.model.copy_rates import NAME, checked
 from mtad.model.drafter import Model
 from mtad.model.forward import output_head
 from mtad.model.recurrent_head import HeadConfig, RecurrentHead
@@ -126,7 +126,7 @@ def _config_of(head: RecurrentHead, target: Model) -> dict[str, Any]:
         "transformer_layer_config": layer,
         "draft_vocab_size": own.draft_vocab_size,
         "logit_scale": own.logit_scale,
-        "copy_rates": list(own.copy_rates),
+        NAME: list(own.copy_rates),
         "dtype": str(head.dtype).removeprefix("torch."),
     }
 
@@ -209,23 +209,11 @@ def _head_config(folder: str | Path, config: dict[str, Any]) -> HeadConfig:
             draft_vocab_size=int(config["draft_vocab_size"]),
             rms_norm_eps=float(layer["rms_norm_eps"]),
             logit_scale=float(config.get("logit_scale", 1.0)),
-            copy_rates=_copy_rates(config.get("copy_rates", [])),
+            copy_rates=checked(config.get(NAME)),
         )
     except (KeyError, TypeError, ValueError) as error:
         what = f"{type(error).__name__}: {first_line(error)}"
         raise _error(folder, f"its {CONFIG} is not that of a head ({what})") from error
-
-
-def _copy_rates(found: Sequence[float]) -> tuple[float, ...]:
-    """Rates of copying.
-
-    Raises:
-        ValueError: they are no shares, or copy where nothing matches.
-    """
-    rates = tuple(float(rate) for rate in found)
-    if not all(0 <= rate < 1 for rate in rates) or (rates and (rates[0] or len(rates) == 1)):
-        raise ValueError(f"copy_rates are {list(found)}; give 0 and then shares below 1, or none")
-    return rates
 
 
 def _read_state(folder: str | Path, own: HeadConfig, target: Model) -> dict[str, Tensor]:

@@ -76,6 +76,7 @@ class TranslatedLM(LM):
         assert translation is not None
         self.translation, self._own = translation, dict(translation.pairs)
         super().__init__(model, name, vocab)
+        self.copy_rates = None  # what is copied need not be a token of its own
         self.on_growth: Callable[[int], object] = self._grow
 
     def _token_map(self) -> TokenMap | None:

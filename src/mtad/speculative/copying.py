@@ -44,14 +44,11 @@ class Copies:
             prefix: the committed text.
             rates: (M + 1,) by the length of the match.
         """
-        nodes = _last_tokens(tree, prefix, len(rates) - 1)
+        last = _last_tokens(tree, prefix, len(rates) - 1)
         places = torch.arange(prefix.tokens.shape[1], device=prefix.tokens.device)
         has_next = (places < prefix.lengths[:, None] - 1)[:, None]
-        lengths = matches(prefix.tokens[:, None], nodes, has_next)
-        best = (lengths * len(places) + places).argmax(-1)
-        following = (best + 1).clamp(max=len(places) - 1)
-        length = lengths.gather(2, best[:, :, None])[:, :, 0]
-        return cls(prefix.tokens.gather(1, following), rates[length])
+        tokens, lengths = what_followed(prefix.tokens[:, None], last, has_next)
+        return cls(tokens, rates[lengths])
 
     def mixed(
         self,
@@ -78,6 +75,26 @@ class Copies:
         """
         wins = raw[:, :, -1] >= raw[:, :, :-1].amax(-1)
         return Copies(self.tokens, torch.where(rows[:, 0], wins.to(self.rates), self.rates))
+
+
+def what_followed(
+    text: Int[Tensor, "*#lead text"],
+    last: Int[Tensor, "*lead back"],
+    allowed: Bool[Tensor, "*#lead text"],
+) -> tuple[Int[Tensor, "*lead"], Int[Tensor, "*lead"]]:
+    """The token after the longest match, the last one among equals, and the match's length.
+
+    Args:
+        text, last, allowed: as for `matches`.
+
+    Returns:
+        Any token and 0 where nothing matches.
+    """
+    places = torch.arange(text.shape[-1], device=text.device)
+    lengths = matches(text, last, allowed)
+    best = (lengths * len(places) + places).argmax(-1, keepdim=True)
+    following = text.expand(lengths.shape).gather(-1, (best + 1).clamp(max=len(places) - 1))
+    return following[..., 0], lengths.gather(-1, best)[..., 0]
 
 
 def matches(

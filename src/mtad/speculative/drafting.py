@@ -206,9 +206,7 @@ def sampled_tree(
     return tree
 
 
-def _distinct(
-    level: LevelLogprobs, said: Level, noise: Noise, tag: str, width: int
-) -> Tensor:
+def _distinct(level: LevelLogprobs, said: Level, noise: Noise, tag: str, width: int) -> Tensor:
     """Places of `width` candidates of each node, drawn without replacement, in draw order."""
     gumbel = noise.gumbel_at(tag, level.pair_index().flatten(1))
     scores = level.values + gumbel.view(level.values.shape)
