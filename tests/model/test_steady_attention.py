@@ -41,6 +41,18 @@ def test_a_token_does_not_depend_on_others(dtype: torch.dtype, groups: int) -> N
         assert torch.equal(together[:, part], alone)
         row = (t[1:] for t in (query[:, :, part], key, value, mask[:, :, part]))
         assert torch.equal(steady_attention(layer, *row)[0], alone[1:])
+    many = (t.repeat(4, 1, 1, 1) for t in (query, key, value, mask))
+    assert torch.equal(steady_attention(layer, *many)[0], together.repeat(4, 1, 1, 1))
+
+
+@torch.inference_mode()
+def test_values_of_another_size() -> None:
+    torch.manual_seed(0)
+    query, key = torch.randn(1, 4, 3, 8), torch.randn(1, 4, 64, 8)
+    value, mask = torch.randn(1, 4, 64, 16), (torch.rand(1, 1, 3, 64) < 0.5)
+    together, _ = steady_attention(Layer(), query, key, value, mask)
+    wanted, _ = sdpa_attention_forward(Layer(), query, key, value, mask)
+    assert torch.allclose(together, wanted, atol=1e-5)
 
 
 def test_prompts_are_read_as_usual() -> None:

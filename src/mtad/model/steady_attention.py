@@ -47,20 +47,45 @@ def steady_attention(
     is_tree = query.shape[2] <= FEW and query.device.type == "cpu" and attention_mask is not None
     if not (is_tree and is_plain(attention_mask, options)):
         return grouped_attention(module, query, key, value, attention_mask, **options)
-    scale, nodes = options.get("scaling"), range(query.shape[2])
+    scale, (rows, _, nodes, size) = options.get("scaling"), query.shape
     mask: Any = attention_mask
-    attended = [_of_one(query[:, :, i], key, value, mask[:, :, i], scale) for i in nodes]
+    tokens, masks = query.transpose(1, 2), mask[:, 0]
+    if rows < nodes and size == value.shape[-1]:  # with other sizes the keys would be copied
+        attended = [
+            _of_each(
+                tokens[i], _for_each(key[i], nodes), _for_each(value[i], nodes), masks[i], scale
+            )
+            for i in range(rows)
+        ]
+        return torch.stack(attended), None
+    attended = [_of_each(tokens[:, i], key, value, masks[:, i], scale) for i in range(nodes)]
     return torch.stack(attended, dim=1), None
 
 
-def _of_one(
-    query: Tensor, key: Tensor, value: Tensor, mask: Any, scale: float | None
-) -> Float[Tensor, "rows heads value_size"]:
-    """The attention of one token of each row; the heads of a group are queries of one head."""
-    rows, heads, size = query.shape
-    queries = query.reshape(rows, key.shape[1], heads // key.shape[1], size)
-    attended = F.scaled_dot_product_attention(queries, key, value, mask[:, :, None], scale=scale)
-    return attended.reshape(rows, heads, value.shape[-1])
+def _for_each(cached: Tensor, count: int) -> Float[Tensor, "tokens groups slots size"]:
+    """Keys or values (groups, slots, size) of a text for each of its tokens, not copied."""
+    return cached.expand(count, -1, -1, -1)
+
+
+def _of_each(
+    query: Float[Tensor, "tokens heads size"],
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    scale: float | None,
+) -> Float[Tensor, "tokens heads value_size"]:
+    """The attention of each token on its own; the heads of a group are queries of one head.
+
+    Args:
+        query: of the tokens, each with its own entry of `key` and `value`.
+        key, value: (tokens, groups, slots, size).
+        mask: (tokens, slots).
+        scale: of the products.
+    """
+    tokens, heads, size = query.shape
+    queries = query.reshape(tokens, key.shape[1], heads // key.shape[1], size)
+    attended = F.scaled_dot_product_attention(queries, key, value, mask[:, None, None], scale=scale)
+    return attended.reshape(tokens, heads, value.shape[-1])
 
 
 AttentionInterface.register(NAME, steady_attention)

@@ -79,9 +79,8 @@ class OneDnnInt8(Int8Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output, (…, out_features), for (…, in_features)."""
-        largest = torch.linalg.vector_norm(
-            x, float("inf"), -1, keepdim=True, dtype=torch.float32
-        ).clamp_min(_SMALLEST)
+        # two operations that are quicker than the norm, which is one
+        largest = x.abs().amax(-1, keepdim=True).to(torch.float32).clamp_min(_SMALLEST)
         # converting cuts the digits off, so that a half is added: the nearest integer
         shifted = torch.addcmul(self.offset, x, largest.reciprocal(), value=LARGEST)
         product = _operation(shifted.to(torch.uint8), self.packed, self.output_scales, self.zeros)
