@@ -1,12 +1,14 @@
 """`mtad distill` from the command line: the draft that comes of it decodes."""
 
 import json
+from pathlib import Path
 
 import pytest
 from support import saved_pair
 from support.command import answer, cli, refused
 
 from mtad.distill import result
+from mtad.server.settings import read_settings
 
 TARGET = str(saved_pair.folder() / "target")
 
@@ -35,7 +37,8 @@ def draft(tmp_path_factory):
 def test_the_folder_is_a_draft_with_its_card_and_figures(draft):
     folder, _, done = draft
     names = {path.name for path in folder.iterdir()}
-    assert names == {"config.json", "model.safetensors", "figures.json", "README.md", "work"}
+    files = {"config.json", "model.safetensors", "figures.json", "README.md", "pair.toml"}
+    assert names == files | {"work"}
     figures = json.loads((folder / "figures.json").read_text())
     assert set(figures["acceptance_by_position"]) == {"0", "1"}
     assert figures["num_answers"] == 40
@@ -44,6 +47,18 @@ def test_the_folder_is_a_draft_with_its_card_and_figures(draft):
     assert (
         "40 answers of the target" in card and f"{figures['measured'][0]['speed_up']:.2f}" in card
     )
+
+
+def test_the_pair_file_is_one_for_the_server(draft):
+    folder, _, _ = draft
+    settings = read_settings(folder / "pair.toml")
+    figures = json.loads((folder / "figures.json").read_text())
+    assert Path(settings["target_model"]) == Path(TARGET).resolve()
+    assert Path(settings["draft_model"]) == folder.resolve()
+    assert settings["method"].name == "speculative_sampling"
+    assert settings["method"].num_draft_tokens == figures["measured"][-1]["num_draft_tokens"]
+    assert figures["copy_rates"] == json.loads((folder / "config.json").read_text())["copy_rates"]
+    assert figures["copy_rates"][0] == 0 < figures["copy_rates"][-1]
 
 
 def test_it_decodes_as_the_target_alone(draft):

@@ -21,7 +21,7 @@ from mtad.methods.speculative_sampling import SpeculativeSampling
 from mtad.model.copy_rates import copy_rates_of
 from mtad.speculative.method import Method
 
-FIGURES = "figures.json"
+FIGURES, PAIR = "figures.json", "pair.toml"
 NUM_PROMPTS = 8
 NUM_TOKENS = 96
 ROUNDS = 3
@@ -92,7 +92,29 @@ def write_draft(
     (folder / FIGURES).write_text(json.dumps(table, indent=2) + "\n")
     figures = Figures(table, measured)
     (folder / "README.md").write_text(card(plan, made, figures))
+    (folder / PAIR).write_text(pair_file(plan, folder, measured))
     return figures
+
+
+def pair_file(plan: Plan, folder: Path, measured: Sequence[Measured]) -> str:
+    """Target, draft and the length of drafts that was measured, as `mtad serve --config` reads it.
+
+    Args:
+        plan: names the target.
+        folder: of the draft.
+        measured: by temperature; the draft is as long as is best at the highest.
+    """
+    target, last = Path(plan.target), max(measured, key=lambda one: one.temperature)
+    name = str(target.resolve()) if target.exists() else plan.target
+    return (
+        "# mtad serve --config pair.toml\n"
+        "[models]\n"
+        f"target_model = {json.dumps(name, ensure_ascii=False)}\n"
+        f"draft_model = {json.dumps(str(folder.resolve()), ensure_ascii=False)}\n\n"
+        "[method]\n"
+        f"name = {json.dumps(SpeculativeSampling.name)}\n"
+        f"num_draft_tokens = {last.num_draft_tokens}\n"
+    )
 
 
 def _measured(
