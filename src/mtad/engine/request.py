@@ -5,7 +5,7 @@ Knows no loop and no cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -32,12 +32,15 @@ class Request:
         sampling: how to sample and when to end.
         stop: called with every new token in order; true ends the text after that token.
         output_ids: tokens of the text that are there already, where it is taken up again.
+        cache_salt: prefixes of prompts are shared with requests that have the same one; None
+            shares nothing, so that every token of the prompt is fed.
     """
 
     prompt_ids: Sequence[int]
     sampling: SamplingParams = field(default_factory=SamplingParams)
     stop: Callable[[int], bool] | None = None
     output_ids: Sequence[int] = ()
+    cache_salt: Hashable | None = ""
 
     @property
     def text_ids(self) -> list[int]:

@@ -63,9 +63,10 @@ class Session:
     Attributes:
         rows: the running requests, in the order of the batch.
         requests: those that run or are about to.
+        cached: of those that joined last, the tokens that the target found in the prefix cache.
         observe: called with every iteration, if it is set; such iterations run eagerly.
         observe_prefill: called with the target's logits after every token of a chunk of the
-            prefill and the chunk's place in the texts, if it is set.
+            prefill and the chunk's place in the texts without what is `cached`, if it is set.
         graphs: captures the iterations.
     """
 
@@ -90,10 +91,8 @@ class Session:
         self._take_caches(target, draft, workspace)
         self.prefix: Prefix
         self.seeds: Tensor
-        self.rows: list[int] = []
-        self.lengths: list[int] = []
+        self.rows, self.lengths, self._prefilling = list[int](), list[int](), list[int]()
         self.requests: dict[int, Request] = {}
-        self._prefilling: list[int] = []
         self._num_seen = 0
         try:
             self.join(requests)
@@ -133,7 +132,9 @@ class Session:
         if self.target.num_rows + len(live) > self.target.max_rows:
             self._arrange(range(len(self.rows)))  # copies are in the way
         if live:
-            begin_prefill(self.lms, [r.text_ids for r in live.values()])
+            texts, salts = zip(*[(r.text_ids, r.cache_salt) for r in live.values()], strict=True)
+            begin_prefill(self.lms, texts, salts)
+        self.cached = dict(zip(live, self.target.num_cached, strict=True))
         self.requests |= live
         self._prefilling, self._num_seen = list(live), self._num_seen + len(requests)
         return indices
@@ -212,8 +213,7 @@ class Session:
         if len(self.rows) > self.most_captured:
             return self.graphs.run_eagerly(self._iterate, begin, "large_batch")
         key = method_key(self.method)  # of now: the guard changes methods between iterations
-        timed = begin is not ignore_phase
-        return self.graphs.run(key, self._state, self._iterate, begin, timed)
+        return self.graphs.run(key, self._state, self._iterate, begin, begin is not ignore_phase)
 
     @property
     def _state(self) -> State:

@@ -19,6 +19,7 @@ from mtad.model.drafter import Draft, Drafter
 from mtad.model.head_drafter import HeadDrafter
 from mtad.model.lm import LM, Model
 from mtad.model.loading import Models
+from mtad.model.prefix_cache import PrefixCache
 from mtad.model.recurrent_head import RecurrentHead
 from mtad.model.translated import TranslatedLM, lm_of
 from mtad.runtime.cpu_tapes import Tapes
@@ -35,9 +36,11 @@ class Workspace:
 
     Attributes:
         programs: captures the iterations of the sessions that begin from now on.
+        prefixes: keys and values of prompts, which all caches share; keeps none to begin with.
     """
 
     def __init__(self, programs: CapturedPrograms | None = None) -> None:
+        self.prefixes = PrefixCache()
         self.programs: CapturedPrograms = programs or Graphs(None)
         self._number: weakref.WeakKeyDictionary[LM, int] = weakref.WeakKeyDictionary()
         self._numbers = count()
@@ -96,6 +99,7 @@ class Workspace:
                 return lm
             lm = lm_of(*wanted, keeps_hidden)
             lm.before_allocation(_calling(self))
+            lm.share_prefixes(self.prefixes)
             if isinstance(lm, TranslatedLM):
                 lm.on_growth = _growing(self, lm)
             self._number[lm] = next(self._numbers)

@@ -7,7 +7,7 @@ has none, so that the defaults here do for it. Knows no method and no loop.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -140,8 +140,16 @@ class Drafter(ABC):
         """Forget all rows; the memory stays for those who come next."""
         self._num_joining, self.longest, self.bad_position = 0, 0, self._no_rows()
 
-    def begin_prefill(self, texts: Sequence[Sequence[int]]) -> None:
-        """Begin to feed texts, all but the last token of each."""
+    def begin_prefill(
+        self, texts: Sequence[Sequence[int]], salts: Sequence[Hashable | None] = ()
+    ) -> None:
+        """Begin to feed texts, all but the last token of each.
+
+        Args:
+            texts: of the target's tokens.
+            salts: of each text, to share prefixes with texts of the same; None, or none at all,
+                shares nothing.
+        """
         self._num_joining = len(texts)
 
     def prefill_chunk(self) -> bool:
@@ -167,15 +175,19 @@ class Drafter(ABC):
         self.bad_position = self.bad_position[kept]
 
 
-def begin_prefill(lms: Sequence[Drafter], texts: Sequence[Sequence[int]]) -> None:
-    """Begin to feed texts to all of these, or to none.
+def begin_prefill(
+    lms: Sequence[Drafter],
+    texts: Sequence[Sequence[int]],
+    salts: Sequence[Hashable | None] = (),
+) -> None:
+    """Begin to feed texts to all of these, or to none; arguments as in `Drafter.begin_prefill`.
 
     Raises:
         CacheMemoryError: one needs more slots for them, in tokens of its own, than there are.
     """
     try:
         for lm in lms:
-            lm.begin_prefill(texts)
+            lm.begin_prefill(texts, salts)
     except BaseException:
         for lm in lms:
             lm.cancel_prefill()

@@ -13,12 +13,10 @@ from typing import Any
 
 import psutil
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
 from mtad.errors import CacheMemoryError
-from mtad.model.finite import NOWHERE
 
 
 def _nothing() -> None:
@@ -36,6 +34,7 @@ class Address:
         bucket: number of slots to attend over.
         fits: whether the memory was checked.
         before_allocation: called before memory is asked for, to give up what is idle.
+        when_short: called where that is not enough, to give up what can be made again.
     """
 
     num_rows: int
@@ -46,44 +45,7 @@ class Address:
     bucket: int = 0
     fits: bool = False
     before_allocation: Callable[[], object] = _nothing
-
-
-@dataclass
-class Prefill:
-    """Texts on their way into the cache, in the rows that follow those in use.
-
-    Attributes:
-        tokens: (J, L) all but the last token of each, right-padded.
-        lengths: (J,) how many that are.
-        bad, hidden: (J,) and (J, H) as in `mtad.model.lm.LM`.
-        start: tokens fed so far.
-    """
-
-    tokens: Int[Tensor, "joining text"]
-    lengths: Int[Tensor, " joining"]
-    bad: Int[Tensor, " joining"]
-    hidden: Float[Tensor, "joining hidden"]
-    start: int = 0
-
-    @classmethod
-    def of(cls, texts: Sequence[Sequence[int]], hidden: Tensor) -> Prefill:
-        """Texts of which nothing is fed, on the device of their hidden states."""
-        counts = [len(text) - 1 for text in texts]
-        longest = max(1, *counts)  # one token at least: it makes the buffers
-        padded = [[*t[:-1], *[0] * (longest - len(t) + 1)] for t in texts]
-        tokens = torch.tensor(padded, device=hidden.device, dtype=torch.int64)
-        lengths = torch.tensor(counts, dtype=torch.int64, device=hidden.device)
-        return cls(tokens, lengths, torch.full_like(lengths, NOWHERE), hidden)
-
-    def last_in(self, chunk: slice) -> Int[Tensor, " joining"]:
-        """Where in a chunk each text ends, its nearest place where that is outside."""
-        places: Tensor = self.lengths - 1 - chunk.start
-        return places.clamp(0, chunk.stop - chunk.start - 1)
-
-    def keep(self, hidden: Float[Tensor, "joining hidden"], chunk: slice) -> None:
-        """Take the hidden states at `last_in` of the texts that do end in this chunk."""
-        ends = (self.lengths > chunk.start) & (self.lengths <= chunk.stop)
-        self.hidden = torch.where(ends[:, None], hidden, self.hidden)
+    when_short: Callable[[], object] = _nothing
 
 
 class SlotLayer(CacheLayerMixin):
@@ -131,7 +93,9 @@ class SlotLayer(CacheLayerMixin):
         sizes = [num_rows * heads * capacity * size for heads, size in self._heads]
         needed = sum(sizes) * like.element_size() * self.address.num_layers
         if not fits and needed > free_bytes(like.device):
-            raise _memory_error(needed, num_rows, capacity, like)
+            self.address.when_short()
+            if needed > free_bytes(like.device):
+                raise _memory_error(needed, num_rows, capacity, like)
         try:
             return [like.new_zeros((size,)) for size in sizes]
         except (RuntimeError, MemoryError) as error:

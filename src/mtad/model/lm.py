@@ -8,7 +8,7 @@ method and no tokenizer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -16,30 +16,29 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mtad.core.buckets import bucket_of, power_of_two
+from mtad.core.buckets import bucket_of
 from mtad.core.tree import TokenTree
 from mtad.model.context import context_of as context_of
-from mtad.model.drafter import Drafter
 from mtad.model.drafter import Model as Model
 from mtad.model.finite import first_bad
 from mtad.model.forward import Forward, at_places, output_head
-from mtad.model.kv_cache import Address, Prefill, Resized, SlotLayer, resized
 from mtad.model.masks import tree_mask
+from mtad.model.prefill import Prefill
+from mtad.model.slots import Slots
 from mtad.model.trimmed import TokenMap
 
 PREFILL_TOKENS = {"cpu": 256, "cuda": 2048}
 """Most prompt tokens, over all rows, that one forward of the prefill feeds, by kind of device."""
 
 
-class LM(Drafter):
+class LM(Slots):
     """A causal language model with a cache of `num_rows` rows of `capacity` slots.
 
     Logits are cut to `vocab` token ids (padded embedding rows are dropped), or to `token_ids`, see
     `mtad.model.trimmed`.
 
     Args:
-        model, name, vocab: as for `Drafter`.
-        num_rows, capacity: the size to begin with.
+        model, name, vocab, num_rows, capacity: as for `Slots`.
         own_ids: tokens are the model's own ids, whatever they are to a target.
         keeps_hidden: whether `hidden` is kept.
 
@@ -49,13 +48,12 @@ class LM(Drafter):
             is none; H is 0 where it is not kept.
         longest: a bound on `lengths`; how much a forward attends over, hence every shape, follows
             from it.
-        num_slots: of all rows; where it changes, the buffers have moved.
         on_prefill: called with the logits after every token of a prefill's chunk and the place of
-            the chunk in the texts, if it is set.
+            the chunk in the texts without their `num_cached`, if it is set.
     """
 
     model: Model
-    STATE: ClassVar[tuple[str, ...]] = (*Drafter.STATE, "lengths", "longest", "num_slots", "hidden")
+    STATE: ClassVar[tuple[str, ...]] = (*Slots.STATE, "lengths", "longest", "num_slots", "hidden")
 
     def __init__(
         self,
@@ -68,10 +66,7 @@ class LM(Drafter):
         keeps_hidden: bool = False,
     ) -> None:
         embeddings: Any = model.get_input_embeddings()
-        super().__init__(model, name, vocab, embeddings.weight.device)
-        num_layers = model.config.get_text_config().num_hidden_layers
-        self._address = Address(num_rows, capacity, num_layers)
-        self._layers = [SlotLayer(self._address) for _ in range(num_layers)]
+        super().__init__(model, name, vocab, embeddings.weight.device, num_rows, capacity)
         self._map = None if own_ids else self._token_map()
         self.token_ids = self._map.ids if self._map else None
         self._run = Forward(model, vocab, self._layers, self._map)
@@ -102,51 +97,6 @@ class LM(Drafter):
         at.num_rows, at.capacity, at.first, at.slots, at.fits = 0, 0, 0, None, False
         self._forget(keeps_hidden)
 
-    def before_allocation(self, call: Callable[[], object]) -> None:
-        """Set what is called before the cache asks for memory."""
-        self._address.before_allocation = call
-
-    @property
-    def max_rows(self) -> int:
-        """Rows that the cache can hold."""
-        return self._address.num_rows
-
-    @property
-    def buffers(self) -> list[Tensor]:
-        """All keys and values; they stay where they are once the first forward has been run."""
-        ready = [layer for layer in self._layers if layer.is_initialized]
-        return [buffer for layer in ready for buffer in (layer.keys, layer.values)]
-
-    def grown(self, num_rows: int, capacity: int) -> tuple[int, int]:
-        """The size that the cache takes to have this many rows and slots; it never shrinks.
-
-        One that is there grows to a power of two, so that it seldom has to.
-        """
-        at = self._address
-        if at.num_rows and num_rows > at.num_rows:
-            num_rows = power_of_two(num_rows)
-        return max(at.num_rows, num_rows), max(at.capacity, capacity)
-
-    def resized(self, num_rows: int, capacity: int) -> Resized:
-        """The cache with at least so many rows and slots, see `kv_cache.resized`."""
-        return resized(self._layers, *self.grown(num_rows, capacity))
-
-    def resize(self, size: Resized) -> None:
-        """Take a size that `resized` found memory for."""
-        if (size.num_rows, size.capacity) != (self._address.num_rows, self._address.capacity):
-            size.install()
-            self.num_slots = size.num_rows * size.capacity
-
-    @property
-    def memory_bytes(self) -> int:
-        """Memory that the cache has, in use or not."""
-        return sum(memory.nbytes for layer in self._layers for memory in layer.memory)
-
-    @property
-    def addresses(self) -> set[int]:
-        """Where the memory of the cache is."""
-        return {memory.data_ptr() for layer in self._layers for memory in layer.memory}
-
     def prefill(self, texts: Sequence[Sequence[int]]) -> None:
         """Add one row per text and feed all but its last token, a chunk at a time."""
         self.begin_prefill(texts)
@@ -154,15 +104,18 @@ class LM(Drafter):
             pass
         self.end_prefill()
 
-    def begin_prefill(self, texts: Sequence[Sequence[int]]) -> None:
-        """Begin to feed texts, all but the last token of each."""
-        prefill = self._begin(texts)
+    def begin_prefill(
+        self, texts: Sequence[Sequence[int]], salts: Sequence[Hashable | None] = ()
+    ) -> None:
+        """As `Drafter.begin_prefill`."""
+        prefill = self._begin(texts, salts)
         prefill.tokens = self._read(prefill.tokens)
 
-    def _begin(self, texts: Sequence[Sequence[int]]) -> Prefill:
+    def _begin(self, texts: Sequence[Sequence[int]], salts: Sequence[Hashable | None]) -> Prefill:
         for layer in self._layers:  # of NaN, which would reach these texts, masked or not
             layer.wipe_rows(slice(self.num_rows, self.num_rows + len(texts)))
-        self._prefill = Prefill.of(texts, self._zeros(len(texts)))
+        found = self._prefixes.restore(self.num_rows, texts, salts)
+        self._prefill = Prefill.of(texts, self._zeros(len(texts)), found)
         return self._prefill
 
     def prefill_chunk(self) -> bool:
@@ -179,10 +132,9 @@ class LM(Drafter):
 
     def _feed(self, texts: Prefill, chunk: slice) -> None:
         """Feed one chunk of the texts to the rows behind those in use."""
-        slots = torch.arange(chunk.start, chunk.stop, device=self.device)
-        slots = slots.expand(len(texts.tokens), -1)
+        slots = texts.slots(chunk, self._address.capacity)
         self._address.first = self.num_rows
-        keys = torch.arange(self._open(slots, chunk.stop), device=self.device)
+        keys = torch.arange(self._open(slots, texts.reach(chunk)), device=self.device)
         tokens, every = texts.tokens[:, chunk], keys.expand(len(slots), -1)
         wants_all, last = self.on_prefill is not None, texts.last_in(chunk)
         ends = last if self._run.keeps_hidden and not wants_all else None
@@ -203,11 +155,17 @@ class LM(Drafter):
         """Take the rows that have been prefilled into use."""
         texts = self._prefill
         assert texts is not None
+        self._prefixes.keep(self.num_rows, texts.bad)
         self.lengths = torch.cat([self.lengths, texts.lengths])
         self.bad_position = torch.cat([self.bad_position, texts.bad])
         self.hidden = torch.cat([self.hidden, texts.hidden])
-        self.longest = max(self.longest, texts.tokens.shape[1])
+        self.longest = max(self.longest, texts.longest)
         self._prefill = None
+
+    @property
+    def num_cached(self) -> list[int]:
+        """Of each text that is being prefilled, the tokens that were found in the prefix cache."""
+        return [] if self._prefill is None else list(self._prefill.num_cached)
 
     def cancel_prefill(self) -> None:
         """Feed no further; what has been fed is forgotten."""

@@ -9,7 +9,7 @@ vocabularies have. The draft's logits are a function of the committed text alone
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -89,12 +89,14 @@ class TranslatedLM(LM):
         self._is_retired = False
         self.tail = torch.zeros(0, 2, dtype=torch.int64, device=self.device)
 
-    def begin_prefill(self, texts: Sequence[Sequence[int]]) -> None:
+    def begin_prefill(
+        self, texts: Sequence[Sequence[int]], salts: Sequence[Hashable | None] = ()
+    ) -> None:
         """Begin to feed texts of the target's tokens, in the draft's own."""
         encoded = [(tuple(text), self.translation.encode(text)) for text in texts]
         self._require(max(len(ids) for _, ids in encoded))
         self._joining = [Row(text, ids, len(ids) - 1) for text, ids in encoded]
-        self._begin([row.ids for row in self._joining])
+        self._begin([row.ids for row in self._joining], salts)
 
     def end_prefill(self) -> None:
         """Take the rows that have been prefilled into use."""
