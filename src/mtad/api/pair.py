@@ -32,6 +32,7 @@ from mtad.model.drafter import Draft
 from mtad.model.lm import Model
 from mtad.model.loading import Models, Tokenizer, join, load_models, quiet
 from mtad.model.parallel import agreed
+from mtad.model.settings import PREFIX_CACHE_MIB
 from mtad.model.tokenizer import encode, prompt_list
 from mtad.pairs import DEMO, PAIRS
 from mtad.runtime.backend import OnPhase
@@ -53,6 +54,7 @@ class ModelPair:
         tokenizer: the tokenizer; None if prompts are given as token ids.
         assistant_model: transformers' name for `draft`.
         trust_vocabulary: skip the comparison of the tokenizers.
+        prefix_cache_mib: for keys and values of prompts, which others that begin alike copy; or 0.
 
     Attributes:
         models: both models and what they share.
@@ -68,22 +70,22 @@ class ModelPair:
         draft_tokenizer: Tokenizer | None = None,
         assistant_model: Draft | None = None,
         trust_vocabulary: bool = False,
+        prefix_cache_mib: int = PREFIX_CACHE_MIB,
     ) -> None:
         draft = draft if draft is not None else assistant_model
-        self._take(
-            join(target, draft, tokenizer, draft_tokenizer, trust_vocabulary=trust_vocabulary)
-        )
+        models = join(target, draft, tokenizer, draft_tokenizer, trust_vocabulary=trust_vocabulary)
+        self._take(models, prefix_cache_mib)
 
     @classmethod
-    def of(cls, models: Models) -> ModelPair:
+    def of(cls, models: Models, prefix_cache_mib: int = PREFIX_CACHE_MIB) -> ModelPair:
         """A pair of models that were loaded and checked already."""
         pair = cls.__new__(cls)
-        pair._take(models)
+        pair._take(models, prefix_cache_mib)
         return pair
 
-    def _take(self, models: Models) -> None:
+    def _take(self, models: Models, prefix_cache_mib: int) -> None:
         self.models = models
-        self.workspace = Workspace.of(models)
+        self.workspace = Workspace.of(models, prefix_cache_mib)
         self._texts: dict[int, str] = {}
 
     @property
@@ -199,6 +201,7 @@ class ModelPair:
                     one.append(block, iteration.is_plain)
                     one.stats.prefill_s, one.stats.decode_s = prefill_s, iteration.decode_s
                     one.stats.fallback = iteration.reason
+                    one.stats.num_cached_tokens = session.cached[block.request]
                     yield one.chunk(start + block.request)
         for index, one in enumerate(batch, start):
             if not one.blocks:
@@ -241,6 +244,7 @@ def load_pair(
     target: str | Path | None = None,
     draft: str | Path | None = None,
     assistant_model: str | Path | None = None,
+    prefix_cache_mib: int = PREFIX_CACHE_MIB,
     **options: Any,
 ) -> ModelPair:
     """A pair by its name, or from folders, hub names or GGUF files.
@@ -251,7 +255,7 @@ def load_pair(
             a slash, is the target.
         target, draft: what `from_pretrained` takes, or a GGUF file.
         assistant_model: transformers' name for `draft`.
-        options: as in `mtad.model.loading.load_models` (dtype, device, device_map, …).
+        prefix_cache_mib, options: as in `ModelPair`; as in `load_models` (dtype, device_map, …).
 
     Raises:
         ValueError: neither a name nor a target was given, or both, or a draft for a named pair.
@@ -263,7 +267,7 @@ def load_pair(
     if target is None and name not in PAIRS and ("/" in str(name) or Path(str(name)).exists()):
         target = name
     if target is not None:
-        return ModelPair.of(load_models(target, draft, **options))
+        return ModelPair.of(load_models(target, draft, **options), prefix_cache_mib)
     if name not in PAIRS:
         raise ValueError(
             f"there is no pair called {name!r}{did_you_mean(str(name), PAIRS)}; give "
@@ -276,7 +280,7 @@ def load_pair(
     is_free = options.get("dtype", "auto") == "auto" and not torch.cuda.is_available()
     if pair.name == DEMO and is_free:
         options["draft_dtype"] = options.get("draft_dtype") or "float32"  # quicker where so small
-    return ModelPair.of(load_models(pair.require_target(), pair.draft, **options))
+    return ModelPair.of(load_models(pair.require_target(), pair.draft, **options), prefix_cache_mib)
 
 
 def open_pair(

@@ -154,7 +154,7 @@ def load(recipe: Recipe) -> ModelPair:
     quiet()
     if recipe.plan.num_threads:
         torch.set_num_threads(recipe.plan.num_threads)
-    options = dataclasses.asdict(recipe.pair)
+    options = dataclasses.asdict(recipe.pair) | {"prefix_cache_mib": 0}  # each prompt's whole cost
     target, draft = options.pop("target"), options.pop("draft")
     if target in PAIRS and draft is None:
         return load_pair(target, **options)
@@ -184,7 +184,7 @@ def make_runner(
                 'a run has models = "draft", and this draft is a head that reads the target\'s '
                 "hidden state and can't decode alone; leave that run out"
             )
-        draft_alone = ModelPair(pair.models.draft, None, pair.models.tokenizer)
+        draft_alone = ModelPair(pair.models.draft, None, pair.models.tokenizer, prefix_cache_mib=0)
     devices = [m.device for m in (pair.models.target, pair.models.draft) if m is not None]
     meter = meter or find_meter(devices)
     known = {"recipe": recipe.name, "meter": meter.source, "meter_remark": meter.reason}

@@ -27,6 +27,8 @@ class Stats:
         num_spec_tokens: sum over steps of the longest path that could be accepted.
         num_output_tokens: tokens of the text.
         num_plain_steps: those of the S iterations that the guard made without a draft.
+        num_cached_tokens: tokens of the prompt that the target did not read again, since a prompt
+            before began with them.
         acceptance_histogram: steps by number of accepted draft tokens.
         prefill_s: seconds until the first iteration began.
         decode_s: seconds of its iterations, without what the caller did between two of them.
@@ -39,6 +41,7 @@ class Stats:
     num_spec_tokens: int = 0
     num_output_tokens: int = 0
     num_plain_steps: int = 0
+    num_cached_tokens: int = 0
     acceptance_histogram: Counter[int] = field(default_factory=Counter)
     prefill_s: float = 0.0
     decode_s: float = 0.0
@@ -106,10 +109,10 @@ class Stats:
     def of(cls, counts: Mapping[str, Any]) -> Stats:
         """The stats that have these `counts`, read back from JSON.
 
-        Rows that were written before there was a guard have no plain steps.
+        Rows that were written before there was a guard or a prefix cache have none of it.
         """
         histogram = {int(a): int(n) for a, n in counts["acceptance_histogram"].items()}
-        given = {"num_plain_steps": 0, "fallback": None, **counts}
+        given = {"num_plain_steps": 0, "num_cached_tokens": 0, "fallback": None, **counts}
         numbers = {name: given[name] for name in (*_COUNTS, "fallback")}
         return cls(**numbers, acceptance_histogram=Counter(histogram))
 
@@ -125,6 +128,7 @@ _COUNTS = (
     "num_spec_tokens",
     "num_output_tokens",
     "num_plain_steps",
+    "num_cached_tokens",
     "prefill_s",
     "decode_s",
 )

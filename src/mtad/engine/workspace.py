@@ -48,8 +48,23 @@ class Workspace:
         self._lock = RLock()  # a session may be collected, and end, while another one takes
 
     @classmethod
-    def of(cls, models: Models) -> Workspace:
-        """A workspace that captures: tapes on a CPU, CUDA graphs on a GPU, nothing of parts."""
+    def of(cls, models: Models, prefix_cache_mib: int = 0) -> Workspace:
+        """A workspace that captures: tapes on a CPU, CUDA graphs on a GPU, nothing of parts.
+
+        Args:
+            models: the pair.
+            prefix_cache_mib: as for `keep_prefixes`; of parts nothing is kept, as the memory of
+                one process may be short where that of another is not.
+
+        Raises:
+            ValueError: less than 0 MiB.
+        """
+        workspace = cls._capturing(models)
+        workspace.keep_prefixes(0 if models.num_parts > 1 else prefix_cache_mib)
+        return workspace
+
+    @classmethod
+    def _capturing(cls, models: Models) -> Workspace:
         if models.num_parts > 1:
             return cls(Graphs(None, f"the target is spread over {models.num_parts} processes"))
         if models.target.device.type == "cpu":
@@ -60,6 +75,16 @@ class Workspace:
     def alone(cls, target: Model) -> Workspace:
         """A workspace of one session, which captures CUDA graphs where the target is on one GPU."""
         return cls(Graphs.on({weight.device for weight in target.parameters()}))
+
+    def keep_prefixes(self, mib: int) -> None:
+        """Keep at most so many MiB of keys and values of prompts; 0 keeps none.
+
+        Raises:
+            ValueError: it is less than 0.
+        """
+        if mib < 0:
+            raise ValueError(f"prefix_cache_mib is {mib}; it must be at least 0, which keeps none")
+        self.prefixes.max_bytes = mib << 20
 
     @property
     def idle_bytes(self) -> int:

@@ -52,7 +52,6 @@ class LM(Slots):
             the chunk in the texts without their `num_cached`, if it is set.
     """
 
-    model: Model
     STATE: ClassVar[tuple[str, ...]] = (*Slots.STATE, "lengths", "longest", "num_slots", "hidden")
 
     def __init__(

@@ -70,8 +70,8 @@ class RowPrefixes:
             first: the row of the first text.
             bad: (J,) `NOWHERE` of the texts without NaN and infinity; others are not kept.
         """
-        if not self._joining:
-            return
+        if not self._joining or not all(layer.is_initialized for layer in self._layers):
+            return  # a model that stores nothing here has nothing to be kept
         like = [kind.new_empty((1, kind.shape[1], 0, kind.shape[3])) for kind in self._kinds()]
         sound = (bad == NOWHERE).tolist()
         for row, ((root, text), is_sound) in enumerate(
@@ -92,8 +92,8 @@ class RowPrefixes:
         device = kinds[0].device
         if 4 * needed > free_bytes(device):
             return []
-        blocks = [k.unflatten(1, (-1, BLOCK)).transpose(0, 1).flatten(1) for k in kinds]
-        whole = torch.cat([block.to(device) for block in blocks], dim=1)
+        cut = [k.view(k.shape[0], -1, BLOCK, k.shape[2]).transpose(0, 1) for k in kinds]
+        whole = torch.cat([blocks.flatten(1).to(device) for blocks in cut], dim=1)
         return [block.clone() for block in whole]
 
     def _write(self, row: int, data: Tensor, like: Sequence[Tensor]) -> None:
@@ -106,7 +106,8 @@ class RowPrefixes:
             heads, size = kind.shape[1], kind.shape[3]
             stop = start + heads * BLOCK * size
             part = data[:, start:stop].view(num_blocks, heads, BLOCK, size).transpose(0, 1)
-            kind[row, :, : num_blocks * BLOCK].unflatten(1, (num_blocks, BLOCK)).copy_(part)
+            slots = kind[row, :, : num_blocks * BLOCK]
+            slots.view(heads, num_blocks, BLOCK, size).copy_(part)
             start = stop
 
 

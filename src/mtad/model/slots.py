@@ -28,6 +28,8 @@ class Slots(Drafter):
         num_slots: of all rows; where it changes, the buffers have moved.
     """
 
+    model: Model
+
     def __init__(
         self,
         model: Model,

@@ -127,8 +127,10 @@ def assemble(
         writer = TraceWriter(
             settings.trace, TraceHeader.of(pair.models), prompts=settings.log_prompts
         )
+    pair.workspace.keep_prefixes(settings.prefix_cache_mib)
     limits = Limits(settings.max_rows, settings.cache_slots, settings.max_queue)
     scheduler = Scheduler(pair, limits, (metrics,), writer)
+    metrics.prefix_cache_bytes = lambda: pair.workspace.prefixes.num_bytes
     metrics.eager_iterations = lambda: pair.workspace.programs.eager_iterations
     app = create_app(scheduler, settings, metrics, keys, render)
     text_of = _text_of(pair) if settings.log_prompts else None

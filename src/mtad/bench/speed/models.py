@@ -76,7 +76,7 @@ def models_for(spec: PairSpec, context: int | None = None) -> tuple[ModelPair, M
         plain = _widened(spec, context)
         pair = _widened(spec, context)
         forms = {"target_weights": spec.target_weights, "draft_weights": spec.draft_weights}
-        return ModelPair.of(in_form(pair.models, **forms)), plain
+        return ModelPair.of(in_form(pair.models, **forms), prefix_cache_mib=0), plain
     return _loaded(spec), _as_they_come(_loaded(_plain(spec)))
 
 
@@ -96,6 +96,7 @@ def _as_they_come(plain: ModelPair) -> ModelPair:
 def _loaded(spec: PairSpec) -> ModelPair:
     names = ("dtype", "device", "target_weights", "draft_weights")
     options: dict[str, Any] = {name: getattr(spec, name) for name in names}
+    options["prefix_cache_mib"] = 0  # each prompt's whole cost is measured
     if spec.target in NAMED:
         return load_pair(spec.target, **options)
     return load_pair(target=spec.target, draft=spec.draft, **options)
@@ -107,7 +108,8 @@ def _widened(spec: PairSpec, context: int | None) -> ModelPair:
     device, dtype = small.models.target.device, small.models.target.dtype
     target, draft = widened_pair(spec.target, dtype=dtype, device=device, context=context)
     pair = ModelPair(target, draft, small.tokenizer, trust_vocabulary=True)
-    return ModelPair.of(replace(pair.models, eos_token_ids=small.models.eos_token_ids))
+    models = replace(pair.models, eos_token_ids=small.models.eos_token_ids)
+    return ModelPair.of(models, prefix_cache_mib=0)
 
 
 def load(spec: PairSpec, context: int | None = None) -> Loaded:

@@ -197,6 +197,7 @@ def _sequence(
         traced=bool(body.trace),
         timeout_s=body.timeout_s or service.settings.timeout_s,
         index=index,
+        cache_salt=body.cache_salt or "",
     )
 
 

@@ -187,6 +187,9 @@ class Decoding(_Sampling):  # type: ignore[misc]
         None, description="Options of the method; without `method`, of the server's default one."
     )
 
+    cache_salt: Label | None = Field(
+        None, description="Prefixes of prompts are shared only with requests that have the same."
+    )
     user: Label | None = Field(None, description="Goes to the server's log.")
     store: bool | None = Field(None, description="Nothing is stored.")
     metadata: dict[str, Any] | None = Field(None, description="Of what would be stored.")

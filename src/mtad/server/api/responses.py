@@ -23,6 +23,7 @@ from mtad.server.api.response_models import (
     AnswerMetrics,
     BaseCompletion,
     Contract,
+    PromptTokensDetails,
     SpeculativeDecoding,
     Usage,
 )
@@ -79,7 +80,18 @@ class ResponseBuilder:
         """Tokens of prompts and choices; `num_tokens` where not all that were made were sent."""
         prompt = self.parsed.prompt_tokens
         made = self._num_tokens if num_tokens is None else num_tokens
-        return Usage(prompt_tokens=prompt, completion_tokens=made, total_tokens=prompt + made)
+        return Usage(
+            prompt_tokens=prompt,
+            completion_tokens=made,
+            total_tokens=prompt + made,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=self._num_cached),
+        )
+
+    @property
+    def _num_cached(self) -> int:
+        """Of each prompt the tokens that not even its first choice read."""
+        firsts = self.parsed.sequences[:: self.parsed.body.n or 1]
+        return sum(sequence.stats.num_cached_tokens for sequence in firsts)
 
     @property
     def _num_tokens(self) -> int:

@@ -23,6 +23,15 @@ from mtad.core.prompt import require_characters
 from mtad.errors import MtadError, PromptError
 from mtad.server.api.checks import check_model
 from mtad.server.api.errors import as_api_error, invalid, refusal
+from mtad.server.api.info_models import (
+    Detokenized,
+    Health,
+    ModelCard,
+    ModelList,
+    TokenizerInfo,
+    Tokens,
+    Version,
+)
 from mtad.server.api.methods_info import MethodList, method_list
 from mtad.server.api.openapi import documented
 from mtad.server.api.parsing import ParsedRequest, parse, template_variables
@@ -32,16 +41,7 @@ from mtad.server.api.request_models import (
     DetokenizeRequest,
     TokenizeRequest,
 )
-from mtad.server.api.response_models import (
-    Detokenized,
-    Health,
-    ModelCard,
-    ModelList,
-    ResponseModel,
-    TokenizerInfo,
-    Tokens,
-    Version,
-)
+from mtad.server.api.response_models import ResponseModel
 from mtad.server.api.responses import ResponseBuilder
 from mtad.server.api.service import Service
 from mtad.server.api.streaming import EventStream

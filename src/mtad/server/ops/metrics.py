@@ -34,6 +34,8 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("method", "position"),
     ),
     "prompt_tokens": ("Tokens of the prompts that were admitted.", ()),
+    "prefix_cache_queries": ("Prompt tokens that were looked up in the prefix cache.", ()),
+    "prefix_cache_hits": ("Those of them that were found, and not read again.", ()),
     "generation_tokens": ("Tokens that were produced.", ("method",)),
     "request_success": ("Texts that came to their end.", ("finished_reason",)),
     "requests_failed": ("Texts that did not.", ("reason",)),
@@ -68,6 +70,7 @@ class Metrics:
     Attributes:
         load: how busy the scheduler is now; set once there is one.
         eager_iterations: how many iterations ran eagerly, by reason; set once there is a pair.
+        prefix_cache_bytes: what the prefix cache has now; set once there is a pair.
         energy: as given.
     """
 
@@ -75,6 +78,7 @@ class Metrics:
         self.energy = energy
         self.load: Callable[[], Load] | None = None
         self.eager_iterations: Callable[[], Mapping[str, int]] | None = None
+        self.prefix_cache_bytes: Callable[[], int] | None = None
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry(auto_describe=False)
         self._counters = {
@@ -89,7 +93,10 @@ class Metrics:
 
     def admitted(self, sequence: Sequence) -> None:
         """Count the prompt and the wait."""
-        self._counters["prompt_tokens"].inc(len(sequence.request.prompt_ids))
+        num_tokens = len(sequence.request.prompt_ids)
+        self._counters["prompt_tokens"].inc(num_tokens)
+        self._counters["prefix_cache_queries"].inc(0 if sequence.scores_prompt else num_tokens)
+        self._counters["prefix_cache_hits"].inc(sequence.stats.num_cached_tokens)
         self._histograms["request_queue_time_seconds"].observe(sequence.queue_s)
         if self.energy:
             self.energy.begin(sequence)
@@ -157,6 +164,9 @@ class Metrics:
         if self.eager_iterations is not None:
             text = "Iterations that were not replayed from a captured program."
             yield _counter("eager_iterations", text, "reason", self.eager_iterations())
+        if self.prefix_cache_bytes is not None:
+            text, num_bytes = "Keys and values of prompts that are kept.", self.prefix_cache_bytes()
+            yield GaugeMetricFamily("mtad:prefix_cache_bytes", text, value=num_bytes)
         if self.energy and self.energy.is_metered:
             text = "Joules of the machine, idle power included."
             yield _counter("energy_joules", text, "device", self.energy.total_joules())

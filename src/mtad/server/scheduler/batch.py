@@ -80,11 +80,14 @@ class Batch:
         Raises:
             CacheMemoryError: the caches cannot grow; nothing has changed.
         """
-        indices = self.session.join([sequence.request for sequence in sequences])
+        indices = self.session.join([sequence.salted for sequence in sequences])
         self.sequences |= dict(zip(indices, sequences, strict=True))
         self.prefilling = indices
         for sequence in sequences:
             sequence.prompt_logprobs.clear()  # it is prefilled anew where it was preempted
+        for index, num_cached in self.session.cached.items():
+            if not self.sequences[index].stats.prefill_s:  # what counts is its first prefill
+                self.sequences[index].stats.num_cached_tokens = num_cached
 
     def prefill(self, now: float) -> None:
         """Prefill one chunk of the prompts, if any are in it."""

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from mtad.api.completion import Generation
-from mtad.engine.session import Block
+from mtad.engine.session import Block, Request
 from mtad.server.scheduler.errors import DeadlineError
 from mtad.speculative.method import Method, method_key
 from mtad.trace.record import TokenLogprobs
@@ -99,6 +99,7 @@ class Sequence(Generation):
         traced: whether every chunk has its iteration in full.
         timeout_s: seconds from arrival after which it fails; None for no limit.
         client: the name of the key's owner; None without keys.
+        cache_salt: prefixes are shared with the client's texts of the same one alone.
         request_id: names the request in logs and traces.
         index: its number among the choices of its request.
         sink: takes its chunks.
@@ -120,6 +121,7 @@ class Sequence(Generation):
     traced: bool = False
     timeout_s: float | None = None
     client: str | None = None
+    cache_salt: str = ""
     request_id: str = ""
     index: int = 0
     sink: Sink = discard
@@ -169,6 +171,12 @@ class Sequence(Generation):
     def finish_reason(self) -> FinishReason:
         """Why a complete text ended."""
         return "stop" if self.blocks and self.blocks[-1].finish_reason == "stop" else "length"
+
+    @property
+    def salted(self) -> Request:
+        """The request with whom it shares prefixes: nobody, where all its prompt is to be fed."""
+        salt = None if self.scores_prompt else (self.client, self.cache_salt)
+        return replace(self.request, cache_salt=salt)
 
     @property
     def needs_observation(self) -> bool:
