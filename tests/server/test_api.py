@@ -413,7 +413,8 @@ def test_limits_of_the_server() -> None:
         assert "lower" not in error["message"]
         free = {"max_tokens": None, "ignore_eos": True}
         usage = ask(http, model="toy", prompt=[7] * 10, **free).json()["usage"]
-        assert usage == {"prompt_tokens": 10, "completion_tokens": 8, "total_tokens": 18}
+        details = {"prompt_tokens_details": {"cached_tokens": 0}}
+        assert usage == {"prompt_tokens": 10, "completion_tokens": 8, "total_tokens": 18} | details
         assert served.scheduler.submitted[-1].timeout_s == 5.0
         schema = http.get("/openapi.json").json()["components"]["schemas"]["ChatRequest"]
         assert schema["properties"]["max_tokens"]["anyOf"][0]["maximum"] == 8

@@ -87,6 +87,7 @@ def test_counters_equal_a_fold_made_by_hand() -> None:
     metrics = Metrics()
     one, two = text(clock), text(clock, prompt=5)
     plain = text(clock, mtad.Autoregressive(), prompt=7)
+    two.stats.num_cached_tokens = 2
     for each in (one, two, plain):
         metrics.admitted(each)
     metrics.decoded([chunk(one, block(2)), chunk(two, block(0))], 0.01)
@@ -109,6 +110,8 @@ def test_counters_equal_a_fold_made_by_hand() -> None:
         "mtad:spec_decode_num_draft_tokens_total{method=autoregressive}": 0,
         "mtad:spec_decode_num_accepted_tokens_total{method=autoregressive}": 0,
         "mtad:prompt_tokens_total": 15,
+        "mtad:prefix_cache_queries_total": 15,
+        "mtad:prefix_cache_hits_total": 2,
         "mtad:generation_tokens_total{method=mtad}": 8,
         "mtad:generation_tokens_total{method=autoregressive}": 1,
         "mtad:request_success_total{finished_reason=stop}": 1,
@@ -222,6 +225,7 @@ def full_page() -> bytes:
     metrics = Metrics(energy_of((3, 5, 9), clock))
     metrics.load = load
     metrics.eager_iterations = lambda: {"observed": 1}
+    metrics.prefix_cache_bytes = lambda: 1024
     one, two = text(clock), text(clock)
     for each in (one, two):
         metrics.admitted(each)

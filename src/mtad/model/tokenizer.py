@@ -32,6 +32,8 @@ def prompt_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
 
 def _plain(value: Any) -> Any:
     """A tensor or array as lists or a number, anything else as it is."""
+    if isinstance(value, int | str):  # asking for a protocol takes long, and there are many tokens
+        return value
     return value.tolist() if isinstance(value, Array) else value
 
 
