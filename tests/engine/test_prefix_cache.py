@@ -68,7 +68,7 @@ def alone(kind: str) -> list[list[int]]:
 
 def workspace(mib: int = 16) -> Workspace:
     made = Workspace()
-    made.keep_prefixes(mib)
+    made.prefixes.max_bytes = mib << 20
     return made
 
 
@@ -192,5 +192,15 @@ def test_a_workspace_without_a_prefix_cache_keeps_nothing() -> None:
         session = session_of("model", shared, [request])
         assert session.cached == {0: 0}
         session.close()
+
+
+def test_how_much_is_kept_unless_told_otherwise() -> None:
+    target, draft, _, _ = case("model")
+    pair = ModelPair(target, draft)
+    assert pair.workspace.prefixes.max_bytes == 512 << 20
+    int8 = replace(pair.models, target_weights="int8")
+    kept = {mib: ModelPair.of(int8, mib).workspace.prefixes.max_bytes for mib in (None, 0, 3)}
+    assert kept == {None: 0, 0: 0, 3: 3 << 20}
+    assert ModelPair(target, draft, prefix_cache_mib=0).workspace.prefixes.max_bytes == 0
     with pytest.raises(ValueError, match="prefix_cache_mib is -1; it must be at least 0"):
-        shared.keep_prefixes(-1)
+        ModelPair(target, draft, prefix_cache_mib=-1)

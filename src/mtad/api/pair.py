@@ -32,7 +32,6 @@ from mtad.model.drafter import Draft
 from mtad.model.lm import Model
 from mtad.model.loading import Models, Tokenizer, join, load_models, quiet
 from mtad.model.parallel import agreed
-from mtad.model.settings import PREFIX_CACHE_MIB
 from mtad.model.tokenizer import encode, prompt_list
 from mtad.pairs import DEMO, PAIRS
 from mtad.runtime.backend import OnPhase
@@ -70,20 +69,20 @@ class ModelPair:
         draft_tokenizer: Tokenizer | None = None,
         assistant_model: Draft | None = None,
         trust_vocabulary: bool = False,
-        prefix_cache_mib: int = PREFIX_CACHE_MIB,
+        prefix_cache_mib: int | None = None,
     ) -> None:
         draft = draft if draft is not None else assistant_model
         models = join(target, draft, tokenizer, draft_tokenizer, trust_vocabulary=trust_vocabulary)
         self._take(models, prefix_cache_mib)
 
     @classmethod
-    def of(cls, models: Models, prefix_cache_mib: int = PREFIX_CACHE_MIB) -> ModelPair:
+    def of(cls, models: Models, prefix_cache_mib: int | None = None) -> ModelPair:
         """A pair of models that were loaded and checked already."""
         pair = cls.__new__(cls)
         pair._take(models, prefix_cache_mib)
         return pair
 
-    def _take(self, models: Models, prefix_cache_mib: int) -> None:
+    def _take(self, models: Models, prefix_cache_mib: int | None) -> None:
         self.models = models
         self.workspace = Workspace.of(models, prefix_cache_mib)
         self._texts: dict[int, str] = {}
@@ -244,7 +243,7 @@ def load_pair(
     target: str | Path | None = None,
     draft: str | Path | None = None,
     assistant_model: str | Path | None = None,
-    prefix_cache_mib: int = PREFIX_CACHE_MIB,
+    prefix_cache_mib: int | None = None,
     **options: Any,
 ) -> ModelPair:
     """A pair by its name, or from folders, hub names or GGUF files.

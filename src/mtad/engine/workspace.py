@@ -26,6 +26,8 @@ from mtad.runtime.cpu_tapes import Tapes
 from mtad.runtime.cuda_graphs import Graphs
 
 CapturedPrograms: TypeAlias = Tapes | Graphs
+PREFIX_CACHE_MIB = 512
+"""For keys and values of prompts, where nothing else is set."""
 
 
 class Workspace:
@@ -48,19 +50,18 @@ class Workspace:
         self._lock = RLock()  # a session may be collected, and end, while another one takes
 
     @classmethod
-    def of(cls, models: Models, prefix_cache_mib: int = 0) -> Workspace:
+    def of(cls, models: Models, prefix_cache_mib: int | None = None) -> Workspace:
         """A workspace that captures: tapes on a CPU, CUDA graphs on a GPU, nothing of parts.
 
         Args:
             models: the pair.
-            prefix_cache_mib: as for `keep_prefixes`; of parts nothing is kept, as the memory of
-                one process may be short where that of another is not.
+            prefix_cache_mib: as for `keep_prefixes`.
 
         Raises:
             ValueError: less than 0 MiB.
         """
         workspace = cls._capturing(models)
-        workspace.keep_prefixes(0 if models.num_parts > 1 else prefix_cache_mib)
+        workspace.keep_prefixes(models, prefix_cache_mib)
         return workspace
 
     @classmethod
@@ -76,15 +77,23 @@ class Workspace:
         """A workspace of one session, which captures CUDA graphs where the target is on one GPU."""
         return cls(Graphs.on({weight.device for weight in target.parameters()}))
 
-    def keep_prefixes(self, mib: int) -> None:
-        """Keep at most so many MiB of keys and values of prompts; 0 keeps none.
+    def keep_prefixes(self, models: Models, mib: int | None) -> None:
+        """Bound the keys and values of prompts that are kept.
+
+        Args:
+            models: the pair. Of parts nothing is kept, as the memory of one process may be short
+                where that of another is not.
+            mib: of all of them together; 0 keeps none. None for `PREFIX_CACHE_MIB`, but 0 for a
+                target in int8, whose texts then depend on what was kept.
 
         Raises:
             ValueError: it is less than 0.
         """
+        if mib is None:
+            mib = 0 if models.target_weights == "int8" else PREFIX_CACHE_MIB
         if mib < 0:
             raise ValueError(f"prefix_cache_mib is {mib}; it must be at least 0, which keeps none")
-        self.prefixes.max_bytes = mib << 20
+        self.prefixes.max_bytes = 0 if models.num_parts > 1 else mib << 20
 
     @property
     def idle_bytes(self) -> int:

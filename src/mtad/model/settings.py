@@ -14,8 +14,6 @@ from mtad.pairs import CHOICE, DEMO, PairName, require_alone
 
 Dtype: TypeAlias = Literal["auto", "bfloat16", "float16", "float32", "float64"]
 Weights: TypeAlias = Literal["auto", "plain", "bf16", "int8"]
-PREFIX_CACHE_MIB = 512
-"""For keys and values of prompts that were read, where nothing else is set."""
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def assemble(
         writer = TraceWriter(
             settings.trace, TraceHeader.of(pair.models), prompts=settings.log_prompts
         )
-    pair.workspace.keep_prefixes(settings.prefix_cache_mib)
+    pair.workspace.keep_prefixes(pair.models, settings.prefix_cache_mib)
     limits = Limits(settings.max_rows, settings.cache_slots, settings.max_queue)
     scheduler = Scheduler(pair, limits, (metrics,), writer)
     metrics.prefix_cache_bytes = lambda: pair.workspace.prefixes.num_bytes

@@ -18,7 +18,7 @@ from mtad.core.options import Count, Doc, Finite
 from mtad.core.schema import check_fields, options_of, require_known
 from mtad.core.toml import from_toml, require_table
 from mtad.errors import OptionError
-from mtad.model.settings import PREFIX_CACHE_MIB, ModelSettings
+from mtad.model.settings import ModelSettings
 
 if TYPE_CHECKING:
     from mtad.speculative.method import Method
@@ -128,12 +128,12 @@ class LimitKeys:
         Count | None, Doc("Tokens in the caches; without it what --max-rows needs.")
     ] = None
     prefix_cache_mib: Annotated[
-        int,
-        Ge(0),
+        Annotated[int, Ge(0)] | None,
         Doc(
-            "For keys and values of prompts, of use to prompts that begin alike; 0: none are kept."
+            "Memory for what prompts that begin alike share; 0: none. Without it 512, with an int8 "
+            "target 0."
         ),
-    ] = PREFIX_CACHE_MIB
+    ] = None
     max_queue: Annotated[Count, Doc("Texts that wait; beyond it the answer is 429.")] = 256
     max_concurrent_per_key: Annotated[Count | None, Doc("Requests of one key.")] = None
     max_n: Annotated[Count, Doc("Choices of one request.")] = 8
