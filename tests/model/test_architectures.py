@@ -18,6 +18,9 @@ from support.tiny import (
 
 from mtad.methods.mmtad import MMTAD
 from mtad.methods.speculative_sampling import SpeculativeSampling
+from mtad.model.weights import TOGETHER
+from mtad.runtime.linear import formats
+from mtad.runtime.linear.formats import PACKED, convert
 from mtad.sampling.params import SamplingParams
 
 pytestmark = pytest.mark.parametrize("name", ARCHITECTURES)
@@ -54,3 +57,13 @@ def test_the_last_position_of_the_context_can_be_used(name):
     params = SamplingParams(temperature=0.0, max_new_tokens=6)
     expected = [reference_text(target, prompt, 6) for prompt in prompts]
     assert token_ids(target, similar(target, 0.1), MMTAD(8, 3), prompts, params) == expected
+
+
+def test_layers_of_the_same_input_can_be_multiplied_as_one(name, monkeypatch):
+    monkeypatch.setattr(formats, "MIN_WEIGHTS", 1)
+    alone, joint = tiny_model(name), tiny_model(name)
+    assert convert(alone, PACKED).kernels == convert(joint, PACKED, TOGETHER).kernels
+    tree = random_tree(PROMPTS, (3, 4, 2), seed=1)
+    with torch.inference_mode():
+        got, expected = (prefilled(model, PROMPTS).forward(tree) for model in (joint, alone))
+    assert torch.equal(got, expected)

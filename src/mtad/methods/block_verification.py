@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mtad.core.logs import exp_of
 from mtad.core.noise import Noise
 from mtad.core.options import Count
 from mtad.core.prefix import Prefix
@@ -69,9 +70,9 @@ class BlockVerification(Method):
         noise: Noise,
     ) -> Verdict:
         """The longest block whose test passes, then the residual or the bonus token."""
-        p, q = warp(target_logits, tree), chain_logprobs(tree).exp()
+        p, q = warp(target_logits, tree), exp_of(chain_logprobs(tree))
         log_w = self._log_weights(tree, p)
-        excess = (p[:, :-1] + log_w[:, :-1, None]).exp() - q
+        excess = exp_of(p[:, :-1] + log_w[:, :-1, None]) - q
         left = excess.clamp(min=0).sum(-1)
         room = left + 1 - log_w[:, :-1].exp()
         partial = torch.where(room > 0, left / room.clamp(min=1e-30), 1.0)

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mtad.core.logs import exp_of
 from mtad.core.noise import Noise
 from mtad.core.options import Count
 from mtad.core.prefix import Prefix
@@ -79,7 +80,7 @@ class SpecTr(Method):
             rho = division_factor(p, q, active.sum(1))
             hits = self._hits(tree, level, p, q, rho, active, noise)
             drafted, hit = active.any(1), hits.any(1) & going
-            rejected = residual_weights(p, rho[:, None] * q.exp())
+            rejected = residual_weights(p, rho[:, None] * exp_of(q))
             end = torch.where(going[:, None], torch.where(drafted[:, None], rejected, p), end)
             chain = hits.int().argmax(1)
             node = torch.where(hit, level.start + chain, node)
@@ -116,7 +117,7 @@ def division_factor(
     p: Float[Tensor, "rows vocab"], q: Float[Tensor, "rows vocab"], k: Tensor
 ) -> Float[Tensor, " rows"]:
     """The smallest valid ρ in [1, k] for log-probabilities p and q, by bisection from above."""
-    p, q = p.exp().double(), q.exp().double()
+    p, q = exp_of(p).double(), exp_of(q).double()
     k = k.clamp(min=1).double()
     low, high = torch.ones_like(k), k
     for _ in range(BISECTIONS):

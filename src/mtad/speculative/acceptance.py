@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from mtad.core.logs import exp_of, log_of
 from mtad.core.noise import Noise, first_argmax, sample
 from mtad.core.tree import TokenTree
 from mtad.sampling.truncation import NEVER
@@ -22,16 +23,16 @@ def residual(
     p: Float[Tensor, "*lead vocab"], q: Float[Tensor, "*lead vocab"]
 ) -> Float[Tensor, "*lead vocab"]:
     """Log of norm(max(p - q, 0)), p and q given as logs; p itself where p and q are equal."""
-    return residual_weights(p, q.exp())
+    return residual_weights(p, exp_of(q))
 
 
 def residual_weights(
     p: Float[Tensor, "*lead vocab"], taken: Float[Tensor, "*lead vocab"]
 ) -> Float[Tensor, "*lead vocab"]:
     """Log of norm(max(p - taken, 0)) for log-probabilities p and the mass `taken` from them."""
-    left = (p.exp() - taken).clamp(min=0)
+    left = (exp_of(p) - taken).clamp(min=0)
     total = left.sum(-1, keepdim=True)
-    return torch.where(total > EMPTY, (left / total.clamp(min=EMPTY)).log(), p)
+    return torch.where(total > EMPTY, log_of(left / total.clamp(min=EMPTY)), p)
 
 
 def at_node(
