@@ -44,7 +44,7 @@ class Joint:
             part = parts.pop(index)
             setattr(x, _PLACE, (self, parts))
         elif not parts:
-            delattr(x, _PLACE)
+            vars(x).pop(_PLACE, None)
         return part
 
 
