@@ -20,6 +20,9 @@ from mtad.model.finite import NOWHERE
 from mtad.model.kv_cache import SlotLayer, free_bytes
 from mtad.model.prefix_cache import BLOCK, PrefixCache
 
+AT_ONCE = 16
+"""Blocks that are copied together, so that what lies between takes little memory."""
+
 
 class RowPrefixes:
     """The prefix cache as one model's KV cache uses it.
@@ -58,9 +61,10 @@ class RowPrefixes:
 
     def _restore(self, row: int, root: Hashable | None, text: Sequence[int]) -> int:
         blocks = [] if root is None else self._cache.find(root, text[:-2])
-        if blocks:
-            data = torch.stack([block.data for block in blocks])
-            self._write(row, data, blocks[0].like)
+        for place in range(0, len(blocks), AT_ONCE):
+            some = blocks[place : place + AT_ONCE]
+            data = torch.stack([block.data for block in some])
+            self._write(row, place * BLOCK, data, some[0].like)
         return len(blocks) * BLOCK
 
     def keep(self, first: int, bad: Int[Tensor, " joining"]) -> None:
@@ -88,16 +92,19 @@ class RowPrefixes:
     def _read(self, row: int, first: int, stop: int) -> list[Tensor]:
         """The blocks between two slots of a row, none where memory is short."""
         kinds = [kind[row, :, first:stop] for kind in self._kinds()]
-        needed = sum(kind.nbytes for kind in kinds)
         device = kinds[0].device
-        if 4 * needed > free_bytes(device):
+        if 4 * sum(kind.nbytes for kind in kinds) > free_bytes(device):
             return []
-        cut = [k.view(k.shape[0], -1, BLOCK, k.shape[2]).transpose(0, 1) for k in kinds]
-        whole = torch.cat([blocks.flatten(1).to(device) for blocks in cut], dim=1)
-        return [block.clone() for block in whole]
+        found: list[Tensor] = []
+        for some in zip(*(torch.split(k, AT_ONCE * BLOCK, 1) for k in kinds), strict=True):
+            cut = [
+                k.view(k.shape[0], -1, BLOCK, k.shape[2]).transpose(0, 1).flatten(1) for k in some
+            ]
+            found += [block.clone() for block in torch.cat([b.to(device) for b in cut], dim=1)]
+        return found
 
-    def _write(self, row: int, data: Tensor, like: Sequence[Tensor]) -> None:
-        """Write blocks (num_blocks, numbers) to the first slots of a row."""
+    def _write(self, row: int, first: int, data: Tensor, like: Sequence[Tensor]) -> None:
+        """Write blocks (num_blocks, numbers) to the slots of a row from the first one on."""
         for layer, (keys, values) in zip(self._layers, _pairs(like), strict=True):
             if not layer.is_initialized:
                 layer.lazy_initialization(keys, values)
@@ -106,7 +113,7 @@ class RowPrefixes:
             heads, size = kind.shape[1], kind.shape[3]
             stop = start + heads * BLOCK * size
             part = data[:, start:stop].view(num_blocks, heads, BLOCK, size).transpose(0, 1)
-            slots = kind[row, :, : num_blocks * BLOCK]
+            slots = kind[row, :, first : first + num_blocks * BLOCK]
             slots.view(heads, num_blocks, BLOCK, size).copy_(part)
             start = stop
 
