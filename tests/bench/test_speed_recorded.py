@@ -221,9 +221,7 @@ def test_a_row_in_which_something_was_recorded_is_made_again_and_says_so(
 ) -> None:
     _, asked, unsettled = scripted
     unsettled += [0, 0, 2, 1, 3, 0]  # warm-up; three rows, the last two decoded twice
-    plan = SpeedPlan(
-        methods=(("mtad", mtad.MTAD()),), num_prompts=1, repeats=3, with_transformers=False
-    )
+    plan = SpeedPlan(methods=(("mtad", mtad.MTAD()),), num_prompts=1, repeats=3, against=())
     loop.measure(plan, tmp_path, load_one=lambda spec, context: loaded)
     rows = read_speed_rows(tmp_path)
     assert [r.measured.num_unsettled for r in rows if r.measured] == [0, 1, 0]
@@ -241,7 +239,7 @@ def test_rows_are_of_replayed_iterations(loaded: Loaded, tmp_path: Any) -> None:
         num_prompts=1,
         repeats=1,
         sampling=FULL,
-        with_transformers=False,
+        against=(),
     )
     loop.measure(plan, tmp_path, load_one=lambda spec, context: loaded)
     tapes = loaded.pair.graphs

@@ -143,7 +143,7 @@ def test_scaling_gives_rows_along_its_axes(
         monkeypatch.setattr(f"{module}.{name}", values)
     axes = ("width", "context", "batch")
     few = replace(SHORT, max_new_tokens=3)
-    plan = replace(plan, repeats=1, num_prompts=1, sampling=few, with_transformers=False)
+    plan = replace(plan, repeats=1, num_prompts=1, sampling=few, against=())
     rows = run(replace(plan, scaling=axes))
     assert [*dict.fromkeys(r.axis for r in rows)] == ["", "batch", "context", "width"]
     batch = [r.measured for r in rows if r.axis == "batch" and r.at == 3]

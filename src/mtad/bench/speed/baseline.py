@@ -19,7 +19,8 @@ from mtad.bench.speed.runs import Batch, Decoder, Sampling, shortened
 from mtad.errors import MtadError
 from mtad.measure.device import synchronize
 
-PLAIN, ASSISTED = "transformers generate", "transformers assisted"
+TRANSFORMERS = "transformers"
+PLAIN, ASSISTED = f"{TRANSFORMERS} generate", f"{TRANSFORMERS} assisted"
 NUM_ASSISTANT_TOKENS = 4
 
 
@@ -56,11 +57,12 @@ class Transformers(Decoder):
             again = partial(self._generate, batch, seed, sampling, self.is_assisted)
             energy = repeated_energy(self.meter, again, wall_s)
         found = self._measured(batch, new, min(prefill_s, wall_s), wall_s)
-        return replace(found, energy=energy, memory_bytes=peak)
+        texts = self._texts(new) if sampling.temperature == 0 else []
+        return replace(found, energy=energy, memory_bytes=peak, texts=texts)
 
     def _measured(self, batch: Batch, new: Tensor, prefill_s: float, wall_s: float) -> Measured:
         """The first token of every text comes with the prefill; assisted steps are not known."""
-        lengths = [self._length(row) for row in new.tolist()]
+        lengths = [len(text) for text in self._texts(new)]
         num_decoded = sum(lengths) - len(batch)
         steps, decode_s = max(lengths) - 1, wall_s - prefill_s
         forwards = (Forwards("target", len(batch), 1, steps),)
@@ -121,11 +123,13 @@ class Transformers(Decoder):
             if config is not None:
                 config.eos_token_id = ends
 
-    def _length(self, tokens: list[int]) -> int:
-        """Tokens up to the first end of text."""
+    def _texts(self, new: Tensor) -> list[list[int]]:
+        """The tokens of each text up to its first end."""
         config: Any = self.loaded.plain.models.target.generation_config
         ends = config.eos_token_id or []
-        return next((i + 1 for i, token in enumerate(tokens) if token in ends), len(tokens))
+        rows: list[list[int]] = new.tolist()
+        lengths = (next((i + 1 for i, one in enumerate(r) if one in ends), len(r)) for r in rows)
+        return [row[:length] for row, length in zip(rows, lengths, strict=True)]
 
 
 def left_padded(batch: Batch, device: torch.device) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from mtad.bench.files import CONDITIONS, open_rows, read_json, write_json
 from mtad.bench.plan import PairSpec
 from mtad.bench.speed.baseline import Transformers
 from mtad.bench.speed.cost import PairCost
+from mtad.bench.speed.llama_cpp import LLAMA_CPP, VARIANTS, LlamaCpp
+from mtad.bench.speed.llama_engine import LlamaEngine
 from mtad.bench.speed.models import Loaded, load, measured_cost, models_of, require_pair
 from mtad.bench.speed.plan import BATCHES, CONTEXTS, Experiment, Point, SpeedPlan, experiments
 from mtad.bench.speed.prompts import encoded, prompts_for
@@ -43,6 +46,7 @@ def measure(
     prompts: Sequence[Prompt] = (),
     on_progress: ProgressCallback = lambda text, done, total: None,
     load_one: Load = load,
+    start: Callable[[int], LlamaEngine] = LlamaEngine,
 ) -> None:
     """Decode all that the plan asks for; rows that were written stay if it is interrupted.
 
@@ -52,6 +56,7 @@ def measure(
         prompts: instead of the held-out ones.
         on_progress: called before each step.
         load_one: loads a pair and measures its device.
+        start: starts llama.cpp with a number of threads.
 
     Raises:
         DataError: the folder has rows of another run.
@@ -66,8 +71,18 @@ def measure(
     if plan.num_threads:
         torch.set_num_threads(plan.num_threads)
     asked = prompts or prompts_for(plan.pair.target, _num_prompts(plan))
-    on_progress(f"loading {plan.pair.target}", 0, 0)
-    shelf = _Shelf(folder, plan, load_one)
+    with ExitStack() as stack:
+        engine = None
+        if LLAMA_CPP in plan.against:
+            on_progress(f"starting {LLAMA_CPP}", 0, 0)
+            engine = stack.enter_context(closing(start(torch.get_num_threads())))
+        on_progress(f"loading {plan.pair.target}", 0, 0)
+        _measure_all(_Shelf(folder, plan, load_one, engine), asked, on_progress)
+
+
+def _measure_all(shelf: _Shelf, asked: Sequence[Prompt], on_progress: ProgressCallback) -> None:
+    """All experiments of the plan."""
+    plan, folder = shelf.plan, shelf.folder
     main = shelf.take(plan.pair)
     todo = experiments(plan, encoded(main.pair, asked), main.context, main.has_assistant)
     write_json(folder / PLAN, plan.as_dict())
@@ -97,6 +112,7 @@ class _Shelf:
     folder: Path
     plan: SpeedPlan
     load_one: Load
+    engine: LlamaEngine | None = None
     held: Loaded | None = None
     meters: dict[str, Meter] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
@@ -138,6 +154,7 @@ class _Shelf:
             "meter": meter.source,
             "meter_remark": meter.reason,
             "idle_power_w": idle_power_w(meter, IDLE_S) or "unavailable",
+            **({} if self.engine is None else {"llama_cpp": self.engine.version}),
         }
         here = conditions(loaded.plain, spec, facts)
         with open_rows(self.folder / CONDITIONS) as rows:
@@ -165,7 +182,8 @@ class _Loop:
         loaded = self.shelf.take(experiment.pair)
         meter = self.shelf.meters[loaded.name]
         watches = experiment.axis in WATCHED
-        decoders = {p: decoder_of(p, loaded, meter, watches) for p in experiment.points}
+        engine = self.shelf.engine
+        decoders = {p: decoder_of(p, loaded, meter, watches, engine) for p in experiment.points}
         for point, decoder in decoders.items():
             self._say(experiment, f"warming up {point.label}")
             seeds = [self._seed(batch) for batch in range(len(experiment.batches))]
@@ -205,8 +223,16 @@ class _Loop:
         )
 
 
-def decoder_of(point: Point, loaded: Loaded, meter: Meter, watches_memory: bool) -> Decoder:
-    """The way to decode that a point stands for."""
+def decoder_of(
+    point: Point,
+    loaded: Loaded,
+    meter: Meter,
+    watches_memory: bool,
+    engine: LlamaEngine | None = None,
+) -> Decoder:
+    """The way to decode that a point stands for; llama.cpp decodes with the engine."""
+    if engine is not None and point.label in VARIANTS:
+        return LlamaCpp(point.label, loaded, meter, VARIANTS[point.label], engine)
     if point.method is None:
         assisted = point.is_assisted
         return Transformers(point.label, loaded, meter, assisted, watches_memory=watches_memory)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mtad.bench.plan import PairSpec, require
-from mtad.bench.speed.baseline import ASSISTED, PLAIN
+from mtad.bench.speed.baseline import ASSISTED, PLAIN, TRANSFORMERS
+from mtad.bench.speed.llama_cpp import LLAMA_CPP, VARIANTS
 from mtad.bench.speed.models import PAIRS
 from mtad.bench.speed.prompts import batches_of, filled, of_length
 from mtad.bench.speed.runs import Sampling
@@ -19,6 +20,8 @@ from mtad.speculative.method import Method
 
 AXES = ("batch", "context", "width", "length", "size")
 """What can be varied, in the order in which it is; other sizes need other models to be loaded."""
+ENGINES = (TRANSFORMERS, LLAMA_CPP)
+"""What the methods can be compared with."""
 BATCHES = (1, 4, 16, 64)
 CONTEXTS = (128, 256, 512, 1024, 2048, 4096, 8192)
 WIDTHS = (1, 2, 4, 8, 16)
@@ -53,7 +56,7 @@ class Point:
 
     Attributes:
         label: its name in tables.
-        method: None for transformers.
+        method: None for another engine.
         at: the value; "" in the main comparison.
     """
 
@@ -114,7 +117,7 @@ class SpeedPlan:
         max_batch_size: prompts decoded at once in the main comparison.
         scaling: what is varied beyond it.
         seed: of the first text.
-        with_transformers: whether transformers takes part.
+        against: the other engines that take part, some of `ENGINES`.
         num_threads: of torch; 0 leaves it alone.
     """
 
@@ -126,7 +129,7 @@ class SpeedPlan:
     max_batch_size: int = 1
     scaling: tuple[str, ...] = ()
     seed: int = 0
-    with_transformers: bool = True
+    against: tuple[str, ...] = (TRANSFORMERS,)
     num_threads: int = 0
 
     def __post_init__(self) -> None:
@@ -135,6 +138,13 @@ class SpeedPlan:
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for axis in self.scaling:
             require_one_of("scaling", axis, AXES)
+        for engine in self.against:
+            require_one_of("against", engine, ENGINES)
+        if LLAMA_CPP in self.against and self.max_batch_size > 1:
+            raise ValueError(
+                f"--max-batch-size is {self.max_batch_size}, and {LLAMA_CPP} decodes single "
+                "prompts here; leave out one of them"
+            )
         if "size" in self.scaling and self.pair.target not in PAIRS:
             raise ValueError("--scaling size goes through built-in pairs; leave out --target-model")
         draws = {n: v for n, v in vars(self.sampling).items() if n != "ignore_eos"}
@@ -180,7 +190,7 @@ def experiments(
         plan: what was asked for.
         prompts: token ids; the first ones are those of the main comparison.
         context: tokens that the pair can read; None if there is no limit.
-        has_assistant: whether a draft is one that transformers' own assistance can use.
+        has_assistant: whether a draft is one that other engines can use.
     """
     asked = [list(prompt) for prompt in prompts]
     main = batches_of(asked[: plan.num_prompts], plan.max_batch_size)
@@ -213,11 +223,14 @@ def _experiment(
 
 def _main_points(plan: SpeedPlan, has_assistant: bool) -> list[Point]:
     points = [Point(label, method) for label, method in plan.compared]
-    if plan.with_transformers:
+    has_draft = has_assistant and (plan.pair.target in PAIRS or plan.pair.draft is not None)
+    if TRANSFORMERS in plan.against:
         points.append(Point(PLAIN, None))
-        has_draft = plan.pair.target in PAIRS or plan.pair.draft is not None
-        if has_draft and has_assistant and plan.max_batch_size == 1:
+        if has_draft and plan.max_batch_size == 1:
             points.append(Point(ASSISTED, None))
+    if LLAMA_CPP in plan.against:
+        variants = [one for one in VARIANTS.values() if has_draft or not one.needs_draft]
+        points += [Point(one.label, None) for one in variants]
     return points
 
 

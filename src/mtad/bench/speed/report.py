@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mtad.bench.report.table import Table
 from mtad.bench.report.write import csv_text, markdown_page, write_files
+from mtad.bench.speed.others import other_table
 from mtad.bench.speed.plots import PANELS, plots
 from mtad.bench.speed.summary import Speed
 from mtad.bench.speed.tables import (
@@ -36,7 +37,7 @@ def write_speed(speed: Speed, folder: Path) -> list[Path]:
 
 def speed_tables(speed: Speed) -> list[Table]:
     """All tables in their order; those without rows are left out."""
-    found = [main_table(speed), ratio_table(speed), overhead_table(speed)]
+    found = [main_table(speed), other_table(speed), ratio_table(speed), overhead_table(speed)]
     found += [scaling_table(speed, axis) for axis in PANELS]
     return [table for table in [*found, limit_table(speed)] if table.rows]
 

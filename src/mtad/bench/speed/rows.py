@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,9 @@ class Measured:
         num_decoded: tokens that `decode_s` was needed for.
         wall_s: seconds of the whole call.
         observed: None where nothing was looked at.
+        forward_s: seconds of `decode_s` that another engine counts within its target, by its own
+            clock; None where it does not say.
+        texts: the new tokens of each text, of greedy decoding; empty where it is not.
         energy: of the call; None without a meter.
         memory_bytes: by which the call's peak exceeded what was in use before; None if unknown.
         iterations: "recorded" or "eager"; None where nothing is known of that.
@@ -75,6 +78,8 @@ class Measured:
     num_decoded: int
     wall_s: float
     observed: Observed | None = None
+    forward_s: float | None = None
+    texts: Sequence[Sequence[int]] = field(default_factory=list)
     energy: Energy | None = None
     memory_bytes: int | None = None
     iterations: str | None = None
@@ -96,7 +101,7 @@ class Row:
         at: the value there.
         pair: name of the models; their cost is in limits.json.
         run: label of the way to decode.
-        method: name and options; None for transformers.
+        method: name and options; None for other engines.
         batch: index of the prompts.
         repeat: how often the prompts had been decoded before.
         seed: of the first text; the others' follow.

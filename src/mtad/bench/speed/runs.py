@@ -157,6 +157,7 @@ class Ours(Decoder):
         found = _of_texts(texts, sum(map(len, batch)), wall_s)
         return replace(
             found,
+            texts=[text.token_ids for text in texts] if sampling.temperature == 0 else [],
             energy=energy,
             memory_bytes=peak,
             iterations=RECORDED if reason is None else EAGER,

@@ -71,10 +71,10 @@ class RunResult:
 
     @property
     def mean_acceptance_length(self) -> float | None:
-        """1 + accepted draft tokens per step; None for transformers, which does not count."""
+        """1 + accepted draft tokens per step; None where another engine accepted or counts none."""
         steps = sum(m.num_row_steps for m in self.all)
         accepted = sum(m.num_accepted for m in self.all)
-        return 1 + accepted / steps if self.is_ours and steps else None
+        return 1 + accepted / steps if steps and (self.is_ours or accepted) else None
 
     @property
     def num_iterations(self) -> int:
@@ -184,6 +184,12 @@ def end_to_end_rate(rows: Sequence[Measured]) -> float | None:
     return over(sum(m.num_output_tokens for m in rows), sum(m.wall_s for m in rows))
 
 
+def model_rate(rows: Sequence[Measured]) -> float | None:
+    """Tokens per second of what another engine counts within its target; None if it does not."""
+    known = [m.forward_s for m in rows if m.forward_s is not None]
+    return over(sum(m.num_decoded for m in rows), sum(known)) if len(known) == len(rows) else None
+
+
 def spread(turns: Iterable[Turn], value: Callable[[Sequence[Turn]], float | None]) -> Spread | None:
     """A value of all turns with its spread over repeats; None if there is nothing to divide by."""
     repeats: dict[int, list[Turn]] = {}
@@ -230,20 +236,32 @@ class Speed:
         return RunResult(rows[0], turns, self.costs[rows[0].pair])
 
     def ratio(
-        self, result: RunResult, reference: str, rate: Rate = end_to_end_rate
+        self,
+        result: RunResult,
+        reference: str,
+        rate: Rate = end_to_end_rate,
+        their_rate: Rate | None = None,
     ) -> Spread | None:
         """How many times as fast a run is as another one, on the turns that both have.
 
         Along the axis of an option that the reference does not have, it has a single value.
+
+        Args:
+            result: the run.
+            reference: label of the other one.
+            rate: of both.
+            their_rate: of the other one, if another.
         """
         row = result.row
         key = row.axis, WITHOUT_DRAFT if row.axis in OPTIONS else row.at, row.pair, reference
         if key not in self._by_key:
             return None
         sides = result.turns, self._result(key).turns
+        rates = rate, their_rate or rate
 
         def divided(turns: Sequence[Turn]) -> float | None:
-            return over(*(rate([side[turn] for turn in turns]) for side in sides))
+            pairs = zip(rates, sides, strict=True)
+            return over(*(one([side[turn] for turn in turns]) for one, side in pairs))
 
         return spread([turn for turn in sides[0] if turn in sides[1]], divided)
 

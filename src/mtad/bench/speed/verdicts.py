@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from mtad.bench.report.table import number
 from mtad.bench.speed.baseline import ASSISTED, PLAIN
+from mtad.bench.speed.others import other_verdicts
 from mtad.bench.speed.summary import RunResult, Speed, Spread, decode_rate
 from mtad.bench.speed.tables import AUTOREGRESSIVE, percent, shown
 
@@ -18,6 +19,7 @@ def verdicts(speed: Speed) -> list[str]:
     """One statement per run, and what follows from several of them."""
     runs = [f for f in speed.main.values() if f.is_ours and f.all]
     lines = [_of_run(speed, result) for result in runs]
+    lines += other_verdicts(speed)
     lines += _against_speculative(speed, runs)
     lines += _ceiling([f for f in runs if f.row.run != AUTOREGRESSIVE])
     lines += _batch_sizes(speed)

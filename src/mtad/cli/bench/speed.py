@@ -62,9 +62,14 @@ class SpeedFlags:
             "is not used; may be repeated.",
         ),
     ] = None
-    transformers: Annotated[
-        bool, _what(help="Compare with transformers' generate, plain and assisted.")
-    ] = True
+    against: Annotated[
+        str,
+        _what(
+            metavar="ENGINE,…",
+            help="Compare with other engines: transformers (generate, plain and assisted), "
+            "llama.cpp (needs node, and npm install node-llama-cpp in the current folder); none.",
+        ),
+    ] = "transformers"
     scaling: Annotated[
         str | None, _what(metavar="AXIS,…", help="Also vary: batch, context, width, length, size.")
     ] = None
@@ -147,7 +152,7 @@ class SpeedFlags:
         from mtad.bench.speed.runs import Sampling
 
         names = ("temperature", "top_k", "top_p", "max_new_tokens", "ignore_eos")
-        axes = tuple(part.strip() for part in self.scaling.split(",")) if self.scaling else ()
+        axes = _parts(self.scaling or "")
         return SpeedPlan(
             pair=PairSpec(self.target, self.draft_model, **self._placement),
             methods=_methods(self.method or []),
@@ -157,9 +162,14 @@ class SpeedFlags:
             max_batch_size=self.max_batch_size,
             scaling=axes,
             seed=self.seed,
-            with_transformers=self.transformers,
+            against=() if self.against == "none" else _parts(self.against),
             num_threads=self.threads or _usual_threads(self.target, axes, os.environ),
         )
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    """What commas part, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(","))) if text else ()
 
 
 def _usual_threads(target: str, axes: tuple[str, ...], environment: Mapping[str, str]) -> int:
