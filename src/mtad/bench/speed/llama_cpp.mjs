@@ -42,12 +42,14 @@ async function sequenceOf(path, contextSize, tokenPredictor) {
     return context.getSequence({tokenPredictor});
 }
 
-async function predictorOf({draft, speculation}, contextSize) {
+// By default the draft goes on beside the target, and where both are small nothing is ready in time.
+async function predictorOf({draft, speculation, num_draft_tokens: num}, contextSize) {
     if (speculation === "lookup")
         return new library.InputLookupTokenPredictor();
-    if (speculation === "draft")
-        return new library.DraftSequenceTokenPredictor(await sequenceOf(draft, contextSize));
-    return undefined;
+    if (speculation !== "draft")
+        return undefined;
+    const sequence = await sequenceOf(draft, contextSize);
+    return new library.DraftSequenceTokenPredictor(sequence, {minTokens: num, maxTokens: num});
 }
 
 // Contexts are kept, as a program that decodes many texts would keep them.

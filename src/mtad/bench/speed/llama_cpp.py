@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from mtad.bench.speed.baseline import NUM_ASSISTANT_TOKENS
 from mtad.bench.speed.llama_engine import LlamaEngine
 from mtad.bench.speed.rows import Measured
 from mtad.bench.speed.runs import Batch, Decoder, Sampling, shortened
@@ -110,6 +111,7 @@ class LlamaCpp(Decoder):
             "model": self._file("target"),
             "draft": self._file("draft") if self.variant.needs_draft else None,
             "speculation": self.variant.speculation,
+            "num_draft_tokens": NUM_ASSISTANT_TOKENS,
             "prompt": list(prompt),
             "max_new_tokens": sampling.max_new_tokens,
             "ends": ends,
