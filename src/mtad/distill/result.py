@@ -197,27 +197,15 @@ def _table(plan: Plan, made: Distilled, measured: Sequence[Measured]) -> dict[st
 
 def card(plan: Plan, made: Distilled, figures: Figures) -> str:
     """The model card."""
-    sampling, last = plan.sampling, made.curve[-1]
     rows = "\n".join(
         f"| {t:g} | {' '.join(f'{share:.2f}' for share in found.by_position)} "
         f"| {found.tokens_per_call[-1]:.2f} |"
-        for t, found in last.acceptance.items()
+        for t, found in made.curve[-1].acceptance.items()
     )
     speeds = "\n".join(
         f"| {one.temperature:g} | {one.num_draft_tokens} | {one.mean_acceptance_length:.2f} "
         f"| {one.tokens_per_s:.1f} | {one.plain_tokens_per_s:.1f} | {one.speed_up:.2f} |"
         for one in figures.measured
-    )
-    sources = [plan.prompts] if plan.prompts else []
-    if plan.also_bundled or not sources:
-        sources += ["bundled prompts", "prompts of its own"]
-    prompts = " and ".join(sources)
-    temperatures = " and ".join(f"{t:g}" for t in sampling.temperatures)
-    training = (
-        f"{made.num_answers:,} answers of the target ({made.num_tokens:,} tokens) to {prompts}, "
-        f"drawn at temperature {temperatures} (top-k {sampling.top_k}, top-p {sampling.top_p:g} "
-        f"above 0), seed {sampling.seed}; {last.seconds:,.0f} s of training. One answer in "
-        f"{HELD_OUT} was kept for measuring. {made.stopped}"
     )
     speed = (
         f"Decode only, batch 1, {NUM_PROMPTS} held-out prompts, up to {NUM_TOKENS} tokens each, "
@@ -241,7 +229,7 @@ began as the target's.
 
 ## Training
 
-{textwrap.fill(training, 100)}
+{_training(plan, made)}
 
 ## Acceptance on held-out answers
 
@@ -259,3 +247,35 @@ Conditional acceptance at each draft position, and expected tokens per target ca
 |---|---|---|---|---|---|
 {speeds}
 """
+
+
+def _training(plan: Plan, made: Distilled) -> str:
+    """What it learnt from, and how it came on."""
+    sampling, last = plan.sampling, made.curve[-1]
+    sources = [plan.prompts] if plan.prompts else []
+    if plan.also_bundled or not sources:
+        sources += ["bundled prompts", "prompts of its own"]
+    prompts = " and ".join(sources)
+    temperatures = " and ".join(f"{t:g}" for t in sampling.temperatures)
+    rates = ", ".join(f"{rate:g}" for rate in copy_rates_of(made.student.model)[1:])
+    text = (
+        f"{made.num_answers:,} answers of the target ({made.num_tokens:,} tokens) to {prompts}, "
+        f"drawn at temperature {temperatures} (top-k {sampling.top_k}, top-p {sampling.top_p:g} "
+        f"above 0), seed {sampling.seed}; {last.seconds:,.0f} s of training. One answer in "
+        f"{HELD_OUT} was kept for measuring. After a match of 1, 2, … tokens in the text it copies "
+        f"with rates {rates}. {made.stopped}"
+    )
+    curve = "\n".join(
+        f"| {judged.seconds:,.0f} s | "
+        + " | ".join(f"{found.tokens_per_call[-1]:.2f}" for found in judged.acceptance.values())
+        + " |"
+        for judged in made.curve
+    )
+    heads = " | ".join(f"temperature {temperature:g}" for temperature in last.acceptance)
+    return f"""{textwrap.fill(text, 100)}
+
+Tokens per target call on the answers that were kept, by the time of training:
+
+| after | {heads} |
+|---|{"---|" * len(last.acceptance)}
+{curve}"""
