@@ -1,210 +1,48 @@
-"""Never slower than not drafting: the guard gives drafting up where it does not pay.
+"""Never slower than not drafting: the guard lets a controller choose what each iteration drafts.
 
-An iteration that drafts takes t seconds and gives k tokens a row; a plain step, one token of the
-target alone, takes s seconds. Drafting pays if t/k < s. Now and then the guard lets a plain step
-be taken to learn s. A plain step gives a token too, so it wastes at most s - t/k, which is 0 where
-drafting does not pay; the guard wastes `BUDGET` of the time and one plain step in advance.
+`Guard` drives a session: it gives it the method of the next iteration, lets a draft read what it
+missed during plain steps, and tells the controller what came of it and what it took. `Guards` keeps
+what is known of a pair from one call to the next.
 
-`Guard` only decides: it has no clock, knows no model and gets what iterations took. `iterations`
-asks it before each iteration of a session and measures. Every step is lossless if the methods are,
-and each begins with fresh random numbers, so their order does not change the distribution of the
-text.
+Every step is lossless if the methods are, and each begins with fresh random numbers, so their order
+does not change the distribution of the text. It does change the text of a seed, and the choice
+depends on the clock; so texts that are drawn from a given seed have no guard unless it is asked
+for.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
-from typing import Any
 
 import torch
 
+from mtad.api.controller import Controller
+from mtad.api.costs import PLAIN as PLAIN
+from mtad.api.costs import Costs, Shape, shapes_of
+from mtad.api.experience import Experience
+from mtad.api.measuring import NUM_TOKENS, Clock, costs_of
+from mtad.core.buckets import power_of_two
+from mtad.engine.request import Request
 from mtad.engine.session import Session
 from mtad.engine.step import Step
+from mtad.engine.workspace import Workspace
 from mtad.measure.device import synchronize
-from mtad.methods.autoregressive import Autoregressive
-from mtad.runtime.programs import Mode
-from mtad.speculative.method import Method
+from mtad.model.loading import Models
+from mtad.runtime.programs import keep
+from mtad.sampling.params import SamplingParams
+from mtad.speculative.method import Method, method_key
 
-Clock = Callable[[], float]
-PLAIN = Autoregressive()
-
-WARM_UP = 1
-"""First iterations of a draft length that are not counted: memory and kernels are new to them."""
-MIN_DRAFTED = 6
-"""Drafted iterations that are seen before anything is judged."""
-MARGINS = (1.5, 1.2, 1.05)
-"""How many times as fast plain decoding must be, by the number of plain steps it is known from."""
-GAP = 1
-"""Drafted iterations between two plain steps, so that both meet the same load of the machine."""
-VALID = 64
-"""Iterations after which a plain step is too old to judge by."""
-RECENT = 16
-"""Drafted iterations whose median is what one takes now."""
-BUDGET = 0.02
-"""Share of the time that plain steps may waste."""
-DOUBT = 0.25
-"""Variance added to that of the tokens per iteration: a few equal numbers prove little."""
-
-
-@dataclass(frozen=True)
-class _Drafted:
-    """What one drafted iteration took and gave, row by row."""
-
-    seconds: float
-    tokens: Sequence[int]
-    mean: float
-
-    def mean_up_to(self, num_draft_tokens: int) -> float:
-        """Mean tokens of a row, had the draft been no longer than this."""
-        return fmean(min(n, num_draft_tokens + 1) for n in self.tokens)
-
-
-class Guard:
-    """Chooses the method of every iteration of one batch of texts.
-
-    Where plain decoding turns out faster, a shorter draft is tried if one is predicted to be the
-    fastest, else drafting ends. There is no way back: once drafting has ended, the draft model no
-    longer reads the text.
-
-    Args:
-        method: drafts; a shorter draft is tried if it has the option `num_draft_tokens`.
-
-    Attributes:
-        method: what drafts now.
-        reason: what the guard fell back to last and why, None if it did not.
-        mode: how the iterations ran that it judges by.
-        has_given_up: whether all further iterations are plain.
-    """
-
-    def __init__(self, method: Method) -> None:
-        self.method = method
-        self.reason: str | None = None
-        self.mode: Mode = "eager"
-        self.has_given_up = False
-        self._drafted: deque[_Drafted] = deque(maxlen=VALID)
-        self._plain: deque[tuple[int, float]] = deque(maxlen=len(MARGINS))
-        self._num_seen, self._num_drafted, self._last_plain = 0, 0, -VALID
-        self._elapsed_s, self._wasted_s = 0.0, 0.0
-        self._is_in_vain = False
-
-    def choose(self) -> Method:
-        """The method of the next iteration."""
-        if not self.has_given_up and len(self._drafted) >= MIN_DRAFTED:
-            self._judge()
-        return PLAIN if self.has_given_up or self._may_probe() else self.method
-
-    def add_drafted(self, seconds: float, tokens: Sequence[int], mode: Mode = "eager") -> None:
-        """Learn what a drafted iteration took, and how many tokens each row got.
-
-        What was learnt of another mode is forgotten.
-        """
-        if mode != self.mode:
-            self.mode, self._num_drafted, self._is_in_vain = mode, 0, False
-            self._drafted.clear()
-            self._plain.clear()
-        self._num_seen += 1
-        self._num_drafted += 1
-        self._elapsed_s += seconds
-        if tokens and self._num_drafted > WARM_UP:
-            self._drafted.append(_Drafted(seconds, tokens, fmean(tokens)))
-
-    def add_plain(self, seconds: float, aside: float = 0.0, mode: Mode = "eager") -> None:
-        """Learn what a plain step took, and what had to be done for it `aside`, in seconds."""
-        self._num_seen += 1
-        self._elapsed_s += seconds + aside
-        if self.mode == "eager" != mode:
-            self._is_in_vain = True  # what a plain step takes without its tape is unknown
-        elif not self.has_given_up:
-            self._last_plain = self._num_seen
-            self._plain.append((self._num_seen, seconds))
-            self._wasted_s += self._waste(seconds + aside)
-
-    def add_capture(self, seconds: float) -> None:
-        """Learn nothing from an iteration that will be faster once it is captured."""
-        self._num_seen += 1
-        self._elapsed_s += seconds
-        self._last_plain = self._num_seen
-
-    def _may_probe(self) -> bool:
-        """Whether it is time for a plain step, and what it may waste at most is there."""
-        if len(self._drafted) < MIN_DRAFTED or self._num_seen - self._last_plain <= GAP:
-            return False
-        if self._is_in_vain or len(self._fresh()) == len(MARGINS):
-            return False
-        if not self._plain:
-            return True
-        waste = self._waste(median(seconds for _, seconds in self._plain))
-        return self._wasted_s + waste <= BUDGET * self._elapsed_s
-
-    def _waste(self, plain_s: float) -> float:
-        """Seconds lost to a plain step; what it took beyond a drafted iteration was a hindrance."""
-        return max(0.0, min(plain_s, self._seconds()) - self._seconds() / self._tokens())
-
-    def _fresh(self) -> list[float]:
-        """Seconds of the plain steps that still count."""
-        return [s for at, s in self._plain if self._num_seen - at < VALID]
-
-    def _judge(self) -> None:
-        """Fall back if plain decoding is faster by the margin even if k is a little larger."""
-        fresh = self._fresh()
-        if not fresh:
-            return
-        plain_s, k = median(fresh), self._tokens()
-        variance = fmean((one.mean - k) ** 2 for one in self._drafted)
-        error = math.sqrt((variance + DOUBT) / len(self._drafted))
-        if self._seconds() / (k + error) >= MARGINS[len(fresh) - 1] * plain_s:
-            self._fall_back(self._fastest_length(plain_s), plain_s)
-
-    def _fall_back(self, num_draft_tokens: int, plain_s: float) -> None:
-        plural = "s" if num_draft_tokens > 1 else ""
-        now = f"{num_draft_tokens} draft token{plural}" if num_draft_tokens else "plain decoding"
-        self.reason = (
-            f"{now} after {self._num_seen} iterations: with drafts {self._seconds() * 1e3:.1f}"
-            f" ms for {self._tokens():.1f} tokens, without {plain_s * 1e3:.1f} ms a token"
-        )
-        self.has_given_up = num_draft_tokens == 0
-        if self.has_given_up:
-            self.reason += _warning(self.method)
-        else:
-            shorter: dict[str, Any] = {"num_draft_tokens": num_draft_tokens}
-            self.method = dataclasses.replace(self.method, **shorter)
-        self._drafted.clear()
-        self._num_drafted = 0
-
-    def _fastest_length(self, plain_s: float) -> int:
-        """The draft length below the present one that is predicted to be fastest, 0 for none.
-
-        The time of an iteration is taken to grow evenly from a plain step to the present length.
-        """
-        longest = getattr(self.method, "num_draft_tokens", 1)
-        slope = (self._seconds() - plain_s) / longest
-
-        def seconds_per_token(length: int) -> float:
-            tokens = fmean(one.mean_up_to(length) for one in self._drafted)
-            return (plain_s + slope * length) / tokens
-
-        return min(range(longest), key=seconds_per_token)
-
-    def _seconds(self) -> float:
-        return median(one.seconds for one in list(self._drafted)[-RECENT:])
-
-    def _tokens(self) -> float:
-        return fmean(one.mean for one in self._drafted)
-
-
-def _warning(method: Method) -> str:
-    if method.is_lossless:
-        return ""
-    return f"; from there on the text follows the target's distribution, not that of {method.name}"
+MOST_METHODS = 64
+"""Methods, with their options, of which experience is kept, the latest ones."""
+SAMPLE = 4
+"""Tokens of the text on which costs are measured."""
 
 
 def wants_guard(method: Method, guard: bool | None, has_seed: bool, is_greedy: bool) -> bool:
-    """Whether a guard watches over the method.
+    """Whether a guard chooses what the method drafts.
 
     Args:
         method: the method asked for.
@@ -236,7 +74,7 @@ class Iteration:
         step: what it committed.
         decode_s: seconds of this iteration and those before, without the caller's own time.
         is_plain: whether the guard left the draft out.
-        reason: what the guard had fallen back to by then and why, None if it had not.
+        reason: why drafts do not pay at present, None where they do.
     """
 
     step: Step
@@ -245,53 +83,123 @@ class Iteration:
     reason: str | None = None
 
 
-def iterations(session: Session, guard: Guard | None, clock: Clock) -> Iterator[Iteration]:
+class Guards:
+    """What the calls of one pair know of its costs and of the acceptance of its drafts.
+
+    Args:
+        models: the pair.
+        workspace: its caches.
+    """
+
+    def __init__(self, models: Models, workspace: Workspace) -> None:
+        self._models, self._workspace = models, workspace
+        self._costs: dict[str, tuple[int, Costs]] = {}
+        self._known: OrderedDict[Hashable, Experience] = OrderedDict()
+
+    def controller(self, method: Method, requests: Sequence[Request], clock: Clock) -> Controller:
+        """A controller for a batch of texts; what is not known yet of the pair is measured.
+
+        Args:
+            method: of the batch; its drafts are the longest.
+            requests: of the batch.
+            clock: shows seconds, such as `time.perf_counter`.
+        """
+        shapes = shapes_of(method, self._models.vocab)
+        num_tokens = len(requests) * shapes[-1].num_nodes
+        costs = self._costs_of(method, requests, min(num_tokens, NUM_TOKENS[-1]), clock)
+        key = method_key(method)
+        known = self._known.get(key) or Experience(costs)
+        known.costs = costs
+        keep(self._known, key, known, MOST_METHODS)
+        return Controller(shapes, known)
+
+    def _costs_of(
+        self, method: Method, requests: Sequence[Request], num_tokens: int, clock: Clock
+    ) -> Costs:
+        """Costs for forwards of so many tokens, measured where they are not known yet."""
+        reach, costs = self._costs.get(method.drafter, (0, None))
+        if costs is None or num_tokens > max(reach, NUM_TOKENS[-2]):
+            ids = next((r.prompt_ids for r in requests if r.num_left > 0), requests[0].prompt_ids)
+            costs = self._measured(method, ids, num_tokens, clock)
+            self._costs[method.drafter] = num_tokens, costs
+        return costs
+
+    def _measured(
+        self, method: Method, prompt: Sequence[int], num_tokens: int, clock: Clock
+    ) -> Costs:
+        request = Request(prompt[:SAMPLE], SamplingParams(max_new_tokens=1))
+        models = self._models
+        with torch.inference_mode():
+            session = Session(
+                *(models.target, models.draft, method, [request], models.vocab),
+                workspace=self._workspace,
+            )
+        try:
+            return costs_of(session, num_tokens, clock)
+        finally:
+            session.close()
+
+
+class Guard:
+    """Drives a session whose iterations a controller chooses.
+
+    Args:
+        session: its `method` is what the controller chooses; at first the longest one.
+        controller: of the batch.
+        clock: shows seconds.
+    """
+
+    def __init__(self, session: Session, controller: Controller, clock: Clock) -> None:
+        self.session, self.controller, self._clock = session, controller, clock
+        self._num_missed = 0
+
+    def take(self, step: Callable[[], Step]) -> Iteration:
+        """The next iteration.
+
+        Args:
+            step: makes the session's next step.
+        """
+        session, controller = self.session, self.controller
+        shape = controller.choose(len(session.rows), self._num_missed)
+        with torch.inference_mode():
+            self._prepare(shape)
+        began = self._clock()
+        done = step()
+        seconds = self._clock() - began
+        going = [len(b.token_ids) for b in done.blocks if b.finish_reason is None]
+        controller.add(going, seconds, session.graphs.last_mode)
+        return Iteration(done, is_plain=shape.length == 0, reason=controller.reason)
+
+    def _prepare(self, shape: Shape) -> None:
+        """Give the session its method, and let the draft rest or read what it has missed."""
+        session = self.session
+        session.method = shape.method
+        if session.drafter is None:
+            return
+        if shape.length == 0:
+            session.drafter.rest()
+            self._num_missed += 1
+        elif self._num_missed:
+            missed = session.prefix.before_last(power_of_two(self._num_missed + 1))
+            session.drafter.catch_up(missed)
+            synchronize(session.drafter.device)  # so that the iteration is timed alone
+            self._num_missed = 0
+
+
+def iterations(
+    session: Session, controller: Controller | None, clock: Clock
+) -> Iterator[Iteration]:
     """The iterations of a session until every request is finished.
 
     Args:
-        session: its `method` is what the guard chooses.
-        guard: None to leave the session its method.
+        session: decodes; its `method` is what the controller chooses.
+        controller: None to leave the session its method.
         clock: shows seconds, such as `time.perf_counter`.
     """
     steps, decode_s = session.run(), 0.0
+    guard = None if controller is None else Guard(session, controller, clock)
     while session.rows:
         began = clock()
-        iteration = (
-            Iteration(next(steps)) if guard is None else _guarded(session, steps, guard, clock)
-        )
+        iteration = Iteration(next(steps)) if guard is None else guard.take(lambda: next(steps))
         decode_s += clock() - began
         yield dataclasses.replace(iteration, decode_s=decode_s)
-
-
-def _guarded(session: Session, steps: Iterator[Step], guard: Guard, clock: Clock) -> Iteration:
-    """One iteration of the method that the guard chooses."""
-    began = clock()
-    _prepare(session, guard)
-    reason, middle = guard.reason, clock()
-    step = next(steps)
-    seconds, is_plain = clock() - middle, session.method is PLAIN
-    if session.graphs.last_mode == "capturing":
-        guard.add_capture(seconds)
-    elif is_plain:
-        guard.add_plain(seconds, middle - began, session.graphs.last_mode)
-    else:
-        going = [len(b.token_ids) for b in step.blocks if b.finish_reason is None]
-        guard.add_drafted(seconds, going, session.graphs.last_mode)
-    return Iteration(step, is_plain=is_plain, reason=reason)
-
-
-def _prepare(session: Session, guard: Guard) -> None:
-    """Give the session its next method; before a plain step that is not for good, the draft reads.
-
-    A draft phase makes up for one token that the draft has not read, and a plain step would leave
-    it two.
-    """
-    session.method = guard.choose()
-    drafter = session.drafter
-    if session.method is not PLAIN or drafter is None:
-        return
-    if guard.has_given_up:
-        return drafter.retire()
-    with torch.inference_mode():
-        drafter.catch_up(session.prefix.root())
-    synchronize(drafter.device)  # so that the plain step is timed alone

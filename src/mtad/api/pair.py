@@ -20,7 +20,7 @@ from mtad.api.completion import Chunk as Chunk
 from mtad.api.completion import Completion as Completion
 from mtad.api.completion import Generation, with_text
 from mtad.api.ends import ends_of
-from mtad.api.guard import Guard, iterations, wants_guard
+from mtad.api.guard import Guards, iterations, wants_guard
 from mtad.api.options import Seed, method_of, seeds_for
 from mtad.core.names import did_you_mean
 from mtad.core.prompt import Prompt
@@ -85,6 +85,7 @@ class ModelPair:
     def _take(self, models: Models, prefix_cache_mib: int | None) -> None:
         self.models = models
         self.workspace = Workspace.of(models, prefix_cache_mib)
+        self.guards = Guards(models, self.workspace)
         self._texts: dict[int, str] = {}
 
     @property
@@ -181,8 +182,10 @@ class ModelPair:
         return (chunk for start, batch in batches for chunk in self._decode(start, batch, way))
 
     def _decode(self, start: int, batch: Sequence[Generation], way: _Way) -> Iterator[Chunk]:
-        (method, on_phase, guarded, trace), began = way, time.perf_counter()
-        models, requests = self.models, [r.request for r in batch]
+        method, on_phase, guarded, trace = way
+        models, requests, clock = self.models, [r.request for r in batch], time.perf_counter
+        control = self.guards.controller(method, requests, clock) if guarded else None
+        method, began = control.shapes[-1].method if control else method, clock()
         with torch.inference_mode():
             session = Session(
                 *(models.target, models.draft, method, requests, models.vocab),
@@ -191,8 +194,8 @@ class ModelPair:
             )
         with closing(session):
             tracing = trace and self._trace(trace, session, start, requests)
-            guarding, prefill_s = Guard(method) if guarded else None, time.perf_counter() - began
-            for iteration in iterations(session, guarding, time.perf_counter):
+            prefill_s = clock() - began
+            for iteration in iterations(session, control, clock):
                 if tracing:
                     tracing.take(iteration.step)
                 for block in iteration.step.blocks:

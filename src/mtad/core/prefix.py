@@ -56,6 +56,11 @@ class Prefix:
         index = (self.lengths - back).clamp(min=0)
         return self.tokens.gather(1, index[:, None]).squeeze(1)
 
+    def before_last(self, count: int) -> Int[Tensor, "rows count"]:
+        """The `count` tokens before the last one, the first one where the text is shorter."""
+        offsets = torch.arange(count, device=self.tokens.device) - (count + 1)
+        return self.tokens.gather(1, (self.lengths[:, None] + offsets).clamp(min=0))
+
     def root(self) -> TokenTree:
         """The tree every draft starts from."""
         return TokenTree.root(self.last(), self.last(2))

@@ -51,8 +51,8 @@ class Session:
     Args:
         target: the target model.
         draft: the draft model or head, None for methods that need none.
-        method: the decoding method.
-        requests: what to decode, one row each; their prompts are prefilled at once.
+        method: the decoding method; the attribute may become one of fewer nodes, not `largest`.
+        requests: one row each; their prompts are prefilled at once.
         vocab: number of token ids in use; logits beyond are padding.
         on_phase: called at the borders of an iteration's phases, to time them.
         workspace: has the caches and the captured programs; None for one of its own, which
@@ -83,7 +83,7 @@ class Session:
         most_captured: int | None = None,
     ) -> None:
         check_requests(target, draft, method, requests, vocab)
-        self.method, self.vocab, self.pads = method, vocab, pads
+        self.method, self.largest, self.vocab, self.pads = method, method, vocab, pads
         self.most_captured = math.inf if most_captured is None else most_captured
         self._begin: OnPhase = on_phase or ignore_phase
         self.observe: Callable[[Observation], None] | None = None
@@ -146,7 +146,7 @@ class Session:
 
     def _size_with(self, requests: Collection[Request]) -> tuple[int, int]:
         """Rows and slots per row that the caches need with these requests."""
-        return size_of(self.method, [*self.requests.values(), *requests], self.vocab, self.pads)
+        return size_of(self.largest, [*self.requests.values(), *requests], self.vocab, self.pads)
 
     def prefill_chunk(self) -> bool:
         """Feed a chunk of the texts that are joining; false once there is nothing to be fed."""
@@ -174,7 +174,7 @@ class Session:
         self.lengths += [len(r.text_ids) for r in requests]
         self.rows, self._prefilling = self.rows + self._prefilling, []
         horizon = max(r.sampling.max_new_tokens for r in running)
-        self.max_nodes = self.method.num_nodes(self.vocab, horizon)
+        self.max_nodes = self.largest.num_nodes(self.vocab, horizon)
         bound = horizon if self.method.drafter == "target" else bucket_of(horizon)
         self.prefix = self.prefix.within(bound)
         self._fill(range(len(self.rows)))
@@ -212,7 +212,7 @@ class Session:
             return self.graphs.run_eagerly(self._iterate, begin, "observed")
         if len(self.rows) > self.most_captured:
             return self.graphs.run_eagerly(self._iterate, begin, "large_batch")
-        key = method_key(self.method)  # of now: the guard changes methods between iterations
+        key = method_key(self.method)
         return self.graphs.run(key, self._state, self._iterate, begin, begin is not ignore_phase)
 
     @property

@@ -87,12 +87,17 @@ class Drafter(ABC):
         """
         self.longest = bucket_of(longest - 1 + num_nodes) - num_nodes
 
-    def retire(self) -> None:
-        """Prepare no further drafts: there are none before the next `clear`."""
+    def rest(self) -> None:
+        """Read nothing of what is committed from now on, before the next `catch_up`."""
         return None
 
-    def catch_up(self, root: TokenTree) -> None:
-        """Read what would be missing after an iteration that does not draft."""
+    def catch_up(self, missed: Int[Tensor, "rows missed"]) -> None:
+        """Read what was committed while this rested, before it drafts again.
+
+        Args:
+            missed: (B, M) the tokens before the last committed one, the first token of a text where
+                it is shorter; more than were missed do no harm.
+        """
         return None
 
     @property

@@ -2,8 +2,7 @@
 
 Row b of the cache holds its committed tokens in slots 0 … length_b - 1, all but the last committed
 one, which is the root of the next tree. Tree nodes are written to the slots right after, node i to
-slot length_b + i, and see the committed slots and their own ancestors. Samples nothing, knows no
-method and no tokenizer.
+slot length_b + i, and see the committed slots and their own ancestors. Knows no method.
 """
 
 from __future__ import annotations
@@ -182,17 +181,19 @@ class LM(Slots):
         """
         if tree.depth > 0:
             return self._score(tree, tree.last_level)
-        positions = torch.stack([(self.lengths - 1).clamp(min=0), self.lengths], dim=1)
-        tokens = self._root_tokens(tree)
-        keys = torch.arange(self._open(positions, self.longest + 1), device=self.device)
-        visible = keys <= positions[:, :, None]
-        every = keys.expand(self.num_rows, -1)
-        logits = self._checked(tokens, positions, visible, every, 1)
-        return logits.to(tree.tokens.device)
+        slots = torch.stack([(self.lengths - 1).clamp(min=0), self.lengths], dim=1)
+        return self._read_text(self._root_tokens(tree), slots, self._checked).to(tree.tokens.device)
 
-    def catch_up(self, root: TokenTree) -> None:
-        """Read the token before the root, which only a level above it would have fed."""
-        self.forward_level(root)
+    def catch_up(self, missed: Int[Tensor, "rows missed"]) -> None:
+        """Write the slots before the root's; those that were written get what they hold."""
+        offsets = torch.arange(missed.shape[1], device=self.device) - missed.shape[1]
+        slots = (self.lengths[:, None] + offsets).clamp(min=0)
+        self._read_text(self._read(missed.to(self.device)), slots, self._run)
+
+    def _read_text(self, tokens: Tensor, slots: Tensor, run: Callable[..., Tensor]) -> Tensor:
+        """What `run` says after the last of these tokens of the text itself."""
+        keys = torch.arange(self._open(slots, self.longest + 1), device=self.device)
+        return run(tokens, slots, keys <= slots[:, :, None], keys.expand(self.num_rows, -1), 1)
 
     def _root_tokens(self, tree: TokenTree) -> Int[Tensor, "rows two"]:
         return self._read(torch.stack([tree.previous, tree.tokens[:, 0]], dim=1).to(self.device))
@@ -204,8 +205,7 @@ class LM(Slots):
         offsets = torch.arange(tree.num_nodes, device=self.device)
         slots = self.lengths[:, None] + offsets
         bucket = self._open(slots[:, nodes], self.longest + tree.num_nodes)
-        depths = tree.depths.to(self.device)
-        positions = self.lengths[:, None] + depths
+        positions = self.lengths[:, None] + tree.depths.to(self.device)
         ancestors = tree.ancestors[:, nodes].to(self.device)
         visible, keys = tree_mask(self.lengths, slots, positions, ancestors, bucket)
         tokens = self._read(tree.tokens[:, nodes].to(self.device))

@@ -86,7 +86,7 @@ class TranslatedLM(LM):
         super()._forget(keeps_hidden)
         self._texts: list[Row] = []
         self._joining: list[Row] = []
-        self._is_retired = False
+        self._is_resting, self._ahead = False, (1, 1)
         self.tail = torch.zeros(0, 2, dtype=torch.int64, device=self.device)
 
     def begin_prefill(
@@ -121,19 +121,32 @@ class TranslatedLM(LM):
         Of the accepted ones the draft has read all but perhaps the last, and the token before them.
         """
         rows = []
+        if self._is_resting:
+            pairs = zip(self._texts, blocks, strict=True)
+            self._texts = [replace(row, text=(*row.text, *block)) for row, block in pairs]
+            return
         for row, block in zip(self._texts, blocks, strict=True):
             accepted = tuple(self._own.get(token, 0) for token in block[:-1])
             held = len(row.ids) + len(accepted) - 1
             rows.append(Row((*row.text, *block), (*row.ids, *accepted), held))
         self._texts = rows
 
-    def retire(self) -> None:
-        """Encode and feed no text any more."""
-        self._is_retired = True
+    def rest(self) -> None:
+        """Encode and feed no text before the next `catch_up`."""
+        if not self._is_resting:
+            self._is_resting = True  # and the last two tokens were not fed
+            self._texts = [replace(r, num_held=max(0, len(r.ids) - 2)) for r in self._texts]
+
+    def catch_up(self, missed: Int[Tensor, "rows missed"]) -> None:
+        """Encode and feed what was committed; these tokens are the target's, and not looked at."""
+        if self._is_resting:
+            self._is_resting = False
+            self.look_ahead(*self._ahead)
 
     def look_ahead(self, longest: int, num_nodes: int) -> None:
         """Encode and feed what was committed, and make room for the next iteration."""
-        if self._is_retired:
+        self._ahead = longest, num_nodes
+        if self._is_resting:
             return super().look_ahead(longest, num_nodes)
         known: dict[tuple[int, ...], tuple[int, ...]] = {}
         for row in self._texts:
