@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +10,10 @@ import torch
 from support.tiny import PROMPTS
 
 import mtad.api.guard
-from mtad.api.guard import PLAIN, Guard, iterations
+from mtad.api.controller import Controller
+from mtad.api.costs import Costs, Curve, Shape, shapes_of
+from mtad.api.experience import Experience
+from mtad.api.guard import Guards, iterations
 from mtad.api.pair import Completion, ModelPair
 from mtad.engine.session import Session
 from mtad.methods.speculative_sampling import SpeculativeSampling
@@ -21,13 +23,22 @@ from mtad.model.lm import LM, Model
 from mtad.speculative.method import Method
 
 CHAIN = SpeculativeSampling(num_draft_tokens=4)
+FREE = Costs(Curve((1, 9), (1.0, 1.0)), Curve((1, 9), (0.01, 0.01)))
+"""Costs of a pair whose drafts cost next to nothing."""
 
 
 class Meter:
-    """A clock that forwards of the models move: seconds by model, and per node of the target's."""
+    """A clock that forwards of the models move.
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, draft: float, node: float = 0.0) -> None:
-        self.now, self._draft, self._node = 0.0, draft, node
+    Seconds by model, and beyond 1 for each further node and row of the target's. `num_calls` counts
+    forwards of the target.
+    """
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, draft: float, node: float = 0.0, row: float = 0.0
+    ) -> None:
+        self.now, self._draft, self._node, self._row = 0.0, draft, node, row
+        self.num_calls = 0
         for kind, name in ((LM, "forward"), (LM, "forward_level"), (HeadDrafter, "forward_level")):
             monkeypatch.setattr(kind, name, self._paid(getattr(kind, name)))
 
@@ -36,8 +47,10 @@ class Meter:
 
     def _paid(self, original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         def paid(lm: Drafter, tree, *args, **kwargs) -> torch.Tensor:
-            beyond_root = self._node * (tree.num_nodes - 1)
-            self.now += 1.0 + beyond_root if lm.name == "target" else self._draft
+            num_rows, is_target = tree.num_rows, lm.name == "target"
+            further = self._node * (tree.num_nodes - 1) * num_rows + self._row * (num_rows - 1)
+            self.num_calls += is_target
+            self.now += 1.0 + further if is_target else self._draft
             return original(lm, tree, *args, **kwargs)
 
         return paid
@@ -53,30 +66,25 @@ def watched(
     return pair.generate(PROMPTS[:1], **(settings | options))
 
 
-class Scripted(Guard):
+class Scripted(Controller):
     """Takes its choices from a script: "d" drafts, "s" drafts less, "p" is a plain step.
 
     "." gives drafting up. The script begins anew at its end.
     """
 
-    def __init__(self, method: Method, script: str) -> None:
-        super().__init__(method)
-        self.script, self.place = script, 0
+    def __init__(self, method: Method, script: str, vocab: int) -> None:
+        super().__init__(shapes_of(method, vocab), Experience(FREE))
+        self.script, self.place, self.has_given_up = script, 0, False
 
-    def choose(self) -> Method:
+    def choose(self, num_rows: int, num_missed: int = 0) -> Shape:
         letter = self.script[self.place % len(self.script)]
         self.place += 1
         self.has_given_up = self.has_given_up or letter == "."
         if self.has_given_up or letter == "p":
-            return PLAIN
-        if letter == "s" and hasattr(self.method, "num_draft_tokens"):
-            return replace(self.method, num_draft_tokens=1)
-        return self.method
+            return self.shapes[0]
+        return self.shapes[1 if letter == "s" else -1]
 
-    def add_drafted(self, seconds: float, tokens: Sequence[int], mode: str = "eager") -> None:
-        """The script goes on whatever happens."""
-
-    def add_plain(self, seconds: float, aside: float = 0.0, mode: str = "eager") -> None:
+    def add(self, tokens: Sequence[int], seconds: float, mode: str = "eager") -> None:
         """The script goes on whatever happens."""
 
 
@@ -85,6 +93,15 @@ def scripted(
 ) -> Iterator[tuple[Session, Scripted, mtad.api.guard.Iteration]]:
     with torch.inference_mode():
         session = Session(target, draft, method, requests, vocab)
-    guard = Scripted(method, script)
-    for iteration in iterations(session, guard, clock=lambda: 0.0):
-        yield session, guard, iteration
+    control = Scripted(method, script, vocab)
+    for iteration in iterations(session, control, clock=lambda: 0.0):
+        yield session, control, iteration
+
+
+def follow_script(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Let guards of all pairs follow a script, so that no clock decides."""
+
+    def scripted_one(guards: Guards, method: Method, *_: object) -> Scripted:
+        return Scripted(method, script, guards._models.vocab)
+
+    monkeypatch.setattr(Guards, "controller", scripted_one)

@@ -16,7 +16,7 @@ Rates = Callable[[int, int], float]
 
 
 def pair_costs(draft: float, node: float = 0.02, reads_text: bool = False) -> Costs:
-    """Seconds beside one second of a plain step: a drafted token's, and a further verified one's."""
+    """Seconds of a drafted token and of a further verified one, where a plain step takes one."""
     target = Curve((1, 9), (1.0, 1.0 + 8 * node))
     return Costs(target, Curve((1, 9), (draft, draft * 1.1)), reads_text)
 
@@ -69,8 +69,6 @@ class World:
         return seconds, lengths
 
 
-def controller(
-    costs: Costs, length: int = 8, experience: Experience | None = None
-) -> Controller:
+def controller(costs: Costs, length: int = 8, experience: Experience | None = None) -> Controller:
     shapes = shapes_of(SpeculativeSampling(num_draft_tokens=length), 100)
     return Controller(shapes, experience or Experience(costs))

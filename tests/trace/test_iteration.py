@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
+from support.guarded import follow_script
 from support.tiny import PROMPTS, similar, tiny_model
 from support.toys import MarkovPair, make
 from support.traced import Watched, watch
@@ -126,12 +127,15 @@ def test_the_width_of_truncation_is_that_of_the_batch(tmp_path: Path) -> None:
     assert [text.difference for text in judged(path).texts] == [None, None]
 
 
-def test_a_plain_step_of_the_guard_is_one_of_the_target_alone(tmp_path: Path) -> None:
+def test_a_plain_step_of_the_guard_is_one_of_the_target_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Here the two endpoints differ: the plain step draws its token, the method takes the best."""
     target = tiny_model("llama")
     models = mtad.ModelPair(target, similar(target))
     path, options = tmp_path / "t.jsonl", {"seed": 1, "max_new_tokens": 32, "guard": True}
     method = make("mtad", num_draft_tokens=1, beam_width=1, endpoint="greedy")
+    follow_script(monkeypatch, "ddp")
     with TraceWriter(path, TraceHeader.of(models.models)) as trace:
         [made] = models.generate(PROMPTS[:1], method, trace=trace, **options)
     methods = [line["method"]["name"] for line in iterations(path)]

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.guarded import follow_script
 from support.heads import random_head
 from support.tiny import (
     PROMPTS,
@@ -638,7 +639,10 @@ def test_a_traced_text_is_the_same_text(pair, tmp_path: Path) -> None:
         assert text.was.acceptance_histogram == was.stats.acceptance_histogram
 
 
-def test_plain_steps_of_the_guard_are_judged_as_what_they_were(pair, tmp_path: Path) -> None:
+def test_plain_steps_of_the_guard_are_judged_as_what_they_were(
+    pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follow_script(monkeypatch, "sdp")
     path, models = tmp_path / "t.jsonl", mtad.ModelPair(*pair)
     with TraceWriter(path, TraceHeader.of(models.models)) as trace:
         made = models.generate(

@@ -24,13 +24,13 @@ from mtad.core.buckets import power_of_two
 
 SHARE = 0.015
 """Share of the time that may be lost to drafts that are refused."""
-MOST_SAVED = 4.0
+MOST_SAVED = 2.0
 """Plain steps that the account holds at most, so that a text that turns hard is noticed."""
 BETTER = 1.02
 """How many times as fast another length must be expected to be: fewer programs are captured."""
 NEVER = 0.9
 """A draft that would be no faster than this even if all of it were accepted is left out."""
-SOONEST_PROBE, LATEST_PROBE = 8, 64
+SOONEST_PROBE, LATEST_PROBE = 4, 64
 """Plain steps after which drafting is tried again; twice as many after each that failed."""
 SOONEST_LOOK, LATEST_LOOK = 8, 128
 """Drafted iterations after which a plain step is timed beside them; twice as many each time."""
