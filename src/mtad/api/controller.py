@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from mtad.api.costs import Shape, tokens_by_length
 from mtad.api.experience import Acceptance, Corrections, Experience, Way
 from mtad.core.buckets import power_of_two
+from mtad.speculative.method import Method
 
 SHARE = 0.015
 """Share of the time that may be lost to drafts that are refused."""
@@ -30,7 +31,7 @@ BETTER = 1.02
 """How many times as fast another length must be expected to be: fewer programs are captured."""
 NEVER = 0.9
 """A draft that would be no faster than this even if all of it were accepted is left out."""
-SOONEST_PROBE, LATEST_PROBE = 4, 64
+SOONEST_PROBE, LATEST_PROBE = 4, 16
 """Plain steps after which drafting is tried again; twice as many after each that failed."""
 SOONEST_LOOK, LATEST_LOOK = 8, 128
 """Drafted iterations after which a plain step is timed beside them; twice as many each time."""
@@ -52,6 +53,7 @@ class Controller:
     def __init__(self, shapes: Sequence[Shape], experience: Experience) -> None:
         self.shapes, self._known = tuple(shapes), experience
         self.reason: str | None = None
+        self._warning = _warning(shapes[-1].method)
         self._own = Acceptance(keeps=0.85, weight=2.0)
         self._last: tuple[Way, int, float] | None = None
         self._seconds: dict[int, list[float]] = {}
@@ -184,4 +186,11 @@ class Controller:
         return (
             f"plain decoding: a draft of {length} token{'s' * (length > 1)} would take "
             f"{ratios[best]:.2f} times as long as a plain step, for {tokens[best]:.2f} tokens"
+            + self._warning
         )
+
+
+def _warning(method: Method) -> str:
+    if method.is_lossless:
+        return ""
+    return f"; such steps follow the target's distribution, not that of {method.name}"

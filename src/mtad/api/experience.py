@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from mtad.api.costs import Costs
 
-FIRST_RATE = 0.6
+FIRST_RATE = 0.5
 """Acceptance that is expected of a pair before anything was seen."""
 ALLOWANCE = 0.5
 """Plain steps that may be lost at once, on a pair's first text."""
@@ -132,7 +132,7 @@ class Experience:
     """
 
     costs: Costs
-    acceptance: Acceptance = field(default_factory=lambda: Acceptance(keeps=0.99, weight=2.0))
+    acceptance: Acceptance = field(default_factory=lambda: Acceptance(keeps=0.99, weight=8.0))
     balance: float = ALLOWANCE
     corrections: dict[Way, Corrections] = field(default_factory=dict)
     mode: str = "eager"

@@ -38,8 +38,8 @@ class DecodingSettings(DebugFlag, SamplingFlags, MethodFlags, ModelFlags):  # ty
         flag(
             "--guard/--no-guard",
             panel="Speed",
-            help="Give drafts up where they don't pay. Without the flag only where the text's "
-            "distribution and what a given --seed yields stay the same.",
+            help="Draft fewer tokens where that is faster, or none. Without the flag only where "
+            "the text's distribution and what a given --seed yields stay the same.",
         ),
     ] = None
 

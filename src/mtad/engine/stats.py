@@ -32,7 +32,7 @@ class Stats:
         acceptance_histogram: steps by number of accepted draft tokens.
         prefill_s: seconds until the first iteration began.
         decode_s: seconds of its iterations, without what the caller did between two of them.
-        fallback: what the guard fell back to and why, None if it did not; see `mtad.api.guard`.
+        fallback: why the guard drafted nothing last, None if it did; see `mtad.api.controller`.
     """
 
     num_spec_steps: int = 0
