@@ -126,10 +126,9 @@ class ModelPair:
             max_batch_size: prompts decoded at once.
             on_phase: called at the borders of an iteration's phases; see `OnPhase`.
             guard: whether each iteration drafts as many tokens as are expected to pay, up to the
-                method's own number; `stats.fallback` says why if none do. Which random numbers a
-                text is made of then depends on the clock, so None is yes only for a lossless method
-                that is greedy or got no seed. True goes for lossy methods too: where nothing is
-                drafted, the text follows the target's distribution, not theirs.
+                method's own number; `stats.fallback` says why if none do. A seed's text then
+                depends on the clock, so None is yes only for a lossless method that is greedy or
+                got no seed. True goes for lossy methods, too; their plain steps are the target's.
             trace: every iteration is written there; see `docs/traces.md`.
             sampling: fields of `SamplingParams` (temperature, top_k, top_p, max_new_tokens, …),
                 `stop` (a string or several; a special token ends the text like EOS) and
