@@ -128,7 +128,7 @@ class ModelPair:
             guard: whether each iteration drafts as many tokens as are expected to pay, up to the
                 method's own number; `stats.fallback` says why if none do. A seed's text then
                 depends on the clock, so None is yes only for a lossless method that is greedy or
-                got no seed. True goes for lossy methods, too; their plain steps are the target's.
+                got no seed. Of lossy methods, plain steps follow the target's distribution.
             trace: every iteration is written there; see `docs/traces.md`.
             sampling: fields of `SamplingParams` (temperature, top_k, top_p, max_new_tokens, …),
                 `stop` (a string or several; a special token ends the text like EOS) and
@@ -139,8 +139,7 @@ class ModelPair:
             MtadError: see `mtad.errors`.
         """
         sampling |= {"max_batch_size": max_batch_size, "on_phase": on_phase, "guard": guard}
-        sampling["trace"] = trace
-        chunks = self.stream_all(prompts, method, seed=seed, **sampling)
+        chunks = self.stream_all(prompts, method, seed=seed, trace=trace, **sampling)
         done = {chunk.index: chunk.completion for chunk in chunks if chunk.completion}
         return [done[i] for i in sorted(done)]
 
@@ -176,13 +175,13 @@ class ModelPair:
         require_draft(chosen, models.draft is not None, "load the pair with draft=…")
         check_requests(models.target, models.draft, chosen, requests, models.vocab)
         texts = [Generation(*with_text(request, self.tokenizer, stops)) for request in requests]
-        starts, way = range(0, len(texts), max_batch_size), (chosen, on_phase, guarded, trace)
-        batches = [(i, texts[i : i + max_batch_size]) for i in starts]
+        way, size = (chosen, on_phase, guarded, trace), max_batch_size
+        batches = [(i, texts[i : i + size]) for i in range(0, len(texts), size)]
         return (chunk for start, batch in batches for chunk in self._decode(start, batch, way))
 
     def _decode(self, start: int, batch: Sequence[Generation], way: _Way) -> Iterator[Chunk]:
-        method, on_phase, guarded, trace = way
-        models, requests, clock = self.models, [r.request for r in batch], time.perf_counter
+        (method, on_phase, guarded, trace), models, clock = way, self.models, time.perf_counter
+        requests = [r.request for r in batch]
         control = self.guards.controller(method, requests, clock) if guarded else None
         method, began = control.shapes[-1].method if control else method, clock()
         with torch.inference_mode():
