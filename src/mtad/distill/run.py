@@ -21,6 +21,7 @@ from mtad.distill.beginning import frequent_tokens, logits_after
 from mtad.distill.blocks import Target, Walk
 from mtad.distill.copying import counted_rates
 from mtad.distill.corpus import Answer, num_tokens_of, read_answers, write_answers
+from mtad.distill.curve import Judged, read_curve, write_curve
 from mtad.distill.kinds import student_for
 from mtad.distill.pay import Costs, costs_of
 from mtad.distill.plan import Plan
@@ -51,24 +52,6 @@ class Observer(Protocol):
 
     def say(self, text: str) -> None:
         """A line to be kept."""
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A draft on the held-out answers.
-
-    Attributes:
-        seconds: of training that it has had.
-        acceptance: by the temperature of the answers.
-    """
-
-    seconds: float
-    acceptance: dict[float, Acceptance]
-
-    @property
-    def worst(self) -> Acceptance:
-        """At the temperature where the draft does worst."""
-        return min(self.acceptance.values(), key=lambda found: found.tokens_per_call[-1])
 
 
 @dataclass(frozen=True)
@@ -138,8 +121,9 @@ def distill(
         f"{beginning}; after a match of 1, 2, … tokens it copies with rates {rates[1:]}"
     )
     logits = logits_after(target)
-    judge = _Judge(student, kept, logits, plan, costs, observer)
-    judge.take(0.0)
+    judge = _Judge(student, kept, logits, plan, costs, observer, work / "curve.json")
+    if not judge.curve:
+        judge.take(0.0)
     observer.begin("training", plan.schedule.seconds)
     walk = Walk(plan.sampling.params, plan.schedule.depth, plan.schedule.seconds / 20, clock)
     starts = partial(walk.block_starts, work / "starts.pt", student, learnt, logits)
@@ -236,11 +220,13 @@ class _Judge:
         plan: Plan,
         costs: Costs,
         observer: Observer,
+        path: Path,
     ) -> None:
         self._student, self._kept, self._plan, self._costs = student, kept, plan, costs
         self._target = target
         self._observer = observer
-        self.curve: list[Judged] = []
+        self._path = path
+        self.curve = read_curve(path)
         self.stopped = ""
 
     def on_step(self, progress: Progress) -> bool:
@@ -270,6 +256,7 @@ class _Judge:
                 "give more prompts, or such that are answered at more length"
             )
         self.curve.append(Judged(seconds, found))
+        write_curve(self.curve, self._path)
         for temperature, acceptance in found.items():
             length, speed_up = self._costs.best(acceptance)
             self._observer.say(
