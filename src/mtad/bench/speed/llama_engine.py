@@ -125,7 +125,7 @@ class LlamaEngine:
     def _ended(self) -> MtadError:
         status = self._process.wait()
         self._stderr.seek(0)
-        said = self._stderr.read().strip().splitlines()
+        said = self._stderr.read().strip().split("\n")
         return MtadError(
             f"the process of llama.cpp ended with status {status}"
             + (f": {said[-1]}" if said else "")
