@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 from support.command import refused
+from support.limits import measure_small
 
 import mtad
 from mtad.bench.plan import PairSpec
-from mtad.bench.speed import limits, llama_cpp
+from mtad.bench.speed import llama_cpp
 from mtad.bench.speed import measure as loop
 from mtad.bench.speed.cost import ModelCost, PairCost
 from mtad.bench.speed.limits import Limits
@@ -65,9 +66,7 @@ def decoder(loaded: Loaded, engine: LlamaEngine, variant: Variant) -> LlamaCpp:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(limits.MEMORY_BYTES, "cpu", 2**22)
-    monkeypatch.setitem(limits.MATRIX_SIZE, "cpu", 64)
-    monkeypatch.setattr(limits, "NUM_TRIES", 1)
+    measure_small(monkeypatch)
     monkeypatch.setattr(loop, "_record_at_once", lambda pair: None)
     monkeypatch.setattr(llama_cpp, "PAUSE_S", 0.0)
 

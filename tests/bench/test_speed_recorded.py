@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from support.limits import measure_small
 
 import mtad
-from mtad.bench.speed import limits
 from mtad.bench.speed import measure as loop
 from mtad.bench.speed.marks import ForwardClock, marked_forwards
 from mtad.bench.speed.models import Loaded
@@ -210,9 +210,7 @@ def test_a_warm_up_ends(scripted: Any) -> None:
 @pytest.fixture
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits of small buffers, which take no time."""
-    monkeypatch.setitem(limits.MEMORY_BYTES, "cpu", 2**23)
-    monkeypatch.setitem(limits.MATRIX_SIZE, "cpu", 64)
-    monkeypatch.setattr(limits, "NUM_TRIES", 1)
+    measure_small(monkeypatch)
 
 
 @pytest.mark.usefixtures("_quick")

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 from support.command import cli, refused
+from support.limits import measure_small
 from transformers import LlamaForCausalLM
 
 import mtad
 from mtad.bench.plan import PairSpec
-from mtad.bench.speed import limits, models
 from mtad.bench.speed import measure as loop
+from mtad.bench.speed import models
 from mtad.bench.speed.baseline import ASSISTED, PLAIN, Transformers, left_padded
 from mtad.bench.speed.models import Loaded, models_for
 from mtad.bench.speed.plan import SpeedPlan
@@ -39,9 +40,7 @@ FLAGS = ["--num-prompts", "1", "--repeats", "1", "--max-new-tokens", "4", "--ign
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits of small buffers and eager iterations: what needs recordings is tested elsewhere."""
-    monkeypatch.setitem(limits.MEMORY_BYTES, "cpu", 2**23)
-    monkeypatch.setitem(limits.MATRIX_SIZE, "cpu", 64)
-    monkeypatch.setattr(limits, "NUM_TRIES", 1)
+    measure_small(monkeypatch)
     monkeypatch.setattr(loop, "_record_at_once", lambda pair: None)
 
 

@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from support.copies import followed
 from support.head_texts import head_of, rolled_out
 from support.tiny import VOCAB
 
@@ -74,10 +75,13 @@ def test_chains_that_copy_are_those_that_a_session_drafts(temperature):
                 raw = torch.zeros(VOCAB)
                 raw[head.d2t] = head.logits(state).softmax(-1)
                 root = 2 + place
-                token, rate = copied(text[: root + 1], text[root + 1 : root + 1 + step])
-                num_copied += rate > 0
-                law = (1 - rate) * raw
-                law[token] += rate
+                path = text[root + 1 : root + 1 + step]
+                token, length = followed(text[: root + 1], path, len(RATES) - 1)
+                law, rate = raw, RATES[length]
+                if token is not None:
+                    law = (1 - rate) * raw
+                    law[token] += rate
+                    num_copied += 1
                 p = law_of(target.logits(answer.hidden[place + step + 1])[None], params)[0]
                 if temperature == 0:
                     law = torch.nn.functional.one_hot(law.argmax(), VOCAB).float()
@@ -87,19 +91,6 @@ def test_chains_that_copy_are_those_that_a_session_drafts(temperature):
                 reached *= float((law[said] / p[said].clamp(min=1e-9)).clamp(max=1))
                 assert float(found.reached[place, step + 1]) == pytest.approx(reached, abs=1e-4)
     assert num_copied > 20
-
-
-def copied(text, path):
-    """The token that followed the last of the longest matches in a text, and its rate."""
-    whole, best = [*text, *path], (0, 0.0)
-    longest = 0
-    for end in range(len(text) - 1):
-        length = 0
-        while length < min(len(RATES) - 1, end + 1) and text[end - length] == whole[-1 - length]:
-            length += 1
-        if length and length >= longest:
-            longest, best = length, (text[end + 1], RATES[length])
-    return best
 
 
 def test_rates_are_the_squared_odds_of_what_came_again():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
+from support.copies import followed
 from support.tiny import random_tree
 from support.toys import TableLM, prefix_of
 
@@ -27,18 +27,6 @@ TEXTS = [
 ]
 
 
-def expected(text: Sequence[int], path: Sequence[int], longest: int) -> tuple[int | None, int]:
-    """The token to copy after text and path, and the length of the match, by looking."""
-    whole, found = [*text, *path], (None, 0)
-    for end in range(len(text) - 1):
-        length = 0
-        while length < min(longest, end + 1) and text[end - length] == whole[-1 - length]:
-            length += 1
-        if length and length >= found[1]:
-            found = text[end + 1], length
-    return found
-
-
 @pytest.mark.parametrize("widths", [(), (1, 1, 1), (2, 3, 4)])
 @pytest.mark.parametrize("longest", [1, 2, 3])
 def test_what_followed_the_longest_match_is_copied(widths, longest) -> None:
@@ -49,7 +37,7 @@ def test_what_followed_the_longest_match_is_copied(widths, longest) -> None:
     for row, text in enumerate(TEXTS):
         for place, node in enumerate(range(tree.last_level.start, tree.num_nodes)):
             line = tree.ancestors[row, node].nonzero()[1:, 0]
-            token, length = expected(text, tree.tokens[row, line].tolist(), longest)
+            token, length = followed(text, tree.tokens[row, line].tolist(), longest)
             assert copies.rates[row, place] == RATES[length]
             if token is not None:
                 assert copies.tokens[row, place] == token

@@ -1,8 +1,8 @@
 """Never slower than not drafting: the guard lets a controller choose what each iteration drafts.
 
-`Guard` drives a session: it gives it the method of the next iteration, lets a draft read what it
-missed during plain steps, and tells the controller what came of it and what it took. `Guards` keeps
-what is known of a pair from one call to the next.
+`Guard` drives a session: it sets the method of the next iteration, lets the draft read what it
+missed during plain steps, and reports the iteration's tokens and seconds to the controller.
+`Guards` keeps what is known of a pair from one call to the next.
 
 Every step is lossless if the methods are, and each begins with fresh random numbers, so their order
 does not change the distribution of the text. It does change the text of a seed, and the choice

@@ -25,6 +25,12 @@ _LEFT = ("dropout", "softcap", "output_attentions", "position_bias", "cache")
 """Options that this attention leaves to "sdpa"."""
 
 
+def head_size_of(config: Any) -> int:
+    """The size of an attention head, by the model's text config."""
+    given = getattr(config, "head_dim", None)
+    return int(given or config.hidden_size // config.num_attention_heads)
+
+
 def use_grouped_attention(model: PreTrainedModel) -> bool:
     """Whether the model, so far one with SDPA attention, has been switched to this attention.
 

@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from mtad.errors import CheckpointError, UnsupportedModelError
+from mtad.model.attention import head_size_of
 from mtad.model.gguf import require_packages
 from mtad.model.gguf_header import GgufError
 from mtad.model.lm import Model
@@ -83,12 +84,6 @@ def _rope(config: Any) -> dict[str, Any]:
     return dict(config.rope_parameters)
 
 
-def _head_dim(config: Any) -> int:
-    return int(
-        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    )
-
-
 def _add_sizes(writer: Any, config: Any) -> None:
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
@@ -96,9 +91,9 @@ def _add_sizes(writer: Any, config: Any) -> None:
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(_head_dim(config))
-    writer.add_value_length(_head_dim(config))
-    writer.add_rope_dimension_count(_head_dim(config))
+    writer.add_key_length(head_size_of(config))
+    writer.add_value_length(head_size_of(config))
+    writer.add_rope_dimension_count(head_size_of(config))
     writer.add_vocab_size(config.vocab_size)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(_rope(config)["rope_theta"])

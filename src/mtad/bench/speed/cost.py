@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mtad.bench.speed.limits import Limits
+from mtad.model.attention import head_size_of
 from mtad.model.drafter import Draft, Model
 from mtad.model.recurrent_head import RecurrentHead
 from mtad.runtime.linear.formats import large_layers
@@ -94,8 +95,7 @@ def _kv_bytes(model: Model, element_size: int) -> int:
     config: Any = model.config.get_text_config()
     num_heads = config.num_attention_heads
     kv_heads = getattr(config, "num_key_value_heads", None) or num_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // num_heads
-    return 2 * int(config.num_hidden_layers * kv_heads * head_dim * element_size)
+    return 2 * int(config.num_hidden_layers * kv_heads * head_size_of(config) * element_size)
 
 
 @dataclass(frozen=True)
