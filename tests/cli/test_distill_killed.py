@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 from support import saved_pair
@@ -18,10 +20,17 @@ TARGET = str(saved_pair.folder() / "target")
 
 def killed_when(fact: Callable[[], bool], command: list[str]) -> None:
     """Run the command until the fact holds, and kill it at once."""
-    program = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with tempfile.TemporaryFile("w+") as said:
+        program = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+        _kill_when(fact, program, said)
+
+
+def _kill_when(fact: Callable[[], bool], program: subprocess.Popen[bytes], said: IO[str]) -> None:
     try:
         while not fact():
-            assert program.poll() is None, "it ended before it could be killed"
+            if program.poll() is not None:
+                said.seek(0)
+                pytest.fail(f"it ended before it could be killed: {said.read()}")
             time.sleep(0.02)
         program.send_signal(signal.SIGKILL)
         assert program.wait() == -signal.SIGKILL

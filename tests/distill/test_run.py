@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -91,6 +92,26 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path, kill_at, plan):
     assert resumed.num_answers >= whole.num_answers - 8
     rows = (tmp_path / "killed" / "answers.jsonl").read_text().splitlines()
     assert len(rows) == resumed.num_answers
+
+
+@pytest.mark.parametrize("name", ["plan.json", "answers.seconds", "curve.json"])
+def test_a_kill_while_a_file_is_written_does_no_harm(tmp_path, monkeypatch, name):
+    write, times = Path.write_bytes, []
+
+    def killed(path, content):
+        """A write of which a kill leaves an empty file."""
+        if path.name.startswith(name):
+            times.append(path)
+            if len(times) == (1 if name == "plan.json" else 2):
+                write(path, b"")
+                raise KeyboardInterrupt
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", killed)
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path)
+    monkeypatch.undo()
+    assert made(tmp_path).num_answers >= 8
 
 
 def test_what_is_finished_is_not_done_again(tmp_path):

@@ -51,7 +51,7 @@ def test_what_is_there_is_not_read_again(target, tmp_path):
     files = sorted(tmp_path.glob("*.pt"))
     assert len(files) == 2
     files[1].unlink()
-    (tmp_path / "0000064-0000090.partial").write_bytes(b"what a kill left")
+    (tmp_path / "0000064-0000090.pt.part").write_bytes(b"what a kill left")
     stamp = files[0].stat().st_mtime_ns
     again = write_states(target, ANSWERS * 30, tmp_path)
     assert torch.equal(again.hidden, first.hidden)

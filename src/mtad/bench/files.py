@@ -17,6 +17,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mtad.atomic import write_text
 from mtad.bench.sample import Keyed, Sample, Scored, by_key
 from mtad.errors import DataError
 from mtad.jsonl import JsonLines, read_lines
@@ -57,18 +58,6 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file so that a half-written one is never seen."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a half-written one is never seen."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that a half-written one is never seen."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 def _rows(cls: type[Keyed], path: Path) -> list[Keyed]:

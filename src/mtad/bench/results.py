@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mtad.atomic import write_text
 from mtad.bench.files import (
     CHOSEN,
     RECIPE,
@@ -13,7 +14,6 @@ from mtad.bench.files import (
     read_json,
     read_samples,
     read_scores,
-    write_text,
 )
 from mtad.bench.plan import Recipe
 from mtad.bench.recipe import parse, without_permissions

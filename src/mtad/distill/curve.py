@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mtad.atomic import write_text
 from mtad.distill.acceptance import Acceptance
-from mtad.distill.saving import whole
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,7 @@ def write_curve(curve: Sequence[Judged], path: Path) -> None:
         }
         for judged in curve
     ]
-    with whole(path) as fresh:
-        fresh.write_text(json.dumps(rows))
+    write_text(path, json.dumps(rows))
 
 
 def read_curve(path: Path) -> list[Judged]:

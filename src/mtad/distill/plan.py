@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import get_args
 
+from mtad.atomic import write_text
 from mtad.distill import Kind
 from mtad.distill.corpus import Sampling
 from mtad.distill.training import Schedule
@@ -103,7 +104,7 @@ class Plan:
         wanted = json.loads(json.dumps(asdict(self)))
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(wanted, indent=2) + "\n")
+            write_text(path, json.dumps(wanted, indent=2) + "\n")
             return
         there = _SINCE | json.loads(path.read_text())
         different = [name for name in wanted if there.get(name) != wanted[name]]

@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 
 from mtad.api.pair import ModelPair
+from mtad.atomic import write_text
 from mtad.distill.acceptance import Acceptance, acceptance_of
 from mtad.distill.beginning import frequent_tokens, logits_after
 from mtad.distill.blocks import Target, Walk
@@ -205,7 +206,7 @@ class _Spent:
         """The seconds so far, written down."""
         now = self._clock()
         self.seconds, self._last = self.seconds + now - self._last, now
-        self._path.write_text(f"{self.seconds:.3f}\n")
+        write_text(self._path, f"{self.seconds:.3f}\n")
         return self.seconds
 
 

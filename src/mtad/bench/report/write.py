@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mtad.bench.files import write_bytes
+from mtad.atomic import write_bytes
 from mtad.bench.report.canvas import Plot
 from mtad.bench.report.differences import difference_tables, differences_csv
 from mtad.bench.report.html import page

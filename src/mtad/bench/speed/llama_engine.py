@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mtad.api.pair import ModelPair
+from mtad.atomic import replacing
 from mtad.errors import MtadError
 from mtad.model.gguf_writing import write_gguf
 
@@ -100,10 +101,9 @@ class LlamaEngine:
         """
         path = Path(self._files.name) / f"{id(pair)}-{name}-{weights}.gguf"
         if not path.exists():
-            part = path.with_suffix(".part")
             tokenizer: Any = pair.tokenizer  # pairs that are measured have one
-            write_gguf(part, getattr(pair.models, name), tokenizer, weights)
-            part.rename(path)
+            with replacing(path) as part:
+                write_gguf(part, getattr(pair.models, name), tokenizer, weights)
         return path
 
     def close(self) -> None:
