@@ -61,7 +61,8 @@ def spoil(session: Session) -> None:
     """Fill the caches with NaN."""
     for lm in session.lms:
         for buffer in lm.buffers:
-            buffer.fill_(float("nan"))
+            if buffer is not getattr(lm, "places", None):
+                buffer.fill_(float("nan"))
 
 
 def drain(session: Session) -> list[list[int]]:

@@ -96,7 +96,7 @@ def test_the_caches_of_a_session_are_as_large_as_told(name: str) -> None:
         need = memory_of(read, 2, 20 + budget + method.num_nodes(61, budget))
         if session.drafter:
             session.step()
-    assert need.caches_bytes == sum(b.nbytes for lm in session.lms for b in lm.buffers)
+    assert need.caches_bytes == sum(lm.memory_bytes for lm in session.lms)
 
 
 @pytest.mark.parametrize("path", [demo.TARGET_PATH, demo.DRAFT_PATH])
@@ -124,7 +124,7 @@ def test_every_architecture_tells_the_size_of_its_cache(family: str) -> None:
         session = Session(model, None, methods.find("autoregressive")(), requests, VOCAB)
     (lm,) = session.lms
     capacity = bucket_of(3 + 4 + session.method.num_nodes(VOCAB, 4))
-    assert slot_bytes(model) * capacity == sum(buffer.nbytes for buffer in lm.buffers)
+    assert slot_bytes(model) * capacity == lm.memory_bytes
 
 
 def test_grouped_heads_take_their_share() -> None:

@@ -17,6 +17,7 @@ from mtad.engine.session import Block, Request, Session
 from mtad.engine.workspace import Workspace
 from mtad.methods.mtad import MTAD
 from mtad.methods.speculative_sampling import SpeculativeSampling
+from mtad.model.attention import use_grouped_attention
 from mtad.runtime.cpu_tapes import Tapes
 from mtad.runtime.linear.formats import BF16, INT8, Format, convert
 from mtad.runtime.state import State
@@ -90,6 +91,59 @@ def test_prompts_and_budgets_of_similar_length_share_a_tape() -> None:
         budget = SamplingParams(max_new_tokens=12 + length, seed=1)
         blocks_of(pair, SpeculativeSampling(), [Request([5] * length, budget)], tapes)
     assert tapes.num_captured == 1
+
+
+@pytest.mark.parametrize("is_grouped", [True, False], ids=["grouped", "repeated"])
+def test_texts_of_all_lengths_share_a_tape(is_grouped: bool) -> None:
+    """Unless their models copy keys and values for groups of heads, which needs their number."""
+    pair, tapes = models(), Tapes(patience=1)
+    assert not is_grouped or all(map(use_grouped_attention, pair))
+    for length, budget in [(3, 30), (50, 40), (100, 60), (9, 60), (130, 60)]:
+        settings = SamplingParams(max_new_tokens=budget, seed=length)
+        requests = [Request([length % 30 + 5] * length, settings)]
+        assert blocks_of(pair, SMALL, requests, tapes) == blocks_of(pair, SMALL, requests)
+    assert (tapes.num_captured == 1) == is_grouped
+    assert tapes.reason(method_key(SMALL)) is None
+
+
+def test_rows_that_join_while_tapes_play_move_the_caches() -> None:
+    pair, tapes = models(), Tapes(patience=0)
+
+    def texts(programs: Tapes | None) -> list[list[int]]:
+        requests = [Request([7] * n, SamplingParams(max_new_tokens=60, seed=n)) for n in (5, 90)]
+        found: list[list[int]] = [[], []]
+        with torch.inference_mode():
+            session = Session(*pair, SMALL, requests[:1], VOCAB, workspace=Workspace(programs))
+            for number in range(200):
+                if number == 12:
+                    session.join(requests[1:])
+                if number > 14:  # others go on while it waits
+                    session.prefill_chunk()
+                for block in session.step().blocks if session.rows else ():
+                    found[block.request] += block.token_ids
+        return found
+
+    assert texts(tapes) == texts(None)
+    assert all(map(len, texts(None))) and not tapes._fallbacks
+
+
+def test_what_depends_on_the_size_of_a_buffer_gets_a_tape_of_each_size() -> None:
+    holder, tapes = SimpleNamespace(place=torch.zeros(1)), Tapes(patience=1)
+
+    def program(begin) -> torch.Tensor:
+        begin("all")
+        holder.place = holder.place + buffer.shape[1]
+        return holder.place + buffer.sum()
+
+    with torch.inference_mode():
+        wanted = 0
+        for number in range(40):
+            size = 3 + number // 10 % 2
+            buffer, wanted = torch.ones(1, size), wanted + size
+            state = State([(holder, "place")], [buffer], (size,))
+            got = tapes.run("one", state, program, lambda phase: None, False)
+            assert got.item() == wanted + size
+    assert tapes.num_captured == 2 and tapes.reason("one") is None
 
 
 def test_one_token_prompts_write_to_the_caches_of_their_own_session() -> None:

@@ -87,6 +87,20 @@ def test_a_tensor_returned_as_it_came_and_results_that_nobody_reads() -> None:
     assert torch.equal(play(tape, x)[1], x + 0.5)
 
 
+def test_lists_of_tensors_numbers_and_formats_are_arguments_and_results() -> None:
+    def program(x: Tensor) -> list[Tensor]:
+        first, second = x.split([1, 2], dim=1)
+        rows = (x + 1).unbind(0)
+        wide = torch.cat([second, 2 - first, first * 0.5], dim=1)
+        kept = x.clone(memory_format=torch.contiguous_format)[:, None, None]
+        return [wide, rows[1] // 2, kept.to(torch.int64), torch.full_like(x, float("inf"))]
+
+    tape = recorded(program, torch.ones(2, 3))
+    x = torch.randn(2, 3)
+    for got, wanted in zip(play(tape, x), program(x), strict=True):
+        assert torch.equal(got, wanted) and got.dtype == wanted.dtype
+
+
 def test_phases_hand_their_values_on() -> None:
     heard: list[str] = []
 

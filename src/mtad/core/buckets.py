@@ -5,6 +5,9 @@ BUCKET = 256
 SMALLEST = 64
 """Shorter prefixes are powers of two, from this on."""
 
+NARROWEST = 2048
+"""Tables of tokens have so many columns, or four times as many, and so on: they cost little."""
+
 
 def power_of_two(count: int) -> int:
     """The least power of two that is not below `count`."""
@@ -16,6 +19,14 @@ def bucket_of(length: int) -> int:
     if length > BUCKET:
         return -(-length // BUCKET) * BUCKET
     return min(BUCKET, max(SMALLEST, power_of_two(length)))
+
+
+def width_of(length: int) -> int:
+    """Columns of a table of so many tokens."""
+    width = NARROWEST
+    while width < length:
+        width *= 4
+    return width
 
 
 def rows_of(count: int) -> int:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mtad.core.buckets import bucket_of, rows_of
+from mtad.core.buckets import bucket_of, rows_of, width_of
 from mtad.core.noise import signed
 from mtad.core.prefix import Prefix
 from mtad.errors import ContextLengthError, PromptError
@@ -135,7 +135,7 @@ def prefix_of(requests: Sequence[Request], device: torch.device) -> Prefix:
     budgets = [r.sampling.max_new_tokens for r in requests]
     longest = max(len(r.prompt_ids) + r.sampling.max_new_tokens for r in requests)
     return Prefix(
-        tokens=table([r.text_ids for r in requests], bucket_of(longest), 0),
+        tokens=table([r.text_ids for r in requests], width_of(longest), 0),
         lengths=column([len(r.text_ids) for r in requests]),
         prompt_lengths=column([len(r.prompt_ids) for r in requests]),
         budgets=column(budgets),

@@ -35,9 +35,10 @@ from mtad.engine.step import (
 )
 from mtad.engine.workspace import Workspace
 from mtad.measure.device import synchronize
-from mtad.model.drafter import Draft, Drafter, begin_prefill
+from mtad.model.drafter import Draft, Drafter, begin_prefill, state_of
 from mtad.model.lm import Model
 from mtad.runtime.backend import OnPhase, ignore_phase
+from mtad.runtime.programs import EagerReason
 from mtad.runtime.state import State
 from mtad.sampling.warper import Warper
 from mtad.speculative.method import Method, Verdict, method_key
@@ -137,6 +138,8 @@ class Session:
         self.cached = dict(zip(live, self.target.num_cached, strict=True))
         self.requests |= live
         self._prefilling, self._num_seen = list(live), self._num_seen + len(requests)
+        if self.rows:
+            self._look_ahead()  # the caches may have moved
         return indices
 
     def slots_with(self, requests: Sequence[Request]) -> int:
@@ -208,19 +211,16 @@ class Session:
     def _iterated(self) -> Tensor:
         """What `_iterate` returns, from its captured graph where there is one."""
         begin = self._begin
-        if self.observe is not None:
-            return self.graphs.run_eagerly(self._iterate, begin, "observed")
-        if len(self.rows) > self.most_captured:
-            return self.graphs.run_eagerly(self._iterate, begin, "large_batch")
+        if self.observe is not None or len(self.rows) > self.most_captured:
+            reason: EagerReason = "large_batch" if self.observe is None else "observed"
+            return self.graphs.run_eagerly(self._iterate, begin, reason)
         key = method_key(self.method)
         return self.graphs.run(key, self._state, self._iterate, begin, begin is not ignore_phase)
 
     @property
     def _state(self) -> State:
         """All that changes from one iteration to the next."""
-        own: list[tuple[object, str]] = [(self, name) for name in ("prefix", "warper", "seeds")]
-        caches = [(lm, name) for lm in self.lms for name in lm.STATE]
-        return State([*own, *caches], [buffer for lm in self.lms for buffer in lm.buffers])
+        return state_of([(self, name) for name in ("prefix", "warper", "seeds")], self.lms)
 
     def _iterate(self, begin: OnPhase) -> Int[Tensor, "rows columns"]:
         """The `row_values` of an iteration; a tensor program that reads nothing back."""

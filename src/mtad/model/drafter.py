@@ -20,6 +20,7 @@ from mtad.core.tree import TokenTree
 from mtad.model.copy_rates import copy_rates_of
 from mtad.model.finite import NOWHERE
 from mtad.model.recurrent_head import RecurrentHead
+from mtad.runtime.state import State
 
 Model = PreTrainedModel
 Draft: TypeAlias = PreTrainedModel | RecurrentHead
@@ -116,6 +117,11 @@ class Drafter(ABC):
         return []
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """Numbers from which the shapes of the buffers follow."""
+        return ()
+
+    @property
     def memory_bytes(self) -> int:
         """Memory of the buffers, in use or not."""
         return 0
@@ -197,3 +203,10 @@ def begin_prefill(
         for lm in lms:
             lm.cancel_prefill()
         raise
+
+
+def state_of(own: Sequence[tuple[object, str]], lms: Sequence[Drafter]) -> State:
+    """The state of an iteration: attributes of its own, and what it reads and changes of these."""
+    parts = [(lm, name) for lm in lms for name in lm.STATE]
+    buffers = [buffer for lm in lms for buffer in lm.buffers]
+    return State([*own, *parts], buffers, tuple(n for lm in lms for n in lm.sizes))

@@ -32,6 +32,7 @@ class Address:
         first: the row that the forward's first row is.
         slots: (b, n) where the new keys and values go.
         bucket: number of slots to attend over.
+        is_whole: whether slots may be written beyond these, as a prefill's padding is.
         fits: whether the memory was checked.
         before_allocation: called before memory is asked for, to give up what is idle.
         when_short: called where that is not enough, to give up what can be made again.
@@ -43,6 +44,7 @@ class Address:
     first: int = 0
     slots: Tensor | None = None
     bucket: int = 0
+    is_whole: bool = True
     fits: bool = False
     before_allocation: Callable[[], object] = _nothing
     when_short: Callable[[], object] = _nothing
@@ -56,6 +58,8 @@ class SlotLayer(CacheLayerMixin):
 
     Attributes:
         memory: flat, of the keys and of the values.
+        window: the first slots of the keys and of the values, all that an iteration reads and
+            writes: a program that gets these does not depend on how many slots there are.
     """
 
     is_sliding = False
@@ -66,6 +70,7 @@ class SlotLayer(CacheLayerMixin):
         super().__init__()
         self.address = address
         self.memory: list[Tensor] = []
+        self.window: list[Tensor] = []
         self._heads: list[tuple[int, int]] = []  # number and size, of the keys and of the values
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -76,8 +81,17 @@ class SlotLayer(CacheLayerMixin):
             at.before_allocation()
         self.memory = self.allocated(key_states, at.num_rows, at.capacity, at.fits)
         at.fits = True
-        self.keys, self.values = self.views(self.memory, at.num_rows, at.capacity)
+        self.lay_out(self.views(self.memory, at.num_rows, at.capacity))
         self.is_initialized = True
+
+    def lay_out(self, views: Sequence[Tensor]) -> None:
+        """Take these keys and values; the window is all of them."""
+        self.keys, self.values = views
+        self.window = list(views)
+
+    def look_at(self, num_slots: int) -> None:
+        """Let the window be so many slots."""
+        self.window = [kind[:, :, :num_slots] for kind in (self.keys, self.values)]
 
     def allocated(self, like: Tensor, num_rows: int, capacity: int, fits: bool) -> list[Tensor]:
         """Flat zeroed memory of the keys and the values for so many rows and slots.
@@ -114,7 +128,7 @@ class SlotLayer(CacheLayerMixin):
     def drop(self) -> None:
         """Free the memory; rows and capacity are 0."""
         self.memory = [memory.new_empty((0,)) for memory in self.memory]
-        self.keys, self.values = self.views(self.memory, 0, 0)
+        self.lay_out(self.views(self.memory, 0, 0))
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -125,23 +139,17 @@ class SlotLayer(CacheLayerMixin):
         at = self.address
         assert at.slots is not None
         rows = slice(at.first, at.first + at.slots.shape[0])
-        self.write(rows, at.slots, key_states.transpose(1, 2), value_states.transpose(1, 2))
-        return self.keys[rows, :, : at.bucket], self.values[rows, :, : at.bucket]
-
-    def write(self, rows: slice, slots: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Store (b, n, heads, size) tensors in the slots (b, n) of `rows`."""
-        slots = slots.to(self.keys.device)
-        row = torch.arange(slots.shape[0], device=slots.device)[:, None]
-        self.keys[rows].transpose(1, 2)[row, slots] = keys
-        self.values[rows].transpose(1, 2)[row, slots] = values
+        keys, values = [self.keys, self.values] if at.is_whole else self.window
+        new = [key_states.transpose(1, 2), value_states.transpose(1, 2)]
+        _write([keys[rows], values[rows]], at.slots, new)
+        return keys[rows, :, : at.bucket], values[rows, :, : at.bucket]
 
     def move(self, num_rows: int, source: Tensor, target: Tensor) -> None:
         """Copy the slots `source` of every row to the slots `target`."""
         source = source.to(self.keys.device)
         row = torch.arange(num_rows, device=source.device)[:, None]
-        keys = self.keys.transpose(1, 2)[row, source]
-        values = self.values.transpose(1, 2)[row, source]
-        self.write(slice(0, num_rows), target, keys, values)
+        moved = [kind.transpose(1, 2)[row, source] for kind in self.window]
+        _write([kind[:num_rows] for kind in self.window], target, moved)
 
     def move_rows(self, source: list[int], target: list[int]) -> None:
         """Copy whole rows; used when finished rows leave the batch."""
@@ -164,6 +172,14 @@ class SlotLayer(CacheLayerMixin):
     def get_max_length(self) -> int:
         """Slots per row."""
         return self.address.capacity
+
+
+def _write(kinds: Sequence[Tensor], slots: Tensor, new: Sequence[Tensor]) -> None:
+    """Store (b, n, heads, size) tensors in the slots (b, n) of keys and values of b rows."""
+    slots = slots.to(kinds[0].device)
+    row = torch.arange(slots.shape[0], device=slots.device)[:, None]
+    for kind, states in zip(kinds, new, strict=True):
+        kind.transpose(1, 2)[row, slots] = states
 
 
 @dataclass(frozen=True)
@@ -192,7 +208,7 @@ class Resized:
             for held, new in zip((layer.keys, layer.values), views, strict=True):
                 if held.numel():
                     self._copy(held, new, in_place=memory is None)
-            layer.keys, layer.values = views
+            layer.lay_out(views)
             layer.memory = list(memory or layer.memory)
         address = self.layers[0].address
         address.num_rows, address.capacity = self.num_rows, self.capacity

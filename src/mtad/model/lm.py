@@ -45,13 +45,12 @@ class LM(Slots):
         lengths: (B,) committed tokens in the cache, one less than the text has.
         hidden: (B, H) what entered the output head at the last of these tokens, zeros where there
             is none; H is 0 where it is not kept.
-        longest: a bound on `lengths`; how much a forward attends over, hence every shape, follows
-            from it.
+        longest: a bound on `lengths`; how much a forward attends over follows from it.
         on_prefill: called with the logits after every token of a prefill's chunk and the place of
             the chunk in the texts without their `num_cached`, if it is set.
     """
 
-    STATE: ClassVar[tuple[str, ...]] = (*Slots.STATE, "lengths", "longest", "num_slots", "hidden")
+    STATE: ClassVar[tuple[str, ...]] = (*Slots.STATE, "lengths", "hidden")
 
     def __init__(
         self,
@@ -77,6 +76,7 @@ class LM(Slots):
     def _forget(self, keeps_hidden: bool) -> None:
         self._prefill: Prefill | None = None
         self.longest, self.num_slots = 0, self._address.num_rows * self._address.capacity
+        self._set_places(0)
         self.lengths = self.bad_position = self._no_rows()
         self._run.keeps_hidden, self._run.hidden = keeps_hidden, None
         self.hidden = self._zeros(0)
@@ -90,7 +90,7 @@ class LM(Slots):
         """Forget all rows, and the size; the memory stays for those who come next."""
         for layer in self._layers:
             if layer.is_initialized:
-                layer.keys, layer.values = layer.views(layer.memory, 0, 0)
+                layer.lay_out(layer.views(layer.memory, 0, 0))
         at = self._address
         at.num_rows, at.capacity, at.first, at.slots, at.fits = 0, 0, 0, None, False
         self._forget(keeps_hidden)
@@ -192,8 +192,9 @@ class LM(Slots):
 
     def _read_text(self, tokens: Tensor, slots: Tensor, run: Callable[..., Tensor]) -> Tensor:
         """What `run` says after the last of these tokens of the text itself."""
-        keys = torch.arange(self._open(slots, self.longest + 1), device=self.device)
-        return run(tokens, slots, keys <= slots[:, :, None], keys.expand(self.num_rows, -1), 1)
+        self._enter(slots, self.longest + 1)
+        visible = self.places[:, None] <= slots[:, :, None]
+        return run(tokens, slots, visible, self.places.expand(self.num_rows, -1), 1)
 
     def _root_tokens(self, tree: TokenTree) -> Int[Tensor, "rows two"]:
         return self._read(torch.stack([tree.previous, tree.tokens[:, 0]], dim=1).to(self.device))
@@ -204,19 +205,31 @@ class LM(Slots):
     def _score(self, tree: TokenTree, nodes: slice) -> Tensor:
         offsets = torch.arange(tree.num_nodes, device=self.device)
         slots = self.lengths[:, None] + offsets
-        bucket = self._open(slots[:, nodes], self.longest + tree.num_nodes)
+        self._enter(slots[:, nodes], self.longest + tree.num_nodes)
         positions = self.lengths[:, None] + tree.depths.to(self.device)
         ancestors = tree.ancestors[:, nodes].to(self.device)
-        visible, keys = tree_mask(self.lengths, slots, positions, ancestors, bucket)
+        visible, keys = tree_mask(self.lengths, slots, positions, ancestors, self.places)
         tokens = self._read(tree.tokens[:, nodes].to(self.device))
         logits = self._checked(tokens, positions[:, nodes], visible, keys, tokens.shape[1])
         return logits.to(tree.tokens.device)
 
     def _open(self, slots: Tensor, used: int) -> int:
         """Point the cache at `slots`; the number of slots to attend over, `used` rounded up."""
-        self._address.slots = slots
+        self._address.slots, self._address.is_whole = slots, True
         self._address.bucket = min(bucket_of(used), self._address.capacity)
         return self._address.bucket
+
+    def _enter(self, slots: Tensor, used: int) -> None:
+        """Point the cache at `slots` of the window, which has `used` slots at least."""
+        if used > self.places.shape[1]:
+            self.look_at(bucket_of(used))
+        at = self._address
+        at.slots, at.bucket, at.is_whole = slots, self.places.shape[1], False
+
+    def look_ahead(self, longest: int, num_nodes: int) -> None:
+        """As `Drafter.look_ahead`; what is attended over follows."""
+        super().look_ahead(longest, num_nodes)
+        self.look_at(self.longest + num_nodes)
 
     def _checked(
         self, tokens: Tensor, positions: Tensor, visible: Tensor, keys: Tensor, num_logits: int

@@ -8,16 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 
 def tree_mask(
-    lengths: Tensor, slots: Tensor, positions: Tensor, ancestors: Tensor, bucket: int
+    lengths: Tensor, slots: Tensor, positions: Tensor, ancestors: Tensor, places: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Which slots each node sees, (B, n, bucket), and the text position of every slot."""
-    places = torch.arange(bucket, device=lengths.device).expand(len(lengths), -1)
+    """Which of the slots (1, W) each node sees, (B, n, W), and the text position of every slot."""
+    places = places.expand(len(lengths), -1)
     committed = (places < lengths[:, None])[:, None].expand(-1, ancestors.shape[1], -1)
     index = slots[:, None].expand(-1, ancestors.shape[1], -1)
     return committed.scatter(2, index, ancestors), places.scatter(1, slots, positions)

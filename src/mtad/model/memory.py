@@ -94,4 +94,4 @@ def slot_bytes(model: Draft) -> int:
         return 0
     lm = LM(model, "probe", 1, num_rows=1, capacity=1)
     lm.prefill([[0, 0]])
-    return sum(buffer.nbytes for buffer in lm.buffers)
+    return lm.memory_bytes

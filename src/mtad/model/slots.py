@@ -26,6 +26,7 @@ class Slots(Drafter):
 
     Attributes:
         num_slots: of all rows; where it changes, the buffers have moved.
+        places: (1, W) the numbers of the slots that an iteration attends over, the window.
     """
 
     model: Model
@@ -45,6 +46,24 @@ class Slots(Drafter):
         self._layers = [SlotLayer(self._address) for _ in range(num_layers)]
         self._prefixes = RowPrefixes(PrefixCache(), model, self._layers)
         self.num_slots = num_rows * capacity
+        self._numbers = torch.arange(0, device=self.device)
+        self._set_places(0)
+
+    def _set_places(self, num_slots: int) -> None:
+        """Number so many slots; the numbers stay where they are while the cache does."""
+        if num_slots > len(self._numbers):
+            self._numbers = torch.arange(power_of_two(num_slots), device=self.device)
+        self.places = self._numbers[None, :num_slots]
+
+    def look_at(self, num_slots: int) -> None:
+        """Let iterations attend over so many slots, or as many as there are."""
+        num_slots = min(num_slots, self._address.capacity)
+        if num_slots == self.places.shape[1]:
+            return
+        self._set_places(num_slots)
+        for layer in self._layers:
+            if layer.is_initialized:
+                layer.look_at(num_slots)
 
     def before_allocation(self, call: Callable[[], object]) -> None:
         """Set what is called before the cache asks for memory."""
@@ -62,9 +81,14 @@ class Slots(Drafter):
 
     @property
     def buffers(self) -> list[Tensor]:
-        """All keys and values; they stay where they are once the first forward has been run."""
+        """What an iteration sees of the keys and values, and the numbers of these slots."""
         ready = [layer for layer in self._layers if layer.is_initialized]
-        return [buffer for layer in ready for buffer in (layer.keys, layer.values)]
+        return [self.places, *[buffer for layer in ready for buffer in layer.window]]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Slots that an iteration sees, and that there are."""
+        return self.places.shape[1], self.num_slots
 
     def grown(self, num_rows: int, capacity: int) -> tuple[int, int]:
         """The size that the cache takes to have this many rows and slots; it never shrinks.
@@ -84,6 +108,7 @@ class Slots(Drafter):
         """Take a size that `resized` found memory for."""
         if (size.num_rows, size.capacity) != (self._address.num_rows, self._address.capacity):
             size.install()
+            self._set_places(0)
             self.num_slots = size.num_rows * size.capacity
 
     @property

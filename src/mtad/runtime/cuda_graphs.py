@@ -36,6 +36,7 @@ class _Key:
     split: bool
     form: Hashable
     addresses: tuple[tuple[int, ...], ...]
+    sizes: tuple[int, ...]
 
 
 _Captured: TypeAlias = tuple[tuple[Any, ...], Recording]
@@ -113,9 +114,10 @@ class Graphs(Programs[_Captured]):
     def _key(self, name: Hashable, split: bool, state: State) -> _Key:
         """What the program is kept under: that of the last replay, if nothing has changed since."""
         last = self._last.get(name)
-        if last is not None and last[0].split == split and are_same(state.values, last[1]):
+        now = split, state.sizes
+        if last and (last[0].split, last[0].sizes) == now and are_same(state.values, last[1]):
             return last[0]
-        return _Key(name, split, form_of(state.values), state.addresses)
+        return _Key(name, split, form_of(state.values), state.addresses, state.sizes)
 
     def _capture(self, key: _Key, state: State, program: Program, backend: Backend) -> None:
         before = state.values

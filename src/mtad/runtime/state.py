@@ -18,11 +18,14 @@ class State:
 
     Attributes:
         places: (owner, attribute name), in a fixed order.
-        buffers: tensors that the iteration changes in place.
+        buffers: tensors that the iteration reads and changes in place.
+        sizes: numbers from which the shapes of the buffers follow; where they are equal, the
+            buffers are the same.
     """
 
     places: Sequence[tuple[object, str]]
     buffers: Sequence[Tensor] = ()
+    sizes: tuple[int, ...] = ()
 
     @property
     def values(self) -> tuple[Any, ...]:

@@ -8,7 +8,6 @@ method and no loop.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from mtad.runtime.backend import OnPhase
+from mtad.runtime.script import Op, Place, scripted
 
 BYTES_PER_OP = 5_000
 """What TorchScript keeps of an operation, measured on tapes of the embedded pair."""
@@ -27,71 +26,29 @@ _READS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _ALSO_READS = {torch.ops.aten.is_nonzero.default, torch.ops.aten.equal.default}
 
 
-@dataclass(frozen=True, order=True)
-class _Place:
-    """Stands for a tensor: an input, a constant, or the result of an operation."""
-
-    index: int
-
-    def __repr__(self) -> str:
-        return f"v{self.index}"
-
-
-@dataclass(frozen=True)
-class _Op:
-    """One operation, places standing for its tensors."""
-
-    function: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    results: tuple[_Place, ...]
-
-    @property
-    def operands(self) -> set[_Place]:
-        """The tensors that it reads or changes."""
-        return {p for p in tree_leaves((self.args, self.kwargs)) if isinstance(p, _Place)}
-
-    @property
-    def mutates(self) -> bool:
-        """Whether it changes an operand."""
-        return bool(self.function._schema.is_mutable)
-
-    @property
-    def changed(self) -> set[_Place]:
-        """The operands that it changes."""
-        schema = self.function._schema.arguments
-        given = dict(zip((a.name for a in schema), self.args, strict=False)) | self.kwargs
-        written = [given.get(a.name) for a in schema if a.is_write]
-        return {p for p in tree_leaves(written) if isinstance(p, _Place)}
-
-    @property
-    def made(self) -> set[_Place]:
-        """The results that did not exist before."""
-        return set(self.results) - self.operands
-
-    @property
-    def is_view(self) -> bool:
-        """Whether a result may share the memory of an operand."""
-        return any(a.alias_info is not None for a in self.function._schema.arguments)
-
-
 class _Recorder(TorchDispatchMode):
     """Writes down what is dispatched while it runs."""
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()
         self.tensors: list[Tensor] = []  # kept alive, so that no two of them share an id
-        self._places: dict[int, _Place] = {}
-        self.segments: list[tuple[str, list[_Op]]] = []
+        self._places: dict[int, Place] = {}
+        self.segments: list[tuple[str, list[Op]]] = []
         self.inputs = [self.place(t) for t in inputs]
 
-    def place(self, tensor: Tensor) -> _Place:
+    def place(self, tensor: Tensor) -> Place:
         """The tensor's place."""
         place = self._places.get(id(tensor))
         if place is None:
-            place = self._places[id(tensor)] = _Place(len(self.tensors))
+            place = self._places[id(tensor)] = Place(len(self.tensors))
             self.tensors.append(tensor)
         return place
+
+    def _placed(self, value: Any) -> Any:
+        """A value of tensors and lists of them, with places for the tensors."""
+        if isinstance(value, Tensor):
+            return self.place(value)
+        return tuple(map(self._placed, value)) if isinstance(value, list | tuple) else value
 
     def begin(self, phase: str) -> None:
         """Begin another segment."""
@@ -101,10 +58,11 @@ class _Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if _reads(func, args):
             raise RuntimeError(f"it reads a tensor back to the host, with {func}")
-        placed = tree_map_only(Tensor, self.place, (args, kwargs))
+        placed = self._placed(args), {name: self._placed(v) for name, v in kwargs.items()}
         result = func(*args, **kwargs)
-        places = tuple(self.place(t) for t in tree_leaves(result) if isinstance(t, Tensor))
-        op = _Op(func, placed[0], placed[1], places)
+        results = result if isinstance(result, list | tuple) else (result,)
+        places = tuple(self.place(t) for t in results if isinstance(t, Tensor))
+        op = Op(func, *placed, places)
         if op.mutates or not op.operands & set(places):  # else it returned what it was given
             self.segments[-1][1].append(op)
         return result
@@ -197,11 +155,7 @@ class Tape:
             made = {p for op in ops for p in op.made}
             operands = sorted({p for op in ops for p in op.operands} - made)
             results = sorted(made & wanted) or operands[:1]  # a script must return something
-            examples = tuple(recorder.tensors[p.index] for p in operands)
-            function = _script(ops, operands, results, examples)
-            for pattern, replacement in rewrites if ops else ():
-                rewrite: Any = torch._C._jit_pass_custom_pattern_based_rewrite_graph
-                rewrite(pattern, replacement, function.graph)
+            function = scripted(ops, operands, results, rewrites)
             places = [p.index for p in operands], [p.index for p in results]
             built.append(_Segment(phase, function, *places))
             wanted = (wanted - made) | set(operands)
@@ -210,10 +164,10 @@ class Tape:
         return built[::-1]
 
 
-_Segments = list[tuple[str, list[_Op]]]
+_Segments = list[tuple[str, list[Op]]]
 
 
-def _drop_constant(segments: _Segments, inputs: set[_Place]) -> None:
+def _drop_constant(segments: _Segments, inputs: set[Place]) -> None:
     """Remove what does not depend on the inputs; its results stay as they were recorded."""
     ops = [op for _, part in segments for op in part]
     changed = {p for op in ops for p in op.changed}
@@ -230,7 +184,7 @@ def _drop_constant(segments: _Segments, inputs: set[_Place]) -> None:
         part[:] = kept
 
 
-def _drop_unread(segments: _Segments, wanted: set[_Place]) -> None:
+def _drop_unread(segments: _Segments, wanted: set[Place]) -> None:
     """Remove what is never read."""
     for _, part in reversed(segments):
         kept = []
@@ -239,33 +193,3 @@ def _drop_unread(segments: _Segments, wanted: set[_Place]) -> None:
                 kept.append(op)
                 wanted |= op.operands
         part[:] = kept[::-1]
-
-
-def _script(
-    ops: Sequence[_Op],
-    operands: Sequence[_Place],
-    results: Sequence[_Place],
-    examples: tuple[Tensor, ...],
-) -> Any:
-    """The operations as a TorchScript function of `operands`."""
-    if not ops:
-        return lambda: ()
-    known: dict[str, Any] = {"__name__": "tape", "torch": torch, "device": torch.device}
-    known |= {"inf": float("inf"), "nan": float("nan")}
-    lines = [f"def run({', '.join(map(repr, operands))}):"]
-    for number, op in enumerate(ops):
-        known[f"f{number}"] = op.function
-        arguments = [repr(a) for a in op.args] + [f"{k}={v!r}" for k, v in op.kwargs.items()]
-        lines.append(f"    {_names(op.results)} = f{number}({', '.join(arguments)})")
-    lines.append(f"    return {_names(results)},")
-    exec("\n".join(lines), known)  # made of names and literals only
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about values that can't change here
-        trace: Any = torch._C._create_graph_by_tracing
-        graph, _ = trace(known["run"], examples, lambda value: "", True, False, None, [])
-    made: Any = torch._C._create_function_from_graph  # of its own: torch.jit.trace frees nothing
-    return made("run", graph)
-
-
-def _names(places: Sequence[_Place]) -> str:
-    return ", ".join(map(repr, places)) or "_"
