@@ -43,6 +43,8 @@ from mtad.tasks import Item, Score
 from mtad.tasks.perplexity import perplexity, repeated_4grams
 from mtad.tasks.spider import Spider
 
+LOAD = run_module.load
+
 
 @pytest.fixture(autouse=True)
 def _pair_and_no_rest(monkeypatch: pytest.MonkeyPatch, demo_pair: ModelPair) -> None:
@@ -402,13 +404,39 @@ def test_likelihoods_do_not_depend_on_the_batch(
 ) -> None:
     prompts = [[1, 5, 9], [1, 7], [1, 20, 21, 22, 23]]
     outputs = [[30, 31, 32], [], [40]]
-    models = demo_pair.models
-    together = negative_log_likelihoods(models.target, prompts, outputs, models.vocab)
+    together = negative_log_likelihoods(demo_pair, prompts, outputs)
     monkeypatch.setattr("mtad.bench.likelihood.MAX_LOGITS", 1)
-    alone = negative_log_likelihoods(models.target, prompts, outputs, models.vocab)
+    alone = negative_log_likelihoods(demo_pair, prompts, outputs)
     assert together == pytest.approx(alone, rel=1e-4)
     assert together[1] == 0.0
     assert min(together[0], together[2]) > 0
+
+
+def test_a_likelihood_reads_no_more_of_a_prompt_than_the_prefix_cache_lacks(
+    demo_pair: ModelPair,
+) -> None:
+    models, prompt, output = demo_pair.models, [1, *range(40, 90)], [30, 31, 32]
+    pair = ModelPair(models.target, None, models.tokenizer, prefix_cache_mib=8)
+    [whole] = negative_log_likelihoods(pair, [prompt], [output])
+    fed: list[int] = []
+    model = models.target.get_input_embeddings()
+    handle = model.register_forward_pre_hook(lambda _, given: fed.append(given[0].numel()))
+    try:
+        [again] = negative_log_likelihoods(pair, [prompt], [output])
+    finally:
+        handle.remove()
+    assert again == pytest.approx(whole, rel=1e-3)
+    assert fed == [len(prompt) - 1 - 48, len(output)]
+
+
+@pytest.mark.parametrize("timed", [0, 1])
+def test_prompts_are_kept_where_nothing_is_timed(
+    monkeypatch: pytest.MonkeyPatch, timed: int
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(run_module, "load_pair", lambda *names, **options: given.update(options))
+    LOAD(recipe(run={"timed_seeds": timed}))
+    assert given.get("prefix_cache_mib") == (0 if timed else None)
 
 
 def test_likelihood_counts_up_to_the_first_eos() -> None:
@@ -434,8 +462,7 @@ def test_the_draft_alone_is_the_draft_and_judged_by_the_target(
         out = alone.generate(prompts[s.item], "autoregressive", **options)[0]
         assert out.token_ids == s.token_ids[0]
         ids = demo_pair.tokenizer(prompts[s.item]).input_ids
-        models = demo_pair.models
-        [nll] = negative_log_likelihoods(models.target, [ids], s.token_ids, models.vocab)
+        [nll] = negative_log_likelihoods(demo_pair, [ids], s.token_ids)
         assert s.nll == pytest.approx(nll, rel=1e-4)
 
 

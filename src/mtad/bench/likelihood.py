@@ -1,14 +1,19 @@
-"""The likelihood of outputs under the raw target; measured outside of every timed window."""
+"""The likelihood of outputs under the raw target; measured outside of every timed window.
+
+Prompts are read as for decoding, into the pair's own caches, and the outputs in one forward after
+them. So a prompt that the prefix cache has is not read again.
+"""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
-from mtad.model.lm import Model
+from mtad.api.pair import ModelPair
+from mtad.core.tree import TokenTree
+from mtad.engine.request import Request
+from mtad.model.lm import LM
 
 MAX_LOGITS = 2**26
 """Logits computed at once, about 256 MB in float32."""
@@ -16,45 +21,68 @@ MAX_LOGITS = 2**26
 
 @torch.inference_mode()
 def negative_log_likelihoods(
-    model: Model,
-    prompts: Sequence[Sequence[int]],
-    outputs: Sequence[Sequence[int]],
-    vocab: int,
-    eos_token_ids: Sequence[int] = (),
+    pair: ModelPair, prompts: Sequence[Sequence[int]], outputs: Sequence[Sequence[int]]
 ) -> list[float]:
     """The sum of −log p(token | text before) over each output up to and with its first EOS.
 
     Args:
-        model: the target; its raw distribution counts, without temperature or truncation.
+        pair: its target's raw distribution counts, without temperature or truncation.
         prompts: token ids before each output.
         outputs: token ids; an empty output has the sum 0.
-        vocab: number of token ids in use; logits beyond are padding.
-        eos_token_ids: what ends a text.
     """
-    texts = [[*p, *up_to_eos(o, eos_token_ids)] for p, o in zip(prompts, outputs, strict=True)]
-    result = [0.0] * len(texts)
-    for rows in _batches([len(text) for text in texts], vocab):
-        width = max(len(texts[row]) for row in rows)
-        padded = [texts[row] + [0] * (width - len(texts[row])) for row in rows]  # unseen: causal
-        first = min(len(prompts[row]) for row in rows) - 1
-        ids = torch.tensor(padded, dtype=torch.int64, device=model.device)
-        logits = _logits_from(model, ids, first)
-        for place, row in enumerate(rows):
-            start, end = len(prompts[row]) - first, len(texts[row]) - first
-            logprobs = logits[place, start - 1 : end - 1, :vocab].float().log_softmax(-1)
-            chosen = torch.tensor(
-                texts[row][len(prompts[row]) :], device=logprobs.device, dtype=torch.int64
-            )
-            result[row] = -float(logprobs.gather(1, chosen[:, None]).sum())
+    models, result = pair.models, [0.0] * len(outputs)
+    read = [up_to_eos(output, models.eos_token_ids) for output in outputs]
+    lm, _ = pair.workspace.take(models.target, None, models.vocab, "none")
+    try:
+        for rows in _batches(list(map(len, prompts)), list(map(len, read)), models.vocab):
+            batch = [prompts[row] for row in rows], [read[row] for row in rows]
+            for row, nll in zip(rows, _of_batch(pair, lm, *batch), strict=True):
+                result[row] = nll
+    finally:
+        pair.workspace.give_back([lm])
     return result
 
 
-def _logits_from(model: Model, ids: Tensor, first: int) -> Tensor:
-    """The logits after the token `first` and those that follow it; most models compute no more."""
-    can_skip = "logits_to_keep" in inspect.signature(model.forward).parameters
-    options = {"logits_to_keep": ids.shape[1] - first} if can_skip else {}
-    logits: Tensor = model(ids, use_cache=False, **options).logits
-    return logits if can_skip else logits[:, first:]
+def _of_batch(
+    pair: ModelPair, lm: LM, prompts: Sequence[Sequence[int]], outputs: Sequence[Sequence[int]]
+) -> list[float]:
+    """The same of outputs that are read together, none of them empty."""
+    longest = max(map(len, outputs))
+    lm.clear()
+    pair.workspace.reserve([lm], len(prompts), max(map(len, prompts)) + longest)
+    salt = Request(prompts[0]).cache_salt
+    lm.prefill(prompts, [salt] * len(prompts))
+    logits = lm.forward(_chain(prompts, outputs, longest, lm.device))
+    nlls = []
+    for one, output in zip(logits, outputs, strict=True):
+        chosen = torch.tensor(output, device=one.device, dtype=torch.int64)
+        logprobs = one[: len(output)].log_softmax(-1).gather(1, chosen[:, None])
+        nlls.append(-float(logprobs.sum()))
+    return nlls
+
+
+def _chain(
+    prompts: Sequence[Sequence[int]],
+    outputs: Sequence[Sequence[int]],
+    length: int,
+    device: torch.device,
+) -> TokenTree:
+    """The last token of each prompt, and below it its output but for the last token."""
+    fed = [[prompt[-1], *output[:-1]] for prompt, output in zip(prompts, outputs, strict=True)]
+    padded = [[*row, *[0] * (length - len(row))] for row in fed]  # no other token sees these
+    tokens = torch.tensor(padded, dtype=torch.int64, device=device)
+    before = torch.tensor([p[-2:][0] for p in prompts], dtype=torch.int64, device=device)
+    lower = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    return TokenTree(
+        tokens=tokens,
+        parents=torch.arange(-1, length - 1, device=device).expand_as(tokens),
+        alive=torch.ones_like(tokens, dtype=torch.bool),
+        ancestors=lower.expand(len(prompts), -1, -1),
+        node_logprobs=torch.zeros_like(tokens, dtype=torch.float32),
+        widths=(1,) * length,
+        draft_logprobs=(),
+        previous=before,
+    )
 
 
 def up_to_eos(ids: Sequence[int], eos_token_ids: Sequence[int]) -> list[int]:
@@ -63,13 +91,22 @@ def up_to_eos(ids: Sequence[int], eos_token_ids: Sequence[int]) -> list[int]:
     return list(ids[: ends[0] + 1] if ends else ids)
 
 
-def _batches(lengths: Sequence[int], vocab: int) -> list[list[int]]:
-    """Rows of about equal length together, as many as the memory for logits allows."""
+def _batches(prompts: Sequence[int], outputs: Sequence[int], vocab: int) -> list[list[int]]:
+    """Rows with an output, prompts of about equal length together, within `MAX_LOGITS`.
+
+    Args:
+        prompts, outputs: the lengths of each row's.
+        vocab: logits of one token.
+    """
     batches: list[list[int]] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        last = batches[-1] if batches else []
-        if last and (len(last) + 1) * lengths[last[0]] * vocab <= MAX_LOGITS:
-            last.append(row)
+    longest = 0
+    for row in sorted(range(len(prompts)), key=lambda row: -prompts[row]):
+        if not outputs[row]:
+            continue
+        longest = max(longest, outputs[row])
+        if batches and (len(batches[-1]) + 1) * longest * vocab <= MAX_LOGITS:
+            batches[-1].append(row)
         else:
             batches.append([row])
+            longest = outputs[row]
     return batches

@@ -154,7 +154,9 @@ def load(recipe: Recipe) -> ModelPair:
     quiet()
     if recipe.plan.num_threads:
         torch.set_num_threads(recipe.plan.num_threads)
-    options = dataclasses.asdict(recipe.pair) | {"prefix_cache_mib": 0}  # each prompt's whole cost
+    options = dataclasses.asdict(recipe.pair)
+    if recipe.plan.timed_seeds:
+        options["prefix_cache_mib"] = 0  # each prompt's whole cost
     target, draft = options.pop("target"), options.pop("draft")
     if target in PAIRS and draft is None:
         return load_pair(target, **options)

@@ -156,18 +156,13 @@ class JobRunner:
         """The sum of −log p over the answers of each dialog."""
         if not self.with_perplexity:
             return [None] * len(dialogs)
-        models = self.pair.models
         turns = [
             (ids, completion.token_ids)
             for dialog in dialogs
             for ids, completion in zip(dialog.prompt_ids, dialog.completions, strict=True)
         ]
         prompts, outputs = zip(*turns, strict=True)
-        sums = iter(
-            negative_log_likelihoods(
-                models.target, prompts, outputs, models.vocab, models.eos_token_ids
-            )
-        )
+        sums = iter(negative_log_likelihoods(self.pair, prompts, outputs))
         return [sum(next(sums) for _ in dialog.completions) for dialog in dialogs]
 
     def _sample(

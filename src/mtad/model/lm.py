@@ -95,9 +95,11 @@ class LM(Slots):
         at.num_rows, at.capacity, at.first, at.slots, at.fits = 0, 0, 0, None, False
         self._forget(keeps_hidden)
 
-    def prefill(self, texts: Sequence[Sequence[int]]) -> None:
+    def prefill(
+        self, texts: Sequence[Sequence[int]], salts: Sequence[Hashable | None] = ()
+    ) -> None:
         """Add one row per text and feed all but its last token, a chunk at a time."""
-        self.begin_prefill(texts)
+        self.begin_prefill(texts, salts)
         while self.prefill_chunk():
             pass
         self.end_prefill()
