@@ -160,7 +160,7 @@ def test_a_rule_reads_no_more_than_its_facts_say(method: Method) -> None:
     seen = iterate(PAIR, method, TEXTS)
     tree, needs = seen.tree, method.needs
     if needs.draft != "distributions":
-        tree = dataclasses.replace(tree, draft_logprobs=())
+        tree = dataclasses.replace(tree, draft_laws=())
     if needs.draft == "nothing":
         values = torch.full_like(tree.node_logprobs, -0.123)
         tree = dataclasses.replace(tree, node_logprobs=values)

@@ -80,7 +80,7 @@ def _chain(
         ancestors=lower.expand(len(prompts), -1, -1),
         node_logprobs=torch.zeros_like(tokens, dtype=torch.float32),
         widths=(1,) * length,
-        draft_logprobs=(),
+        draft_laws=(),
         previous=before,
     )
 

@@ -10,10 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from mtad.core.sparse import SparseLogprobs
+
+DraftLaw: TypeAlias = Float[Tensor, "rows _ vocab"] | SparseLogprobs
+"""A draft's log-probabilities after the nodes of a level."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +35,9 @@ class TokenTree:
         node_logprobs: (B, N) log q(node | its path) under what it was drawn from, 0 at the root and
             at dead nodes; -inf at places of a beam level that hold no beam.
         widths: number of nodes of each level; static.
-        draft_logprobs: for each expanded level d, the draft's log-probabilities after its nodes,
-            (B, widths[d], V). Empty for drafts without any (prompt lookup) and for rules that need
-            none (beams).
+        draft_laws: for each expanded level d, the draft's log-probabilities after its nodes, dense
+            (B, widths[d], V) or of few tokens. Empty for drafts without any (prompt lookup) and for
+            rules that need none (beams).
         previous: (B,) the token before the root (the root itself where there is none).
         draft_slots: (B, N) where each node lies in the drafter's cache, counted from the root;
             None where that is the node's own index.
@@ -45,7 +51,7 @@ class TokenTree:
     ancestors: Bool[Tensor, "rows nodes nodes"]
     node_logprobs: Float[Tensor, "rows nodes"]
     widths: tuple[int, ...]
-    draft_logprobs: tuple[Float[Tensor, "rows _ vocab"], ...]
+    draft_laws: tuple[DraftLaw, ...]
     previous: Int[Tensor, " rows"]
     draft_slots: Int[Tensor, "rows nodes"] | None = None
     whole: TokenTree | None = None
@@ -62,7 +68,7 @@ class TokenTree:
             ancestors=alive[:, :, None],
             node_logprobs=torch.zeros_like(column, dtype=torch.float32),
             widths=(1,),
-            draft_logprobs=(),
+            draft_laws=(),
             previous=previous,
         )
 
@@ -127,7 +133,7 @@ class TokenTree:
         parents: Int[Tensor, "rows width"],
         alive: Bool[Tensor, "rows width"],
         node_logprobs: Float[Tensor, "rows width"],
-        logprobs: Float[Tensor, "rows _ vocab"] | None = None,
+        logprobs: DraftLaw | None = None,
     ) -> TokenTree:
         """The tree with one more level; `logprobs` is the draft's after the level above it."""
         width = tokens.shape[1]
@@ -143,10 +149,14 @@ class TokenTree:
             ancestors=torch.cat([kept, below], dim=1),
             node_logprobs=torch.cat([self.node_logprobs, node_logprobs], dim=1),
             widths=(*self.widths, width),
-            draft_logprobs=self.draft_logprobs
-            if logprobs is None
-            else (*self.draft_logprobs, logprobs),
+            draft_laws=self.draft_laws if logprobs is None else (*self.draft_laws, logprobs),
         )
+
+    @cached_property
+    def draft_logprobs(self) -> tuple[Float[Tensor, "rows _ vocab"], ...]:
+        """`draft_laws` over the whole vocabulary."""
+        laws = self.draft_laws
+        return tuple(law.dense() if isinstance(law, SparseLogprobs) else law for law in laws)
 
     def accumulate(self, values: Float[Tensor, "rows nodes"]) -> Float[Tensor, "rows nodes"]:
         """Sums of `values` from the first level down to each node, without the root's own."""
@@ -192,7 +202,7 @@ class TokenTree:
             ancestors=lower.expand(self.num_rows, -1, -1),
             node_logprobs=self.node_logprobs.gather(1, nodes),
             widths=(1,) * length,
-            draft_logprobs=(),
+            draft_laws=(),
             draft_slots=nodes,
             whole=self,
         )

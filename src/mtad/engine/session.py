@@ -41,6 +41,7 @@ from mtad.runtime.backend import OnPhase, ignore_phase
 from mtad.runtime.programs import EagerReason
 from mtad.runtime.state import State
 from mtad.sampling.warper import Warper
+from mtad.speculative.judging import judge
 from mtad.speculative.method import Method, Verdict, method_key
 
 
@@ -232,7 +233,7 @@ class Session:
         begin("target")
         logits = self.target.forward(tree)
         begin("verify")
-        verdict = self.method.verify(tree, logits, warp, noise)
+        verdict = judge(self.method, tree, logits, warp, noise)
         begin("commit")
         if self.observe is not None:
             self.observe(Observation(tree, logits, verdict, warp, noise, self.prefix))

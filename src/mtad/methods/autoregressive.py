@@ -32,6 +32,7 @@ class Autoregressive(Method):
     citation: ClassVar[str] = "ancestral sampling"
     drafter: ClassVar[Literal["draft", "target", "none"]] = "none"
     drafting: ClassVar[tuple[str, ...]] = ()
+    judges_candidates: ClassVar[bool] = True
     reads: ClassVar[Reads | None] = Reads("any", target="values")
 
     def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:

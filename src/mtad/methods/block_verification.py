@@ -55,6 +55,7 @@ class BlockVerification(Method):
     lossless: ClassVar[bool] = True
     citation: ClassVar[str] = "Sun et al., ICLR 2025, arXiv 2403.10444"
     drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens",)
+    judges_candidates: ClassVar[bool] = True
     reads: ClassVar[Reads | None] = Reads("chain", draft="distributions")
 
     def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:

@@ -48,6 +48,7 @@ class MCSS(Method):
     lossless: ClassVar[bool] = True
     citation: ClassVar[str] = "Yang et al. 2024, arXiv 2401.06706"
     drafting: ClassVar[tuple[str, ...]] = ("k_config",)
+    judges_candidates: ClassVar[bool] = True
     reads: ClassVar[Reads | None] = Reads("any", draft="distributions")
 
     @property

@@ -63,6 +63,7 @@ class MMTAD(Method):
     citation: ClassVar[str] = "Qin et al., ICLR 2025, arXiv 2407.09722, multi-candidate variant"
     drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens", "beam_width", "beam", "ratio_on")
     dial: ClassVar[Dial | None] = Dial("accept_threshold", SHARES)
+    judges_candidates: ClassVar[bool] = True
     reads: ClassVar[Reads | None] = Reads("beams", draft="values", target="values")
 
     def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:

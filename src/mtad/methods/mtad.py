@@ -70,6 +70,7 @@ class MTAD(Method):
     citation: ClassVar[str] = "Qin et al., ICLR 2025, arXiv 2407.09722, Algorithm 1"
     drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens", "beam_width", "beam", "ratio_on")
     dial: ClassVar[Dial | None] = Dial("accept_threshold", SHARES)
+    judges_candidates: ClassVar[bool] = True
     reads: ClassVar[Reads | None] = Reads("beam", draft="values", target="values")
 
     def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:

@@ -48,6 +48,7 @@ class PromptLookup(Method):
     citation: ClassVar[str] = "Saxena 2023, github.com/apoorvumang/prompt-lookup-decoding"
     drafter: ClassVar[Literal["draft", "target", "none"]] = "none"
     drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens", "max_matching_ngram_size")
+    judges_candidates: ClassVar[bool] = True
     reads: ClassVar[Reads | None] = Reads("any")
 
     def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:

@@ -43,6 +43,7 @@ class SpecInfer(Method):
     lossless: ClassVar[bool] = True
     citation: ClassVar[str] = "Miao et al. 2024, arXiv 2305.09781"
     drafting: ClassVar[tuple[str, ...]] = ("k_config",)
+    judges_candidates: ClassVar[bool] = True
     reads: ClassVar[Reads | None] = Reads("any", draft="distributions")
 
     def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:

@@ -53,6 +53,7 @@ class SpecTr(Method):
     lossless: ClassVar[bool] = True
     citation: ClassVar[str] = "Sun et al. 2023, arXiv 2310.15141"
     drafting: ClassVar[tuple[str, ...]] = ("num_drafts", "num_draft_tokens")
+    judges_candidates: ClassVar[bool] = True
     reads: ClassVar[Reads | None] = Reads("chains", draft="distributions")
 
     def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:

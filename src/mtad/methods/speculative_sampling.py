@@ -61,6 +61,7 @@ class SpeculativeSampling(Method):
     )
     drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens",)
     dial: ClassVar[Dial | None] = Dial("accept_threshold", SHARES)
+    judges_candidates: ClassVar[bool] = True
     reads: ClassVar[Reads | None] = Reads("chain", draft="distributions")
 
     @property

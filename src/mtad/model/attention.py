@@ -97,7 +97,7 @@ def _folded(
     rows, heads, nodes, size = query.shape
     share = heads // key.shape[1]
     queries = query.reshape(rows, key.shape[1], share * nodes, size)
-    mask = mask.repeat(1, 1, share, 1)
+    mask = mask if nodes == 1 else mask.repeat(1, 1, share, 1)
     attended = F.scaled_dot_product_attention(queries, key, value, mask, scale=scale)
     return attended.reshape(rows, heads, nodes, value.shape[-1])
 

@@ -19,7 +19,8 @@ from torch import Tensor
 from mtad.core.noise import Noise, sample_many
 from mtad.core.options import Count, Doc
 from mtad.core.prefix import Prefix
-from mtad.core.tree import TokenTree
+from mtad.core.sparse import SparseLogprobs
+from mtad.core.tree import DraftLaw, TokenTree
 from mtad.model.drafter import Drafter
 from mtad.sampling.truncation import NEVER, spread
 from mtad.sampling.warper import Warper
@@ -98,6 +99,13 @@ class LevelLogprobs:
         values, own = self.values[:, :, :-1], self._own_ids
         wide = values if own is None else spread(values, own, self.vocab)
         return wide.scatter(2, self.copied[:, :, None], self.values[:, :, -1:])
+
+    @property
+    def law(self) -> DraftLaw:
+        """What a tree keeps: dense only where the candidates are the vocabulary."""
+        if self.ids is None or self._own_ids is None:
+            return self.dense()
+        return SparseLogprobs(self.values, self.ids, self.vocab)
 
     def complete(self) -> LevelLogprobs:
         """The same with all that the drafter says as candidates, -inf where there was none."""
@@ -231,7 +239,7 @@ def _add_children(
         parents.expand(tree.num_rows, -1),
         alive.flatten(1),
         torch.where(alive & (values > NEVER), values, 0.0).flatten(1),
-        level.dense(),
+        level.law,
     )
 
 

@@ -57,6 +57,10 @@ class Method(ABC):
             accepts all of it, or "none" where no model is asked.
         drafting: the options that say what is drafted; the others are of the acceptance rule.
         dial: the option that trades quality for speed, None if there is none.
+        judges_candidates: whether `verify` asks no more of the target than `warp(target_logits,
+            tree)`, and of token ids only which are equal or lower. It then gets trees and
+            log-probabilities of the few tokens that have any probability, numbered anew, see
+            `mtad.speculative.judging`.
         reads: what the rule reads; None if that is not known, so that only the method's own drafts
             can be judged by it.
     """
@@ -67,6 +71,7 @@ class Method(ABC):
     drafter: ClassVar[Literal["draft", "target", "none"]] = "draft"
     drafting: ClassVar[tuple[str, ...]]
     dial: ClassVar[Dial | None] = None
+    judges_candidates: ClassVar[bool] = False
     reads: ClassVar[Reads | None] = None
 
     def __init_subclass__(cls, **kwargs: object) -> None:

@@ -140,7 +140,7 @@ class TracedRow:
         tree, values = self.whole, self.whole.node_logprobs
         if self.method.drafter == "none":
             return torch.full_like(values, math.nan)
-        if tree.draft_logprobs:  # they know the tokens that were drafted at a probability of 0
+        if tree.draft_laws:  # they know the tokens that were drafted at a probability of 0
             rows = [values[:, :1]]
             levels = zip(tree.draft_logprobs, tree.levels, tree.levels[1:], strict=False)
             for dense, above, below in levels:

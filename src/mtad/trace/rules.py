@@ -115,7 +115,7 @@ def _lacks_logprobs(method: Method, needs: Reads, seen: Iteration) -> str | None
     own = seen.method
     if needs.draft != "nothing" and own.drafter == "none":
         return f"compares with the draft's log-probabilities, and drafts of {own.name} have none"
-    if needs.draft == "distributions" and not seen.tree.draft_logprobs:
+    if needs.draft == "distributions" and not seen.tree.draft_laws:
         return "needs the distributions that the draft drew from, and the trace has none"
     if needs.draft == "values" and method.ratio_on != seen.ratio_on:
         return f"compares {method.ratio_on} log-probabilities, and the draft's are {seen.ratio_on}"
