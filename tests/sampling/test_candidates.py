@@ -98,3 +98,31 @@ def test_a_neighbour_with_a_larger_top_k_changes_nothing(method: Method) -> None
     other = Request([2, 7], SamplingParams(top_k=7, max_new_tokens=9, seed=6))
     alone = decode_all(*models, method, [one], VOCAB)
     assert decode_all(*models, method, [one, other], VOCAB)[0] == alone[0]
+
+
+@pytest.mark.parametrize("vocab", [8256, 9000])
+@pytest.mark.parametrize("width", [1, 2, 26])
+def test_candidates_of_a_large_vocabulary_are_the_largest(vocab: int, width: int) -> None:
+    scores = torch.randn(2, 3, vocab, generator=torch.Generator().manual_seed(2))
+    scores[0, 0, :100] = 5 + torch.arange(100.0)  # neighbours: one block has them all
+    scores[1, 2, 40:] = -torch.inf
+    ids = candidates(scores, width)
+    assert torch.equal(ids, ids.sort(-1).values)
+    wanted = scores.sort(-1, descending=True).values[..., :width]
+    assert torch.equal(scores.gather(-1, ids).sort(-1, descending=True).values, wanted)
+
+
+@pytest.mark.parametrize("vocab", [300, 9000])
+def test_greedy_rows_have_one_candidate_the_first_of_equal_ones(vocab: int) -> None:
+    rows = [SamplingParams(temperature=0.0, top_k=7), SamplingParams(temperature=0.0)]
+    warp, prefix = Warper.of(rows, vocab, CPU), prefix_of([[0, 5]] * 2)
+    logits = torch.zeros(2, 1, vocab)
+    logits[0, 0, [5, 70, 200]] = 1.0
+    logprobs, ids = warp.at(prefix).compact(logits, prefix.root())
+    assert ids is not None
+    assert (ids.tolist(), logprobs.tolist()) == ([[[5]], [[0]]], [[[0.0]], [[0.0]]])
+
+
+def test_greedy_rows_beside_others_do_not_widen_what_is_looked_at() -> None:
+    rows = [SamplingParams(top_k=3), SamplingParams(temperature=0.0, top_k=200)]
+    assert Warper.of(rows, 300, CPU).width == 3 + sampling.TIES

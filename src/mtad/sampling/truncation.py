@@ -9,18 +9,36 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 NEVER = float("-inf")
 SORTED = 8_192
 """Up to so many tokens sorting takes less time than searching."""
+BLOCK = 64
+"""Scores of which the largest is found first."""
 BINS = 2**13
 ONE = 2**50
 """A probability of 1, as an integer."""
 
 
 def candidates(scores: Float[Tensor, "*lead vocab"], width: int) -> Int[Tensor, "*lead candidates"]:
-    """The ids of the `width` largest scores, ascending."""
-    return scores.topk(width, dim=-1, sorted=False).indices.sort(-1).values
+    """The ids of the `width` largest scores, ascending; of equal ones the first if it is one."""
+    if scores.shape[-1] <= SORTED or scores.shape[-1] <= width * BLOCK:
+        return _largest(scores, width).sort(-1).values
+    if missing := -scores.shape[-1] % BLOCK:
+        scores = pad(scores, (0, missing), value=NEVER)
+    blocks = scores.reshape(*scores.shape[:-1], -1, BLOCK)
+    best = _largest(blocks.amax(-1), width)
+    inside = best[..., None].expand(*best.shape, BLOCK)
+    place = _largest(blocks.gather(-2, inside).flatten(-2), width)
+    return (best.gather(-1, place // BLOCK) * BLOCK + place % BLOCK).sort(-1).values
+
+
+def _largest(scores: Tensor, width: int) -> Int[Tensor, "*lead candidates"]:
+    """The places of the `width` largest scores."""
+    if width == 1:
+        return scores.argmax(-1, keepdim=True)
+    return scores.topk(width, dim=-1, sorted=False).indices
 
 
 def spread(

@@ -32,8 +32,9 @@ class Warper:
         temperature, top_k, top_p, min_p, repetition, frequency, presence, min_new: (B,) each.
         bias: (B, V) added to the logits, -inf for suppressed tokens.
         used: names of the settings that some row uses; the others cost nothing.
-        largest_k: the largest top-k of the batch.
-        width: number of candidates that truncation looks at, C; V where some row has no top-k.
+        largest_k: the largest top-k of the rows that are not greedy, 0 if there is none.
+        width: number of candidates that truncation looks at, C; 1 where all rows are greedy, V
+            where some other row has no top-k.
         greedy: whether some row has temperature 0.
         vocab: V.
         prefix: the committed text, once bound with `at`.
@@ -69,8 +70,9 @@ class Warper:
             return torch.tensor([getattr(p, name) for p in params], dtype=dtype, device=device)
 
         used = frozenset().union(*(p.active() for p in params))
-        largest_k = max((p.top_k for p in params), default=0)
-        bounded = all(p.top_k > 0 or p.temperature == 0 for p in params)
+        ks = [p.top_k for p in params if p.temperature > 0]
+        largest_k = max(ks, default=0)
+        width = largest_k + max(TIES, largest_k // 2) if ks else 1
         return cls(
             temperature=column("temperature"),
             top_k=column("top_k", torch.int64),
@@ -83,7 +85,7 @@ class Warper:
             bias=_bias(params, vocab, device) if used & {"logit_bias", "suppress_tokens"} else None,
             used=used,
             largest_k=largest_k,
-            width=min(vocab, largest_k + max(TIES, largest_k // 2)) if bounded else vocab,
+            width=min(vocab, width) if all(ks) else vocab,
             greedy=any(p.temperature == 0 for p in params),
             vocab=vocab,
         )
@@ -208,7 +210,7 @@ class Warper:
         That dimension holds tokens, or the blocks of a text's next tokens where MTJD draws one.
         """
         logits = scores / self._divisor() if "temperature" in self.used else scores
-        if "top_k" in self.used:
+        if self.largest_k:
             logits = keep_top_k(logits, self.top_k[:, None, None], self.largest_k)
         if "top_p" in self.used:
             logits = keep_top_p(logits, self.top_p[:, None, None])
