@@ -26,6 +26,7 @@ from mtad.runtime.linear.formats import (
     objection_to,
     usual_format,
 )
+from mtad.runtime.linear.norm import replace_norms
 
 TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Layers of transformers' models that read the same input; others are multiplied one by one."""
@@ -52,7 +53,7 @@ def take_form(model: Draft, name: str, weights: Weights = "auto") -> Conversion:
     """Bring a model's linear weights into a form, in place; what was done.
 
     A target in int8 gets the attention of `steady_attention`, so that it is one target whichever
-    tree it scores.
+    tree it scores, and the norms of `mtad.runtime.linear.norm` where zentorch is installed.
 
     Args:
         model: the target or the draft.
@@ -77,6 +78,7 @@ def take_form(model: Draft, name: str, weights: Weights = "auto") -> Conversion:
         )
     if format is INT8 and name == "target" and isinstance(model, PreTrainedModel):
         _make_steady(model)
+        replace_norms(model)
     done = convert(model, format, TOGETHER)
     if format is INT8 and not done.kernels:
         raise UnsupportedModelError(
