@@ -112,6 +112,18 @@ def test_candidates_of_a_large_vocabulary_are_the_largest(vocab: int, width: int
     assert torch.equal(scores.gather(-1, ids).sort(-1, descending=True).values, wanted)
 
 
+@pytest.mark.parametrize("allowed", [[8998, 8999], [5], []], ids=["last", "early", "none"])
+@pytest.mark.parametrize("width", [1, 2, 26])
+def test_candidates_of_a_large_vocabulary_are_tokens_where_few_are_allowed(
+    allowed: list[int], width: int
+) -> None:
+    scores = torch.full((2, 1, 9000), -torch.inf)
+    scores[1, :, allowed] = 1.0
+    for ids in candidates(scores, width).flatten(0, 1).tolist():
+        assert len(set(ids)) == width and max(ids) < 9000
+    assert set(allowed[:width]) <= set(ids)
+
+
 @pytest.mark.parametrize("vocab", [300, 9000])
 def test_greedy_rows_have_one_candidate_the_first_of_equal_ones(vocab: int) -> None:
     rows = [SamplingParams(temperature=0.0, top_k=7), SamplingParams(temperature=0.0)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import pad
 
 NEVER = float("-inf")
 SORTED = 8_192
@@ -25,13 +24,13 @@ def candidates(scores: Float[Tensor, "*lead vocab"], width: int) -> Int[Tensor, 
     """The ids of the `width` largest scores, ascending; of equal ones the first if it is one."""
     if scores.shape[-1] <= SORTED or scores.shape[-1] <= width * BLOCK:
         return _largest(scores, width).sort(-1).values
-    if missing := -scores.shape[-1] % BLOCK:
-        scores = pad(scores, (0, missing), value=NEVER)
-    blocks = scores.reshape(*scores.shape[:-1], -1, BLOCK)
+    in_blocks = scores.shape[-1] - scores.shape[-1] % BLOCK
+    blocks = scores[..., :in_blocks].reshape(*scores.shape[:-1], -1, BLOCK)
     best = _largest(blocks.amax(-1), width)
-    inside = best[..., None].expand(*best.shape, BLOCK)
-    place = _largest(blocks.gather(-2, inside).flatten(-2), width)
-    return (best.gather(-1, place // BLOCK) * BLOCK + place % BLOCK).sort(-1).values
+    every = torch.arange(scores.shape[-1], device=scores.device)
+    inside = (best[..., None] * BLOCK + every[:BLOCK]).flatten(-2)
+    ids = torch.cat([inside, every[in_blocks:].expand(*inside.shape[:-1], -1)], dim=-1)
+    return ids.gather(-1, _largest(scores.gather(-1, ids), width)).sort(-1).values
 
 
 def _largest(scores: Tensor, width: int) -> Int[Tensor, "*lead candidates"]:
