@@ -11,7 +11,7 @@ import pytest
 import torch
 from support import oracles
 from support.caches import assert_fresh
-from support.guarded import CHAIN, FREE, Meter, scripted, watched
+from support.guarded import CHAIN, FREE, Meter, Scripted, scripted, watched
 from support.tiny import (
     PROMPTS,
     VOCAB,
@@ -25,10 +25,11 @@ from support.tiny import (
 from support.toy_texts import EMPTY, LENGTH, ONE_EACH, P, plain_law
 from support.toys import MarkovPair, assert_law, make, requests_of
 
+import mtad
 from mtad.api.controller import Controller
 from mtad.api.costs import Shape, shapes_of
 from mtad.api.experience import Experience
-from mtad.api.guard import PLAIN, iterations, wants_guard
+from mtad.api.guard import PLAIN, Guards, iterations, wants_guard
 from mtad.api.pair import ModelPair
 from mtad.cli.options import make_method
 from mtad.cli.settings import Settings
@@ -351,3 +352,25 @@ def test_the_answers_of_a_file_have_seeds_to_go_on_from(tmp_path) -> None:
     method = make_method(settings)
     assert "guard" not in settings.decoding(method)
     assert replace(settings, guard=True).decoding(method)["guard"] is True
+
+
+def test_a_length_that_is_only_tried_is_not_recorded(monkeypatch) -> None:
+    """And one that is there is played all the same."""
+    pair = mtad.load_pair("demo")
+    pair.graphs.patience = 2
+    options = {"temperature": 0.0, "max_new_tokens": 40, "ignore_eos": True}
+
+    def trying(self: Guards, method: Method, *_: object) -> Scripted:
+        control = Scripted(method, "d", self._models.vocab)
+        control.is_trial = True
+        return control
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Guards, "controller", trying)
+        pair.generate("def area(r):", CHAIN, **options)
+        assert pair.graphs.num_captured == 0
+        pair.generate("def area(r):", CHAIN, guard=False, **options)
+        assert pair.graphs.num_captured == 1
+        before = pair.graphs.eager_iterations.copy()
+        pair.generate("def area(r):", CHAIN, **options)
+        assert pair.graphs.eager_iterations == before

@@ -48,11 +48,13 @@ class Controller:
         shapes: the plain step alone where no draft can pay.
         reason: why the last choice was a plain step; None where it drafts, or only looks what a
             plain step takes.
+        is_trial: whether the last choice is not worth a recording.
     """
 
     def __init__(self, shapes: Sequence[Shape], experience: Experience) -> None:
         self.shapes, self._known = tuple(shapes), experience
         self.reason: str | None = None
+        self.is_trial = False
         self._warning = _warning(shapes[-1].method)
         self._own = Acceptance(keeps=0.85, weight=2.0)
         self._last: tuple[Way, int, float] | None = None
@@ -86,14 +88,18 @@ class Controller:
         self._num_rows = num_rows
         ratios, tokens = self._ratios(), self._tokens()
         missed = self._known.costs.of_catching_up(num_missed, num_rows) / self._predicted[0]
-        self._risks = [0.0, *(ratio - 1 + missed for ratio in ratios[1:])]
+        taken = [ratio * self._slowness(i) for i, ratio in enumerate(ratios)]
+        self._risks = [0.0, *(one - 1 + missed for one in taken[1:])]
         allowed = [i for i, risk in enumerate(self._risks) if risk <= self._known.balance or not i]
         speeds = [token / ratio for token, ratio in zip(tokens, ratios, strict=True)]
+        speeds[0] /= self._slowness(0)
         best = max(allowed, key=speeds.__getitem__)
         if best and self._chosen in allowed[1:] and speeds[best] < BETTER * speeds[self._chosen]:
             best = self._chosen
+        best = self._recorded(best, allowed, speeds)
         self.reason = None if best else self._why(tokens, ratios)
         self._chosen = self._tried(best, allowed)
+        self.is_trial = not self._is_recorded(self._chosen)
         return self.shapes[self._chosen]
 
     def add(self, tokens: Sequence[int], seconds: float, mode: str = "eager") -> None:
@@ -108,14 +114,39 @@ class Controller:
             return
         length = self.shapes[self._chosen].length
         if tokens:
-            mean, risk = sum(tokens) / len(tokens), self._risks[self._chosen]
-            saved = self._known.balance + (1 + SHARE) * mean - 1 - risk
-            self._known.balance = min(saved, MOST_SAVED)
+            self._account(sum(tokens) / len(tokens), seconds, mode)
         if tokens and length:
             accepted = [count - 1 for count in tokens]
             self._own.add(length, accepted)
             self._known.acceptance.add(length, accepted)
         self._time(length, seconds, mode)
+
+    def _account(self, mean: float, seconds: float, mode: str) -> None:
+        """Note what an iteration saved or lost beside plain steps, by its tokens per row."""
+        risk, place = self._risks[self._chosen], self._chosen
+        saved = self._known.balance + (1 + SHARE) * mean - 1 - risk
+        self._known.balance = min(saved, MOST_SAVED)
+        pace, ratio = seconds / self._predicted[place], self._ratios()[place]
+        length = self.shapes[place].length
+        self._known.recordings.add(self._num_rows, length, mean, ratio, pace, mode)
+
+    def _is_recorded(self, place: int) -> bool:
+        """Whether iterations of a shape are recorded, or will be, or need not be."""
+        return self._known.recordings.allows(self._num_rows, self.shapes[place].length)
+
+    def _slowness(self, place: int) -> float:
+        """How many times as long as a recorded iteration one of that shape takes."""
+        return 1.0 if self._is_recorded(place) else self._known.recordings.slowness
+
+    def _recorded(self, best: int, allowed: Sequence[int], speeds: Sequence[float]) -> int:
+        """The best shape if its recording is worth while, or is not paid for yet by any draft."""
+        if self._is_recorded(best):
+            return best
+        other = max([0, *filter(self._is_recorded, allowed[1:])], key=speeds.__getitem__)
+        recordings, length = self._known.recordings, self.shapes[best].length
+        if recordings.begin(self._num_rows, length, speeds[best] / speeds[other]):
+            return best
+        return other if recordings.has_drafts(self._num_rows) else best
 
     def _tried(self, best: int, allowed: Sequence[int]) -> int:
         """The best shape, or now and then one of the other kind, so that both are known."""
@@ -124,7 +155,7 @@ class Controller:
             if self._num_plain <= self._patience or len(allowed) == 1:
                 return 0
             self._num_plain, self._patience = 0, min(2 * self._patience, LATEST_PROBE)
-            return allowed[1]
+            return next(filter(self._is_recorded, allowed[1:]), allowed[1])
         self._num_plain, self._patience = 0, SOONEST_PROBE
         self._num_drafted += 1
         corrections = self._corrections

@@ -14,6 +14,7 @@ from statistics import median
 from typing import TypeAlias
 
 from mtad.api.costs import Costs
+from mtad.api.recordings import Recordings
 
 FIRST_RATE = 0.5
 """Acceptance that is expected of a pair before anything was seen."""
@@ -129,6 +130,7 @@ class Experience:
         balance: plain steps that may still be lost.
         corrections: of the costs, by the way that iterations ran.
         mode: how drafts ran last.
+        recordings: of drafts.
     """
 
     costs: Costs
@@ -136,6 +138,7 @@ class Experience:
     balance: float = ALLOWANCE
     corrections: dict[Way, Corrections] = field(default_factory=dict)
     mode: str = "eager"
+    recordings: Recordings = field(default_factory=Recordings)
     _latest: Corrections = field(default_factory=Corrections)
 
     def corrections_of(self, way: Way) -> Corrections:

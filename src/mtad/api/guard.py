@@ -24,6 +24,7 @@ from mtad.api.costs import PLAIN as PLAIN
 from mtad.api.costs import Costs, Shape, shapes_of
 from mtad.api.experience import Experience
 from mtad.api.measuring import NUM_TOKENS, Clock, costs_of
+from mtad.api.recordings import Recordings
 from mtad.core.buckets import power_of_two
 from mtad.engine.request import Request
 from mtad.engine.session import Session
@@ -108,7 +109,8 @@ class Guards:
         num_tokens = len(requests) * shapes[-1].num_nodes
         costs = self._costs_of(method, requests, min(num_tokens, NUM_TOKENS[-1]), clock)
         key = method_key(method)
-        known = self._known.get(key) or Experience(costs)
+        recordings = Recordings(self._workspace.programs.CAPTURE_COST)
+        known = self._known.get(key) or Experience(costs, recordings=recordings)
         known.costs = costs
         keep(self._known, key, known, MOST_METHODS)
         return Controller(shapes, known)
@@ -173,7 +175,7 @@ class Guard:
     def _prepare(self, shape: Shape) -> None:
         """Give the session its method, and let the draft rest or read what it has missed."""
         session = self.session
-        session.method = shape.method
+        session.method, session.may_capture = shape.method, not self.controller.is_trial
         if session.drafter is None:
             return
         if shape.length == 0:

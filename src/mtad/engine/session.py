@@ -3,8 +3,7 @@
     prefix ─draft(drafter)─▶ tree ─target.forward─▶ logits ─verify─▶ verdict ─commit─▶ Step
 
 The loop never asks which method it runs. An iteration is a tensor program, `_iterate`, and one read
-of what it accepted. Clipping at EOS, stop and budget happens in one place, `_clip`. Knows no
-tokenizer.
+of what it accepted. Blocks are cut at EOS, stop and budget in `_clip` alone. Knows no tokenizer.
 """
 
 from __future__ import annotations
@@ -66,6 +65,7 @@ class Session:
         rows: the running requests, in the order of the batch.
         requests: those that run or are about to.
         cached: of those that joined last, the tokens that the target found in the prefix cache.
+        may_capture: whether iterations count as those before a capture.
         observe: called with every iteration, if it is set; such iterations run eagerly.
         observe_prefill: called with the target's logits after every token of a chunk of the
             prefill and the chunk's place in the texts without what is `cached`, if it is set.
@@ -95,7 +95,7 @@ class Session:
         self.seeds: Tensor
         self.rows, self.lengths, self._prefilling = list[int](), list[int](), list[int]()
         self.requests: dict[int, Request] = {}
-        self._num_seen = 0
+        self._num_seen, self.may_capture = 0, True
         try:
             self.join(requests)
             while self.prefill_chunk():
@@ -211,12 +211,11 @@ class Session:
 
     def _iterated(self) -> Tensor:
         """What `_iterate` returns, from its captured graph where there is one."""
-        begin = self._begin
+        key, begin, splits = method_key(self.method), self._begin, self._begin is not ignore_phase
         if self.observe is not None or len(self.rows) > self.most_captured:
             reason: EagerReason = "large_batch" if self.observe is None else "observed"
             return self.graphs.run_eagerly(self._iterate, begin, reason)
-        key = method_key(self.method)
-        return self.graphs.run(key, self._state, self._iterate, begin, begin is not ignore_phase)
+        return self.graphs.run(key, self._state, self._iterate, begin, splits, self.may_capture)
 
     @property
     def _state(self) -> State:

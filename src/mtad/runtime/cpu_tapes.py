@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import is_
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
@@ -85,6 +85,8 @@ class Tapes(Programs[_Recorded]):
         patience: see `PATIENCE`.
         limit_bytes: see `LIMIT_BYTES`.
     """
+
+    CAPTURE_COST: ClassVar[float] = 16.0
 
     def __init__(self, patience: int = PATIENCE, limit_bytes: int = LIMIT_BYTES) -> None:
         super().__init__(patience, limit_bytes)

@@ -13,7 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass
 from threading import RLock
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -77,10 +77,13 @@ class Programs(ABC, Generic[P]):
         eager_iterations: number of eager runs by reason, see `EagerReason`.
     """
 
+    CAPTURE_COST: ClassVar[float] = 0.0
+    """Runs that a capture takes as long as, the eager ones before it included, if it is long."""
+
     def __init__(self, patience: int, limit_bytes: int) -> None:
         self.patience, self.limit_bytes = patience, limit_bytes
         self.last_mode: Mode = "eager"
-        self.is_warm = False
+        self.is_warm, self._may_capture = False, True
         self.eager_iterations: Counter[str] = Counter()
         self._fallbacks: OrderedDict[Hashable, Fallback] = OrderedDict()
         self._uses: OrderedDict[Hashable, int] = OrderedDict()
@@ -103,7 +106,13 @@ class Programs(ABC, Generic[P]):
         return fallback.message if fallback else None
 
     def run(
-        self, name: Hashable, state: State, program: Program, begin: OnPhase, split: bool
+        self,
+        name: Hashable,
+        state: State,
+        program: Program,
+        begin: OnPhase,
+        split: bool,
+        may_capture: bool = True,
     ) -> Tensor:
         """The output of `program`, replayed where it is captured, eager otherwise.
 
@@ -113,8 +122,10 @@ class Programs(ABC, Generic[P]):
             program: one iteration, free of effects but those on `state`.
             begin: called as phases begin; a warm-up that breaks off calls it once more.
             split: whether `begin` needs the phases apart.
+            may_capture: whether the run counts as one before a capture.
         """
         with self._lock:
+            self._may_capture = may_capture
             fallback = self._fallback(name)
             if fallback is None:
                 return self._run(name, state, program, begin, split)
@@ -156,6 +167,8 @@ class Programs(ABC, Generic[P]):
 
     def _is_due(self, form: Hashable) -> bool:
         """Whether a form was run `patience` times; else this run is counted."""
+        if not self._may_capture:
+            return False
         uses = self._uses.pop(form, 0)
         if uses >= self.patience:
             return True
