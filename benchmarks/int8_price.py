@@ -2,7 +2,7 @@
 
     python benchmarks/int8_price.py PROMPTS.jsonl [--pair smollm2] [--new-tokens 48] [--threads 1]
 
-PROMPTS.jsonl is as for `mtad generate`, with `messages` on each line. The target in its own type
+PROMPTS.jsonl is as for `mtad generate --chat --prompt-file`. The target in its own type
 answers greedily; then it and the int8 target read each prompt with its answer, and what both say
 after every token is compared, over prompts and answers apart.
 """
@@ -10,7 +10,6 @@ after every token is compared, over prompts and answers apart.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,8 @@ import torch
 from torch import Tensor
 
 import mtad
+from mtad.cli.generate.prompts import read_prompts
+from mtad.model.tokenizer import encode
 
 FORMS = ("auto", "int8")
 
@@ -42,18 +43,12 @@ class Said:
 
 def answered(pair: Any, path: Path, new_tokens: int) -> list[Text]:
     """The prompts of a file with greedy answers of the pair's target."""
-    chats = [json.loads(line)["messages"] for line in path.read_text().splitlines()]
+    chats = [item.prompt(()) for item in read_prompts(path, (), chat=True)]
     plain = mtad.Autoregressive()
     options = {"temperature": 0, "max_new_tokens": new_tokens, "max_batch_size": 8}
     done = list(pair.generate(chats, plain, **options))
-    ids = [encoded(pair, chat) for chat in chats]
+    ids = [tuple(encode(pair.tokenizer, chat)) for chat in chats]
     return [Text(p, tuple(d.token_ids)) for p, d in zip(ids, done, strict=True)]
-
-
-def encoded(pair: Any, chat: list[dict[str, str]]) -> tuple[int, ...]:
-    """A chat as the target reads it."""
-    template = pair.tokenizer.apply_chat_template
-    return tuple(template(chat, add_generation_prompt=True, tokenize=True, return_dict=False))
 
 
 @torch.inference_mode()

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from mtad.atomic import replacing
 from mtad.errors import DataError, first_line
 
 _BLOCK = 65536
@@ -72,10 +73,9 @@ class JsonLines(AbstractContextManager["JsonLines"]):
 
     def replace(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write these lines in place of all others; a kill on the way leaves the others."""
-        part = self.path.with_name(self.path.name + ".part")
-        other = JsonLines(part, advice=self._advice, synced=self._synced, overwrite=True)
-        other.append(rows)
-        part.replace(self.path)
+        with replacing(self.path) as part:
+            other = JsonLines(part, advice=self._advice, synced=self._synced, overwrite=True)
+            other.append(rows)
         self.close()
         self._stream, self._size = other._stream, other._size
 

@@ -109,8 +109,9 @@ class Guards:
         num_tokens = len(requests) * shapes[-1].num_nodes
         costs = self._costs_of(method, requests, min(num_tokens, NUM_TOKENS[-1]), clock)
         key = method_key(method)
-        recordings = Recordings(self._workspace.programs.CAPTURE_COST)
-        known = self._known.get(key) or Experience(costs, recordings=recordings)
+        known = self._known.get(key) or Experience(
+            costs, recordings=Recordings(self._workspace.programs.CAPTURE_COST)
+        )
         known.costs = costs
         keep(self._known, key, known, MOST_METHODS)
         return Controller(shapes, known)

@@ -50,8 +50,7 @@ def _of_batch(
     longest = max(map(len, outputs))
     lm.clear()
     pair.workspace.reserve([lm], len(prompts), max(map(len, prompts)) + longest)
-    salt = Request(prompts[0]).cache_salt
-    lm.prefill(prompts, [salt] * len(prompts))
+    lm.prefill(prompts, [Request.cache_salt] * len(prompts))
     logits = lm.forward(_chain(prompts, outputs, longest, lm.device))
     nlls = []
     for one, output in zip(logits, outputs, strict=True):
@@ -72,17 +71,7 @@ def _chain(
     padded = [[*row, *[0] * (length - len(row))] for row in fed]  # no other token sees these
     tokens = torch.tensor(padded, dtype=torch.int64, device=device)
     before = torch.tensor([p[-2:][0] for p in prompts], dtype=torch.int64, device=device)
-    lower = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    return TokenTree(
-        tokens=tokens,
-        parents=torch.arange(-1, length - 1, device=device).expand_as(tokens),
-        alive=torch.ones_like(tokens, dtype=torch.bool),
-        ancestors=lower.expand(len(prompts), -1, -1),
-        node_logprobs=torch.zeros_like(tokens, dtype=torch.float32),
-        widths=(1,) * length,
-        draft_laws=(),
-        previous=before,
-    )
+    return TokenTree.chain(tokens, before)
 
 
 def up_to_eos(ids: Sequence[int], eos_token_ids: Sequence[int]) -> list[int]:

@@ -6,6 +6,7 @@ Knows no model and no method.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -41,6 +42,15 @@ class SparseLogprobs:
     def _spread(self, places: Tensor, width: int) -> Tensor:
         empty = self.values.new_full((*self.values.shape[:2], width), float("-inf"))
         return empty.scatter_reduce(2, places.view(self.values.shape), self.values, "amax")
+
+
+DraftLaw: TypeAlias = Float[Tensor, "rows _ vocab"] | SparseLogprobs
+"""A draft's log-probabilities after the nodes of a level."""
+
+
+def dense_of(law: DraftLaw) -> Float[Tensor, "rows _ vocab"]:
+    """A law over the whole vocabulary."""
+    return law.dense() if isinstance(law, SparseLogprobs) else law
 
 
 def places_among(

@@ -10,16 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
-from typing import TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mtad.core.sparse import SparseLogprobs
-
-DraftLaw: TypeAlias = Float[Tensor, "rows _ vocab"] | SparseLogprobs
-"""A draft's log-probabilities after the nodes of a level."""
+from mtad.core.sparse import DraftLaw, dense_of
 
 
 @dataclass(frozen=True)
@@ -59,15 +55,20 @@ class TokenTree:
     @classmethod
     def root(cls, tokens: Int[Tensor, " rows"], previous: Int[Tensor, " rows"]) -> TokenTree:
         """The tree of the last committed tokens alone."""
-        column = tokens[:, None]
-        alive = torch.ones_like(column, dtype=torch.bool)
+        return cls.chain(tokens[:, None], previous)
+
+    @classmethod
+    def chain(cls, tokens: Int[Tensor, "rows nodes"], previous: Int[Tensor, " rows"]) -> TokenTree:
+        """The tree of the last committed tokens and one path below them, all of it alive."""
+        length, device = tokens.shape[1], tokens.device
+        lower = torch.ones(length, length, dtype=torch.bool, device=device).tril()
         return cls(
-            tokens=column,
-            parents=torch.full_like(column, -1),
-            alive=alive,
-            ancestors=alive[:, :, None],
-            node_logprobs=torch.zeros_like(column, dtype=torch.float32),
-            widths=(1,),
+            tokens=tokens,
+            parents=torch.arange(-1, length - 1, device=device).expand_as(tokens),
+            alive=torch.ones_like(tokens, dtype=torch.bool),
+            ancestors=lower.expand(len(tokens), -1, -1),
+            node_logprobs=torch.zeros_like(tokens, dtype=torch.float32),
+            widths=(1,) * length,
             draft_laws=(),
             previous=previous,
         )
@@ -155,8 +156,7 @@ class TokenTree:
     @cached_property
     def draft_logprobs(self) -> tuple[Float[Tensor, "rows _ vocab"], ...]:
         """`draft_laws` over the whole vocabulary."""
-        laws = self.draft_laws
-        return tuple(law.dense() if isinstance(law, SparseLogprobs) else law for law in laws)
+        return tuple(map(dense_of, self.draft_laws))
 
     def accumulate(self, values: Float[Tensor, "rows nodes"]) -> Float[Tensor, "rows nodes"]:
         """Sums of `values` from the first level down to each node, without the root's own."""
@@ -191,18 +191,10 @@ class TokenTree:
     def select(self, path: Int[Tensor, "rows depth"]) -> TokenTree:
         """The chain of the root and the nodes of `path`, which stay where the drafter put them."""
         nodes = torch.nn.functional.pad(path, (1, 0))
-        length = nodes.shape[1]
-        lower = torch.ones(length, length, dtype=torch.bool, device=path.device).tril()
-        order = torch.arange(-1, length - 1, device=path.device)
         return replace(
-            self,
-            tokens=self.tokens.gather(1, nodes),
-            parents=order.expand(self.num_rows, -1),
+            TokenTree.chain(self.tokens.gather(1, nodes), self.previous),
             alive=self.alive.gather(1, nodes),
-            ancestors=lower.expand(self.num_rows, -1, -1),
             node_logprobs=self.node_logprobs.gather(1, nodes),
-            widths=(1,) * length,
-            draft_laws=(),
             draft_slots=nodes,
             whole=self,
         )

@@ -19,8 +19,8 @@ from torch import Tensor
 from mtad.core.noise import Noise, sample_many
 from mtad.core.options import Count, Doc
 from mtad.core.prefix import Prefix
-from mtad.core.sparse import SparseLogprobs
-from mtad.core.tree import DraftLaw, TokenTree
+from mtad.core.sparse import DraftLaw, SparseLogprobs, dense_of
+from mtad.core.tree import TokenTree
 from mtad.model.drafter import Drafter
 from mtad.sampling.truncation import NEVER, spread
 from mtad.sampling.warper import Warper
@@ -94,18 +94,17 @@ class LevelLogprobs:
 
     def dense(self) -> Float[Tensor, "rows width vocab"]:
         """Values over the vocabulary, -inf where there is no candidate."""
-        if self.copied is None:
-            return self.values if self.ids is None else spread(self.values, self.ids, self.vocab)
-        values, own = self.values[:, :, :-1], self._own_ids
-        wide = values if own is None else spread(values, own, self.vocab)
-        return wide.scatter(2, self.copied[:, :, None], self.values[:, :, -1:])
+        return dense_of(self.law)
 
     @property
     def law(self) -> DraftLaw:
         """What a tree keeps: dense only where the candidates are the vocabulary."""
-        if self.ids is None or self._own_ids is None:
-            return self.dense()
-        return SparseLogprobs(self.values, self.ids, self.vocab)
+        if self.ids is None:
+            return self.values
+        if self._own_ids is not None:
+            return SparseLogprobs(self.values, self.ids, self.vocab)
+        assert self.copied is not None
+        return self.values[:, :, :-1].scatter(2, self.copied[:, :, None], self.values[:, :, -1:])
 
     def complete(self) -> LevelLogprobs:
         """The same with all that the drafter says as candidates, -inf where there was none."""

@@ -65,12 +65,6 @@ class _Warped(Warper):
         """What is given."""
         return logits if nodes is None else logits[:, nodes]
 
-    def compact(
-        self, logits: Tensor, tree: TokenTree, nodes: slice | None = None
-    ) -> tuple[Tensor, None]:
-        """What is given, of all the tokens that there are."""
-        return self(logits, tree, nodes), None
-
     def process(self, *given: Any) -> Tensor:
         """Nothing: the logits are not there any more."""
         raise AssertionError("a method that judges candidates asks for warp(target_logits, tree)")
