@@ -220,7 +220,7 @@ class Listening(Controller):
         super().__init__(shapes_of(method, VOCAB)[-1:] * 2, Experience(FREE))
         self.tokens: list[list[int]] = []
 
-    def choose(self, num_rows: int, num_missed: int = 0) -> Shape:
+    def choose(self, num_rows: int, num_missed: int = 0, may_record: bool = True) -> Shape:
         return self.shapes[-1]
 
     def add(self, tokens: Sequence[int], seconds: float, mode: str = "eager") -> None:
@@ -270,7 +270,7 @@ class Spiteful(Controller):
 
     last_tokens = 1
 
-    def choose(self, num_rows: int, num_missed: int = 0) -> Shape:
+    def choose(self, num_rows: int, num_missed: int = 0, may_record: bool = True) -> Shape:
         return self.shapes[0 if self.last_tokens == 1 else -1]
 
     def add(self, tokens: Sequence[int], seconds: float, mode: str = "eager") -> None:

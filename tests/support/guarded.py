@@ -76,7 +76,7 @@ class Scripted(Controller):
         super().__init__(shapes_of(method, vocab), Experience(FREE))
         self.script, self.place, self.has_given_up = script, 0, False
 
-    def choose(self, num_rows: int, num_missed: int = 0) -> Shape:
+    def choose(self, num_rows: int, num_missed: int = 0, may_record: bool = True) -> Shape:
         letter = self.script[self.place % len(self.script)]
         self.place += 1
         self.has_given_up = self.has_given_up or letter == "."

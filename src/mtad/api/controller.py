@@ -60,6 +60,7 @@ class Controller:
         self._last: tuple[Way, int, float] | None = None
         self._seconds: dict[int, list[float]] = {}
         self._chosen, self._num_rows, self._risks = 0, 1, [0.0]
+        self._may_record = True
         self._num_plain, self._num_drafted, self._patience = 0, 0, SOONEST_PROBE
         if self._is_hopeless:
             whole = self._tokens(), self._ratios()
@@ -76,16 +77,17 @@ class Controller:
         pairs = zip(self.shapes, self._ratios(), strict=True)
         return max((1 + shape.length) / ratio for shape, ratio in [*pairs][1:]) < NEVER
 
-    def choose(self, num_rows: int, num_missed: int = 0) -> Shape:
+    def choose(self, num_rows: int, num_missed: int = 0, may_record: bool = True) -> Shape:
         """What the next iteration drafts.
 
         Args:
             num_rows: of the batch.
             num_missed: tokens of each row that the draft has not read.
+            may_record: whether it is one of those that are recorded where that pays.
         """
         if self.is_hopeless:
             return self.shapes[0]
-        self._num_rows = num_rows
+        self._num_rows, self._may_record = num_rows, may_record
         ratios, tokens = self._ratios(), self._tokens()
         missed = self._known.costs.of_catching_up(num_missed, num_rows) / self._predicted[0]
         taken = [ratio * self._slowness(i) for i, ratio in enumerate(ratios)]
@@ -128,11 +130,13 @@ class Controller:
         self._known.balance = min(saved, MOST_SAVED)
         pace, ratio = seconds / self._predicted[place], self._ratios()[place]
         length = self.shapes[place].length
-        self._known.recordings.add(self._num_rows, length, mean, ratio, pace, mode)
+        if self._may_record:
+            self._known.recordings.add(self._num_rows, length, mean, ratio, pace, mode)
 
     def _is_recorded(self, place: int) -> bool:
         """Whether iterations of a shape are recorded, or will be, or need not be."""
-        return self._known.recordings.allows(self._num_rows, self.shapes[place].length)
+        length = self.shapes[place].length
+        return not self._may_record or self._known.recordings.allows(self._num_rows, length)
 
     def _slowness(self, place: int) -> float:
         """How many times as long as a recorded iteration one of that shape takes."""

@@ -21,7 +21,7 @@ import torch
 
 from mtad.api.controller import Controller
 from mtad.api.costs import PLAIN as PLAIN
-from mtad.api.costs import Costs, Shape, shapes_of
+from mtad.api.costs import Costs, shapes_of
 from mtad.api.experience import Experience
 from mtad.api.measuring import NUM_TOKENS, Clock, costs_of
 from mtad.api.recordings import Recordings
@@ -31,6 +31,7 @@ from mtad.engine.session import Session
 from mtad.engine.step import Step
 from mtad.engine.workspace import Workspace
 from mtad.measure.device import synchronize
+from mtad.methods.speculative_sampling import SpeculativeSampling
 from mtad.model.loading import Models
 from mtad.runtime.programs import keep
 from mtad.sampling.params import SamplingParams
@@ -107,7 +108,8 @@ class Guards:
         """
         shapes = shapes_of(method, self._models.vocab)
         num_tokens = len(requests) * shapes[-1].num_nodes
-        costs = self._costs_of(method, requests, min(num_tokens, NUM_TOKENS[-1]), clock)
+        ids = next((r.prompt_ids for r in requests if r.num_left > 0), requests[0].prompt_ids)
+        costs = self._costs_of(method, ids, min(num_tokens, NUM_TOKENS[-1]), clock)
         key = method_key(method)
         known = self._known.get(key) or Experience(
             costs, recordings=Recordings(self._workspace.programs.CAPTURE_COST)
@@ -116,14 +118,20 @@ class Guards:
         keep(self._known, key, known, MOST_METHODS)
         return Controller(shapes, known)
 
+    def measure(self, clock: Clock) -> None:
+        """Measure what batches of any size need, so that no text waits for that later."""
+        method = PLAIN if self._models.draft is None else SpeculativeSampling()
+        prompt, reach = [*range(min(SAMPLE, self._models.vocab))], NUM_TOKENS[-1]
+        costs = self._costs_of(method, prompt, reach, clock)
+        self._costs[PLAIN.drafter] = reach, dataclasses.replace(costs, draft=None, reads_text=False)
+
     def _costs_of(
-        self, method: Method, requests: Sequence[Request], num_tokens: int, clock: Clock
+        self, method: Method, prompt: Sequence[int], num_tokens: int, clock: Clock
     ) -> Costs:
         """Costs for forwards of so many tokens, measured where they are not known yet."""
         reach, costs = self._costs.get(method.drafter, (0, None))
         if costs is None or num_tokens > max(reach, NUM_TOKENS[-2]):
-            ids = next((r.prompt_ids for r in requests if r.num_left > 0), requests[0].prompt_ids)
-            costs = self._measured(method, ids, num_tokens, clock)
+            costs = self._measured(method, prompt, num_tokens, clock)
             self._costs[method.drafter] = num_tokens, costs
         return costs
 
@@ -162,10 +170,11 @@ class Guard:
         Args:
             step: makes the session's next step.
         """
-        session, controller = self.session, self.controller
-        shape = controller.choose(len(session.rows), self._num_missed)
-        with torch.inference_mode():
-            self._prepare(shape)
+        session, controller, num_rows = self.session, self.controller, len(self.session.rows)
+        may_record = session.observe is None and num_rows <= session.most_captured
+        shape = controller.choose(num_rows, self._num_missed, may_record)
+        session.may_capture = not controller.is_trial
+        self._prepare(shape.method)
         began = self._clock()
         done = step()
         seconds = self._clock() - began
@@ -173,13 +182,20 @@ class Guard:
         controller.add(going, seconds, session.graphs.last_mode)
         return Iteration(done, is_plain=shape.length == 0, reason=controller.reason)
 
-    def _prepare(self, shape: Shape) -> None:
+    def take_own(self, step: Callable[[], Step]) -> Iteration:
+        """The next iteration, as the method has it, of which the controller learns nothing."""
+        self.session.may_capture = True
+        self._prepare(self.session.largest)
+        return Iteration(step())
+
+    @torch.inference_mode()
+    def _prepare(self, method: Method) -> None:
         """Give the session its method, and let the draft rest or read what it has missed."""
         session = self.session
-        session.method, session.may_capture = shape.method, not self.controller.is_trial
+        session.method = method
         if session.drafter is None:
             return
-        if shape.length == 0:
+        if method == PLAIN:
             session.drafter.rest()
             self._num_missed += 1
         elif self._num_missed:

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import FrameType
@@ -128,6 +129,8 @@ def assemble(
             settings.trace, TraceHeader.of(pair.models), prompts=settings.log_prompts
         )
     pair.workspace.keep_prefixes(pair.models, settings.prefix_cache_mib)
+    if settings.guard:
+        pair.guards.measure(time.perf_counter)
     limits = Limits(settings.max_rows, settings.cache_slots, settings.max_queue)
     scheduler = Scheduler(pair, limits, (metrics,), writer)
     metrics.prefix_cache_bytes = lambda: pair.workspace.prefixes.num_bytes

@@ -107,6 +107,13 @@ class ServerKeys:
     ] = ()
     playground: Annotated[bool, Doc("Serve the page at /.")] = True
     metrics: Annotated[bool, Doc("Serve Prometheus' metrics at /metrics.")] = True
+    guard: Annotated[
+        bool,
+        Doc(
+            "Draft fewer tokens where that is faster, or none, for requests whose text keeps its "
+            "distribution and what a given seed yields."
+        ),
+    ] = True
     shutdown_s: Annotated[
         Finite,
         Ge(0),

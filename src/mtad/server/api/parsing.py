@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mtad.api.completion import with_text
+from mtad.api.guard import wants_guard
 from mtad.engine.request import Request
 from mtad.errors import PromptError
 from mtad.model.tokenizer import stop_ids
@@ -191,6 +192,7 @@ def _sequence(
     return Sequence(
         *with_text(request, tokenizer, stops, **text_options),
         method=method,
+        guarded=_is_guarded(service, method, body.seed is not None, request),
         num_logprobs=logprobs,
         scores_prompt=scores,
         ends_with_prompt=scores and budget == 0,
@@ -199,6 +201,12 @@ def _sequence(
         index=index,
         cache_salt=body.cache_salt or "",
     )
+
+
+def _is_guarded(service: Service, method: Method, has_seed: bool, request: Request) -> bool:
+    """Whether a guard may choose how many tokens are drafted."""
+    is_greedy, guard = request.sampling.temperature == 0, None if service.settings.guard else False
+    return wants_guard(method, guard, has_seed, is_greedy)
 
 
 def _stops(body: Decoding) -> list[str]:

@@ -102,6 +102,8 @@ class SpeculativeDecoding(ResponseModel):
     num_accepted_draft_tokens: int
     num_draft_tokens: int
     num_spec_tokens: int
+    num_plain_steps: int = Field(description="Those of the steps that a guard made without draft.")
+    fallback: str | None = Field(description="Why a guard drafted nothing last, null if it did.")
 
 
 class AnswerMetrics(ResponseModel):

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mtad.api.guard import Guard, Iteration
 from mtad.api.pair import ModelPair
 from mtad.engine.session import Block, Session
 from mtad.engine.step import Observation
@@ -50,6 +51,7 @@ class Batch:
         writer: writes every iteration down; None for no trace file.
         sequences: by their index in the session.
         prefilling: indices of those in the prefill.
+        guard: chooses what iterations draft while every running sequence permits that.
     """
 
     pair: ModelPair
@@ -57,6 +59,7 @@ class Batch:
     writer: TraceWriter | None = None
     sequences: dict[int, Sequence] = field(default_factory=dict)
     prefilling: list[int] = field(default_factory=list)
+    guard: Guard | None = None
 
     @classmethod
     def of(cls, pair: ModelPair, method: Method, writer: TraceWriter | None) -> Batch:
@@ -127,23 +130,38 @@ class Batch:
         seen: list[Observation] = []
         self.session.observe = seen.append if self._needs_observation else None
         began = time.perf_counter()
-        step = self.session.step()
+        iteration = self._iterated()
         seconds, now = time.perf_counter() - began, clock()
         chunks = []
-        for row, block in enumerate(step.blocks):
+        for row, block in enumerate(iteration.step.blocks):
             sequence = self.sequences[block.request]
             if block.finish_reason:
                 del self.sequences[block.request]
-            chunk = _chunk(sequence, block, seconds, now)
+            chunk = _chunk(sequence, block, iteration, seconds, now)
             if chunk.error is None:
                 self._complete(chunk, row, seen)
             chunks.append(chunk)
         return chunks, seconds
 
+    def _iterated(self) -> Iteration:
+        """The next iteration: as the guard chooses, or the method's own where a row forbids it."""
+        session, running = self.session, self._running
+        is_free = all(one.guarded for one in running)
+        if is_free and self.guard is None:
+            requests, clock = [one.request for one in running], time.perf_counter
+            control = self.pair.guards.controller(session.largest, requests, clock)
+            self.guard = Guard(session, control, clock)
+        if self.guard is None:
+            return Iteration(session.step())
+        return (self.guard.take if is_free else self.guard.take_own)(session.step)
+
+    @property
+    def _running(self) -> list[Sequence]:
+        return [self.sequences[index] for index in self.session.rows]
+
     @property
     def _needs_observation(self) -> bool:
-        running = map(self.sequences.__getitem__, self.session.rows)
-        return any(one.needs_observation or one.trace_key for one in running)
+        return any(one.needs_observation or one.trace_key for one in self._running)
 
     def _complete(self, chunk: Chunk, row: int, seen: Items[Observation]) -> None:
         """Add what must be made on this thread: stop strings, log-probabilities, traces.
@@ -185,11 +203,13 @@ class Batch:
         return (record,) if sequence.traced else ()
 
 
-def _chunk(sequence: Sequence, block: Block, seconds: float, now: float) -> Chunk:
+def _chunk(
+    sequence: Sequence, block: Block, iteration: Iteration, seconds: float, now: float
+) -> Chunk:
     """The chunk of a block, and the block added to its sequence unless it has an error."""
     if block.error is not None:
         return Chunk(sequence, block, error=block.error, at=now)
-    gap_s = sequence.advance(block, seconds, now)
+    gap_s = sequence.advance(block, seconds, now, iteration.is_plain, iteration.reason)
     reason = sequence.finish_reason if block.finish_reason else None
     return Chunk(
         sequence, block, token_ids=block.token_ids, finish_reason=reason, at=now, gap_s=gap_s

@@ -91,6 +91,7 @@ class Sequence(Generation):
 
     Attributes:
         method: how to decode.
+        guarded: whether a guard may choose what its iterations draft, see `wants_guard`.
         num_logprobs: None for no log-probabilities, else how many of the most likely tokens come
             with each token of the text.
         scores_prompt: whether the prompt's tokens get log-probabilities, too.
@@ -114,6 +115,7 @@ class Sequence(Generation):
     """
 
     method: Method
+    guarded: bool = False
     num_logprobs: int | None = None
     scores_prompt: bool = False
     ends_with_prompt: bool = False
@@ -194,10 +196,17 @@ class Sequence(Generation):
         key = (self._method_key, self.needs_observation)
         return (*key, self.id) if self.is_alone else key
 
-    def advance(self, block: Block, seconds: float, now: float) -> float | None:
+    def advance(
+        self,
+        block: Block,
+        seconds: float,
+        now: float,
+        is_plain: bool = False,
+        fallback: str | None = None,
+    ) -> float | None:
         """Add an iteration's block; seconds since the one before, None for the first tokens."""
-        self.append(block)
-        self.stats.decode_s += seconds
+        self.append(block, is_plain)
+        self.stats.decode_s, self.stats.fallback = self.stats.decode_s + seconds, fallback
         before, self.last_token_at = self.last_token_at, now
         self.first_token_at = now if before is None else self.first_token_at
         return None if before is None else now - before
