@@ -240,9 +240,9 @@ def test_a_prompt_file_without_prompts_or_text(loads: list[Any], tmp_path: Path)
 
 
 def test_an_error_while_decoding_names_the_lines(loads: list[Any], prompts: Path) -> None:
-    flags = ["--max-batch-size", "2", "--max-new-tokens", "5000"]
+    flags = ["--max-batch-size", "1", "--max-new-tokens", "5000"]
     message = refused("generate", "--prompt-file", prompts, *flags, code=1)
-    assert "prompts.jsonl, lines 1 to 2: request 0: the prompt has" in message
+    assert "prompts.jsonl, lines 1 to 4: request 0: the prompt has" in message
 
 
 @pytest.mark.usefixtures("ctrl_c_interrupts")

@@ -16,7 +16,7 @@ import mtad.model.kv_cache
 import mtad.model.lm
 from mtad.errors import CacheMemoryError
 from mtad.model.lm import LM, Model
-from mtad.model.prefix_cache import BLOCK, PrefixCache
+from mtad.model.prefix_cache import BLOCK, LEAST_SHARED, PrefixCache, rounds
 from mtad.testing import random_llama
 
 SIZE = 8
@@ -279,3 +279,12 @@ def test_a_scored_text_is_fed_whole_beside_one_with_a_cached_prefix(target: Mode
         lm.end_prefill()
         expected = target(torch.tensor([WHOLE[:-1]])).logits[0, :, :VOCAB]
     torch.testing.assert_close(torch.cat(seen, dim=1)[1], expected, **CLOSE)
+
+
+def test_what_texts_share_is_read_in_rounds() -> None:
+    long, short = text(LEAST_SHARED * BLOCK, 1), text((LEAST_SHARED - 1) * BLOCK, 2)
+    texts = [[*long, 1], [*long, 2], [*short, 1], [*short, 2], [*long, *text(70, 3)], [5]]
+    texts += [[*texts[4], 7]]
+    assert rounds(texts, [0] * 7) == [[0, 2, 3, 5], [1, 4], [6]]
+    assert rounds(texts, [0, *[LEAST_SHARED * BLOCK] * 6]) == [[0, 1, 2, 3, 4, 5], [6]]
+    assert rounds([], []) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from mtad.engine.workspace import Workspace
 from mtad.methods.mtad import MTAD
 from mtad.methods.speculative_sampling import SpeculativeSampling
 from mtad.model.attention import use_grouped_attention
-from mtad.runtime.cpu_tapes import Tapes
+from mtad.runtime.cpu_tapes import Tapes, _sums
 from mtad.runtime.linear.formats import BF16, INT8, Format, convert
 from mtad.runtime.state import State
 from mtad.sampling.params import SamplingParams
@@ -171,6 +172,24 @@ def test_a_tape_that_writes_to_other_buffers_is_not_used() -> None:
             tapes.run("one", State([(holder, "place")], [own]), program, lambda phase: None, False)
     assert tapes.num_captured == 0
     assert "more than the recording shows" in str(tapes.reason("one"))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.int64, torch.bool])
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_a_number_that_differs_is_seen_in_the_sums(dtype: torch.dtype, size: int) -> None:
+    whole = torch.zeros(2, 3, 9, size, dtype=dtype)
+    buffer, seen = whole[:, :, :4], set[int]()
+    for place in ((0, 0, 0, 0), (1, 2, 3, size - 1), (0, 1, 2, 0)):
+        buffer[place] = 1
+        seen.add(int(_sums(State([], [buffer]))[0]))
+    assert len(seen) == 3
+    whole[:, :, 4:] = 1
+    assert int(_sums(State([], [buffer]))[0]) in seen, "what lies outside does not count"
+
+
+def test_not_a_number_equals_itself_in_the_sums() -> None:
+    state = State([], [torch.tensor([[math.nan, 1.0]])])
+    assert _sums(state) == _sums(state)
 
 
 def test_what_cannot_be_scripted_runs_eagerly() -> None:

@@ -22,6 +22,7 @@ from mtad.api.completion import Generation, with_text
 from mtad.api.ends import ends_of
 from mtad.api.guard import Guards, iterations, wants_guard
 from mtad.api.options import Seed, method_of, seeds_for
+from mtad.api.waiting import Waiting
 from mtad.core.names import did_you_mean
 from mtad.core.prompt import Prompt
 from mtad.engine.request import check_requests
@@ -123,7 +124,7 @@ class ModelPair:
             prompts: strings, chats or token ids (lists or arrays); one or many.
             method: how to decode, or the name of a method; MTAD with its defaults if None.
             seed: one for all prompts or one per prompt; random if None.
-            max_batch_size: prompts decoded at once.
+            max_batch_size: prompts decoded at once; the next one begins where a text ends.
             on_phase: called at the borders of an iteration's phases; see `OnPhase`.
             guard: whether each iteration drafts as many tokens as are expected to pay, up to the
                 method's own number; `stats.fallback` says why if none do. A seed's text then
@@ -175,43 +176,41 @@ class ModelPair:
         require_draft(chosen, models.draft is not None, "load the pair with draft=…")
         check_requests(models.target, models.draft, chosen, requests, models.vocab)
         texts = [Generation(*with_text(request, self.tokenizer, stops)) for request in requests]
-        way, size = (chosen, on_phase, guarded, trace), max_batch_size
-        batches = [(i, texts[i : i + size]) for i in range(0, len(texts), size)]
-        return (chunk for start, batch in batches for chunk in self._decode(start, batch, way))
+        return self._decode(texts, max_batch_size, (chosen, on_phase, guarded, trace))
 
-    def _decode(self, start: int, batch: Sequence[Generation], way: _Way) -> Iterator[Chunk]:
-        (method, on_phase, guarded, trace), models, clock = way, self.models, time.perf_counter
-        requests = [r.request for r in batch]
-        control = self.guards.controller(method, requests, clock) if guarded else None
-        method, began = control.shapes[-1].method if control else method, clock()
+    def _decode(self, texts: Sequence[Generation], size: int, way: _Way) -> Iterator[Chunk]:
+        (method, on_phase, guarded, trace), m, clock = way, self.models, time.perf_counter
+        requests = [one.request for one in texts]
+        control = self.guards.controller(method, requests[:size], clock) if guarded else None
+        method = control.shapes[-1].method if control else method
         with torch.inference_mode():
-            session = Session(
-                *(models.target, models.draft, method, requests, models.vocab),
-                on_phase=on_phase,
-                workspace=self.workspace,
-            )
+            session = Session(m.target, m.draft, method, [], m.vocab, on_phase, self.workspace)
         with closing(session):
-            tracing = trace and self._trace(trace, session, start, requests)
-            prefill_s = clock() - began
+            tracing = SessionTrace(trace, session, self.text_of) if trace else None
+            waiting = Waiting(session, requests, size, clock)
+
+            def fill(decode_s: float) -> None:
+                for one in waiting.fill(decode_s):
+                    if tracing:
+                        tracing.begin(f"prompt {one.index}", requests[one.index])
+
+            fill(0.0)
             for iteration in iterations(session, control, clock):
                 if tracing:
                     tracing.take(iteration.step)
                 for block in iteration.step.blocks:
-                    one = batch[block.request]
+                    joined = waiting.joined[block.request]
+                    one = texts[joined.index]
                     one.append(block, iteration.is_plain)
-                    one.stats.prefill_s, one.stats.decode_s = prefill_s, iteration.decode_s
+                    one.stats.prefill_s = joined.prefill_s
+                    one.stats.decode_s = iteration.decode_s - joined.decode_s
+                    one.stats.num_cached_tokens = joined.num_cached
                     one.stats.fallback = iteration.reason
-                    one.stats.num_cached_tokens = session.cached[block.request]
-                    yield one.chunk(start + block.request)
-        for index, one in enumerate(batch, start):
+                    yield one.chunk(joined.index)
+                fill(iteration.decode_s)
+        for index, one in enumerate(texts):
             if not one.blocks:
                 yield Chunk(index, "", None, one.completion())
-
-    def _trace(
-        self, trace: TraceWriter, session: Session, start: int, requests: Sequence[Request]
-    ) -> SessionTrace:
-        texts = [(f"prompt {i}", request) for i, request in enumerate(requests, start)]
-        return SessionTrace(trace, session, texts, self.text_of)
 
     def text_of(self, token: int) -> str:
         """The text of a token on its own, decoded once; empty where there is no tokenizer."""

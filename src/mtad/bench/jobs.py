@@ -14,10 +14,17 @@ from mtad.bench.sample import Key
 from mtad.bench.split import DEV
 from mtad.tasks import Item
 
+UNTIMED_BATCHES = 4
+"""As many untimed items as fill the batch so often make a job: one begins where another ends."""
+
 
 @dataclass(frozen=True)
 class Job:
-    """A batch of items for one setting of one run, with one seed."""
+    """Items for one setting of one run, with one seed.
+
+    Attributes:
+        num_rows: of them, decoded at once.
+    """
 
     stage: str
     task: str
@@ -27,6 +34,7 @@ class Job:
     seed: int
     items: tuple[Item, ...]
     is_timed: bool
+    num_rows: int
 
     @property
     def keys(self) -> list[Key]:
@@ -58,11 +66,13 @@ def jobs(
         for name in recipe.tasks:
             settings = _settings(recipe, stage, name, chosen)
             for seed in _seeds(recipe, stage, is_timed):
-                for number, batch in enumerate(_batches(recipe, items[name], is_timed)):
+                num_rows, batches = _batches(recipe, items[name], is_timed)
+                for number, batch in enumerate(batches):
                     first = number % len(settings) if settings else 0
                     for run, point, label in settings[first:] + settings[:first]:
                         if _is_wanted(stage, run, seed, is_timed):
-                            yield Job(stage, name, run, point, label, seed, batch, is_timed)
+                            setting = (stage, name, run, point, label, seed)
+                            yield Job(*setting, batch, is_timed, num_rows)
 
 
 def _is_wanted(stage: str, run: Run, seed: int, is_timed: bool) -> bool:
@@ -91,6 +101,11 @@ def _seeds(recipe: Recipe, stage: str, is_timed: bool) -> range:
     return range(timed) if is_timed else range(timed, seeds)
 
 
-def _batches(recipe: Recipe, items: Sequence[Item], is_timed: bool) -> list[tuple[Item, ...]]:
-    size = recipe.plan.batch_size if is_timed else recipe.plan.untimed_batch_size
-    return [tuple(items[start : start + size]) for start in range(0, len(items), size)]
+def _batches(
+    recipe: Recipe, items: Sequence[Item], is_timed: bool
+) -> tuple[int, list[tuple[Item, ...]]]:
+    """Rows decoded at once, and the items of each job."""
+    plan = recipe.plan
+    num_rows = plan.batch_size if is_timed else plan.untimed_batch_size
+    size = num_rows if is_timed else num_rows * UNTIMED_BATCHES
+    return num_rows, [tuple(items[start : start + size]) for start in range(0, len(items), size)]

@@ -20,6 +20,9 @@ from torch import Tensor
 BLOCK = 16
 """Tokens of a block; what two prompts share is found in whole blocks."""
 
+LEAST_SHARED = 4
+"""Blocks that a text must share with one before it to be read after it."""
+
 _Key: TypeAlias = tuple[Hashable, tuple[int, ...]]
 
 
@@ -140,3 +143,29 @@ class PrefixCache:
 def _key(parent: Hashable, tokens: Sequence[int], place: int) -> _Key:
     """How a text's block at this place is known; `parent` is the root, or the id before it."""
     return parent, tuple(tokens[place * BLOCK : (place + 1) * BLOCK])
+
+
+def rounds(texts: Sequence[Sequence[int]], num_found: Sequence[int]) -> list[list[int]]:
+    """Which texts to read at once, one round after another, so that what many share is read once.
+
+    Args:
+        texts: their tokens.
+        num_found: how many of each the prefix cache has.
+
+    Returns:
+        Places of the texts. One that shares `LEAST_SHARED` blocks with another of a round, which
+        neither the cache has nor an earlier round reads, comes later.
+    """
+    left, known, found = [*range(len(texts))], set[tuple[int, ...]](), list[list[int]]()
+    while left:
+        now, fresh = list[int](), set[tuple[int, ...]]()
+        for place in left:
+            text, ends = texts[place], range(num_found[place] + BLOCK, len(texts[place]), BLOCK)
+            beginnings = {tuple(text[:end]) for end in ends} - known
+            if len(beginnings & fresh) < LEAST_SHARED:
+                now.append(place)
+                fresh |= beginnings
+        known |= fresh
+        left = [place for place in left if place not in now]
+        found.append(now)
+    return found

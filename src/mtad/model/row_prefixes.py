@@ -37,6 +37,12 @@ class RowPrefixes:
         self._cache, self._model, self._layers = cache, model, layers
         self._joining: list[tuple[Hashable | None, Sequence[int]]] = []
 
+    def num_found(self, text: Sequence[int], salt: Hashable | None) -> int:
+        """Tokens of a text that `restore` would find."""
+        if not self._cache.max_bytes or salt is None:
+            return 0
+        return self._cache.num_found((self._model, weights_mark(self._model), salt), text[:-2])
+
     def restore(
         self, first: int, texts: Sequence[Sequence[int]], salts: Sequence[Hashable | None]
     ) -> list[int]:

@@ -5,7 +5,7 @@ Knows no text and no forward.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -73,6 +73,10 @@ class Slots(Drafter):
         """Look texts up in this cache, and keep theirs there; emptied where memory is short."""
         self._prefixes = RowPrefixes(cache, self.model, self._layers)
         self._address.when_short = cache.clear
+
+    def num_found(self, text: Sequence[int], salt: Hashable | None) -> int:
+        """Tokens of a text whose keys and values the prefix cache has; for `salt` see `Request`."""
+        return self._prefixes.num_found(text, salt)
 
     @property
     def max_rows(self) -> int:

@@ -35,6 +35,7 @@ LIMIT_BYTES = 3 * 2**28
 """Memory that tapes may take; one of the embedded pair takes some 24 MiB."""
 MOST_LAST = 8
 """Names whose last replay is remembered."""
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8)
 
 
 _Key: TypeAlias = tuple[Hashable, ...]
@@ -200,8 +201,15 @@ def _unsized(buffer: Tensor) -> Hashable:
 
 
 def _sums(state: State) -> list[Tensor]:
-    """Fingerprints of the buffers; copies would take as much memory again."""
-    return [buffer.sum(dtype=torch.float64) for buffer in state.buffers]
+    """Fingerprints of the buffers, of their bits; copies would take as much memory again."""
+    return [_bits(buffer).sum() for buffer in state.buffers]
+
+
+def _bits(buffer: Tensor) -> Tensor:
+    """The bits of a buffer as integers, the largest that fit: they are added up the quickest."""
+    size = buffer.shape[-1] * buffer.element_size()
+    whole = next(kind for kind in _INTEGERS if size % kind.itemsize == 0)
+    return buffer.view(whole)
 
 
 def _filled(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -195,24 +195,21 @@ class SessionTrace:
     Args:
         writer: the file.
         session: its method may change from one iteration to the next.
-        texts: names of the requests and the requests, in the session's order.
         text_of: makes the text of a token.
     """
 
-    def __init__(
-        self,
-        writer: TraceWriter,
-        session: Session,
-        texts: Sequence[tuple[str, Request]],
-        text_of: TokenText,
-    ) -> None:
+    def __init__(self, writer: TraceWriter, session: Session, text_of: TokenText) -> None:
         self._writer, self._session, self._text_of = writer, session, text_of
-        self._keys = [writer.request(request, session.method, name) for name, request in texts]
-        for key, (_, request) in zip(self._keys, texts, strict=True):
-            if not request.sampling.max_new_tokens:  # it has no iteration
-                writer.end(key, "length")
+        self._keys: list[str] = []
         self._seen: list[Observation] = []
         session.observe = self._seen.append
+
+    def begin(self, name: str, request: Request) -> None:
+        """Write the next request that joined the session."""
+        key = self._writer.request(request, self._session.method, name)
+        self._keys.append(key)
+        if not request.sampling.max_new_tokens:  # it has no iteration
+            self._writer.end(key, "length")
 
     def take(self, step: Step) -> None:
         """Write what the last iteration did."""

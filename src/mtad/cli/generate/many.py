@@ -23,6 +23,9 @@ from mtad.errors import MtadError
 from mtad.methods import describe
 from mtad.speculative.method import Method
 
+BATCHES = 4
+"""As many prompts as fill the batch so often are given to the models at a time."""
+
 
 def answer_file(settings: Settings, method: Method) -> None:
     """Answer the lines that have no answer yet.
@@ -99,7 +102,8 @@ class _Run:
     def answer(self, items: Sequence[Item], answers: AnswerFile) -> None:
         """Decode the items in batches and write each answer once it is complete."""
         pair, parts, started = load(self.settings), list[Stats](), time.perf_counter()
-        bar, size = _progress(to_file=answers.path is not None), self.settings.max_batch_size
+        bar = _progress(to_file=answers.path is not None)
+        size = BATCHES * self.settings.max_batch_size
         task = bar.add_task("", total=len(items), rate="")
         try:
             with bar, answers:
@@ -120,7 +124,7 @@ class _Run:
     def _answers(
         self, pair: ModelPair, batch: Sequence[Item]
     ) -> Iterator[tuple[Item, list[Completion]]]:
-        """Items of a batch with the completions of their turns, each once it is finished."""
+        """Items with the completions of their turns, each once it is finished."""
         found: dict[int, list[Completion]] = {item.index: [] for item in batch}
         options = self.settings.decoding(self.method)
         options["max_batch_size"] = self.settings.max_batch_size
