@@ -1,4 +1,4 @@
-"""Top-p over large vocabularies: the set that sorting gives, found without sorting."""
+"""Top-p over large vocabularies: the set that sorting all of it gives, found without doing so."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mtad.sampling.truncation import (
     SORTED,
     _beyond_by_searching,
     _beyond_by_sorting,
+    _top_p_anywhere,
     keep_top_p,
 )
 
@@ -37,6 +38,8 @@ def shapes(vocab: int) -> dict[str, Tensor]:
         "one is certain": torch.eye(2, vocab) * 1e4,
         "far from 0": 3 * draws - 1e4,
         "tiny": draws * 1e-38,
+        "a tail of most of the mass": torch.eye(2, vocab) * 12,
+        "a tail of few values": 12 * torch.eye(3, vocab) + (8 * draws).bfloat16().float() / 64,
     }
 
 
@@ -54,18 +57,34 @@ def test_searching_finds_what_sorting_does(vocab: int) -> None:
         logits = rows[:, None].expand(-1, len(SHARES), -1)
         found = _beyond_by_searching(logits, SHARES)
         assert torch.equal(found, masses > (SHARES.double() * ONE).long()), name
-        if name == "tiny":  # all equal to the last bit of a probability, whatever their order
+        if name == "tiny" or vocab > SORTED:  # equal to the last bit; sorting is not used
             continue
         differs = found != _beyond_by_sorting(logits, SHARES)  # whose sums float32 rounds
         gap = (masses.double() / ONE - SHARES.double()).abs()
         assert float(torch.where(differs, gap, 0.0).max()) < 2e-5, name
 
 
-def test_sums_at_the_edge_are_exact() -> None:
+@pytest.mark.parametrize("vocab", [SORTED + 1, 49_152])
+def test_looking_finds_what_sorting_does(vocab: int) -> None:
+    """Whether the likely tokens have the mass, as mostly, or all have to be sorted."""
+    for name, rows in shapes(vocab).items():
+        logits = rows[:, None].expand(-1, len(SHARES), -1)
+        masses = (rows - rows.amax(-1, keepdim=True)).exp()
+        ordered, index = masses.sort(dim=-1, descending=True, stable=True)
+        sums = ordered.cumsum(-1, dtype=torch.float64)
+        before = torch.zeros_like(sums).scatter(-1, index, sums - ordered)
+        total = masses.sum(-1, dtype=torch.float64)[:, None, None]
+        stays = before[:, None] <= SHARES.double() * total
+        wanted = logits.masked_fill(~stays, NEVER)
+        assert torch.equal(keep_top_p(logits, SHARES), wanted), name
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_sums_at_the_edge_are_exact(on_cpu: bool) -> None:
     """Four tokens of a quarter each: the third has exactly a half before it and stays."""
-    logits = torch.full((1, SORTED + 4), NEVER)
+    logits = torch.full((1, 8_196), NEVER)
     logits[:, [7, 9, 4_000, 8_195]] = 1.5
-    kept = keep_top_p(logits, torch.tensor([[0.5]])) > NEVER
+    kept = (keep_top_p if on_cpu else _top_p_anywhere)(logits, torch.tensor([[0.5]])) > NEVER
     assert kept.nonzero()[:, 1].tolist() == [7, 9, 4_000]
 
 
@@ -87,13 +106,13 @@ def test_not_a_number_stays_to_be_reported() -> None:
     assert left.log_softmax(-1).isnan().all(-1).tolist() == [True, False]
 
 
-def test_searching_can_be_captured() -> None:
-    """It reads no value, and a recorded program of it gives the same for other logits."""
+def test_it_can_be_captured() -> None:
+    """A recorded program gives the same for other logits; but on a CPU no value is read."""
     first, second = (torch.randn(2, 1, SORTED + 1) for _ in range(2))
     share = torch.tensor([0.5, 0.9])[:, None, None]
     with FakeTensorMode() as mode:
         fakes = mode.from_tensor(first), mode.from_tensor(share)
-        assert keep_top_p(*fakes).shape == first.shape
+        assert keep_top_p(*fakes).shape == _top_p_anywhere(*fakes).shape == first.shape
     with torch.inference_mode():
         tape = Tape(lambda begin: (begin("all"), [keep_top_p(first, share)])[1], [first, share])
         replayed = tape.replay([second, share], lambda phase: None)

@@ -6,13 +6,21 @@ of their ids. Knows no request, no model and no method.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 NEVER = float("-inf")
-SORTED = 8_192
-"""Up to so many tokens sorting takes less time than searching."""
+SORTED = 1_024
+"""Up to so many tokens sorting all takes less time than searching."""
+SMALL = 8_192
+"""Among so few scores the largest are found at once."""
+LEAST = (2.0**-8, 2.0**-10, 2.0**-13, 2.0**-16, 0.0)
+"""How likely tokens are sorted for top-p, in shares of the most likely one: the first that will do.
+"""
 BLOCK = 64
 """Scores of which the largest is found first."""
 BINS = 2**13
@@ -22,7 +30,7 @@ ONE = 2**50
 
 def candidates(scores: Float[Tensor, "*lead vocab"], width: int) -> Int[Tensor, "*lead candidates"]:
     """The ids of the `width` largest scores, ascending; of equal ones the first if it is one."""
-    if scores.shape[-1] <= SORTED or scores.shape[-1] <= width * BLOCK:
+    if scores.shape[-1] <= SMALL or scores.shape[-1] <= width * BLOCK:
         return _largest(scores, width).sort(-1).values
     in_blocks = scores.shape[-1] - scores.shape[-1] % BLOCK
     blocks = scores[..., :in_blocks].reshape(*scores.shape[:-1], -1, BLOCK)
@@ -64,8 +72,10 @@ def keep_top_p(logits: Float[Tensor, "*lead vocab"], p: Tensor) -> Tensor:
     The order is that of likelihood, so the token at which the mass passes p stays.
     Of equally likely tokens the one with the lower id comes first.
     """
-    beyond = _beyond_by_sorting if logits.shape[-1] <= SORTED else _beyond_by_searching
-    return logits.masked_fill(beyond(logits, p) & (p < 1), NEVER)
+    if logits.shape[-1] > SORTED:
+        kept: Tensor = _top_p(logits, p)
+        return kept
+    return logits.masked_fill(_beyond_by_sorting(logits, p) & (p < 1), NEVER)
 
 
 def _beyond_by_sorting(logits: Tensor, p: Tensor) -> Tensor:
@@ -96,6 +106,47 @@ def _beyond_by_searching(logits: Tensor, p: Tensor) -> Tensor:
     tied = masses == floor
     room = 1 + ((limit - above) // floor.clamp(min=1)).clamp(max=masses.shape[-1])
     return (masses < floor) | (tied & (tied.cumsum(-1, dtype=torch.int32) > room.int()))
+
+
+def _top_p_anywhere(logits: Tensor, p: Tensor) -> Tensor:
+    return logits.masked_fill(_beyond_by_searching(logits, p) & (p < 1), NEVER)
+
+
+def _top_p_on_cpu(logits: Tensor, p: Tensor) -> Tensor:
+    """The same where looking at values costs nothing: only tokens that may stay are sorted."""
+    shares = (logits - logits.amax(-1, keepdim=True)).exp()
+    limits = p.double() * shares.sum(-1, keepdim=True, dtype=torch.float64)
+    limits = limits.masked_fill(p >= 1, math.nan)
+    kept = torch.full_like(logits, NEVER)
+    for share, scores, left, limit in zip(
+        *(t.flatten(0, -2) for t in (shares, logits, kept)), limits.flatten().tolist(), strict=True
+    ):
+        staying = slice(None) if math.isnan(limit) else _first_of(share, limit)
+        left[staying] = scores[staying]
+    return kept
+
+
+def _first_of(shares: Float[Tensor, " vocab"], limit: float) -> Int[Tensor, " kept"]:
+    """The ids of the tokens with a mass of at most `limit` before them, most likely first.
+
+    The likely tokens are sorted, and if they do not have that mass less likely ones as well.
+    """
+    for least in LEAST:
+        ids = (shares >= least).nonzero()[:, 0]
+        ordered, index = shares[ids].sort(descending=True, stable=True)
+        sums = ordered.cumsum(0, dtype=torch.float64)
+        if sums[-1] > limit:
+            break
+    return ids[index[: 1 + int((sums <= limit).sum())]]
+
+
+_library = torch.library.Library("mtad", "FRAGMENT")
+# An operation of its own: a recorded iteration has it whole, whatever values it looks at.
+_library.define("top_p(Tensor logits, Tensor p) -> Tensor")
+_library.impl("top_p", _top_p_anywhere, "CompositeExplicitAutograd")
+_library.impl("top_p", _top_p_on_cpu, "CPU")
+_library.impl("top_p", lambda logits, p: torch.empty_like(logits), "Meta")
+_top_p: Any = torch.ops.mtad.top_p.default
 
 
 def keep_min_p(logits: Float[Tensor, "*lead vocab"], min_p: Tensor) -> Tensor:
