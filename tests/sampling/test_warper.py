@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from typing import Any
@@ -25,7 +26,14 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from mtad.core.noise import Noise, first_argmax, normalize, sample, sample_many
+from mtad.core.noise import (
+    Noise,
+    first_argmax,
+    normalize,
+    sample,
+    sample_distinct,
+    sample_many,
+)
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.sampling.params import SamplingParams
@@ -281,17 +289,6 @@ def test_noise_is_uniform() -> None:
         assert stats.kstest(numbers.numpy(), "uniform").pvalue > 1e-4
 
 
-def test_numbers_can_be_had_without_those_before_them() -> None:
-    whole = noise(SEEDS[:3]).uniform("a", 4, 50).flatten(1)
-    index = torch.tensor([[199, 0, 7], [7, 8, 9], [150, 150, 1]])
-    assert torch.equal(noise(SEEDS[:3]).uniform_at("a", index), whole.gather(1, index))
-
-
-def test_gumbel_numbers_have_their_law() -> None:
-    numbers = noise(SEEDS).gumbel_at("a", torch.zeros(1, dtype=torch.int64))[:, 0].double().numpy()
-    assert stats.kstest(numbers, "gumbel_r").pvalue > 1e-4
-
-
 @pytest.mark.parametrize(
     ("a", "b"),
     [
@@ -351,6 +348,42 @@ def test_sample_many_draws_independently() -> None:
     pairs = sample_many(law, noise(SEEDS).uniform("x", 2))
     joint = {(i, j): probs[i] * probs[j] for i in range(3) for j in range(3)}
     assert_law(map(tuple, pairs.tolist()), joint)
+
+
+def test_distinct_draws_are_independent_ones_without_those_before() -> None:
+    """The law of the first, and of each further one the law of the rest."""
+    probs = [0.1, 0.0, 0.6, 0.3]
+    law = torch.tensor(probs).log().expand(len(SEEDS), -1)
+    drawn, are_there = sample_distinct(law, noise(SEEDS).uniform("x", 4))
+    assert are_there.tolist() == [[True, True, True, False]] * len(SEEDS)
+    orders = {
+        (i, j, k): probs[i] * probs[j] / (1 - probs[i])
+        for i, j, k in itertools.permutations([0, 2, 3])
+    }
+    assert_law(map(tuple, drawn[:, :3].tolist()), orders)
+
+
+@pytest.mark.parametrize("gap", [80.0, 650.0])
+def test_distinct_draws_know_tokens_beside_a_certain_one(gap: float) -> None:
+    logprobs = torch.tensor([[-gap, 0.0, -gap], [-math.inf, -math.inf, -gap]])
+    drawn, are_there = sample_distinct(logprobs, torch.full((2, 3), 0.6, dtype=torch.float64))
+    assert drawn[0].tolist() == [1, 2, 0] and drawn[1, 0] == 2
+    assert are_there.tolist() == [[True, True, True], [True, False, False]]
+
+
+def test_where_nothing_can_be_drawn_nothing_is() -> None:
+    drawn, are_there = sample_distinct(
+        torch.full((1, 3), -math.inf), torch.full((1, 2), 0.5).double()
+    )
+    assert not are_there.any() and drawn.max() < 3
+
+
+def test_distinct_draws_do_not_depend_on_tokens_that_cannot_be_drawn() -> None:
+    few = torch.randn(200, 20, generator=torch.Generator().manual_seed(3))
+    places = torch.arange(20) * 7 + 2
+    wide = torch.full((200, 150), -math.inf).index_copy(1, places, few)
+    u = noise(SEEDS[:200]).uniform("x", 6)
+    assert torch.equal(sample_distinct(wide, u)[0], places[sample_distinct(few, u)[0]])
 
 
 def test_sample_from_a_large_vocabulary() -> None:

@@ -10,12 +10,13 @@ import torch
 from support.copies import followed
 from support.tiny import random_tree
 from support.toys import TableLM, prefix_of
+from torch import Tensor
 
 from mtad.core.tree import TokenTree
 from mtad.sampling.params import SamplingParams
 from mtad.sampling.warper import Warper
 from mtad.speculative.copying import Copies, matches
-from mtad.speculative.drafting import Level
+from mtad.speculative.drafting import Level, LevelLogprobs
 
 RATES = torch.tensor([0.0, 0.3, 0.6, 0.9])
 TEXTS = [
@@ -66,6 +67,11 @@ def level_of(
     return Level.after(lm, prefix.root(), prefix, warp)
 
 
+def tokens_of(level: LevelLogprobs) -> Tensor:
+    """The token of each candidate."""
+    return level.tokens(torch.arange(level.values.shape[2])[None, None])[0, 0]
+
+
 @pytest.mark.parametrize("copied", [0, 2, 4])
 @pytest.mark.parametrize("top_k", [0, 2])
 @pytest.mark.parametrize("ids", [None, (0, 2, 3)])
@@ -84,10 +90,10 @@ def test_the_law_is_a_mixture(copied, top_k, ids) -> None:
         mixed = 0.4 * law + 0.6 * one
         torch.testing.assert_close(found.dense()[0, 0].exp(), mixed)
         torch.testing.assert_close(found.complete().dense()[0, 0].exp(), mixed)
-        spread = torch.zeros(5).scatter_add(0, found.pair_index()[0, 0], found.values[0, 0].exp())
+        spread = torch.zeros(5).scatter_add(0, tokens_of(found), found.values[0, 0].exp())
         torch.testing.assert_close(spread, mixed)
     picked = level.warped.pick(level.raw.values)[0, 0]
-    for token, value in zip(level.warped.pair_index()[0, 0], picked, strict=True):
+    for token, value in zip(tokens_of(level.warped), picked, strict=True):
         if value > -math.inf:
             torch.testing.assert_close(value, level.raw.dense()[0, 0, token])
 

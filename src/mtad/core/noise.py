@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -54,22 +54,14 @@ class Noise:
         return _mix(_mix(self.seeds * _GAMMA) + self.positions)[:, None]
 
     def uniform(self, tag: str, *shape: int) -> Float[Tensor, "rows ..."]:
-        """Float64 numbers in (0, 1), (B, *shape), independent across tags and indices."""
-        index = torch.arange(math.prod(shape), device=self.seeds.device)
-        return self.uniform_at(tag, index).view(-1, *shape)
-
-    def uniform_at(self, tag: str, index: Int[Tensor, "..."]) -> Float[Tensor, "rows numbers"]:
-        """The numbers that `uniform` has at `index`, (n,) or (B, n), without making the others.
+        """Float64 numbers in (0, 1), (B, *shape), independent across tags and indices.
 
         Every tag has a range of 2^31 counters of its own.
         """
         first = signed((zlib.crc32(tag.encode()) << 31) * _GAMMA)
+        index = torch.arange(math.prod(shape), device=self.seeds.device)
         bits = _mix(self._keys + first + index * _GAMMA)
-        return (_shift_right(bits, 24).double() + 0.5) * 2.0**-40
-
-    def gumbel_at(self, tag: str, index: Int[Tensor, "..."]) -> Float[Tensor, "rows numbers"]:
-        """Standard Gumbel numbers, float32, where `uniform_at` has its own."""
-        return -torch.log(-torch.log(self.uniform_at(tag, index))).float()
+        return ((_shift_right(bits, 24).double() + 0.5) * 2.0**-40).view(-1, *shape)
 
 
 def sample(
@@ -86,6 +78,29 @@ def sample_many(
     mass = logprobs.double().exp().cumsum(-1)
     index = torch.searchsorted(mass, u * mass[..., -1:], right=True)
     return index.clamp(max=logprobs.shape[-1] - 1)
+
+
+def sample_distinct(
+    logprobs: Float[Tensor, "*lead vocab"], u: Float[Tensor, "*lead draws"]
+) -> tuple[Int[Tensor, "*lead draws"], Bool[Tensor, "*lead draws"]]:
+    """Draws from each row of log-probabilities, without replacement and in their order.
+
+    Each is by inversion among what the draws before it have left, so that it does not matter
+    whether tokens without any probability are among those drawn from.
+
+    Returns:
+        The draws, and which of them there are: where nothing is left, there is none.
+    """
+    top = logprobs.amax(-1, keepdim=True).clamp(min=torch.finfo(logprobs.dtype).min)
+    weights = (logprobs - top).double().exp()
+    found, left = [], []
+    for one in u[..., None, :].unbind(-1):
+        mass = weights.cumsum(-1)
+        left.append(mass[..., -1:])
+        index = torch.searchsorted(mass, one * left[-1], right=True)
+        found.append(index.clamp(max=weights.shape[-1] - 1))
+        weights.scatter_(-1, found[-1], 0.0)
+    return torch.cat(found, dim=-1), torch.cat(left, dim=-1) > 0
 
 
 def normalize(weights: Float[Tensor, "*lead vocab"]) -> Float[Tensor, "*lead vocab"]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -18,7 +20,7 @@ SORTED = 1_024
 """Up to so many tokens sorting all takes less time than searching."""
 SMALL = 8_192
 """Among so few scores the largest are found at once."""
-LEAST = (2.0**-8, 2.0**-10, 2.0**-13, 2.0**-16, 0.0)
+LEAST = (2.0**-10, 2.0**-13, 2.0**-16, 0.0)
 """How likely tokens are sorted for top-p, in shares of the most likely one: the first that will do.
 """
 BLOCK = 64
@@ -118,26 +120,26 @@ def _top_p_on_cpu(logits: Tensor, p: Tensor) -> Tensor:
     limits = p.double() * shares.sum(-1, keepdim=True, dtype=torch.float64)
     limits = limits.masked_fill(p >= 1, math.nan)
     kept = torch.full_like(logits, NEVER)
-    for share, scores, left, limit in zip(
-        *(t.flatten(0, -2) for t in (shares, logits, kept)), limits.flatten().tolist(), strict=True
-    ):
+    rows = (t.flatten(0, -2).numpy() for t in (shares, logits, kept))
+    for share, scores, left, limit in zip(*rows, limits.flatten().tolist(), strict=True):
         staying = slice(None) if math.isnan(limit) else _first_of(share, limit)
         left[staying] = scores[staying]
     return kept
 
 
-def _first_of(shares: Float[Tensor, " vocab"], limit: float) -> Int[Tensor, " kept"]:
+def _first_of(shares: npt.NDArray[np.float32], limit: float) -> npt.NDArray[np.int64]:
     """The ids of the tokens with a mass of at most `limit` before them, most likely first.
 
     The likely tokens are sorted, and if they do not have that mass less likely ones as well.
     """
     for least in LEAST:
-        ids = (shares >= least).nonzero()[:, 0]
-        ordered, index = shares[ids].sort(descending=True, stable=True)
-        sums = ordered.cumsum(0, dtype=torch.float64)
+        ids = np.flatnonzero(shares >= least)
+        found = shares[ids]
+        order = np.argsort(-found, kind="stable")
+        sums = found[order].cumsum(dtype=np.float64)
         if sums[-1] > limit:
             break
-    return ids[index[: 1 + int((sums <= limit).sum())]]
+    return ids[order[: 1 + np.searchsorted(sums, limit, side="right")]]
 
 
 _library = torch.library.Library("mtad", "FRAGMENT")

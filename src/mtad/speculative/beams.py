@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mtad.core.noise import Noise, sample_many
+from mtad.core.noise import Noise, sample_distinct, sample_many
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.model.drafter import Drafter
@@ -80,9 +80,9 @@ def beams(
         kept = level.values
         if ratio_on == "raw":
             kept = warp.unless_greedy(level.values, level.pick(said.raw.values))
-        pool = Pool.of(state, level)
+        pool = _pooled(state, level)
         chosen = _choose(pool, width, selection, warp, noise, f"beam {step}")
-        tree, state = _advance(tree, prefix, state, pool, *chosen, kept, reserved)
+        tree, state = _advance(tree, prefix, state, level, *chosen, kept, reserved)
     return tree, state
 
 
@@ -118,43 +118,28 @@ def _scored(scored_by: str, said: Level) -> LevelLogprobs:
     return replace(said.raw, values=values)
 
 
-@dataclass(frozen=True)
-class Pool:
-    """All (beam, candidate) pairs of a level, in ascending order of beam and candidate.
+def _pooled(state: Beams, level: LevelLogprobs) -> Float[Tensor, "rows pool"]:
+    """Joint log-probabilities of all (beam, candidate) pairs, in ascending order of both.
 
-    Attributes:
-        scores: (B, W·C) joint log-probabilities.
-        pair_index: (B, W·C) beam · V + token.
-        num_candidates: C.
-        vocab: V.
+    A finished beam is its own first candidate, at no cost.
     """
-
-    scores: Float[Tensor, "rows pool"]
-    pair_index: Int[Tensor, "rows pool"]
-    num_candidates: int
-    vocab: int
-
-    @classmethod
-    def of(cls, state: Beams, level: LevelLogprobs) -> Pool:
-        """The pool of the beams' candidates; a finished beam is its own token 0, at no cost."""
-        count, index = level.values.shape[2], level.pair_index()
-        first = torch.arange(count, device=index.device) == 0
-        stay = level.values.new_zeros(count).masked_fill(~first, NEVER)
-        step = torch.where(state.finished[:, :, None], stay, level.values)
-        own = state.finished[:, :, None] & first
-        index = torch.where(own, index // level.vocab * level.vocab, index)
-        scores = (state.scores[:, :, None] + step).flatten(1)
-        return cls(scores, index.flatten(1), count, level.vocab)
+    scores = state.scores.masked_fill(state.finished, NEVER)[:, :, None] + level.values
+    scores[:, :, 0] = torch.where(state.finished, state.scores, scores[:, :, 0])
+    return scores.flatten(1)
 
 
 def _choose(
-    pool: Pool, width: int, selection: Selection, warp: Warper, noise: Noise, tag: str
+    all_scores: Float[Tensor, "rows pool"],
+    width: int,
+    selection: Selection,
+    warp: Warper,
+    noise: Noise,
+    tag: str,
 ) -> tuple[Int[Tensor, "rows width"], Float[Tensor, "rows width"]]:
     """Places and scores of the chosen candidates, best first, lowest place among equals.
 
     Which of equal candidates at the edge of the beam are kept is up to `topk`.
     """
-    all_scores = pool.scores
     count = all_scores.shape[1]
     if selection == "all":
         return torch.arange(count, device=all_scores.device).expand(len(all_scores), -1), all_scores
@@ -165,37 +150,49 @@ def _choose(
         empty = torch.nn.functional.pad(repeated, (1, 0))
         scores = all_scores.gather(1, index).masked_fill(empty, NEVER)
     else:
-        index = _keys(pool, selection, warp, noise, tag).topk(width, dim=1).indices.sort(1).values
-        scores = all_scores.gather(1, index)
+        index, scores = _distinct(all_scores, width, selection, warp, noise, tag)
     scores, order = scores.sort(dim=1, descending=True, stable=True)
     return index.gather(1, order), scores
 
 
-def _keys(pool: Pool, selection: Selection, warp: Warper, noise: Noise, tag: str) -> Tensor:
-    """What the best `width` are chosen by: Gumbel-perturbed scores draw without replacement."""
-    if selection == "search":
-        return pool.scores
-    perturbed = pool.scores + noise.gumbel_at(tag, pool.pair_index)
-    return torch.where(warp.is_greedy[:, 0], pool.scores, perturbed) if warp.greedy else perturbed
+def _distinct(
+    all_scores: Tensor, width: int, selection: Selection, warp: Warper, noise: Noise, tag: str
+) -> tuple[Tensor, Tensor]:
+    """Places, ascending, and scores of `width` candidates, drawn or, in greedy rows, the best."""
+    if selection == "sample":
+        index, is_drawn = sample_distinct(all_scores, noise.uniform(tag, width))
+        scores = all_scores.gather(1, index).masked_fill(~is_drawn, NEVER)
+    if selection == "search" or warp.greedy:
+        best, places = all_scores.topk(width, dim=1)
+        if selection == "sample":
+            best = torch.where(warp.is_greedy[:, 0], best, scores)
+            places = torch.where(warp.is_greedy[:, 0], places, index)
+        index, scores = places, best
+    index, order = index.sort(1)
+    return index, scores.gather(1, order)
 
 
 def _advance(
     tree: TokenTree,
     prefix: Prefix,
     state: Beams,
-    pool: Pool,
+    level: LevelLogprobs,
     chosen: Tensor,
     scores: Tensor,
     kept: Tensor,
     reserved: int,
 ) -> tuple[TokenTree, Beams]:
     """The tree and the beams one level further down."""
-    beam, token = chosen // pool.num_candidates, pool.pair_index.gather(1, chosen) % pool.vocab
+    count = level.values.shape[2]
+    beam, place = chosen // count, chosen % count
     stays = state.finished.gather(1, beam)
+    token = place if level.ids is None else level.ids.flatten(1).gather(1, chosen)
     alive = (scores > NEVER) & ~stays
     logprobs = kept.flatten(1).gather(1, chosen)
     parents = tree.last_level.start + beam
     unchanged = scores.masked_fill(scores > NEVER, 0.0)
-    tree = tree.grow(token, parents, alive, torch.where(alive, logprobs, unchanged))
+    tree = tree.grow(
+        token.masked_fill(stays, 0), parents, alive, torch.where(alive, logprobs, unchanged)
+    )
     extendable = may_extend(tree, prefix, reserved)
     return tree, Beams(scores, stays | ~extendable)

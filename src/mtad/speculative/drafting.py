@@ -16,7 +16,7 @@ from annotated_types import MinLen
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mtad.core.noise import Noise, sample_many
+from mtad.core.noise import Noise, sample_distinct, sample_many
 from mtad.core.options import Count, Doc
 from mtad.core.prefix import Prefix
 from mtad.core.sparse import DraftLaw, SparseLogprobs, dense_of
@@ -127,14 +127,6 @@ class LevelLogprobs:
         """The token ids of candidates."""
         return place if self.ids is None else self.ids.gather(2, place)
 
-    def pair_index(self) -> Int[Tensor, "rows width candidates"]:
-        """The index of each candidate among all (node, token) pairs of the level."""
-        nodes = torch.arange(self.values.shape[1], device=self.values.device)[:, None] * self.vocab
-        if self.ids is not None:
-            return nodes + self.ids
-        index = nodes + torch.arange(self.vocab, device=self.values.device)
-        return index.expand(self.values.shape[0], -1, -1)
-
 
 @dataclass(frozen=True)
 class Level:
@@ -204,32 +196,36 @@ def sampled_tree(
         level = said.warped
         if warp.greedy and not replacement:
             level = level.complete()  # any token may be a child
-        draw = f"draft {depth}"
+        num_children = width if replacement else min(width, level.values.shape[2])
+        u = noise.uniform(f"draft {depth}", level.values.shape[1], num_children)
         if replacement:
-            place = sample_many(level.values, noise.uniform(draw, level.values.shape[1], width))
+            place = sample_many(level.values, u)
+            drawn = level.values.gather(2, place) > NEVER
         else:
-            place = _distinct(level, said, noise, draw, width)
-        tree = _add_children(tree, prefix, level, place, warp)
+            place, drawn = _distinct(level, said, u)
+        tree = _add_children(tree, prefix, level, place, drawn)
     return tree
 
 
-def _distinct(level: LevelLogprobs, said: Level, noise: Noise, tag: str, width: int) -> Tensor:
-    """Places of `width` candidates of each node, drawn without replacement, in draw order."""
-    gumbel = noise.gumbel_at(tag, level.pair_index().flatten(1))
-    scores = level.values + gumbel.view(level.values.shape)
+def _distinct(level: LevelLogprobs, said: Level, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Places of candidates of each node, in draw order, and which of them were drawn."""
+    place, drawn = sample_distinct(level.values, u)
     if said.warp.greedy:
-        scores = torch.where(said.warp.is_greedy, said.raw.values, scores)
-    return scores.topk(min(width, scores.shape[2]), dim=2).indices
+        best = said.raw.values.topk(u.shape[2], dim=2).indices
+        place = torch.where(said.warp.is_greedy, best, place)
+        drawn = drawn | said.warp.is_greedy
+    return place, drawn
 
 
 def _add_children(
-    tree: TokenTree, prefix: Prefix, level: LevelLogprobs, place: Tensor, warp: Warper
+    tree: TokenTree,
+    prefix: Prefix,
+    level: LevelLogprobs,
+    place: Int[Tensor, "rows width k"],
+    drawn: Bool[Tensor, "rows width k"],
 ) -> TokenTree:
-    """The tree with the candidates at `place` (B, width, k) below the nodes of its last level."""
+    """The tree with the candidates at `place` below the nodes of its last level."""
     values, tokens = level.values.gather(2, place), level.tokens(place)
-    drawn = values > NEVER
-    if warp.greedy:
-        drawn = drawn | warp.is_greedy
     alive = may_extend(tree, prefix)[:, :, None] & drawn
     start, width, k = tree.last_level.start, *tokens.shape[1:]
     parents = torch.arange(start, start + width, device=tokens.device).repeat_interleave(k)
