@@ -4,12 +4,14 @@
 
 PROMPTS.jsonl is as for `mtad generate --chat --prompt-file`. The target in its own type
 answers greedily; then it and the int8 target read each prompt with its answer, and what both say
-after every token is compared, over prompts and answers apart.
+after every token is compared, over prompts and answers apart. What all prompts begin with, such as
+a chat template's first message, is left out: its errors are the same each time.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,9 +62,16 @@ def said(pair: Any, text: Text) -> Said:
     return Said(-chosen, logits.argmax(-1))
 
 
+def num_shared(texts: list[Text]) -> int:
+    """How many tokens all prompts begin with."""
+    columns = zip(*(text.prompt for text in texts), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda tokens: len({*tokens}) == 1, columns))
+
+
 def compared(texts: list[Text], by_form: dict[str, list[Said]], part: str) -> str:
     """A row of the table, over the prompts or the answers."""
-    spans = [slice(0, len(t.prompt) - 1) for t in texts]
+    start = max(num_shared(texts) - 1, 0)
+    spans = [slice(start, len(t.prompt) - 1) for t in texts]
     if part == "answers":
         spans = [slice(span.stop, None) for span in spans]
     nll, best = (

@@ -42,7 +42,7 @@ def test_int8_is_another_target_and_that_is_said() -> None:
     assert not isinstance(models.target.get_input_embeddings(), Int8Linear)
     [note] = models.notes
     assert note.startswith(f"the target's linear weights are int8 ({layers} by ")
-    assert "which are off by 0." in note and note.endswith("(root mean square)")
+    assert "which are off by 0." in note and "(root mean square); inputs of " in note
 
 
 def test_what_there_is_no_such_form_or_model_for() -> None:

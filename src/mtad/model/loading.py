@@ -179,7 +179,7 @@ def in_form(
     forms, notes = dict[str, Any](), models.notes
     for name, model in (("target", models.target), ("draft", models.draft)):
         if model is not None:
-            done = take_form(model, name, asked[name])
+            done = take_form(model, name, asked[name], models.tokenizer)
             forms[f"{name}_weights"] = done.format.name
             notes += notes_of(done, name)
     return replace(models, **forms, notes=notes)

@@ -13,9 +13,11 @@ from transformers import PreTrainedModel
 from mtad.core.names import require_one_of
 from mtad.errors import UnsupportedModelError
 from mtad.model import parallel
+from mtad.model.balancing import balance_target
 from mtad.model.drafter import Draft
 from mtad.model.settings import Weights
 from mtad.model.steady_attention import use_steady_attention
+from mtad.model.vocabulary import Tokenizer
 from mtad.runtime.linear.formats import (
     BF16,
     INT8,
@@ -49,16 +51,20 @@ def require_weights(name: str, value: str, has_model: bool = True) -> None:
         raise ValueError(f"{name} is {value!r}, and there is no draft; leave {name} out")
 
 
-def take_form(model: Draft, name: str, weights: Weights = "auto") -> Conversion:
+def take_form(
+    model: Draft, name: str, weights: Weights = "auto", tokenizer: Tokenizer | None = None
+) -> Conversion:
     """Bring a model's linear weights into a form, in place; what was done.
 
     A target in int8 gets the attention of `steady_attention`, so that it is one target whichever
-    tree it scores, and the norms of `mtad.runtime.linear.norm` where zentorch is installed.
+    tree it scores, and the norms of `mtad.runtime.linear.norm` where zentorch is installed; before,
+    inputs of its layers are balanced.
 
     Args:
         model: the target or the draft.
         name: which of them.
         weights: the form; auto is packed bf16 where that is quicker, and leaves the rest alone.
+        tokenizer: the target's, see `balance_target`.
 
     Raises:
         ValueError: the model can't have that form.
@@ -76,10 +82,13 @@ def take_form(model: Draft, name: str, weights: Weights = "auto") -> Conversion:
             f"{name}_weights is {weights!r}, and the {name} can't have that: {objection}; leave "
             f"{name}_weights at 'auto'"
         )
+    num_balanced = 0
     if format is INT8 and name == "target" and isinstance(model, PreTrainedModel):
         _make_steady(model)
+        num_balanced = balance_target(model, tokenizer)
         replace_norms(model)
     done = convert(model, format, TOGETHER)
+    done.num_balanced = num_balanced
     if format is INT8 and not done.kernels:
         raise UnsupportedModelError(
             f"{name}_weights is {weights!r}, and the {name} has no linear layer that could be: "
@@ -108,5 +117,6 @@ def notes_of(done: Conversion, name: str) -> tuple[str, ...]:
     left = f"; {done.num_left} layers stay as they are" if done.num_left else ""
     return (
         f"the {name}'s linear weights are int8 ({kernels}), which are off by "
-        f"{done.relative_error:.2%} of them (root mean square){left}",
+        f"{done.relative_error:.2%} of them (root mean square); inputs of {done.num_balanced} are "
+        f"balanced{left}",
     )

@@ -63,12 +63,14 @@ class Conversion:
         kernels: number of layers by the label of their kernel.
         num_left: large layers that stayed as they were.
         lost: squares of what the weights lost, and of the weights, summed.
+        num_balanced: layers whose inputs were balanced before, see `balance.py`.
     """
 
     format: Format
     kernels: Counter[str] = field(default_factory=Counter)
     num_left: int = 0
     lost: tuple[float, float] = (0.0, 0.0)
+    num_balanced: int = 0
 
     @property
     def relative_error(self) -> float:
