@@ -43,6 +43,20 @@ def test_requests_are_the_same_in_every_run(script):
     assert len({body["prompt"] for body in first}) > 300
 
 
+def test_another_pair_gets_chats(script):
+    bodies = script.bodies(6, 8, "m", {}, "smollm2")
+    assert all(body["messages"][-1]["role"] == "user" for body in bodies)
+    assert len({json.dumps(body["messages"]) for body in bodies}) == 6
+
+
+def test_texts_that_depend_on_the_number_of_clients_are_an_error_or_counted(script, capsys):
+    texts = [["a", "b"], ["a", "c"]]
+    with pytest.raises(RuntimeError, match="depends on the number of clients"):
+        script._compare(texts, is_exact=True)
+    script._compare(texts, is_exact=False)
+    assert "1 of 2 texts depend" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_little_load_on_a_real_server(script, tmp_path):
     words = ["load", "--clients", "1,3", "--requests", "6", "--max-tokens", "5"]
