@@ -89,9 +89,9 @@ class Prefix:
         offsets = torch.arange(block.shape[1], device=block.device)
         index = self.lengths[:, None] + offsets
         fits = (offsets < counts[:, None]) & (index < self.tokens.shape[1])
-        index = torch.where(fits, index, self.tokens.shape[1])
-        wide = torch.nn.functional.pad(self.tokens, (0, 1)).scatter(1, index, block)
-        return replace(self, tokens=wide[:, :-1], lengths=self.lengths + counts)
+        block = torch.where(fits, block, self.tokens[:, :1])  # the first token stays what it is
+        tokens = self.tokens.scatter(1, torch.where(fits, index, 0), block)
+        return replace(self, tokens=tokens, lengths=self.lengths + counts)
 
 
 def _stack(above: Tensor, below: Tensor, fill: int) -> Tensor:
@@ -105,6 +105,6 @@ def _stack(above: Tensor, below: Tensor, fill: int) -> Tensor:
 
 def places_without(gone: Collection[int], total: int) -> list[int]:
     """The rows that stay of `total`; the last ones take the places of those that are gone."""
-    kept = total - len(gone)
+    gone, kept = frozenset(gone), total - len(gone)
     movers = iter([row for row in range(kept, total) if row not in gone])
     return [next(movers) if row in gone else row for row in range(kept)]

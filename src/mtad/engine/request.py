@@ -128,8 +128,10 @@ def prefix_of(requests: Sequence[Request], device: torch.device) -> Prefix:
         return torch.tensor(values, device=device, dtype=torch.int64)
 
     def table(rows: list[list[int]], width: int, fill: int) -> Tensor:
-        padded = [[*row, *[fill] * (width - len(row))] for row in rows]
-        return torch.tensor(padded, device=device, dtype=torch.int64)
+        most = max(map(len, rows))
+        padded = [[*row, *[fill] * (most - len(row))] for row in rows]
+        known = torch.tensor(padded, device=device, dtype=torch.int64)
+        return torch.nn.functional.pad(known, (0, width - most), value=fill)
 
     eos = [list(r.sampling.eos_token_ids) for r in requests]
     budgets = [r.sampling.max_new_tokens for r in requests]
