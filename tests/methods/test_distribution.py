@@ -76,15 +76,15 @@ def test_text_has_the_law_of_the_target(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize(("name", "options"), SETTINGS)
 def test_text_has_the_law_of_the_target_at_length(
-    toy: MarkovPair, name: str, options: dict[str, Any], seed: int
+    toy: MarkovPair, name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """200,000 texts show that the 81 probabilities are off by 2 % with a chance of 0.87."""
+    monkeypatch.setattr("mtad.core.buckets.NARROWEST", 64)  # columns for seven tokens
     texts: list[Text] = []
-    for part in range(10):
-        first = (seed * 10 + part) * 1_000_003
-        group = requests_of([EMPTY] * 20_000, first_seed=first, max_new_tokens=6)
+    for part in range(50):
+        group = requests_of([EMPTY] * 4_000, first_seed=part * 1_000_003, max_new_tokens=6)
         texts += decode_groups(toy, name, options, [group])[0]
     assert_law(texts, plain_law())
 
