@@ -13,6 +13,7 @@ from scipy import stats
 from support import oracles
 from support.toys import assert_law, prefix_of
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
@@ -287,6 +288,26 @@ def test_noise_is_uniform() -> None:
     for numbers in (by_seed, by_index, by_position):
         assert float(numbers.min()) > 0 and float(numbers.max()) < 1
         assert stats.kstest(numbers.numpy(), "uniform").pvalue > 1e-4
+
+
+def test_penalties_make_one_tensor_as_large_as_the_logits() -> None:
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            made = func(*args, **(kwargs or {}))
+            if isinstance(made, Tensor) and not func.is_view:
+                sizes.append(made.numel())
+            return made
+
+    sizes: list[int] = []
+    prefix = prefix_of([[3, 1, 4, 1]])
+    given = SamplingParams(repetition_penalty=1.2, frequency_penalty=0.1, presence_penalty=0.1)
+    warp = Warper.of([given], 1000, torch.device("cpu")).at(prefix)
+    tree = TokenTree.chain(torch.tensor([[1, 5, 9, 5, 2]]), torch.tensor([4]))
+    with Sizes():
+        warp.process(torch.zeros(1, 5, 1000), tree, None)
+    assert (
+        sum(size >= 1000 for size in sizes) == 2
+    )  # the logits themselves, and what becomes of them
 
 
 @pytest.mark.parametrize(

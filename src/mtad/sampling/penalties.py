@@ -20,19 +20,36 @@ def count(
     return zeros.scatter_add(1, tokens, counted.float())
 
 
-def count_on_paths(
-    tree: TokenTree, nodes: slice, width: int, token_ids: Int[Tensor, " tokens"] | None = None
+def penalized(
+    logits: Float[Tensor, "rows nodes tokens"],
+    text: Int[Tensor, "rows text"],
+    tree: TokenTree,
+    nodes: slice,
+    counts: tuple[Float[Tensor, "rows tokens"], Float[Tensor, "rows tokens"]],
+    strengths: tuple[Float[Tensor, " rows"], Float[Tensor, " rows"], Float[Tensor, " rows"]],
+    token_ids: Int[Tensor, " tokens"] | None = None,
 ) -> Float[Tensor, "rows nodes tokens"]:
-    """Occurrences of every token on the way from below the root to each of `nodes`.
+    """Logits after `nodes` with each row's penalties; only tokens of text and tree have any.
 
-    Of `width` tokens, which are `token_ids`, or the vocabulary.
+    Args:
+        logits: of `token_ids`, or of the vocabulary.
+        text: the tokens that were counted, and any others.
+        tree: below the text.
+        nodes: of the tree.
+        counts: occurrences in prompt and output, and in the output.
+        strengths: repetition, frequency and presence penalties.
+        token_ids: ascending.
     """
-    on_path, tokens = tree.ancestors[:, nodes, 1:].float(), tree.tokens[:, 1:]
+    tokens = torch.cat([text, tree.tokens[:, 1:]], dim=1)
+    is_there = torch.ones_like(tokens, dtype=torch.bool)
     if token_ids is not None:
         tokens, is_there = places_of(tokens, token_ids)
-        on_path = on_path * is_there[:, None]
-    zeros = on_path.new_zeros(*on_path.shape[:2], width)
-    return zeros.scatter_add(2, tokens[:, None].expand(-1, on_path.shape[1], -1), on_path)
+    drafted = slice(text.shape[1], None)
+    is_same = (tokens[:, None] == tokens[:, drafted, None]) & is_there[:, drafted, None]
+    on_path = tree.ancestors[:, nodes, 1:].float() @ is_same.float()
+    seen, output = (count.gather(1, tokens)[:, None] + on_path for count in counts)
+    every = tokens[:, None].expand(-1, logits.shape[1], -1)
+    return logits.scatter(2, every, penalize(logits.gather(2, every), seen, output, *strengths))
 
 
 def places_of(

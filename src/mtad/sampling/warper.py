@@ -17,7 +17,7 @@ from torch import Tensor
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.sampling.params import SamplingParams
-from mtad.sampling.penalties import count, count_on_paths, penalize
+from mtad.sampling.penalties import count, penalized
 from mtad.sampling.truncation import NEVER, candidates, keep_min_p, keep_top_k, keep_top_p, spread
 
 TIES = 16
@@ -233,11 +233,11 @@ class Warper:
         nodes = nodes or slice(0, tree.num_nodes)
         if self.bias is not None:
             logits = logits + self.bias[:, None]
-        if self.seen is not None and self.output is not None:
-            path = count_on_paths(tree, nodes, logits.shape[-1], self.token_ids)
-            seen, output = self.seen[:, None] + path, self.output[:, None] + path
-            strengths = (self.repetition, self.frequency, self.presence)
-            logits = penalize(logits, seen, output, *strengths)
+        if self.prefix is not None and self.seen is not None and self.output is not None:
+            counts = self.seen, self.output
+            strengths = self.repetition, self.frequency, self.presence
+            text = self.prefix.tokens
+            logits = penalized(logits, text, tree, nodes, counts, strengths, self.token_ids)
         if "min_new_tokens" in self.used and self.prefix is not None:
             num_new = self.prefix.num_new[:, None] + tree.depths[nodes]
             early = (num_new < self.min_new[:, None])[:, :, None]
