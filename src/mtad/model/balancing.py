@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from mtad.errors import PromptError
 from mtad.model.context import context_of, embedding_rows
 from mtad.model.tokenizer import encode
 from mtad.model.vocabulary import Tokenizer
@@ -24,7 +25,7 @@ LINKS = Links(
     given="lm_head",
 )
 """The head's input is left as it is: drafts read it."""
-_MAX_TOKENS = 384
+_MIN_TOKENS, _MAX_TOKENS = 64, 384
 _TEXT = '''\
 The council met on Tuesday, 14 March 2023, to decide how the $2.5 million left by the old library
 should be spent. "We can't please everyone," said Maria Jensen, who has run the reading room since
@@ -54,8 +55,8 @@ def balance_target(model: PreTrainedModel, tokenizer: Tokenizer | None) -> int:
 
     Args:
         model: the model, in floats.
-        tokenizer: its tokenizer; without one it reads tokens drawn at random, whose inputs are
-            less like those of texts.
+        tokenizer: its tokenizer; without one, or with one that cannot read a text, the model gets
+            tokens drawn at random, whose inputs are less like those of texts.
     """
     tokens = _tokens(model, tokenizer)
 
@@ -67,8 +68,12 @@ def balance_target(model: PreTrainedModel, tokenizer: Tokenizer | None) -> int:
 
 
 def _tokens(model: PreTrainedModel, tokenizer: Tokenizer | None) -> Int[Tensor, "1 tokens"]:
-    random = torch.Generator().manual_seed(0)
-    ids = torch.randint(embedding_rows(model), (_MAX_TOKENS,), generator=random)
-    if tokenizer is not None:
-        ids = torch.tensor(encode(tokenizer, _TEXT), dtype=torch.long)
+    rows = embedding_rows(model)
+    try:
+        ids = torch.tensor([t for t in encode(tokenizer, _TEXT) if t < rows], dtype=torch.long)
+    except PromptError:  # there is no tokenizer, or it cannot read such a text
+        ids = torch.zeros(0, dtype=torch.long)
+    if len(ids) < _MIN_TOKENS:
+        random = torch.Generator().manual_seed(0)
+        ids = torch.randint(rows, (_MAX_TOKENS,), generator=random)
     return ids[None, : min(_MAX_TOKENS, context_of(model) or _MAX_TOKENS)]

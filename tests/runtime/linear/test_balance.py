@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -47,6 +49,20 @@ def test_floats_stay_the_same_to_the_bit(dtype: torch.dtype) -> None:
         assert not torch.equal(old.get_submodule(name).weight, new.get_submodule(name).weight)
     assert isinstance(model.lm_head, Scaled) and model.lm_head.in_features == 64
     assert torch.equal(model.model.norm.weight, before.model.norm.weight), "a draft reads it"
+
+
+@pytest.mark.parametrize("gives", [[], [60, 61] * 40, None])
+def test_a_tokenizer_that_cannot_read_the_text_is_as_none(gives: list[int] | None) -> None:
+    """It gives nothing, tokens that the model lacks, or an error."""
+
+    def tokenizer(_: str) -> Any:
+        return SimpleNamespace(input_ids=[*gives])  # type: ignore[misc]
+
+    models = with_outliers(), with_outliers()
+    given: Any = tokenizer
+    assert balance_target(models[0], given) == balance_target(models[1], None) == 2 * 6 + 1
+    for one, other in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_8_bits_change_less(monkeypatch: pytest.MonkeyPatch) -> None:
