@@ -108,8 +108,13 @@ def test_recipes_take_the_name(pair: NamedPair) -> None:
     own = RECIPE | {"pair": {"target": "t", "draft": "d", "dtype": "float32"}}
     laid = laid_over(own, {"pair": {"target": "smollm2"}})
     assert parse(laid).pair == PairSpec("smollm2", dtype="float32")
-    with pytest.raises(ValueError, match="did you mean 'smollm2'"):
-        parse(RECIPE | {"pair": "smolm2"})
+    laid = laid_over(RECIPE | {"pair": "smollm2"}, {"pair": {"target_weights": "int8"}})
+    assert parse(laid).pair == PairSpec("smollm2", target_weights="int8")
+    laid = laid_over(RECIPE | {"pair": "smollm2"}, {"pair": {"target": "demo"}})
+    assert parse(laid).pair == PairSpec("demo")
+    for over in ({}, {"pair": {"target": None}}):
+        with pytest.raises(ValueError, match="did you mean 'smollm2'"):
+            parse(laid_over(RECIPE | {"pair": "smolm2"}, over))
     with pytest.raises(ValueError, match=r"leave out pair\.draft"):
         parse(RECIPE | {"pair": {"target": "smollm2", "draft": "d"}})
 

@@ -13,9 +13,11 @@ def laid_over(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[st
     """The recipe's table with the overrides; those for tasks that it does not have are dropped."""
     own = table.get("tasks", {})
     wanted = {name: v for name, v in overrides.get("tasks", {}).items() if name in own}
-    if (overrides.get("pair") or {}).get("target") in PAIRS:  # whose draft is its own
-        below = table["pair"] if isinstance(table.get("pair"), Mapping) else {}
-        table = {**table, "pair": {k: v for k, v in below.items() if k != "draft"}}
+    given = {key for key, value in (overrides.get("pair") or {}).items() if value is not None}
+    if given and isinstance(name := table.get("pair"), str):
+        table = {**table, "pair": {"target": name}}
+    if given and overrides["pair"].get("target") in PAIRS:  # whose draft is its own
+        table = {**table, "pair": {k: v for k, v in table.get("pair", {}).items() if k != "draft"}}
     return merged(table, {**overrides, "tasks": wanted})
 
 
