@@ -446,6 +446,18 @@ def mutated(line: dict, numbers: random.Random) -> dict:
         return line
 
 
+@pytest.mark.parametrize("name", [[], {}, 3, None])
+def test_a_method_whose_name_is_no_text_is_refused(
+    name: object, small: bytes, tmp_path: Path
+) -> None:
+    lines = [json.loads(line) for line in small.splitlines()]
+    number = next(i for i, line in enumerate(lines) if line.get("type") == "iteration")
+    lines[number]["method"]["name"] = name
+    data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    with pytest.raises(DataError, match=rf"line {number + 1} is damaged: .*must be a text"):
+        read(tmp_path / "t.jsonl", data)
+
+
 @pytest.mark.parametrize(("seed", "count"), [(0, 50), pytest.param(1, 200, marks=pytest.mark.slow)])
 def test_a_damaged_line_is_named_and_nothing_else_is_raised(
     small: bytes, tmp_path: Path, seed: int, count: int

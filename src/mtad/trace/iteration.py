@@ -101,7 +101,9 @@ def read_method(line: Mapping[str, Any]) -> Method:
     Raises:
         ValueError: there is none, or it has no such options.
     """
-    cls = methods.find(line["name"])
+    if not isinstance(name := line["name"], str):
+        raise ValueError(f"the method's name is {name!r}; it must be a text")
+    cls = methods.find(name)
     known = options_of(cls)
     options = {
         name: known[name].parsed(value) if isinstance(value, str) and name in known else value
