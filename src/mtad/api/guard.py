@@ -31,7 +31,7 @@ from mtad.engine.session import Session
 from mtad.engine.step import Step
 from mtad.engine.workspace import Workspace
 from mtad.measure.device import synchronize
-from mtad.methods.speculative_sampling import SpeculativeSampling
+from mtad.methods import find
 from mtad.model.loading import Models
 from mtad.runtime.programs import keep
 from mtad.sampling.params import SamplingParams
@@ -120,7 +120,7 @@ class Guards:
 
     def measure(self, clock: Clock) -> None:
         """Measure what batches of any size need, so that no text waits for that later."""
-        method = PLAIN if self._models.draft is None else SpeculativeSampling()
+        method = PLAIN if self._models.draft is None else find("speculative_sampling")()
         prompt, reach = [*range(min(SAMPLE, self._models.vocab))], NUM_TOKENS[-1]
         costs = self._costs_of(method, prompt, reach, clock)
         self._costs[PLAIN.drafter] = reach, dataclasses.replace(costs, draft=None, reads_text=False)
