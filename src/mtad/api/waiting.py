@@ -92,9 +92,9 @@ class Waiting:
         """The requests in groups, so that later ones find what they share with earlier ones."""
         if not self.session.workspace.prefixes.max_bytes:
             return [[*places]]
-        requests, target = [self.requests[i] for i in places], self.session.target
-        found = [target.num_found(one.text_ids, one.cache_salt) for one in requests]
-        groups = rounds([one.text_ids for one in requests], found)
+        requests = [self.requests[i] for i in places]
+        texts, salts = [r.text_ids for r in requests], [r.cache_salt for r in requests]
+        groups = rounds(texts, self.session.target.num_found(texts, salts))
         return [[places[i] for i in group] for group in groups]
 
     def _join(self, group: Sequence[int], decode_s: float) -> None:

@@ -37,11 +37,21 @@ class RowPrefixes:
         self._cache, self._model, self._layers = cache, model, layers
         self._joining: list[tuple[Hashable | None, Sequence[int]]] = []
 
-    def num_found(self, text: Sequence[int], salt: Hashable | None) -> int:
-        """Tokens of a text that `restore` would find."""
-        if not self._cache.max_bytes or salt is None:
-            return 0
-        return self._cache.num_found((self._model, weights_mark(self._model), salt), text[:-2])
+    def num_found(
+        self, texts: Sequence[Sequence[int]], salts: Sequence[Hashable | None]
+    ) -> list[int]:
+        """How many tokens of each text `restore` would find; for `salts` see there."""
+        kept = zip(self._roots(salts), texts, strict=True)
+        return [
+            0 if root is None else self._cache.num_found(root, text[:-2]) for root, text in kept
+        ]
+
+    def _roots(self, salts: Sequence[Hashable | None]) -> list[Hashable | None]:
+        """What the prefixes of texts with these salts are kept under; None where they are not."""
+        if not self._cache.max_bytes or all(salt is None for salt in salts):
+            return [None] * len(salts)
+        mark = weights_mark(self._model)
+        return [None if salt is None else (self._model, mark, salt) for salt in salts]
 
     def restore(
         self, first: int, texts: Sequence[Sequence[int]], salts: Sequence[Hashable | None]
@@ -56,13 +66,10 @@ class RowPrefixes:
             texts: all of each.
             salts: as in `Drafter.begin_prefill`.
         """
-        self._joining = []
-        if not self._cache.max_bytes or all(salt is None for salt in salts):
+        roots = self._roots(salts)
+        self._joining = [*zip(roots, texts, strict=True)] if any(roots) else []
+        if not self._joining:
             return [0] * len(texts)
-        mark = weights_mark(self._model)
-        for text, salt in zip(texts, salts, strict=True):
-            root = None if salt is None else (self._model, mark, salt)
-            self._joining.append((root, text))
         return [self._restore(row, *one) for row, one in enumerate(self._joining, first)]
 
     def _restore(self, row: int, root: Hashable | None, text: Sequence[int]) -> int:

@@ -74,9 +74,16 @@ class Slots(Drafter):
         self._prefixes = RowPrefixes(cache, self.model, self._layers)
         self._address.when_short = cache.clear
 
-    def num_found(self, text: Sequence[int], salt: Hashable | None) -> int:
-        """Tokens of a text whose keys and values the prefix cache has; for `salt` see `Request`."""
-        return self._prefixes.num_found(text, salt)
+    def num_found(
+        self, texts: Sequence[Sequence[int]], salts: Sequence[Hashable | None]
+    ) -> list[int]:
+        """Of each text, the tokens whose keys and values the prefix cache has.
+
+        Args:
+            texts: all of each.
+            salts: as in `Drafter.begin_prefill`.
+        """
+        return self._prefixes.num_found(texts, salts)
 
     @property
     def max_rows(self) -> int:
