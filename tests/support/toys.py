@@ -43,6 +43,26 @@ class MarkovPair:
         return cls.of([p] * len(p), [q] * len(q))
 
 
+H_TARGET: Table = [
+    [0.10, 0.55, 0.25, 0.10],
+    [0.30, 0.10, 0.10, 0.50],
+    [0.05, 0.45, 0.40, 0.10],
+    [0.70, 0.10, 0.15, 0.05],
+    [0.40, 0.30, 0.20, 0.10],
+]
+"""Target of toy pair H: four tokens, the last row is the law after its start token 4."""
+H_DRAFT: Table = [
+    [0.15, 0.40, 0.30, 0.15],
+    [0.20, 0.20, 0.25, 0.35],
+    [0.10, 0.30, 0.45, 0.15],
+    [0.50, 0.20, 0.10, 0.20],
+    [0.25, 0.35, 0.15, 0.25],
+]
+J_TARGET: Table = [[0.34, 0.33, 0.33], [0.05, 0.90, 0.05], [0.2, 0.2, 0.6], [0.50, 0.45, 0.05]]
+"""Target of toy pair J, whose best first token leads to no good text; it starts with token 3."""
+J_DRAFT: Table = [[0.40, 0.35, 0.25], [0.10, 0.80, 0.10], [0.25, 0.15, 0.6], [0.45, 0.50, 0.05]]
+
+
 def make(name: str, **options: Any) -> Method:
     """A method by its registered name."""
     return mtad.methods.find(name)(**options)
