@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mtad.methods.beam_search import BeamSearch
     from mtad.methods.bild import BiLD
     from mtad.methods.block_verification import BlockVerification
+    from mtad.methods.joint_greedy import JointGreedy
     from mtad.methods.mcss import MCSS
     from mtad.methods.mmtad import MMTAD
     from mtad.methods.mtad import MTAD
@@ -50,6 +51,7 @@ _HOME = {
     "methods.beam_search": ("BeamSearch",),
     "methods.bild": ("BiLD",),
     "methods.block_verification": ("BlockVerification",),
+    "methods.joint_greedy": ("JointGreedy",),
     "methods.mcss": ("MCSS",),
     "methods.mmtad": ("MMTAD",),
     "methods.mtad": ("MTAD",),
@@ -89,6 +91,7 @@ __all__ = [
     "BlockVerification",
     "Chunk",
     "Completion",
+    "JointGreedy",
     "Method",
     "ModelPair",
     "MtadError",

@@ -10,7 +10,7 @@ from functools import cache
 import pytest
 import torch
 from support.recorder import Recorder
-from support.tiny import PROMPTS, VOCAB, label, similar, some_variants, token_ids
+from support.tiny import PROMPTS, VOCAB, label, similar, some_variants, suited, token_ids
 
 import mtad.model.lm
 from mtad.core.buckets import rows_of
@@ -67,7 +67,7 @@ def settings_for(method: Method) -> list[SamplingParams]:
             method.check(params)
         except ValueError:
             params = SamplingParams(max_new_tokens=params.max_new_tokens, seed=params.seed)
-        kept.append(params)
+        kept.append(suited(method, params))
     return kept
 
 

@@ -35,7 +35,7 @@ FAMILIES = [
     "gpt2",
 ]
 NUM_NEW = 14
-SEARCHES = {"beam_search", "mtjd", "bild"}
+SEARCHES = {"beam_search", "mtjd", "bild", "joint_greedy"}
 """Methods that at temperature 0 are not the token-by-token argmax, or only with some options."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -53,8 +53,9 @@ def complete(
     vocab: int = VOCAB,
     stops: Sequence[Callable[[int], bool] | None] | None = None,
 ) -> list[Text]:
-    """The completed texts of a batch, in the order of the prompts."""
+    """The completed texts of a batch, in the order of the prompts; settings as `suited`."""
     settings = [params] * len(prompts) if isinstance(params, SamplingParams) else params
+    settings = [suited(method, one) for one in settings]
     triples = zip(prompts, settings, stops or [None] * len(prompts), strict=True)
     requests = [Request(p, s, stop) for p, s, stop in triples]
     blocks: list[list[Block]] = [[] for _ in requests]
@@ -73,6 +74,7 @@ OPTIONS = {
     "beam_search": [{"num_beams": 3}],
     "bild": [{"num_draft_tokens": 3, "fallback_threshold": 0.0, "rollback_threshold": 1.0}],
     "block_verification": [{"num_draft_tokens": 3}],
+    "joint_greedy": [{"num_draft_tokens": 3, "beam_width": 3}],
     "mcss": [{"k_config": (3, 2)}]
     + [{"k_config": (2, 2), "replacement": kind} for kind in ("with", "naive")],
     "mmtad": [
@@ -110,6 +112,13 @@ def honours(method: Method, **sampling: Any) -> bool:
     except ValueError:
         return False
     return True
+
+
+def suited(method: Method, params: SamplingParams) -> SamplingParams:
+    """The settings, at temperature 0 and without truncation for a method that knows no other."""
+    if honours(method, temperature=1.0):
+        return params
+    return replace(params, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0)
 
 
 def methods_that(accept: Callable[[Method], bool] = lambda method: True) -> list[Any]:
