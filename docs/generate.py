@@ -33,6 +33,7 @@ from mtad.cli import app
 from mtad.cli.methods import contract
 from mtad.core.schema import attribute_docs, options_of
 from mtad.engine.stats import Stats
+from mtad.errors import OptionError
 from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
 
@@ -136,9 +137,13 @@ def option_table(options: list[dict[str, Any]]) -> str:
     return table("option | value | default | meaning", rows)
 
 
-def usage(facts: dict[str, Any]) -> str:
+def usage(cls: type[Method], facts: dict[str, Any]) -> str:
     """The command line that runs a method with its defaults written out."""
     given = [f"-o {o['name']}={spelled(o['default'])}" for o in facts["options"]]
+    try:
+        cls().check(SamplingParams())
+    except OptionError:
+        given.append("--temperature 0")
     return " ".join(
         [
             'mtad generate --chat "Hello! Name the day after Tuesday." --method',
@@ -166,7 +171,7 @@ def method_page(cls: type[Method]) -> str:
         "## Options",
         option_table(facts["options"]) if facts["options"] else "None of its own.",
         "## On the command line",
-        f"```console\n$ {usage(facts)}\n```",
+        f"```console\n$ {usage(cls, facts)}\n```",
     )
 
 

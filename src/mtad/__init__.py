@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mtad.methods.bild import BiLD
     from mtad.methods.block_verification import BlockVerification
     from mtad.methods.joint_greedy import JointGreedy
+    from mtad.methods.margin import Margin
     from mtad.methods.mcss import MCSS
     from mtad.methods.mmtad import MMTAD
     from mtad.methods.mtad import MTAD
@@ -52,6 +53,7 @@ _HOME = {
     "methods.bild": ("BiLD",),
     "methods.block_verification": ("BlockVerification",),
     "methods.joint_greedy": ("JointGreedy",),
+    "methods.margin": ("Margin",),
     "methods.mcss": ("MCSS",),
     "methods.mmtad": ("MMTAD",),
     "methods.mtad": ("MTAD",),
@@ -92,6 +94,7 @@ __all__ = [
     "Chunk",
     "Completion",
     "JointGreedy",
+    "Margin",
     "Method",
     "ModelPair",
     "MtadError",

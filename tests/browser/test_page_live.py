@@ -67,10 +67,13 @@ def test_every_method_can_be_watched(
     set_up(page, live_url)
     page.locator("#method-A").select_option(name)
     sampling = dict(SAMPLING)
-    if name == "beam_search":  # it refuses truncation
+    if name in ("beam_search", "joint_greedy"):  # they refuse truncation
         sampling |= {"top_k": 0, "top_p": 1.0}
         page.locator("#top_k").fill("0")
         page.locator("#top_p").fill("1")
+    if name == "joint_greedy":  # and any temperature but 0
+        sampling["temperature"] = 0.0
+        page.locator("#temperature").fill("0")
     run(page)
     expect(page.locator(".lane").get_by_role("alert")).to_be_hidden()
     expected = demo_pair.generate(PROMPT, name, seed=3, guard=False, **sampling)[0]

@@ -12,7 +12,7 @@ import torch
 from support import two_drafts
 from support.heads import random_head
 from support.recorder import Recorder
-from support.tiny import PROMPTS, VOCAB, some_variants, token_ids
+from support.tiny import PROMPTS, VOCAB, some_variants, suited, token_ids
 from support.two_tokenizers import byte_level
 
 import mtad.model.lm
@@ -64,15 +64,15 @@ def case(kind: str) -> tuple[Model, Draft, int, list[list[int]]]:
     return target, random_head(target, 40, scale=0.02), VOCAB, [*PROMPTS, LONG, [5]]
 
 
-def requests_for(kind: str) -> list[Request]:
-    return [Request(p, s) for p, s in zip(case(kind)[3], SETTINGS, strict=True)]
+def requests_for(kind: str, method: Method) -> list[Request]:
+    return [Request(p, suited(method, s)) for p, s in zip(case(kind)[3], SETTINGS, strict=True)]
 
 
 @cache
 def alone(kind: str, method: Method) -> list[list[int]]:
     """The texts of `requests_for`, each in a batch of its own."""
     target, draft, vocab, _ = case(kind)
-    requests = requests_for(kind)
+    requests = requests_for(kind, method)
     return [
         token_ids(target, draft, method, [r.prompt_ids], r.sampling, vocab)[0] for r in requests
     ]
@@ -100,7 +100,7 @@ def finish(session: Session, found: dict[int, list[int]], most: int = 10**6) -> 
 @METHODS
 def test_a_text_is_the_same_after_joining_late(kind: str, method: Method, pads: bool) -> None:
     """A long prompt is prefilled in chunks while the others run; one of those leaves meanwhile."""
-    requests, expected = requests_for(kind), alone(kind, method)
+    requests, expected = requests_for(kind, method), alone(kind, method)
     session, found = session_of(kind, method, requests[:2], pads=pads), {}
     finish(session, found, 1)
     with torch.inference_mode():
@@ -121,12 +121,15 @@ def test_a_text_is_the_same_after_joining_late(kind: str, method: Method, pads: 
 @KINDS
 @METHODS
 def test_a_text_is_the_same_when_it_is_resumed(kind: str, method: Method) -> None:
-    for request, whole in zip(requests_for(kind), alone(kind, method), strict=True):
-        begun: dict[int, list[int]] = {}
-        finish(session_of(kind, method, [request]), begun, 2)
+    for request, whole in zip(requests_for(kind, method), alone(kind, method), strict=True):
+        session, begun = session_of(kind, method, [request]), dict[int, list[int]]()
+        finish(session, begun, 2)
         if len(begun[0]) < len(whole):
+            kept = [] if session.prefix.ledger is None else session.prefix.ledger[0].tolist()
+            receipt = dict(zip(method.entries, kept, strict=True))
+            again = replace(request, output_ids=begun[0], receipt=receipt)
             found: dict[int, list[int]] = {}
-            finish(session_of(kind, method, [replace(request, output_ids=begun[0])]), found)
+            finish(session_of(kind, method, [again]), found)
             assert begun[0] + found[0] == whole
 
 
@@ -136,7 +139,7 @@ def test_a_draft_without_memory_for_its_own_tokens_leaves_all_as_it_was(
     """The draft needs more tokens for this text than the target, which has room for it."""
     method, params = MTAD(num_draft_tokens=2, beam_width=2), SETTINGS[0]
     expected = alone("translated", method)[0]
-    session, found = session_of("translated", method, requests_for("translated")[:1]), {}
+    session, found = session_of("translated", method, requests_for("translated", method)[:1]), {}
 
     def failing(num_slots: int) -> None:
         raise CacheMemoryError("no")
@@ -147,7 +150,7 @@ def test_a_draft_without_memory_for_its_own_tokens_leaves_all_as_it_was(
         session.join([Request(two_drafts.costly(60), params)])
     assert session.target._prefill is None and session.drafter._prefill is None
     with torch.inference_mode():
-        session.join([requests_for("translated")[4]])
+        session.join([requests_for("translated", method)[4]])
     finish(session, found)
     assert found == {0: expected, 1: alone("translated", method)[4]}
 
@@ -166,7 +169,7 @@ def test_captured_iterations_give_the_same_texts(
 ) -> None:
     """Others join meanwhile, for whom the caches grow; the new caches are captured, too."""
     long = SamplingParams(max_new_tokens=40, seed=7)
-    requests = [replace(r, sampling=long) for r in requests_for(kind)[2:4]]
+    requests = [replace(r, sampling=long) for r in requests_for(kind, method)[2:4]]
     texts, modes = [], []
     for workspace in (Workspace(), Workspace(make())):
         session, found = session_of(kind, method, requests[:1], workspace=workspace), {}

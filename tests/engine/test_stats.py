@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -86,6 +87,17 @@ def test_total() -> None:
     assert shared.output_tokens_per_second == shared.end_to_end_tokens_per_second == 11
     assert CHAIN.num_spec_steps == 4, "the parts are left alone"
     assert total([]).mean_acceptance_length is None
+
+
+def test_what_a_method_keeps_is_the_last_of_a_text_and_the_sum_over_texts() -> None:
+    texts = [
+        stats_of(*(replace(block(3, 2), receipt={"regret": spent}) for spent in spends))
+        for spends in ([0.25, 0.25, 0.5], [1.0], [])
+    ]
+    assert [text.receipt for text in texts] == [{"regret": 0.5}, {"regret": 1.0}, {}]
+    assert total(texts).receipt == {"regret": 1.5}
+    assert texts[0].as_dict()["receipt"] == {"regret": 0.5}
+    assert Stats.of(json.loads(json.dumps(texts[0].counts()))) == texts[0]
 
 
 def test_counts_come_back_from_json() -> None:

@@ -19,6 +19,7 @@ from support.tiny import (
     prefilled,
     random_tree,
     similar,
+    suited,
     tiny_model,
     variants,
 )
@@ -61,7 +62,7 @@ def waiting(mode: str) -> Iterator[None]:
 
 
 def opened(pair, method: Method, params: list[SamplingParams], **options: Any) -> Session:
-    requests = [Request(p, s) for p, s in zip(PROMPTS, params, strict=True)]
+    requests = [Request(p, suited(method, s)) for p, s in zip(PROMPTS, params, strict=True)]
     with torch.inference_mode():
         return Session(*pair, method, requests, VOCAB, **options)
 

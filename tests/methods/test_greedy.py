@@ -11,6 +11,7 @@ import torch
 from support.tiny import (
     PROMPTS,
     VOCAB,
+    is_greedy,
     label,
     methods_that,
     reference_text,
@@ -26,7 +27,6 @@ from mtad.methods.mtjd import MTJD
 from mtad.methods.speculative_sampling import SpeculativeSampling
 from mtad.model.lm import Model
 from mtad.sampling.params import SamplingParams
-from mtad.speculative.method import Method
 
 FAMILIES = [
     "llama",
@@ -35,15 +35,6 @@ FAMILIES = [
     "gpt2",
 ]
 NUM_NEW = 14
-SEARCHES = {"beam_search", "mtjd", "bild", "joint_greedy"}
-"""Methods that at temperature 0 are not the token-by-token argmax, or only with some options."""
-
-
-def is_greedy(method: Method) -> bool:
-    """Whether temperature 0 is the target's argmax at every token."""
-    return method.name not in SEARCHES
-
-
 OTHERS = [
     methods.find("bild")(num_draft_tokens=3, fallback_threshold=0.0, rollback_threshold=1e-9),
     BeamSearch(num_beams=1),

@@ -14,7 +14,7 @@ from support.tiny import (
     PROMPTS,
     VOCAB,
     each_once,
-    honours,
+    is_greedy,
     label,
     prefilled,
     random_tree,
@@ -52,7 +52,7 @@ DRAFTING = [case for case in ONE_EACH if case[0] not in ("autoregressive", "prom
 
 
 def drafts(method: Method) -> bool:
-    return method.drafter == "draft" and honours(method, temperature=0.0)
+    return method.drafter == "draft" and (is_greedy(method) or method.name == "bild")
 
 
 def in_some_model() -> list[Any]:

@@ -108,7 +108,7 @@ def test_greedy_of_equals(pair: MarkovPair) -> None:
     """All blocks are equally likely; greedy takes the lowest token each time."""
     flat, inverse = [[0.5, 0.5]] * 2, [[0.4, 0.6]] * 2
     toy = MarkovPair.of(flat, inverse)
-    assert iterate(toy, joint_greedy(4, 3), [(0,)], temperature=0.0).blocks == [(0, 0, 0, 0)]
+    assert iterate(toy, joint_greedy(8, 3), [(0,)], temperature=0.0).blocks == [(0, 0, 0, 0)]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def bound(
     texts: Sequence[Text], vocab: int, eos: Text = (), budgets: Sequence[int] = (16,)
 ) -> tuple[Warper, Noise]:
     """What `verify` gets at temperature 0 after these texts."""
-    prefix = prefix_of(texts, budget=max(budgets))
+    prefix = prefix_of(texts, budget=max(budgets), entries=1)
     prefix = replace(
         prefix,
         eos=torch.tensor([list(eos) or [-1]] * len(texts)),
@@ -221,7 +221,9 @@ def test_no_block_is_less_likely_or_shorter_than_greedys(
         block = (*tree.tokens[row, nodes].tolist(), int(verdict.next_token[row]))
         assert_as_good_as_greedy(p, (0,), block, eos, max(margin, 0.0))
         paths = {
-            tuple(tree.tokens[row, tree.path_to(torch.full((rows,), node))[row][: int(at)]].tolist())
+            tuple(
+                tree.tokens[row, tree.path_to(torch.full((rows,), node))[row][: int(at)]].tolist()
+            )
             for node, at in enumerate(tree.depths)
             if bool(tree.alive[row, node])
         }

@@ -19,6 +19,7 @@ from support.tiny import (
     label,
     methods_that,
     some_variants,
+    suited,
     tiny_model,
     variants,
 )
@@ -76,8 +77,8 @@ def inputs(method: Method, mode: FakeTensorMode) -> tuple[Prefix, Warper, Noise]
     """What the engine hands to a method, without values."""
     settings = JOINT_SETTINGS if method.drafter == "target" else SETTINGS
     settings = [replace(p, max_new_tokens=min(p.max_new_tokens, 8)) for p in settings]
-    requests = [Request(p, s) for p, s in zip(PROMPTS, settings, strict=False)]
-    prefix = prefix_of(requests, torch.device("cpu"))
+    requests = [Request(p, suited(method, s)) for p, s in zip(PROMPTS, settings, strict=False)]
+    prefix = prefix_of(requests, torch.device("cpu"), method.entries)
     warp = Warper.of([r.sampling for r in requests], VOCAB, torch.device("cpu"))
     noise = Noise(torch.arange(len(requests)), prefix.num_new)
     return tuple(faked(value, mode) for value in (prefix, warp, noise))
@@ -91,7 +92,7 @@ def test_draft_and_verify_never_read_a_value(method):
         warp = warp.at(prefix)
         tree = method.draft(script, prefix, warp, noise)
         verdict = method.verify(tree, script.forward(tree), warp, noise)
-        prefix.append(block_tokens(tree, verdict), verdict.num_accepted + 1)
+        prefix.append(block_tokens(tree, verdict), verdict.num_accepted + 1, verdict.ledger)
     assert verdict.next_token.shape == (prefix.lengths.shape[0],)
 
 
@@ -109,7 +110,7 @@ def opened(model: Model, method: Method) -> Session:
     """A session that has read the prompts, its tensors without values."""
     settings = JOINT_SETTINGS if method.drafter == "target" else SETTINGS
     settings = [replace(p, max_new_tokens=min(p.max_new_tokens, 8)) for p in settings]
-    requests = [Request(p, s) for p, s in zip(PROMPTS, settings, strict=False)]
+    requests = [Request(p, suited(method, s)) for p, s in zip(PROMPTS, settings, strict=False)]
     with torch.inference_mode():
         session = Session(model, model, method, requests, VOCAB)
         state = session._state

@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.caches import CLOSE
 from support.heads import fresh_hidden, random_head
-from support.tiny import PROMPTS, VOCAB, random_tree, some_variants, tiny_model
+from support.tiny import PROMPTS, VOCAB, random_tree, some_variants, suited, tiny_model
 
 import mtad.model.lm
 from mtad.engine.session import Request, Session
@@ -103,8 +103,8 @@ def run_checked(session: Session) -> tuple[int, dict[int, list[int]]]:
     return count, texts
 
 
-def requests_of(budgets: Sequence[int]) -> list[Request]:
-    params = [SamplingParams(max_new_tokens=n, seed=n) for n in budgets]
+def requests_of(budgets: Sequence[int], method: Method) -> list[Request]:
+    params = [suited(method, SamplingParams(max_new_tokens=n, seed=n)) for n in budgets]
     return [Request(prompt, p) for prompt, p in zip(PROMPTS, params, strict=True)]
 
 
@@ -114,12 +114,14 @@ def requests_of(budgets: Sequence[int]) -> list[Request]:
 )
 def test_states_are_those_of_a_fresh_read_while_rows_accept_reject_and_leave(target, method):
     with torch.inference_mode():
-        session = Session(target, random_head(target, 40), method, requests_of([9, 17, 4]), VOCAB)
+        requests = requests_of([9, 17, 4], method)
+        session = Session(target, random_head(target, 40), method, requests, VOCAB)
     assert run_checked(session)[0] > 2
 
 
 def test_recorded_iterations_keep_the_states_and_the_texts(target):
-    head, method, requests = random_head(target), MCSS(k_config=(2, 2)), requests_of([40, 40, 40])
+    head, method = random_head(target), MCSS(k_config=(2, 2))
+    requests = requests_of([40, 40, 40], method)
     tapes, modes, texts = Tapes(patience=0), [], []
     for workspace in (Workspace(), Workspace(tapes)):
         with torch.inference_mode():

@@ -27,6 +27,7 @@ from support.tiny import (
     prefilled,
     random_tree,
     similar,
+    suited,
     tiny_model,
     token_ids,
     variants,
@@ -75,7 +76,7 @@ def checked_steps(session: Session, draft: Model | None) -> Iterator[Step]:
 def run(
     target: Model, draft: Model, method: Method, budgets: list[int], **sampling: Any
 ) -> list[Step]:
-    params = [SamplingParams(max_new_tokens=n, seed=n, **sampling) for n in budgets]
+    params = [suited(method, SamplingParams(max_new_tokens=n, seed=n, **sampling)) for n in budgets]
     requests = [Request(prompt, p) for prompt, p in zip(PROMPTS, params, strict=True)]
     with torch.inference_mode():
         session = Session(target, draft, method, requests, VOCAB)

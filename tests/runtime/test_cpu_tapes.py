@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from support.tiny import PROMPTS, VOCAB, similar, some_variants, tiny_model, variants
+from support.tiny import PROMPTS, VOCAB, similar, some_variants, suited, tiny_model, variants
 
 import mtad
 from mtad.core.tree import TokenTree
@@ -59,7 +59,9 @@ def requests_for(method: Method, seed: int = 0) -> list[Request]:
     """Rows that leave one after the other, at budgets, EOS and a stop."""
     settings = JOINT if method.drafter == "target" else MIXED
     return [
-        Request(prompt, params, (lambda token: token == 9) if params is settings[1] else None)
+        Request(
+            prompt, suited(method, params), (lambda t: t == 9) if params is settings[1] else None
+        )
         for prompt, params in zip(PROMPTS, settings, strict=True)
     ]
 

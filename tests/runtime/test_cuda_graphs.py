@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from support.recorder import Recorder
-from support.tiny import PROMPTS, VOCAB, similar, some_variants, tiny_model, variants
+from support.tiny import PROMPTS, VOCAB, similar, some_variants, suited, tiny_model, variants
 
 import mtad
 import mtad.core.buckets
@@ -106,7 +106,7 @@ def requests_for(method: Method, rows: int) -> list[Request]:
     settings = JOINT if method.drafter == "target" else MIXED if rows > 1 else [SAMPLED]
     stops = [None, lambda token: token == 9, None]
     triples = zip(PROMPTS[:rows], settings, stops, strict=False)
-    return [Request(prompt, params, stop) for prompt, params, stop in triples]
+    return [Request(prompt, suited(method, params), stop) for prompt, params, stop in triples]
 
 
 # --- the same texts

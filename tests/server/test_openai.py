@@ -24,6 +24,7 @@ from support.serving import (
     real_server,
     serving,
 )
+from support.tiny import suited
 
 import mtad
 from mtad.server.app import create_app
@@ -152,10 +153,12 @@ def test_parameters_mean_what_generate_means(
 
 @pytest.mark.parametrize("name", mtad.methods.names())
 def test_every_method_by_name(client: openai.OpenAI, name: str) -> None:
-    [want] = expected_shorter(PROMPT, name)
+    heat = suited(mtad.methods.find(name)(), mtad.SamplingParams()).temperature
+    [want] = expected_shorter(PROMPT, name, temperature=heat)
     got = client.completions.create(
         model="demo",
         prompt=PROMPT,
+        temperature=heat,
         **SHORTER,
         extra_body={"method": name, "return_token_ids": True},
     )
@@ -190,6 +193,20 @@ def test_options_of_methods(client: openai.OpenAI) -> None:
         assert contract["options"]["num_draft_tokens"] == 2
         assert contract["seeds"] == [3]
         assert (contract["energy_joules"] is None) == bool(contract["energy_reason"])
+
+
+def test_the_receipt_of_each_choice(client: openai.OpenAI) -> None:
+    """What a method keeps of a text comes with the answer; nothing where it keeps nothing."""
+    options = {"max_gap": 2.0, "regret_budget": 4.0}
+    wanted = expected([PROMPT] * 2, mtad.Margin(**options), seed=[3, 4])
+    receipts = [one.stats.receipt for one in wanted]
+    assert max(one["regret"] for one in receipts) > 0
+    for method, receipt in (({"name": "margin", **options}, receipts), ("mtad", None)):
+        got = client.completions.create(
+            model="demo", prompt=PROMPT, n=2, **SHORT, extra_body={"method": method}
+        )
+        assert got.model_extra is not None
+        assert got.model_extra["mtad"].get("receipt") == receipt
 
 
 def test_the_choices_of_a_request(client: openai.OpenAI) -> None:

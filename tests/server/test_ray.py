@@ -378,8 +378,10 @@ def test_the_same_answers_from_every_replica(demo_pair: ModelPair) -> None:
             assert answer.json()["choices"][0]["text"] == expected(demo_pair, seed)
             assert streamed(client, seed) == (expected(demo_pair, seed), [], "data: [DONE]")
         for seed, name in enumerate(methods.names()):
-            [alone] = demo_pair.generate(["SELECT"], name, seed=seed, max_new_tokens=24)
-            answer = client.post("/v1/completions", json=body(seed, method=name))
+            heat = 0.0 if name == "joint_greedy" else 1.0
+            options = {"seed": seed, "max_new_tokens": 24, "temperature": heat}
+            [alone] = demo_pair.generate(["SELECT"], name, **options)
+            answer = client.post("/v1/completions", json=body(seed, method=name, temperature=heat))
             assert answer.json()["choices"][0]["text"] == alone.text, name
         assert client.get("/health").status_code == 200
         assert client.get("/").headers["content-type"].startswith("text/html")

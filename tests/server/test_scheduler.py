@@ -16,7 +16,7 @@ import pytest
 import torch
 from support.heads import random_head
 from support.serving import load_demo
-from support.tiny import PROMPTS, similar, some_variants, token_ids
+from support.tiny import PROMPTS, complete, similar, some_variants, suited, token_ids
 from support.two_drafts import renumbered
 
 import mtad.model.lm
@@ -26,6 +26,7 @@ from mtad.engine.request import Request
 from mtad.engine.session import Session
 from mtad.errors import CacheMemoryError, MtadError, NonFiniteLogitsError
 from mtad.methods.autoregressive import Autoregressive
+from mtad.methods.margin import Margin
 from mtad.methods.mtad import MTAD
 from mtad.methods.speculative_sampling import SpeculativeSampling
 from mtad.model.kv_cache import SlotLayer
@@ -198,13 +199,15 @@ def work(
     **options: Any,
 ) -> Sequence:
     params = SamplingParams(max_new_tokens=num_new, seed=seed, **options.pop("sampling", {}))
-    request = with_text(Request(list(prompt), params), tokenizer, stops)
-    return Sequence(*request, method=method or SMALL, **options)
+    method = method or SMALL
+    request = with_text(Request(list(prompt), suited(method, params)), tokenizer, stops)
+    return Sequence(*request, method=method, **options)
 
 
 def again(sequence: Sequence) -> Sequence:
     """The same text once more."""
-    return Sequence(replace(sequence.request, output_ids=()), method=sequence.method)
+    request = replace(sequence.request, output_ids=(), receipt={})
+    return Sequence(request, method=sequence.method)
 
 
 def send(scheduler: Scheduler, *sequences: Sequence) -> tuple[list[Sequence], list[Received]]:
@@ -591,6 +594,27 @@ def test_an_error_in_the_middle_loses_and_repeats_no_token(models, serve, monkey
 
     monkeypatch.setattr(Session, "step", failing)
     assert texts_of(serve(), *texts) == expected
+
+
+def test_a_text_that_is_resumed_has_spent_what_it_had_spent(models, serve, monkeypatch):
+    method = Margin(num_draft_tokens=2, max_gap=9.0, max_rank=60, regret_budget=3.0)
+    texts = [work(PROMPTS[i], method, num_new=24, sampling={"temperature": 0.0}) for i in range(3)]
+    prompts, params = [w.request.prompt_ids for w in texts], [w.request.sampling for w in texts]
+    expected = complete(*models, method, prompts, params)
+    step, count = Session.step, iter(range(10**6))
+
+    def failing(session: Session) -> Any:
+        if next(count) == 4:
+            raise RuntimeError("once")
+        return step(session)
+
+    monkeypatch.setattr(Session, "step", failing)
+    _, received = send(serve(), *texts)
+    assert [one.token_ids for one in received] == [text.token_ids for text in expected]
+    spent = [one.last.sequence.stats.receipt for one in received]
+    for one, text in zip(spent, expected, strict=True):
+        assert one == pytest.approx(text.blocks[-1].receipt, abs=1e-4)
+        assert 1.5 < one["regret"] < 3.0
 
 
 def test_a_sink_that_fails_harms_no_other_text(serve, story, caplog):

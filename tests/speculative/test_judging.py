@@ -48,7 +48,7 @@ def test_few_tokens_are_judged_as_the_vocabulary_is(
             few = judge(method, seen.tree, seen.target_logits, seen.warp, NOISE)
             whole = method.verify(seen.tree, seen.target_logits, seen.warp, NOISE)
             for name, values in vars(whole).items():
-                assert torch.equal(values, getattr(few, name)), name
+                assert name == "ledger" or torch.equal(values, getattr(few, name)), name
     # distinct children of temperature 0 may be any tokens
     assert len(widths) >= (2 if method.ratio_on == "warped" else 0)
 

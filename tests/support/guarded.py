@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
-from support.tiny import PROMPTS
+from support.tiny import PROMPTS, suited
 
 import mtad.api.guard
 from mtad.api.controller import Controller
@@ -91,6 +92,7 @@ class Scripted(Controller):
 def scripted(
     target: Model, draft: Draft, method: Method, requests: list, vocab: int, script: str
 ) -> Iterator[tuple[Session, Scripted, mtad.api.guard.Iteration]]:
+    requests = [replace(one, sampling=suited(method, one.sampling)) for one in requests]
     with torch.inference_mode():
         session = Session(target, draft, method, requests, vocab)
     control = Scripted(method, script, vocab)

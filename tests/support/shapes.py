@@ -12,7 +12,7 @@ from typing import Any
 
 import jaxtyping
 
-_SHAPE = re.compile(r"\b(Bool|Float|Int|Shaped)\[")
+_SHAPE = re.compile(r"\b(Bool|Float|Float64|Int|Num|Shaped)\[")
 _WITH_CHECKS = jaxtyping.jaxtyped
 
 

@@ -75,6 +75,7 @@ OPTIONS = {
     "bild": [{"num_draft_tokens": 3, "fallback_threshold": 0.0, "rollback_threshold": 1.0}],
     "block_verification": [{"num_draft_tokens": 3}],
     "joint_greedy": [{"num_draft_tokens": 3, "beam_width": 3}],
+    "margin": [{"num_draft_tokens": 3, "max_gap": 1.0, "regret_budget": 3.0}],
     "mcss": [{"k_config": (3, 2)}]
     + [{"k_config": (2, 2), "replacement": kind} for kind in ("with", "naive")],
     "mmtad": [
@@ -119,6 +120,11 @@ def suited(method: Method, params: SamplingParams) -> SamplingParams:
     if honours(method, temperature=1.0):
         return params
     return replace(params, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0)
+
+
+def is_greedy(method: Method) -> bool:
+    """Whether temperature 0 is the target's argmax at every token, whatever the options."""
+    return method.name not in {"beam_search", "bild", "joint_greedy", "margin", "mtjd"}
 
 
 def methods_that(accept: Callable[[Method], bool] = lambda method: True) -> list[Any]:

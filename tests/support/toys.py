@@ -111,7 +111,9 @@ class Iteration:
         return [(*path[:count], last) for path, count, last in rows]
 
 
-def prefix_of(texts: Sequence[Sequence[int]], prompt_length: int = 1, budget: int = 16) -> Prefix:
+def prefix_of(
+    texts: Sequence[Sequence[int]], prompt_length: int = 1, budget: int = 16, entries: int = 0
+) -> Prefix:
     """Texts of any length as the committed text of a batch."""
     lengths = torch.tensor([len(t) for t in texts])
     width = int(lengths.max()) + budget
@@ -122,6 +124,7 @@ def prefix_of(texts: Sequence[Sequence[int]], prompt_length: int = 1, budget: in
         budgets=torch.full_like(lengths, budget),
         eos=torch.full((len(texts), 1), -1),
         horizon=budget,
+        ledger=torch.zeros(len(texts), entries, dtype=torch.float64) if entries else None,
     )
 
 
@@ -134,7 +137,7 @@ def iterate(
     **sampling: Any,
 ) -> Iteration:
     """`draft` and `verify` of a method, once, after each of the given texts (prompt: 1 token)."""
-    prefix = prefix_of(texts, budget=budget)
+    prefix = prefix_of(texts, budget=budget, entries=len(method.entries))
     rows = len(texts)
     one = Warper.of([SamplingParams(**sampling)], pair.vocab, torch.device("cpu"))
     warp = select_rows(one, torch.zeros(rows, dtype=torch.int64))

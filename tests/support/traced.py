@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from support.tiny import suited
 
 from mtad.engine.session import Request, Session
 from mtad.engine.step import Block, Observation
@@ -44,7 +45,8 @@ def watch(
     top: int = 2,
     **options: bool,
 ) -> list[Watched]:
-    """Every text of the batch, and its trace at `path`."""
+    """Every text of the batch, and its trace at `path`; settings as `suited`."""
+    requests = [replace(one, sampling=suited(method, one.sampling)) for one in requests]
     texts, seen = [Watched() for _ in requests], list[Observation]()
     with torch.inference_mode():
         session = Session(*pair, method, requests, vocab)

@@ -125,6 +125,25 @@ SETTINGS = {
 }
 
 
+def test_a_budget_is_spent_over_the_whole_text(pair, tmp_path: Path) -> None:
+    """Each iteration is judged with what those before have left of it; another rule has its own."""
+    method = make("margin", num_draft_tokens=3, max_gap=9.0, max_rank=60, regret_budget=2.5)
+    seen = traced(pair, tmp_path / "t.jsonl", method, budget=24, temperature=0.0)
+    same(tmp_path / "t.jsonl")
+    found = one(tmp_path / "t.jsonl")
+    spent = [text.blocks[-1].receipt for text in seen]
+    assert [text.now.receipt for text in found.texts] == spent
+    assert min(receipt["regret"] for receipt in spent) > 0.5
+    tight = one(tmp_path / "t.jsonl", regret_budget=0.5)
+    assert all(text.exact.receipt["regret"] < 0.5 for text in tight.texts)
+    assert all(text.difference for text in tight.texts)
+    lines = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    records = [line["record"] for line in lines if line.get("type") == "iteration"]
+    assert max(record["receipt"]["regret"] for record in records) == max(
+        receipt["regret"] for receipt in spent
+    )
+
+
 @pytest.mark.parametrize("kind", ["head", "trimmed"])
 @pytest.mark.parametrize("method", [m for m in each_once(FAST) if m.values[0].drafter == "draft"])
 def test_iterations_of_other_drafts_are_judged_as_they_were(

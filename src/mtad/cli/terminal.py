@@ -182,6 +182,7 @@ def summary(stats: Stats, method: Method, seed: int, weights: str = "") -> str:
             "mean acceptance length (block efficiency) " + number(stats.mean_acceptance_length, 2),
             f"draft acceptance rate {percent(stats.draft_acceptance_rate)}",
             qualified(method, weights),
+            *(f"{name.replace('_', ' ')} {value:.4g}" for name, value in stats.receipt.items()),
             f"seed {seed}",
             *_guarding(stats),
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from mtad.core.tree import TokenTree
@@ -37,6 +37,8 @@ class Prefix:
         eos: (B, E) token ids that end the text, padded with -1.
         horizon: a bound on the budgets, known to the host; the largest of them where the target
             itself drafts.
+        ledger: (B, S) numbers that the method has kept of each text, see `Method.entries`; None
+            where it keeps none.
     """
 
     tokens: Int[Tensor, "rows text"]
@@ -45,6 +47,7 @@ class Prefix:
     budgets: Int[Tensor, " rows"]
     eos: Int[Tensor, "rows stops"]
     horizon: int
+    ledger: Float64[Tensor, "rows entries"] | None = None
 
     @property
     def num_new(self) -> Int[Tensor, " rows"]:
@@ -81,17 +84,27 @@ class Prefix:
         """The rows of both, those of `other` last."""
         pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
         fills = {"tokens": 0, "eos": -1}
-        joined = {n: _stack(*p, fills.get(n, 0)) for n, p in pairs.items() if n != "horizon"}
+        tensors = {n: pair for n, pair in pairs.items() if isinstance(pair[0], Tensor)}
+        joined = {n: _stack(*pair, fills.get(n, 0)) for n, pair in tensors.items()}
         return Prefix(**joined, horizon=max(self.horizon, other.horizon))
 
-    def append(self, block: Int[Tensor, "rows width"], counts: Int[Tensor, " rows"]) -> Prefix:
-        """The prefix with the first `counts` tokens of each row's block."""
+    def append(
+        self,
+        block: Int[Tensor, "rows width"],
+        counts: Int[Tensor, " rows"],
+        ledger: Float[Tensor, "rows entries"] | None = None,
+    ) -> Prefix:
+        """The prefix with the first `counts` tokens of each row's block.
+
+        `ledger` has its new entries; None leaves them as they are.
+        """
         offsets = torch.arange(block.shape[1], device=block.device)
         index = self.lengths[:, None] + offsets
         fits = (offsets < counts[:, None]) & (index < self.tokens.shape[1])
         block = torch.where(fits, block, self.tokens[:, :1])  # the first token stays what it is
         tokens = self.tokens.scatter(1, torch.where(fits, index, 0), block)
-        return replace(self, tokens=tokens, lengths=self.lengths + counts)
+        kept = self.ledger if ledger is None else ledger.double()
+        return replace(self, tokens=tokens, lengths=self.lengths + counts, ledger=kept)
 
 
 def _stack(above: Tensor, below: Tensor, fill: int) -> Tensor:

@@ -5,7 +5,7 @@ Knows no loop and no cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -32,6 +32,7 @@ class Request:
         sampling: how to sample and when to end.
         stop: called with every new token in order; true ends the text after that token.
         output_ids: tokens of the text that are there already, where it is taken up again.
+        receipt: what the method had kept of them, see `Block.receipt`.
         cache_salt: prefixes of prompts are shared with requests that have the same one; None
             shares nothing, so that every token of the prompt is fed.
     """
@@ -40,6 +41,7 @@ class Request:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     stop: Callable[[int], bool] | None = None
     output_ids: Sequence[int] = ()
+    receipt: Mapping[str, float] = field(default_factory=dict)
     cache_salt: Hashable | None = ""
 
     @property
@@ -72,6 +74,7 @@ def check_requests(
     for index, request in enumerate(requests):
         method.check(request.sampling)
         _check_prompt(index, request, vocab)
+        _check_receipt(index, request, method)
         require_some_token(request.sampling, vocab, known, "target")
         for name, model, context in reaches:
             _check_context(index, request, name, model, context)
@@ -88,6 +91,15 @@ def _check_prompt(index: int, request: Request, vocab: int) -> None:
             raise PromptError(
                 f"request {index}: token id {token} is not in the vocabulary of {vocab} tokens"
             )
+
+
+def _check_receipt(index: int, request: Request, method: Method) -> None:
+    if unknown := [name for name in request.receipt if name not in method.entries]:
+        known = ", ".join(method.entries) or "nothing"
+        raise ValueError(
+            f"request {index}: its receipt has {', '.join(unknown)}, and {method.name} keeps "
+            f"{known} of a text; give the receipt of a text that {method.name} began"
+        )
 
 
 def _check_context(
@@ -121,8 +133,16 @@ def size_of(
     return rows, bucket_of(longest + method.num_nodes(vocab, horizon))
 
 
-def prefix_of(requests: Sequence[Request], device: torch.device) -> Prefix:
-    """The texts of requests as committed, with room for what may still come."""
+def prefix_of(
+    requests: Sequence[Request], device: torch.device, entries: Sequence[str] = ()
+) -> Prefix:
+    """The texts of requests as committed, with room for what may still come.
+
+    Args:
+        requests: one row each.
+        device: of the tensors.
+        entries: names of what the method keeps of each text.
+    """
 
     def column(values: list[int]) -> Tensor:
         return torch.tensor(values, device=device, dtype=torch.int64)
@@ -136,6 +156,7 @@ def prefix_of(requests: Sequence[Request], device: torch.device) -> Prefix:
     eos = [list(r.sampling.eos_token_ids) for r in requests]
     budgets = [r.sampling.max_new_tokens for r in requests]
     longest = max(len(r.prompt_ids) + r.sampling.max_new_tokens for r in requests)
+    kept = [[r.receipt.get(name, 0.0) for name in entries] for r in requests]
     return Prefix(
         tokens=table([r.text_ids for r in requests], width_of(longest), 0),
         lengths=column([len(r.text_ids) for r in requests]),
@@ -143,6 +164,7 @@ def prefix_of(requests: Sequence[Request], device: torch.device) -> Prefix:
         budgets=column(budgets),
         eos=table(eos, max(1, *map(len, eos)), -1),
         horizon=max(budgets),
+        ledger=torch.tensor(kept, dtype=torch.float64, device=device) if entries else None,
     )
 
 

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Num
 from torch import Tensor
 
 from mtad.core.buckets import bucket_of, rows_of
@@ -171,7 +171,8 @@ class Session:
         for lm in self.lms:
             lm.end_prefill()
         device, running = self.target.device, [self.requests[i] for i in self.rows] + requests
-        fresh, seeds = prefix_of(requests, device), seeds_of(requests, device)
+        fresh = prefix_of(requests, device, self.largest.entries)
+        seeds = seeds_of(requests, device)
         self.prefix = self.prefix.join(fresh) if self.rows else fresh
         self.seeds = torch.cat([self.seeds, seeds]) if self.rows else seeds
         self.warper = Warper.of([r.sampling for r in running], self.vocab, device)
@@ -222,7 +223,7 @@ class Session:
         """All that changes from one iteration to the next."""
         return state_of([(self, name) for name in ("prefix", "warper", "seeds")], self.lms)
 
-    def _iterate(self, begin: OnPhase) -> Int[Tensor, "rows columns"]:
+    def _iterate(self, begin: OnPhase) -> Num[Tensor, "rows columns"]:
         """The `row_values` of an iteration; a tensor program that reads nothing back."""
         begin("draft")
         warp = self.warper.at(self.prefix)
@@ -241,21 +242,22 @@ class Session:
     def _commit(self, tree: TokenTree, verdict: Verdict) -> Tensor:
         """Lengthen the text and the caches by the block; its `row_values`."""
         block = block_tokens(tree, verdict)
-        self.prefix = self.prefix.append(block, verdict.num_accepted + 1)
+        self.prefix = self.prefix.append(block, verdict.num_accepted + 1, verdict.ledger)
         for lm in self.lms:
             lm.commit(cache_places(tree, verdict.path, lm is not self.target), verdict.num_accepted)
         bad = [lm.bad_position.to(block.device) for lm in self.lms]
-        return row_values(tree, verdict, bad, block)
+        return row_values(tree, verdict, bad, block, self.prefix.ledger)
 
     def _look_ahead(self) -> None:
         """Bound how far the next iteration may reach, in steps; its shapes follow."""
         for lm in self.lms:
             lm.look_ahead(max(self.lengths, default=1), self.max_nodes)
 
-    def _clip(self, row: int, values: list[int]) -> Block:
+    def _clip(self, row: int, values: list[float]) -> Block:
         """The block of a row, cut at the first EOS, stop or end of the budget."""
         index, names = self.rows[row], [lm.name for lm in self.lms]
-        block = block_of(index, self.requests[index], self.lengths[row], names, values)
+        request, entries = self.requests[index], self.largest.entries
+        block = block_of(index, request, self.lengths[row], names, values, entries)
         self.lengths[row] += len(block.token_ids)
         return block.as_own() if self.method.drafter == "target" else block
 
@@ -277,8 +279,7 @@ class Session:
         order = places_without(finished, len(self.rows))
         for row in finished:
             del self.requests[self.rows[row]]
-        self.rows = [self.rows[row] for row in order]
-        self.lengths = [self.lengths[row] for row in order]
+        self.rows, self.lengths = [[of[row] for row in order] for of in (self.rows, self.lengths)]
         self._fill(order)
 
     def _fill(self, order: Sequence[int]) -> None:
@@ -293,8 +294,7 @@ class Session:
         if list(order) == [*range(self.target.num_rows)]:
             return
         index = torch.tensor(order, dtype=torch.int64, device=self.seeds.device)
-        self.prefix = select_rows(self.prefix, index)
-        self.warper = select_rows(self.warper, index)
+        self.prefix, self.warper = select_rows(self.prefix, index), select_rows(self.warper, index)
         self.seeds = self.seeds[index]
         for lm in self.lms:
             lm.release(list(order))

@@ -32,6 +32,8 @@ class Stats:
         acceptance_histogram: steps by number of accepted draft tokens.
         prefill_s: seconds until the first iteration began.
         decode_s: seconds of its iterations, without what the caller did between two of them.
+        receipt: what the method has kept of the text, by the names of `Method.entries`; the sum
+            over several texts.
         fallback: why the guard drafted nothing last, None if it did; see `mtad.api.controller`.
     """
 
@@ -45,6 +47,7 @@ class Stats:
     acceptance_histogram: Counter[int] = field(default_factory=Counter)
     prefill_s: float = 0.0
     decode_s: float = 0.0
+    receipt: dict[str, float] = field(default_factory=dict)
     fallback: str | None = None
 
     def add(self, block: Block, is_plain: bool = False) -> None:
@@ -56,6 +59,7 @@ class Stats:
         self.num_output_tokens += len(block.token_ids)
         self.num_plain_steps += is_plain
         self.acceptance_histogram[block.num_accepted] += 1
+        self.receipt = {**self.receipt, **block.receipt}
 
     @property
     def mean_acceptance_length(self) -> float | None:
@@ -103,18 +107,20 @@ class Stats:
             str(a): self.acceptance_histogram[a] for a in sorted(self.acceptance_histogram)
         }
         counts = {name: getattr(self, name) for name in _COUNTS}
-        return counts | {"acceptance_histogram": histogram, "fallback": self.fallback}
+        rest = {"receipt": self.receipt, "fallback": self.fallback}
+        return counts | {"acceptance_histogram": histogram} | rest
 
     @classmethod
     def of(cls, counts: Mapping[str, Any]) -> Stats:
         """The stats that have these `counts`, read back from JSON.
 
-        Rows that were written before there was a guard or a prefix cache have none of it.
+        Rows that were written before there was a guard, a prefix cache or a receipt have none.
         """
         histogram = {int(a): int(n) for a, n in counts["acceptance_histogram"].items()}
         given = {"num_plain_steps": 0, "num_cached_tokens": 0, "fallback": None, **counts}
         numbers = {name: given[name] for name in (*_COUNTS, "fallback")}
-        return cls(**numbers, acceptance_histogram=Counter(histogram))
+        receipt = dict(counts.get("receipt", {}))
+        return cls(**numbers, acceptance_histogram=Counter(histogram), receipt=receipt)
 
     def as_dict(self) -> dict[str, Any]:
         """All of it under its names, for JSON."""
@@ -157,6 +163,8 @@ def total(parts: Iterable[Stats], wall_s: float | None = None) -> Stats:
         for name in _COUNTS:
             setattr(result, name, getattr(result, name) + getattr(part, name))
         result.acceptance_histogram.update(part.acceptance_histogram)
+        for name, value in part.receipt.items():
+            result.receipt[name] = result.receipt.get(name, 0.0) + value
     result.fallback = _fallback([part.fallback for part in parts])
     if wall_s is not None:
         result.prefill_s, result.decode_s = 0.0, wall_s

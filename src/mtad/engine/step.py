@@ -5,11 +5,11 @@ Knows no model and no loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int, Num
 from torch import Tensor
 
 from mtad.core.noise import Noise
@@ -36,6 +36,8 @@ class Block:
         finish_reason: "stop" or "length" where this block is the last one, "error" where the
             request failed, else None.
         error: why it failed; a block with an error has no tokens.
+        receipt: what the method has kept of the text so far, by the names of `Method.entries`;
+            for the whole block, also where a stop has cut it.
     """
 
     request: int
@@ -45,6 +47,7 @@ class Block:
     depth: int
     finish_reason: str | None
     error: NonFiniteLogitsError | None = None
+    receipt: Mapping[str, float] = field(default_factory=dict)
 
     def as_own(self) -> Block:
         """The same of a target that searched alone: nothing was drafted for it."""
@@ -113,25 +116,35 @@ def row_values(
     verdict: Verdict,
     bad: Sequence[Int[Tensor, " rows"]],
     block: Int[Tensor, "rows width"],
-) -> Int[Tensor, "rows columns"]:
+    ledger: Float64[Tensor, "rows entries"] | None = None,
+) -> Num[Tensor, "rows columns"]:
     """All that the host reads of an iteration, one row of numbers per request, for `block_of`.
+
+    Integers, unless there is a ledger; float64, with which they then go, holds them exactly.
 
     Args:
         tree, verdict: of the iteration.
         bad: the first bad position of every model.
         block: `block_tokens` of them.
+        ledger: what the method keeps of the texts.
     """
     columns = [verdict.num_accepted, tree.num_drafted, tree.depth_drafted, *bad]
-    return torch.cat([torch.stack(columns, dim=1), block], dim=1)
+    integers = torch.cat([torch.stack(columns, dim=1), block], dim=1)
+    return integers if ledger is None else torch.cat([integers.double(), ledger], dim=1)
 
 
-def tokens_of(values: Sequence[int], num_models: int) -> Sequence[int]:
+def tokens_of(values: Sequence[float], num_models: int) -> Sequence[int]:
     """The tokens of a row of `row_values`: the accepted ones, then the one that follows them."""
-    return values[3 + num_models :][: values[0] + 1]
+    return [int(token) for token in values[3 + num_models :][: int(values[0]) + 1]]
 
 
 def block_of(
-    index: int, request: Request, length: int, models: Sequence[str], values: Sequence[int]
+    index: int,
+    request: Request,
+    length: int,
+    models: Sequence[str],
+    values: Sequence[float],
+    entries: Sequence[str] = (),
 ) -> Block:
     """The block of a request, cut at the first EOS, stop or end of the budget.
 
@@ -141,15 +154,17 @@ def block_of(
         length: tokens of its text before the block.
         models: names of the models, in the order of their bad positions.
         values: its row of `row_values`.
+        entries: names of what the method keeps of it.
     """
-    (accepted, drafted, depth), bad = values[:3], values[3 : 3 + len(models)]
+    accepted, drafted, depth, *bad = map(int, values[: 3 + len(models)])
     tokens = tokens_of(values, len(models))
     errors = (failure(name, at, index) for name, at in zip(models, bad, strict=True))
     if error := next(filter(None, errors), None):
         return Block(index, (), 0, 0, 0, "error", error)
     num_left = len(request.prompt_ids) + request.sampling.max_new_tokens - length
     kept, reason = clipped(tokens, request.sampling.eos_token_ids, request.stop, num_left)
-    return Block(index, kept, min(accepted, len(kept)), drafted, depth, reason)
+    receipt = dict(zip(entries, values[len(values) - len(entries) :], strict=True))
+    return Block(index, kept, min(accepted, len(kept)), drafted, depth, reason, receipt=receipt)
 
 
 def block_tokens(tree: TokenTree, verdict: Verdict) -> Int[Tensor, "rows width"]:

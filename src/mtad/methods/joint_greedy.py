@@ -12,7 +12,8 @@ The deepest admissible node wins, of equals the one of largest e(v), then G. Wit
 at least as likely as what greedy decoding would write from here in as many tokens, and no shorter
 than greedy speculative decoding's on this tree: up to m + 1 tokens ref is greedy's own value, and
 beyond them greedy's can only fall. That is said of every block from where it begins, not of the
-whole text. Deterministic; lossy, as the text may leave the greedy one for a likelier block.
+whole text; Σ e(v) - ref over its blocks is kept as the certified gain. Deterministic; lossy, as the
+text may leave the greedy one for a likelier block.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mtad.core.noise import Noise, first_argmax
+from mtad.core.noise import Noise
 from mtad.core.options import Count, Finite
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
@@ -56,10 +57,13 @@ class JointGreedy(Method):
 
     name: ClassVar[str] = "joint_greedy"
     lossless: ClassVar[bool] = False
-    citation: ClassVar[str] = "mtad; the joint criterion of MTAD (arXiv 2407.09722) at temperature 0"
+    citation: ClassVar[str] = (
+        "mtad; the joint criterion of MTAD (arXiv 2407.09722) at temperature 0"
+    )
     drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens", "beam_width")
     dial: ClassVar[Dial | None] = Dial("joint_margin", (-1.0, -0.3, 0.0, 0.3, 0.5, 1.0, 3.0))
     reads: ClassVar[Reads | None] = Reads("any")
+    entries: ClassVar[tuple[str, ...]] = ("certified_gain",)
 
     @property
     def endpoint(self) -> Literal["sample", "greedy"]:
@@ -104,14 +108,15 @@ class JointGreedy(Method):
         goes_on = self._goes_on(tree, warp)
         wanted = best.gather(1, tree.parents.clamp(min=0))
         is_greedy = path_is_true(tree, goes_on & (tree.tokens == wanted))
-        greedy = first_argmax(torch.where(is_greedy, tree.depths, -1))
+        greedy, known = first_deepest(tree, is_greedy, path)
         ref = self._reference(tree, path.masked_fill(~is_greedy, NEVER), value_at(block, greedy))
-        admissible = goes_on & (block >= ref - self.joint_margin)
-        admissible = admissible.scatter(1, greedy[:, None], True)
+        own = torch.arange(tree.num_nodes, device=greedy.device) == greedy[:, None]
+        admissible = own | (goes_on & (block >= ref - self.joint_margin))
         node, depth = first_deepest(tree, admissible, block)
         is_as_good = value_at(block, greedy) >= value_at(block, node)
-        node = torch.where((tree.depths[greedy] == depth) & is_as_good, greedy, node)
-        return Verdict(tree.path_to(node), depth, value_at(best, node))
+        node = torch.where((known == depth) & is_as_good, greedy, node)
+        gain = warp.ledger + value_at(block - ref, node)[:, None]
+        return Verdict(tree.path_to(node), depth, value_at(best, node), gain)
 
     def _goes_on(self, tree: TokenTree, warp: Warper) -> Bool[Tensor, "rows nodes"]:
         """Nodes after which there is another token; the root may be an EOS."""

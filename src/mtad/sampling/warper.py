@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from mtad.core.prefix import Prefix
@@ -94,6 +94,12 @@ class Warper:
     def is_greedy(self) -> Bool[Tensor, "rows 1 1"]:
         """Rows of temperature 0."""
         return (self.temperature == 0)[:, None, None]
+
+    @property
+    def ledger(self) -> Float64[Tensor, "rows entries"]:
+        """What the method has kept of each text, see `Method.entries`; once bound with `at`."""
+        assert self.prefix is not None and self.prefix.ledger is not None
+        return self.prefix.ledger
 
     def at(self, prefix: Prefix) -> Warper:
         """The warper for this committed text."""
@@ -190,6 +196,20 @@ class Warper:
         if ratio_on == "warped":
             return warped
         return self.unless_greedy(warped, self.raw(logits, tree, nodes))
+
+    def judging_logprobs(
+        self,
+        warped: Float[Tensor, "rows nodes vocab"],
+        logits: Float[Tensor, "rows nodes tokens"],
+        tree: TokenTree,
+    ) -> Float[Tensor, "rows nodes vocab"]:
+        """What a test on probabilities looks at: `warped`, but raw in rows of temperature 0.
+
+        There the warped law is one-hot, and says nothing of how close another token is.
+        """
+        if not self.greedy:
+            return warped
+        return torch.where(self.is_greedy, self.raw(logits, tree), warped)
 
     def unless_greedy(self, warped: Tensor, other: Tensor) -> Tensor:
         """`warped` in rows of temperature 0, else the other."""

@@ -71,6 +71,10 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a tuple with the names of the options that say what is drafted, () for none",
     ),
     "judges_candidates": (lambda v: isinstance(v, bool), "True or False"),
+    "entries": (
+        lambda v: isinstance(v, tuple) and all(isinstance(name, str) and name for name in v),
+        "a tuple with the names of the numbers that are kept of each text, () for none",
+    ),
     "dial": (lambda v: v is None or isinstance(v, Dial), "a Dial, or None"),
     "reads": (lambda v: v is None or isinstance(v, Reads), "a Reads, or None if it is not known"),
 }

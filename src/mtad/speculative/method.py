@@ -35,11 +35,13 @@ class Verdict:
             count.
         num_accepted: (B,) accepted draft tokens.
         next_token: (B,) the token that follows them (bonus, correction or endpoint token).
+        ledger: (B, S) the new `Method.entries` of each text; None leaves them as they are.
     """
 
     path: Int[Tensor, "rows depth"]
     num_accepted: Int[Tensor, " rows"]
     next_token: Int[Tensor, " rows"]
+    ledger: Float[Tensor, "rows entries"] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,9 @@ class Method(ABC):
             tree)`, and of token ids only which are equal or lower. It then gets trees and
             log-probabilities of the few tokens that have any probability, numbered anew, see
             `mtad.speculative.judging`.
+        entries: names of the numbers that the method keeps of each text, its ledger. They begin at
+            0; `verify` reads them as `warp.ledger`, (B, S), and finds in the next iteration what
+            its verdict has for them. They come with the answer as its receipt.
         reads: what the rule reads; None if that is not known, so that only the method's own drafts
             can be judged by it.
     """
@@ -72,6 +77,7 @@ class Method(ABC):
     drafting: ClassVar[tuple[str, ...]]
     dial: ClassVar[Dial | None] = None
     judges_candidates: ClassVar[bool] = False
+    entries: ClassVar[tuple[str, ...]] = ()
     reads: ClassVar[Reads | None] = None
 
     def __init_subclass__(cls, **kwargs: object) -> None:

@@ -80,19 +80,29 @@ class Iteration:
             is_selected=bool(nodes["is_selected"]),
             logits=logits,
             width=vocab if dense is None else int(dense["width"]),
-            was=accepted_block(method, tree, torch.tensor(path, dtype=torch.int64), int(last)),
+            was=accepted_block(
+                method,
+                tree,
+                torch.tensor(path, dtype=torch.int64),
+                int(last),
+                {name: float(value) for name, value in record.get("receipt", {}).items()},
+            ),
         )
 
 
 def accepted_block(
-    method: Method, tree: TokenTree, path: Int[Tensor, " depth"], next_token: int
+    method: Method,
+    tree: TokenTree,
+    path: Int[Tensor, " depth"],
+    next_token: int,
+    receipt: Mapping[str, float] | None = None,
 ) -> Block:
     """The accepted tokens and the one after them, as the statistics count them."""
     tokens = (*tree.tokens[0, path].tolist(), next_token)
     if method.drafter == "target":  # nothing was drafted for it
-        return Block(0, tokens, 0, 0, 0, None)
-    drafted, depth = int(tree.num_drafted), int(tree.depth_drafted)
-    return Block(0, tokens, len(tokens) - 1, drafted, depth, None)
+        return Block(0, tokens, 0, 0, 0, None, receipt=dict(receipt or {}))
+    counts = len(tokens) - 1, int(tree.num_drafted), int(tree.depth_drafted)
+    return Block(0, tokens, *counts, None, receipt=dict(receipt or {}))
 
 
 def read_method(line: Mapping[str, Any]) -> Method:
@@ -113,8 +123,8 @@ def read_method(line: Mapping[str, Any]) -> Method:
 
 
 def read_sampling(line: Mapping[str, Any]) -> SamplingParams:
-    """Those settings of a `request` line that act on logits after biases and penalties."""
-    names = ("temperature", "top_k", "top_p", "min_p", "seed")
+    """Those settings of a `request` line that rules ask for: all but biases and penalties."""
+    names = ("temperature", "top_k", "top_p", "min_p", "seed", "eos_token_ids")
     return SamplingParams(**{name: line[name] for name in names})
 
 

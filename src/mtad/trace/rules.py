@@ -20,7 +20,9 @@ from mtad import methods
 from mtad.core.noise import Noise, signed
 from mtad.core.schema import options_of
 from mtad.core.tree import TokenTree
+from mtad.engine.request import Request, prefix_of
 from mtad.engine.step import Block
+from mtad.errors import OptionError
 from mtad.methods.autoregressive import Autoregressive
 from mtad.sampling.truncation import NEVER
 from mtad.sampling.warper import Warper
@@ -96,7 +98,9 @@ def obstacle(method: Method, seen: Iteration) -> str | None:
     is_own = type(seen.method) is type(method)
     if "target" in (seen.method.drafter, method.drafter):
         return None if is_own else "where the target makes a block itself, nothing is accepted"
-    needs = method.needs
+    needs, refused = method.needs, _refused(method, seen)
+    if refused is not None:
+        return refused
     if seen.logits is None and (needs is None or needs.target == "logits"):
         why: str | None = "needs the target's logits, which --no-trace-laws left out"
     elif is_own:
@@ -108,6 +112,15 @@ def obstacle(method: Method, seen: Iteration) -> str | None:
     else:
         why = _lacks_logprobs(method, needs, seen) or _has_another_shape(needs, seen)
     return why and f"{method.name} {why}"
+
+
+def _refused(method: Method, seen: Iteration) -> str | None:
+    """Why the method would not decode with the sampling settings of the text, None if it would."""
+    try:
+        method.check(seen.sampling)
+    except OptionError as error:
+        return str(error)
+    return None
 
 
 def _lacks_logprobs(method: Method, needs: Reads, seen: Iteration) -> str | None:
@@ -168,9 +181,17 @@ def _choices(cls: type[Method]) -> Iterator[tuple[str, Any, str]]:
             yield from ((name, value, str(value)) for value in get_args(option.type))
 
 
-def judge(method: Method, seen: Iteration) -> Block:
-    """What the method accepts of the iteration; `obstacle` must have found none."""
+def judge(method: Method, seen: Iteration, receipt: Mapping[str, float]) -> Block:
+    """What the method accepts of the iteration; `obstacle` must have found none.
+
+    Args:
+        method: the method.
+        seen: the iteration.
+        receipt: what the method has kept of the text so far.
+    """
     tree, (logits, warp) = seen.tree, _evidence(seen)
+    end = Request([int(tree.previous), int(tree.tokens[:, 0])], seen.sampling, receipt=receipt)
+    warp = warp.at(prefix_of([end], torch.device("cpu"), method.entries))
     if not tree.is_chain and method.needs is not None and method.needs.tree == "beam":
         path = best_path(tree)
         tree, logits = tree.select(path), logits[:, [0, *path[0].tolist()]]
@@ -178,7 +199,9 @@ def judge(method: Method, seen: Iteration) -> Block:
     seeds, positions = torch.tensor(counters, dtype=torch.int64)[:, None]
     verdict = method.verify(tree, logits, warp, Noise(seeds, positions))
     path = verdict.path[0, : int(verdict.num_accepted)]
-    return accepted_block(method, tree, path, int(verdict.next_token))
+    if verdict.ledger is not None:
+        receipt = dict(zip(method.entries, verdict.ledger[0].tolist(), strict=True))
+    return accepted_block(method, tree, path, int(verdict.next_token), receipt)
 
 
 def has_endpoint(method: Method, seen: Iteration) -> bool:

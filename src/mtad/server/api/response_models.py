@@ -133,6 +133,9 @@ class Contract(ResponseModel):
     rule: str
     accept_threshold: float | str | None
     seeds: list[int] = Field(description="One per choice.")
+    receipt: list[dict[str, float]] = Field(
+        [], description="What the method kept of each choice, by name, if it keeps anything."
+    )
     queue_s: float
     prefill_s: float
     decode_s: float

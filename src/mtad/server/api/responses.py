@@ -109,6 +109,9 @@ class ResponseBuilder:
         """How the text was made and what it promises."""
         sequences, method = self.parsed.sequences, self.parsed.method
         joules, reason = self._energy()
+        more: dict[str, Any] = {} if traces is None else {"trace": traces}
+        if method.entries:
+            more["receipt"] = [sequence.stats.receipt for sequence in sequences]
         return Contract(
             method=method.name,
             options=jsonable(dataclasses.asdict(method)),
@@ -123,7 +126,7 @@ class ResponseBuilder:
             decode_s=max(sequence.stats.decode_s for sequence in sequences),
             energy_joules=joules,
             energy_reason=reason,
-            **({} if traces is None else {"trace": traces}),
+            **more,
         )
 
     def _energy(self) -> tuple[float | None, str | None]:

@@ -156,7 +156,10 @@ export class Lane {
     this.final = { ...this.final, joules, energy_reason };
     const parts = ["queue", "prefill", "decode"].map((name) => [name, contract[`${name}_s`]]);
     const times = parts.filter(([, s]) => Number.isFinite(s)).map(([n, s]) => `${n} ${seconds(s)}`);
-    this.foot.textContent = [`seed ${this.seed}`, ...times, this.note].filter(Boolean).join(" · ");
+    const kept = Object.entries(contract.receipt?.[0] ?? {});
+    const receipt = kept.map(([name, value]) => `${name.replaceAll("_", " ")} ${value.toFixed(3)}`);
+    const said = [`seed ${this.seed}`, ...receipt, ...times, this.note];
+    this.foot.textContent = said.filter(Boolean).join(" · ");
   }
 
   #contract({ lossless, rule, accept_threshold: threshold, target_weights: weights }) {

@@ -236,4 +236,5 @@ class Sequence(Generation):
             self.detokenizer.take()
             self.detokenizer.take_places()
             stop = self.detokenizer.push
-        self.request = replace(self.request, output_ids=tokens, stop=stop)
+        kept = self.stats.receipt
+        self.request = replace(self.request, output_ids=tokens, receipt=kept, stop=stop)
