@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mtad.runtime.tape import Tape
+from mtad.runtime.tape import BYTES_PER_OP, Tape
 
 
 def ignore(phase: str) -> None: ...
@@ -74,6 +74,37 @@ def test_what_never_changes_is_kept_and_what_is_written_to_is_not() -> None:
         x = torch.randn(4)
         for got, wanted in zip(play(tape, x), program(x), strict=True):
             assert torch.equal(got, wanted)
+
+
+def test_what_was_done_before_is_not_done_again() -> None:
+    def program(x: Tensor, buffer: Tensor) -> list[Tensor]:
+        for row in range(2):
+            place = torch.arange(1)[:, None]  # known, though something is written where it says
+            buffer[place, row] = x[:1] + 1
+        halves = [x.split([1, 2])[1] * 2 + x[1:] for _ in range(3)]
+        return [torch.cat(halves), x.detach()]
+
+    tape = recorded(program, torch.ones(3), torch.zeros(1, 2))
+    writing = "slice add view select index_put_ select index_put_"
+    ops = f"{writing} split mul slice add cat detach".split()
+    assert tape.num_bytes == BYTES_PER_OP * len(ops)
+    x, got, wanted = torch.randn(3), torch.zeros(1, 2), torch.zeros(1, 2)
+    for one, other in zip(play(tape, x, got), program(x, wanted), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(got, wanted)
+
+
+def test_what_is_written_to_is_done_again() -> None:
+    def program(x: Tensor) -> list[Tensor]:
+        first, second = x * 2, x * 2
+        before = first.sum()
+        first[:1] += 1
+        return [first, second, before, first.sum()]
+
+    tape = recorded(program, torch.ones(3))
+    x = torch.randn(3)
+    for got, wanted in zip(play(tape, x), program(x), strict=True):
+        assert torch.equal(got, wanted)
 
 
 def test_a_tensor_returned_as_it_came_and_results_that_nobody_reads() -> None:

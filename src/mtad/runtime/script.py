@@ -7,14 +7,14 @@ saves: operations are already what is dispatched. Knows no program.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 _C: Any = torch._C
 _MEMORY_FORMATS = {torch.contiguous_format: 0, torch.preserve_format: 1, torch.channels_last: 2}
@@ -55,6 +55,18 @@ class Op:
         return bool(self.function._schema.is_mutable)
 
     @property
+    def key(self) -> str:
+        """Equal for operations that do the same with the same operands."""
+        return repr((self.function, self.args, self.kwargs))
+
+    def at(self, places: Mapping[Place, Place]) -> Op:
+        """The operation with other places for some of its tensors."""
+        if not places.keys() & {*self.operands, *self.results}:
+            return self
+        parts = self.args, self.kwargs, self.results
+        return Op(self.function, *tree_map_only(Place, lambda p: places.get(p, p), parts))
+
+    @property
     def changed(self) -> set[Place]:
         """The operands that it changes."""
         if not self.mutates:
@@ -68,9 +80,11 @@ class Op:
         return set(self.results) - self.operands
 
     @cached_property
-    def is_view(self) -> bool:
-        """Whether a result may share the memory of an operand."""
-        return any(a.alias_info is not None for a in self._formal)
+    def shared(self) -> frozenset[Place]:
+        """The operands whose memory a result may share, and the results; empty if none are."""
+        alias = [v for a, v in zip(self._formal, self.values, strict=True) if a.alias_info]
+        bases = {p for p in tree_leaves(alias) if isinstance(p, Place)}
+        return frozenset(bases.union(self.results) if bases else ())
 
     @property
     def _formal(self) -> Sequence[Any]:

@@ -148,6 +148,7 @@ class Tape:
         """Scripted functions of the segments, without what is never read or never changes."""
         segments = [(phase, list(ops)) for phase, ops in recorder.segments]
         _drop_constant(segments, set(self._inputs))
+        _drop_repeated(segments, set(self._outputs))
         _drop_unread(segments, set(self._outputs))
         built, wanted = [], set(self._outputs)
         for phase, ops in reversed(segments):
@@ -169,18 +170,49 @@ _Segments = list[tuple[str, list[Op]]]
 
 def _drop_constant(segments: _Segments, inputs: set[Place]) -> None:
     """Remove what does not depend on the inputs; its results stay as they were recorded."""
-    ops = [op for _, part in segments for op in part]
-    changed = {p for op in ops for p in op.changed}
-    for op in [*reversed(ops), *ops]:  # to the bases of changed views, and to their other views
-        if op.is_view and changed & {*op.operands, *op.results}:
-            changed |= {*op.operands, *op.results}
-    varying = inputs | changed
+    varying = inputs | _written(segments)
     for _, part in segments:
         kept = []
         for op in part:
             if op.mutates or varying & {*op.operands, *op.results}:
                 kept.append(op)
                 varying.update(op.results)
+        part[:] = kept
+
+
+def _written(segments: _Segments) -> set[Place]:
+    """The tensors in whose memory something is changed."""
+    ops = [op for _, part in segments for op in part]
+    written = {p for op in ops for p in op.changed}
+    for op in [*reversed(ops), *ops]:  # to the bases of changed views, and to their other views
+        if written & op.shared:
+            written |= op.shared
+    return written
+
+
+_SAME = {torch.ops.aten.alias.default, torch.ops.aten.detach.default}
+"""Operations whose result is their operand under another name."""
+
+
+def _drop_repeated(segments: _Segments, outputs: set[Place]) -> None:
+    """Remove what was done before with the same operands, and what does nothing.
+
+    Layers of a model do many things alike. Tensors that are written to are left alone.
+    """
+    written, known, same = _written(segments), dict[str, Op](), dict[Place, Place]()
+    for _, part in segments:
+        kept = []
+        for op in part:
+            op = op.at(same)
+            if op.function in _SAME and not outputs & set(op.results):
+                same[op.results[0]] = op.args[0]
+                continue
+            if not op.mutates and not written & {*op.operands, *op.results}:
+                before = known.setdefault(op.key, op)
+                if before is not op and not outputs & set(op.results):
+                    same |= zip(op.results, before.results, strict=True)
+                    continue
+            kept.append(op)
         part[:] = kept
 
 
