@@ -12,13 +12,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
 
-from mtad.model.attention import FEW, grouped_attention, is_plain
+from mtad.model.attention import FEW, grouped_attention, head_size_of, is_plain
+from mtad.runtime.attention import attend, prepare
 
 NAME = "mtad_steady"
 """What transformers calls this attention."""
@@ -28,6 +28,10 @@ def use_steady_attention(model: PreTrainedModel) -> bool:
     """Whether the model, so far one with SDPA attention, has been switched to this attention."""
     if not model._can_set_attn_implementation():
         return False
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    groups = getattr(config, "num_key_value_heads", None) or heads
+    prepare(model.dtype, groups, heads // groups, head_size_of(config))
     model.set_attn_implementation(NAME)
     return True
 
@@ -57,7 +61,7 @@ def steady_attention(
             )
             for i in range(rows)
         ]
-        return torch.stack(attended), None
+        return attended[0][None] if rows == 1 else torch.stack(attended), None
     attended = [_of_each(tokens[:, i], key, value, masks[:, i], scale) for i in range(nodes)]
     return torch.stack(attended, dim=1), None
 
@@ -84,7 +88,7 @@ def _of_each(
     """
     tokens, heads, size = query.shape
     queries = query.reshape(tokens, key.shape[1], heads // key.shape[1], size)
-    attended = F.scaled_dot_product_attention(queries, key, value, mask[:, None, None], scale=scale)
+    attended = attend(queries, key, value, mask, scale)
     return attended.reshape(tokens, heads, value.shape[-1])
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mtad.errors import CheckpointError
 from mtad.runtime.linear.formats import INT8
 from mtad.runtime.linear.int8 import Int8Linear, quantised
 from mtad.runtime.linear.kernel import weight_of
@@ -40,6 +41,18 @@ def test_integers_are_the_nearest_ones_of_each_channel() -> None:
     assert (off <= scales[:, None] * 0.5001).all()
     zeros, _ = quantised(torch.zeros(2, 4))
     assert not zeros.any()
+
+
+@pytest.mark.parametrize("kind", KERNELS)
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_weights_without_integers_are_refused(
+    kind: type[Int8Linear], name: str, bad: float
+) -> None:
+    layer = layer_of(576, 192, torch.bfloat16)
+    getattr(layer, name).detach()[5] = bad
+    with pytest.raises(CheckpointError, match="576 to 192 numbers has weights that are NaN or inf"):
+        kind(layer)
 
 
 @pytest.mark.parametrize("kind", KERNELS)

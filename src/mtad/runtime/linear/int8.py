@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int8
 from torch import Tensor, nn
 
+from mtad.errors import CheckpointError
 from mtad.runtime.linear.kernel import Kernel
 
 LARGEST = 127
@@ -46,6 +47,12 @@ class Int8Linear(Kernel):
         super().__init__(linear)
         weight = linear.weight.detach()
         integers, scales = quantised(weight)
+        if not (scales.isfinite().all() and (self.bias is None or self.bias.isfinite().all())):
+            raise CheckpointError(
+                f"a linear layer of {self.in_features} to {self.out_features} numbers has weights "
+                "that are NaN or infinite, for which there are no 8-bit integers; take a "
+                "checkpoint without these"
+            )
         self.lost = _lost(weight, integers, scales)
         self.register_buffer("packed", self.pack(integers), persistent=False)
         self.register_buffer("scales", scales, persistent=False)
