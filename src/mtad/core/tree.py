@@ -32,8 +32,8 @@ class TokenTree:
             at dead nodes; -inf at places of a beam level that hold no beam.
         widths: number of nodes of each level; static.
         draft_laws: for each expanded level d, the draft's log-probabilities after its nodes, dense
-            (B, widths[d], V) or of few tokens. Empty for drafts without any (prompt lookup) and for
-            rules that need none (beams).
+            (B, widths[d], V) or of few tokens; for rules that ask for it also after the last level.
+            Empty for drafts without any (prompt lookup) and for rules that need none (beams).
         previous: (B,) the token before the root (the root itself where there is none).
         draft_slots: (B, N) where each node lies in the drafter's cache, counted from the root;
             None where that is the node's own index.

@@ -220,7 +220,7 @@ class Warper:
     ) -> Float[Tensor, "rows nodes vocab"]:
         """Log-probabilities with temperature but without truncation; one-hot in greedy rows."""
         logits = self.process(logits, tree, None)
-        return self._one_hot_if_greedy((logits / self._divisor()).log_softmax(-1), logits)
+        return self.one_hot_if_greedy((logits / self._divisor()).log_softmax(-1), logits)
 
     def truncate(
         self, scores: Float[Tensor, "rows nodes width"]
@@ -236,12 +236,13 @@ class Warper:
             logits = keep_top_p(logits, self.top_p[:, None, None])
         if "min_p" in self.used:
             logits = keep_min_p(logits, self.min_p[:, None, None])
-        return self._one_hot_if_greedy(logits.log_softmax(-1), scores)
+        return self.one_hot_if_greedy(logits.log_softmax(-1), scores)
 
     def _divisor(self) -> Tensor:
         return torch.where(self.temperature == 0, 1.0, self.temperature)[:, None, None]
 
-    def _one_hot_if_greedy(self, logprobs: Tensor, scores: Tensor) -> Tensor:
+    def one_hot_if_greedy(self, logprobs: Tensor, scores: Tensor) -> Tensor:
+        """Log-probabilities; in rows of temperature 0 one-hot at the largest score."""
         if not self.greedy:
             return logprobs
         best = scores.argmax(-1, keepdim=True)

@@ -68,7 +68,7 @@ def chain_path(tree: TokenTree) -> Int[Tensor, "rows depth"]:
 
 def chain_logprobs(tree: TokenTree) -> Float[Tensor, "rows depth vocab"]:
     """The draft's log-probabilities at each position of a chain."""
-    return torch.cat(tree.draft_logprobs, dim=1)
+    return torch.cat(tree.draft_logprobs[: tree.depth], dim=1)
 
 
 def endpoint(logprobs: Float[Tensor, "rows vocab"], noise: Noise) -> Int[Tensor, " rows"]:

@@ -166,6 +166,14 @@ class Level:
             copies = copies.decided(self.warp.is_greedy, self.raw.values)
         return self._copying(level, copies)
 
+    @cached_property
+    def judged(self) -> DraftLaw:
+        """The law that tests on probabilities read, see `Warper.judging_logprobs`."""
+        if not self.warp.greedy:
+            return self.warped.law
+        raw = self.raw.dense().nan_to_num(nan=NEVER, neginf=NEVER)  # NaN where all is banned
+        return torch.where(self.warp.is_greedy, raw, self.warped.dense())
+
     def _of(self, values: Tensor, places: Tensor | None) -> LevelLogprobs:
         return LevelLogprobs(values, places, self.warp.token_ids, self.warp.vocab)
 
@@ -180,6 +188,7 @@ def sampled_tree(
     noise: Noise,
     k_config: Sequence[int],
     replacement: bool = True,
+    judged: bool = False,
 ) -> TokenTree:
     """A tree in which every node of level d has `k_config[d]` children drawn from the draft.
 
@@ -189,6 +198,8 @@ def sampled_tree(
         replacement: whether siblings are independent draws or drawn without replacement, in
             draw order. Without replacement, children beyond the draft's support are dead, and at
             temperature 0 the children are the most likely tokens.
+        judged: whether the tree keeps the laws that tests on probabilities read; else those that
+            the nodes were drawn from, which are one-hot at temperature 0.
     """
     tree = prefix.root()
     for depth, width in enumerate(k_config):
@@ -203,7 +214,8 @@ def sampled_tree(
             drawn = level.values.gather(2, place) > NEVER
         else:
             place, drawn = _distinct(level, said, u)
-        tree = _add_children(tree, prefix, level, place, drawn)
+        law = said.judged if judged else level.law
+        tree = _add_children(tree, prefix, level, place, drawn, law)
     return tree
 
 
@@ -223,6 +235,7 @@ def _add_children(
     level: LevelLogprobs,
     place: Int[Tensor, "rows width k"],
     drawn: Bool[Tensor, "rows width k"],
+    law: DraftLaw,
 ) -> TokenTree:
     """The tree with the candidates at `place` below the nodes of its last level."""
     values, tokens = level.values.gather(2, place), level.tokens(place)
@@ -234,7 +247,7 @@ def _add_children(
         parents.expand(tree.num_rows, -1),
         alive.flatten(1),
         torch.where(alive & (values > NEVER), values, 0.0).flatten(1),
-        level.law,
+        law,
     )
 
 

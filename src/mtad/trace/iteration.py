@@ -6,7 +6,7 @@ Knows no file and no rule.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -141,17 +141,17 @@ def _tree(nodes: Mapping[str, Any], drafts: Sequence[Tensor], vocab: int) -> Tok
     values = _row(columns["draft_logprobs"], size)
     if not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab:
         raise ValueError(f"a token is not in the vocabulary of {vocab} tokens")
-    if drafts and [level.shape[1:] for level in drafts] != [(w, vocab) for w in widths[:-1]]:
+    shapes = [(width, vocab) for width in widths]
+    if drafts and [level.shape[1:] for level in drafts] not in (shapes[:-1], shapes):
         raise ValueError("the draft's log-probabilities do not fit the tree")
     tree = TokenTree.root(tokens[:, 0], torch.tensor([int(nodes["previous"])], dtype=torch.int64))
-    for depth, width in enumerate(widths[1:]):
+    for width in widths[1:]:
         level, above = slice(tree.num_nodes, tree.num_nodes + width), tree.last_level
         below = parents[:, level]
         if not above.start <= int(below.min()) <= int(below.max()) < above.stop:
             raise ValueError("a node's parent is not on the level above it")
-        dense = drafts[depth] if drafts else None
-        tree = tree.grow(tokens[:, level], below, alive[:, level], values[:, level], dense)
-    return tree
+        tree = tree.grow(tokens[:, level], below, alive[:, level], values[:, level])
+    return replace(tree, draft_laws=tuple(drafts))
 
 
 def _row(values: Sequence[float | None], size: int) -> Float[Tensor, "rows nodes"]:
