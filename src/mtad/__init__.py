@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from mtad.methods.beam_search import BeamSearch
     from mtad.methods.bild import BiLD
     from mtad.methods.block_verification import BlockVerification
+    from mtad.methods.cactus import Cactus
+    from mtad.methods.cascade import Cascade
+    from mtad.methods.fly import FLy
     from mtad.methods.joint_greedy import JointGreedy
     from mtad.methods.margin import Margin
     from mtad.methods.mcss import MCSS
@@ -52,6 +55,9 @@ _HOME = {
     "methods.beam_search": ("BeamSearch",),
     "methods.bild": ("BiLD",),
     "methods.block_verification": ("BlockVerification",),
+    "methods.cactus": ("Cactus",),
+    "methods.cascade": ("Cascade",),
+    "methods.fly": ("FLy",),
     "methods.joint_greedy": ("JointGreedy",),
     "methods.margin": ("Margin",),
     "methods.mcss": ("MCSS",),
@@ -91,8 +97,11 @@ __all__ = [
     "BiLD",
     "Block",
     "BlockVerification",
+    "Cactus",
+    "Cascade",
     "Chunk",
     "Completion",
+    "FLy",
     "JointGreedy",
     "Margin",
     "Method",

@@ -16,6 +16,7 @@ from support.tiny import (
     complete,
     counting_model,
     honours,
+    is_greedy,
     label,
     methods_that,
     similar,
@@ -335,7 +336,7 @@ def test_more_candidates_than_tokens(method):
 
 def is_judged_by_what_is_left(method: Method) -> bool:
     """Whether it neither searches nor judges by probabilities before truncation."""
-    if method.name in ("mtjd", "typical_acceptance", "beam_search", "joint_greedy", "margin"):
+    if method.name == "typical_acceptance" or not (is_greedy(method) or method.name == "bild"):
         return False
     return getattr(method, "ratio_on", "warped") == "warped"
 
@@ -362,8 +363,10 @@ def test_a_top_k_beyond_the_vocabulary_is_off(pair, method):
 def accepts_its_equal(method: Method) -> bool:
     """Whether a draft equal to the target is always accepted."""
     always = {"speculative_sampling", "block_verification", "spectr", "specinfer", "mtad", "margin"}
+    always |= {"cactus", "fly"}
     with_residual = method.name == "mcss" and getattr(method, "replacement", "") != "naive"
-    return method.name in always or with_residual
+    is_between = method.name == "cascade" and getattr(method, "rule", "") != "token"
+    return method.name in always or with_residual or is_between
 
 
 SAMPLING: list[dict[str, Any]] = [
@@ -462,6 +465,8 @@ def test_every_method_refuses_impossible_options(method_class):
         ("mcss", {"k_config": ()}, "such as 4,2,2"),
         ("mtjd", {"joint": "top"}, "top_k, top_p"),
         ("bild", {"rollback_threshold": 0.0}, "> 0"),
+        ("cactus", {"delta": float("inf")}, "a finite number >= 0"),
+        ("cascade", {"rule": "best"}, "chow, diff, opt, js"),
         ("typical_acceptance", {"posterior_alpha": 1.5}, "from 0 to 1"),
     ],
 )

@@ -74,6 +74,13 @@ OPTIONS = {
     "beam_search": [{"num_beams": 3}],
     "bild": [{"num_draft_tokens": 3, "fallback_threshold": 0.0, "rollback_threshold": 1.0}],
     "block_verification": [{"num_draft_tokens": 3}],
+    "cactus": [{"num_draft_tokens": 3}, {"num_draft_tokens": 3, "step": "exact"}],
+    "cascade": [
+        {"num_draft_tokens": 3, "rule": "js"},
+        {"num_draft_tokens": 3, "rule": "token", "bonus": "target"},
+        {"num_draft_tokens": 3, "rule": "ensemble", "threshold": 0.0},
+    ],
+    "fly": [{"num_draft_tokens": 4, "window": 2, "entropy_threshold": 0.1}],
     "joint_greedy": [{"num_draft_tokens": 3, "beam_width": 3}],
     "margin": [{"num_draft_tokens": 3, "max_gap": 1.0, "regret_budget": 3.0}],
     "mcss": [{"k_config": (3, 2)}]
@@ -123,8 +130,9 @@ def suited(method: Method, params: SamplingParams) -> SamplingParams:
 
 
 def is_greedy(method: Method) -> bool:
-    """Whether temperature 0 is the target's argmax at every token, whatever the options."""
-    return method.name not in {"beam_search", "bild", "joint_greedy", "margin", "mtjd"}
+    """Whether temperature 0 is the target's argmax at every token."""
+    others = {"beam_search", "bild", "cascade", "fly", "joint_greedy", "margin", "mtjd"}
+    return method.is_lossless or method.name not in others
 
 
 def methods_that(accept: Callable[[Method], bool] = lambda method: True) -> list[Any]:

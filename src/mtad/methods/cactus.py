@@ -1,0 +1,134 @@
+"""Cactus: speculative sampling in which the drafted token's own probability is raised first.
+
+With p = target, q = draft and n the drafted token, the acceptance target h raises n as far as a
+divergence of δ nats from p allows, and takes from all other tokens in proportion:
+
+    h_n = min(1, p_n + sqrt(2 δ p_n (1 - p_n)))        step "quadratic", the paper's
+    h_n = max { h : KL(Bernoulli(h), Bernoulli(p_n)) <= δ }        step "exact"
+    h_v = p_v (1 - h_n) / (1 - p_n)  for v != n
+
+    accept n  iff  log U <= log h_n - log q_n;  stop at the first rejection
+    after a rejection:        x ~ norm(max(h - q, 0))
+    after γ acceptances:      x ~ p_(γ+1)
+
+Lossy for δ > 0, and the law of the token is not within δ of p: only h is. What holds is that no
+token x becomes more likely than max(p_x, h_x), h_x being what it would be raised to if it were
+drafted. At temperature 0, and with δ = 0, it is speculative sampling.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Ge
+from jaxtyping import Float
+from torch import Tensor
+
+from mtad.core.noise import Noise
+from mtad.core.options import Count, Finite
+from mtad.core.prefix import Prefix
+from mtad.core.tree import TokenTree
+from mtad.model.drafter import Drafter
+from mtad.sampling.warper import Warper
+from mtad.speculative.acceptance import (
+    at_node,
+    chain_logprobs,
+    chain_path,
+    endpoint,
+    prefix_length,
+    residual,
+    value_at,
+)
+from mtad.speculative.drafting import sampled_tree
+from mtad.speculative.facts import Dial, Reads
+from mtad.speculative.method import Method, Verdict
+
+BISECTIONS = 40
+
+
+@dataclass(frozen=True)
+class Cactus(Method):
+    """Constrained acceptance of Hao and Mou.
+
+    Attributes:
+        num_draft_tokens: γ, draft tokens per iteration.
+        delta: δ in nats, how far the acceptance target of a drafted token may be from the target's
+            law; 0 is speculative sampling.
+        step: how it is raised: "quadratic" as in the paper, to second order; "exact" to δ.
+    """
+
+    num_draft_tokens: Count = 4
+    delta: Annotated[Finite, Ge(0)] = 0.1
+    step: Literal["quadratic", "exact"] = "quadratic"
+
+    name: ClassVar[str] = "cactus"
+    lossless: ClassVar[bool] = False
+    citation: ClassVar[str] = "Hao and Mou, ICLR 2026, arXiv 2604.04987"
+    drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens",)
+    dial: ClassVar[Dial | None] = Dial("delta", (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0))
+    judges_candidates: ClassVar[bool] = True
+    reads: ClassVar[Reads | None] = Reads("chain", draft="distributions")
+
+    @property
+    def is_lossless(self) -> bool:
+        """Only where nothing is raised."""
+        return self.delta == 0
+
+    def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
+        """A chain sampled from the draft."""
+        assert lm is not None
+        return sampled_tree(lm, prefix, warp, noise, (1,) * self.num_draft_tokens)
+
+    def verify(
+        self,
+        tree: TokenTree,
+        target_logits: Float[Tensor, "rows nodes vocab"],
+        warp: Warper,
+        noise: Noise,
+    ) -> Verdict:
+        """The longest prefix of accepted tokens, then one of the residual of h, or of p."""
+        p, alive = warp(target_logits, tree), tree.alive[:, 1:]
+        log_p = tree.token_values(p)[:, 1:]
+        log_h = self._raised(log_p)
+        u = noise.uniform("accept", tree.depth)
+        length = prefix_length(alive & (u.log() <= log_h - tree.node_logprobs[:, 1:]))
+        end, place = at_node(p, length), length.clamp(max=tree.depth - 1)
+        h = _law_of(end, *(value_at(t, place) for t in (tree.tokens[:, 1:], log_p, log_h)))
+        left = residual(h, at_node(chain_logprobs(tree), place))
+        drafted = value_at(torch.nn.functional.pad(alive, (0, 1)), length)
+        logprobs = torch.where(drafted[:, None], left, end)
+        return Verdict(chain_path(tree), length, endpoint(logprobs, noise))
+
+    def _raised(self, log_p: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Log h_n of tokens of these log-probabilities."""
+        if self.delta == 0:
+            return log_p
+        p = log_p.double().exp()
+        if self.step == "quadratic":
+            step = (2 * self.delta * p * (1 - p).clamp(min=0)).sqrt()
+            return (p + step).clamp(max=1).log()
+        low, high = p, torch.ones_like(p)
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            nats = middle * (middle / p).log() + (1 - middle) * ((1 - middle) / (1 - p)).log()
+            is_near = nats <= self.delta
+            low, high = torch.where(is_near, middle, low), torch.where(is_near, high, middle)
+        return torch.where(-log_p <= self.delta, 0.0, low.log())
+
+    def num_nodes(self, vocab: int, max_new_tokens: int) -> int:
+        """The chain and the root."""
+        return self.num_draft_tokens + 1
+
+
+def _law_of(
+    p: Float[Tensor, "rows vocab"],
+    token: Tensor,
+    log_p: Float[Tensor, " rows"],
+    log_h: Float[Tensor, " rows"],
+) -> Float[Tensor, "rows vocab"]:
+    """Log h of a drafted token, given its log-probability and what that is raised to."""
+    others = 1 - log_p.double().exp()
+    share = torch.where(others > 0, (1 - log_h.double().exp()) / others, 0.0)
+    return (p + share.log()[:, None]).to(p.dtype).scatter(1, token[:, None], log_h[:, None].to(p))
