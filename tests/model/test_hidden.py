@@ -162,9 +162,8 @@ def test_a_cache_is_reused_with_and_without_hidden_states(target):
     for draft, name in [(random_head(target), "mcss"), (target, "mcss"), (None, "autoregressive")]:
         method = mtad.methods.find(name)()
         with torch.inference_mode():
-            session = Session(
-                target, draft, method, requests_of([3, 3, 3]), VOCAB, workspace=workspace
-            )
+            requests = requests_of([3, 3, 3], method)
+            session = Session(target, draft, method, requests, VOCAB, workspace=workspace)
         shapes.append((id(session.target), tuple(session.target.hidden.shape)))
         session.close()
     kept = target.get_output_embeddings().in_features
