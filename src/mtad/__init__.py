@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mtad.methods.prompt_lookup import PromptLookup
     from mtad.methods.specinfer import SpecInfer
     from mtad.methods.spectr import SpecTr
+    from mtad.methods.speculative_beam import SpeculativeBeam
     from mtad.methods.speculative_sampling import SpeculativeSampling
     from mtad.methods.typical_acceptance import TypicalAcceptance
     from mtad.sampling.params import SamplingParams
@@ -67,6 +68,7 @@ _HOME = {
     "methods.prompt_lookup": ("PromptLookup",),
     "methods.specinfer": ("SpecInfer",),
     "methods.spectr": ("SpecTr",),
+    "methods.speculative_beam": ("SpeculativeBeam",),
     "methods.speculative_sampling": ("SpeculativeSampling",),
     "methods.typical_acceptance": ("TypicalAcceptance",),
     "api.completion": ("Chunk", "Completion"),
@@ -113,6 +115,7 @@ __all__ = [
     "Session",
     "SpecInfer",
     "SpecTr",
+    "SpeculativeBeam",
     "SpeculativeSampling",
     "Stats",
     "Step",

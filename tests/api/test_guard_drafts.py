@@ -27,7 +27,7 @@ from mtad.speculative.method import Method
 METHODS = pytest.mark.parametrize(
     "method",
     some_variants(
-        but={"autoregressive", "beam_search", "mtjd", "prompt_lookup"},
+        but={"autoregressive", "beam_search", "mtjd", "prompt_lookup", "speculative_beam"},
         fast=("mcss", "mtad", "speculative_sampling"),
     ),
 )

@@ -176,6 +176,6 @@ def test_statistics_and_summary_without_a_single_token() -> None:
     assert "draft acceptance rate –" in line and line.endswith("mtad (lossy) · seed 7")
     assert "mtad (lossy of the int8 target)" in summary(Stats(), MTAD(), 7, "int8")
     assert "mtad (lossy)" in summary(Stats(), MTAD(), 7, "bf16")
-    kept = Stats(receipt={"regret": 0.471132, "certified_gain": 2.0})
+    kept = Stats(kept={"regret": 0.471132, "certified_gain": 2.0})
     said = summary(kept, MTAD(), 7)
     assert said.endswith("mtad (lossy) · regret 0.4711 · certified gain 2 · seed 7")

@@ -126,7 +126,7 @@ def test_a_text_is_the_same_when_it_is_resumed(kind: str, method: Method) -> Non
         finish(session, begun, 2)
         if len(begun[0]) < len(whole):
             kept = [] if session.prefix.ledger is None else session.prefix.ledger[0].tolist()
-            receipt = dict(zip(method.entries, kept, strict=True))
+            receipt = dict(zip(method.kept, kept, strict=True))
             again = replace(request, output_ids=begun[0], receipt=receipt)
             found: dict[int, list[int]] = {}
             finish(session_of(kind, method, [again]), found)

@@ -78,7 +78,7 @@ def inputs(method: Method, mode: FakeTensorMode) -> tuple[Prefix, Warper, Noise]
     settings = JOINT_SETTINGS if method.drafter == "target" else SETTINGS
     settings = [replace(p, max_new_tokens=min(p.max_new_tokens, 8)) for p in settings]
     requests = [Request(p, suited(method, s)) for p, s in zip(PROMPTS, settings, strict=False)]
-    prefix = prefix_of(requests, torch.device("cpu"), method.entries)
+    prefix = prefix_of(requests, torch.device("cpu"), method.kept)
     warp = Warper.of([r.sampling for r in requests], VOCAB, torch.device("cpu"))
     noise = Noise(torch.arange(len(requests)), prefix.num_new)
     return tuple(faked(value, mode) for value in (prefix, warp, noise))

@@ -101,6 +101,11 @@ OPTIONS = {
     "prompt_lookup": [{"num_draft_tokens": 4}],
     "specinfer": [{"k_config": (3, 1, 2)}],
     "spectr": [{"num_drafts": 3, "num_draft_tokens": 3}],
+    "speculative_beam": [
+        {"num_draft_tokens": 3, "beam_width": 3},
+        {"num_beams": 1, "num_draft_tokens": 3, "beam_width": 2},
+        {"num_beams": 2, "num_draft_tokens": 3, "beam_width": 3, "pinned": True},
+    ],
     "speculative_sampling": [{"num_draft_tokens": 3}],
     "typical_acceptance": [{"num_draft_tokens": 3}],
 }
@@ -131,7 +136,8 @@ def suited(method: Method, params: SamplingParams) -> SamplingParams:
 
 def is_greedy(method: Method) -> bool:
     """Whether temperature 0 is the target's argmax at every token."""
-    others = {"beam_search", "bild", "cascade", "fly", "joint_greedy", "margin", "mtjd"}
+    searches = {"beam_search", "joint_greedy", "speculative_beam"}
+    others = {"bild", "cascade", "fly", "margin", "mtjd"} | searches
     return method.is_lossless or method.name not in others
 
 

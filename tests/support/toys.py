@@ -137,7 +137,7 @@ def iterate(
     **sampling: Any,
 ) -> Iteration:
     """`draft` and `verify` of a method, once, after each of the given texts (prompt: 1 token)."""
-    prefix = prefix_of(texts, budget=budget, entries=len(method.entries))
+    prefix = prefix_of(texts, budget=budget, entries=len(method.kept))
     rows = len(texts)
     one = Warper.of([SamplingParams(**sampling)], pair.vocab, torch.device("cpu"))
     warp = select_rows(one, torch.zeros(rows, dtype=torch.int64))

@@ -63,6 +63,13 @@ def wants_guard(method: Method, guard: bool | None, has_seed: bool, is_greedy: b
                 "drafts to give up; leave guard out or choose a method that drafts"
             )
         return False
+    if method.kept != method.entries:
+        if guard:
+            raise ValueError(
+                f"guard is True, and {method.name} goes on from hypotheses that a plain step would "
+                "leave behind; leave guard out or choose a method that keeps none"
+            )
+        return False
     if guard is not None:
         return guard and method != PLAIN
     return method.is_lossless and method != PLAIN and (is_greedy or not has_seed)

@@ -94,8 +94,8 @@ def _check_prompt(index: int, request: Request, vocab: int) -> None:
 
 
 def _check_receipt(index: int, request: Request, method: Method) -> None:
-    if unknown := [name for name in request.receipt if name not in method.entries]:
-        known = ", ".join(method.entries) or "nothing"
+    if unknown := [name for name in request.receipt if name not in method.kept]:
+        known = ", ".join(method.kept) or "nothing"
         raise ValueError(
             f"request {index}: its receipt has {', '.join(unknown)}, and {method.name} keeps "
             f"{known} of a text; give the receipt of a text that {method.name} began"

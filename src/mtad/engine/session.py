@@ -171,7 +171,7 @@ class Session:
         for lm in self.lms:
             lm.end_prefill()
         device, running = self.target.device, [self.requests[i] for i in self.rows] + requests
-        fresh = prefix_of(requests, device, self.largest.entries)
+        fresh = prefix_of(requests, device, self.largest.kept)
         seeds = seeds_of(requests, device)
         self.prefix = self.prefix.join(fresh) if self.rows else fresh
         self.seeds = torch.cat([self.seeds, seeds]) if self.rows else seeds
@@ -256,7 +256,7 @@ class Session:
     def _clip(self, row: int, values: list[float]) -> Block:
         """The block of a row, cut at the first EOS, stop or end of the budget."""
         index, names = self.rows[row], [lm.name for lm in self.lms]
-        request, entries = self.requests[index], self.largest.entries
+        request, entries = self.requests[index], self.largest.kept
         block = block_of(index, request, self.lengths[row], names, values, entries)
         self.lengths[row] += len(block.token_ids)
         return block.as_own() if self.method.drafter == "target" else block

@@ -27,13 +27,14 @@ class Stats:
         num_spec_tokens: sum over steps of the longest path that could be accepted.
         num_output_tokens: tokens of the text.
         num_plain_steps: those of the S iterations that the guard made without a draft.
+        num_empty_steps: those that committed nothing, E, as a search was not sure of any token.
         num_cached_tokens: tokens of the prompt that the target did not read again, since a prompt
             before began with them.
         acceptance_histogram: steps by number of accepted draft tokens.
         prefill_s: seconds until the first iteration began.
         decode_s: seconds of its iterations, without what the caller did between two of them.
-        receipt: what the method has kept of the text, by the names of `Method.entries`; the sum
-            over several texts.
+        kept: what the method has kept of the text, by the names of `Method.kept`; the sum over
+            several texts.
         fallback: why the guard drafted nothing last, None if it did; see `mtad.api.controller`.
     """
 
@@ -43,11 +44,12 @@ class Stats:
     num_spec_tokens: int = 0
     num_output_tokens: int = 0
     num_plain_steps: int = 0
+    num_empty_steps: int = 0
     num_cached_tokens: int = 0
     acceptance_histogram: Counter[int] = field(default_factory=Counter)
     prefill_s: float = 0.0
     decode_s: float = 0.0
-    receipt: dict[str, float] = field(default_factory=dict)
+    kept: dict[str, float] = field(default_factory=dict)
     fallback: str | None = None
 
     def add(self, block: Block, is_plain: bool = False) -> None:
@@ -59,12 +61,19 @@ class Stats:
         self.num_output_tokens += len(block.token_ids)
         self.num_plain_steps += is_plain
         self.acceptance_histogram[block.num_accepted] += 1
-        self.receipt = {**self.receipt, **block.receipt}
+        self.num_empty_steps += not (block.token_ids or block.finish_reason)
+        self.kept = {**self.kept, **block.receipt}
+
+    @property
+    def receipt(self) -> dict[str, float]:
+        """What is `kept` without a search's own state, whose names begin with "_"."""
+        return {name: value for name, value in self.kept.items() if name[0] != "_"}
 
     @property
     def mean_acceptance_length(self) -> float | None:
-        """1 + A/S, also called block efficiency."""
-        return _ratio(self.num_spec_steps + self.num_accepted_draft_tokens, self.num_spec_steps)
+        """1 + A/S, also called block efficiency; (S - E + A)/S where a search commits nothing."""
+        steps = self.num_spec_steps
+        return _ratio(steps - self.num_empty_steps + self.num_accepted_draft_tokens, steps)
 
     @property
     def draft_acceptance_rate(self) -> float | None:
@@ -117,10 +126,11 @@ class Stats:
         Rows that were written before there was a guard, a prefix cache or a receipt have none.
         """
         histogram = {int(a): int(n) for a, n in counts["acceptance_histogram"].items()}
-        given = {"num_plain_steps": 0, "num_cached_tokens": 0, "fallback": None, **counts}
+        absent = dict.fromkeys(("num_plain_steps", "num_empty_steps", "num_cached_tokens"), 0)
+        given = absent | {"fallback": None} | dict(counts)
         numbers = {name: given[name] for name in (*_COUNTS, "fallback")}
         receipt = dict(counts.get("receipt", {}))
-        return cls(**numbers, acceptance_histogram=Counter(histogram), receipt=receipt)
+        return cls(**numbers, acceptance_histogram=Counter(histogram), kept=receipt)
 
     def as_dict(self) -> dict[str, Any]:
         """All of it under its names, for JSON."""
@@ -134,6 +144,7 @@ _COUNTS = (
     "num_spec_tokens",
     "num_output_tokens",
     "num_plain_steps",
+    "num_empty_steps",
     "num_cached_tokens",
     "prefill_s",
     "decode_s",
@@ -164,7 +175,7 @@ def total(parts: Iterable[Stats], wall_s: float | None = None) -> Stats:
             setattr(result, name, getattr(result, name) + getattr(part, name))
         result.acceptance_histogram.update(part.acceptance_histogram)
         for name, value in part.receipt.items():
-            result.receipt[name] = result.receipt.get(name, 0.0) + value
+            result.kept[name] = result.kept.get(name, 0.0) + value
     result.fallback = _fallback([part.fallback for part in parts])
     if wall_s is not None:
         result.prefill_s, result.decode_s = 0.0, wall_s

@@ -164,13 +164,16 @@ def block_of(
     num_left = len(request.prompt_ids) + request.sampling.max_new_tokens - length
     kept, reason = clipped(tokens, request.sampling.eos_token_ids, request.stop, num_left)
     receipt = dict(zip(entries, values[len(values) - len(entries) :], strict=True))
-    return Block(index, kept, min(accepted, len(kept)), drafted, depth, reason, receipt=receipt)
+    return Block(
+        index, kept, max(0, min(accepted, len(kept))), drafted, depth, reason, receipt=receipt
+    )
 
 
 def block_tokens(tree: TokenTree, verdict: Verdict) -> Int[Tensor, "rows width"]:
     """The accepted tokens of each row, then the one that follows them; the rest is padding."""
     path = torch.nn.functional.pad(tree.tokens.gather(1, verdict.path), (0, 1))
-    return path.scatter(1, verdict.num_accepted[:, None], verdict.next_token[:, None])
+    end = verdict.num_accepted.clamp(min=0)  # an empty block has none of it
+    return path.scatter(1, end[:, None], verdict.next_token[:, None])
 
 
 def cache_places(

@@ -29,7 +29,6 @@ from mtad.core.noise import Noise
 from mtad.core.options import Count, Finite
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
-from mtad.errors import OptionError
 from mtad.model.drafter import Drafter
 from mtad.sampling.params import SamplingParams
 from mtad.sampling.truncation import NEVER
@@ -72,11 +71,7 @@ class JointGreedy(Method):
 
     def check(self, params: SamplingParams) -> None:
         """Refuse what a search on the target's own distribution can't honour."""
-        why = "it searches the model's own distribution, at temperature 0"
-        if params.temperature != 0:
-            given = f"{self.name} does not honour temperature={params.temperature!r}"
-            raise OptionError(f"{given}: {why}; set temperature to 0", "temperature")
-        self._refuse(params, {"top_k", "top_p", "min_p"}, why)
+        self._refuse_sampling(params)
 
     def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """The tree of all beams, the most likely ones."""

@@ -72,7 +72,7 @@ class Drafter(ABC):
         Args:
             nodes: (B, D) where the accepted path lies, counted from the root; None where it lies
                 in order already (a chain).
-            num_accepted: (B,).
+            num_accepted: (B,) -1 keeps not even the root, which is then fed again.
         """
 
     def extend(self, blocks: Sequence[Sequence[int]]) -> None:

@@ -251,9 +251,11 @@ class LM(Slots):
                 layer.move(self.num_rows, source, self.lengths[:, None] + order)
         self.lengths = self.lengths + 1 + num_accepted.to(self.device)
         if (seen := self._run.hidden) is not None:
-            path = num_accepted[:, None] if nodes is None else pad(nodes, (1, 0))
-            last = path[:, 0] if nodes is None else path.gather(1, num_accepted[:, None])[:, 0]
-            self.hidden, self._run.hidden = at_places(seen, last).to(self.hidden), None
+            count = num_accepted.clamp(min=0)
+            last = count if nodes is None else pad(nodes, (1, 0)).gather(1, count[:, None])[:, 0]
+            now = at_places(seen, last).to(self.hidden)
+            is_empty = (num_accepted < 0)[:, None].to(now.device)
+            self.hidden, self._run.hidden = torch.where(is_empty, self.hidden, now), None
 
     def release(self, order: list[int]) -> None:
         """Keep only the rows of `order`, old row order[i] becoming row i; those in prefill follow.

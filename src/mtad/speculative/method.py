@@ -33,7 +33,8 @@ class Verdict:
     Attributes:
         path: (B, D) indices of the accepted nodes from level 1 on; only the first `num_accepted`
             count.
-        num_accepted: (B,) accepted draft tokens.
+        num_accepted: (B,) accepted draft tokens; -1 where nothing is committed, not even a next
+            token.
         next_token: (B,) the token that follows them (bonus, correction or endpoint token).
         ledger: (B, S) the new `Method.entries` of each text; None leaves them as they are.
     """
@@ -130,6 +131,11 @@ class Method(ABC):
         return self.reads
 
     @property
+    def kept(self) -> tuple[str, ...]:
+        """Names of all entries with these options; those that begin with "_" are not shown."""
+        return self.entries
+
+    @property
     def ratio_on(self) -> Literal["warped", "raw"]:
         """Which probabilities are compared: "raw" is before temperature and truncation."""
         return "warped"
@@ -142,6 +148,14 @@ class Method(ABC):
     def check(self, params: SamplingParams) -> None:
         """Raise `OptionError` naming the sampling settings that the method can't honour."""
         return None
+
+    def _refuse_sampling(self, params: SamplingParams) -> None:
+        """Refuse all but temperature 0 without truncation."""
+        why = "it searches the model's own distribution, at temperature 0"
+        if params.temperature != 0:
+            given = f"{self.name} does not honour temperature={params.temperature!r}"
+            raise OptionError(f"{given}: {why}; set temperature to 0", "temperature")
+        self._refuse(params, {"top_k", "top_p", "min_p"}, why)
 
     def _refuse(self, params: SamplingParams, names: set[str], why: str) -> None:
         refused = sorted(names & params.active())

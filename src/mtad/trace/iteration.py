@@ -84,7 +84,7 @@ class Iteration:
                 method,
                 tree,
                 torch.tensor(path, dtype=torch.int64),
-                int(last),
+                None if last is None else int(last),
                 {name: float(value) for name, value in record.get("receipt", {}).items()},
             ),
         )
@@ -94,14 +94,17 @@ def accepted_block(
     method: Method,
     tree: TokenTree,
     path: Int[Tensor, " depth"],
-    next_token: int,
+    next_token: int | None,
     receipt: Mapping[str, float] | None = None,
 ) -> Block:
-    """The accepted tokens and the one after them, as the statistics count them."""
-    tokens = (*tree.tokens[0, path].tolist(), next_token)
+    """The accepted tokens and the one after them, as the statistics count them.
+
+    No `next_token` where the iteration committed nothing.
+    """
+    tokens = () if next_token is None else (*tree.tokens[0, path].tolist(), next_token)
     if method.drafter == "target":  # nothing was drafted for it
         return Block(0, tokens, 0, 0, 0, None, receipt=dict(receipt or {}))
-    counts = len(tokens) - 1, int(tree.num_drafted), int(tree.depth_drafted)
+    counts = max(0, len(tokens) - 1), int(tree.num_drafted), int(tree.depth_drafted)
     return Block(0, tokens, *counts, None, receipt=dict(receipt or {}))
 
 
@@ -124,7 +127,8 @@ def read_method(line: Mapping[str, Any]) -> Method:
 
 def read_sampling(line: Mapping[str, Any]) -> SamplingParams:
     """Those settings of a `request` line that rules ask for: all but biases and penalties."""
-    names = ("temperature", "top_k", "top_p", "min_p", "seed", "eos_token_ids")
+    truncation = ("temperature", "top_k", "top_p", "min_p")
+    names = (*truncation, "max_new_tokens", "seed", "eos_token_ids")
     return SamplingParams(**{name: line[name] for name in names})
 
 

@@ -176,7 +176,7 @@ def record_of(row: TracedRow, block: Block, text_of: TokenText) -> dict[str, Any
         end = {"token": token, "text": text_of(token), "origin": "endpoint", "node": None}
         tokens.append(end | {"target_logprob": row.endpoint_logprob})
     root = int(row.whole.tokens[0, 0])
-    kept = {"receipt": dict(block.receipt)} if row.method.entries else {}
+    kept = {"receipt": dict(block.receipt)} if row.method.kept else {}
     return kept | {
         "position": int(row.seen.prefix.num_new),
         "method": row.method.name,

@@ -102,7 +102,7 @@ class TextReplay:
         self.left_out = obstacle(method, seen)
         if self.left_out is not None:
             return
-        now = judge(method, seen, self.now.receipt)
+        now = judge(method, seen, self.now.kept)
         self.was.add(seen.was)
         self.now.add(now)
         if self.difference is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args, get_origin
 
 import torch
@@ -191,17 +191,19 @@ def judge(method: Method, seen: Iteration, receipt: Mapping[str, float]) -> Bloc
     """
     tree, (logits, warp) = seen.tree, _evidence(seen)
     end = Request([int(tree.previous), int(tree.tokens[:, 0])], seen.sampling, receipt=receipt)
-    warp = warp.at(prefix_of([end], torch.device("cpu"), method.entries))
+    prefix = prefix_of([end], torch.device("cpu"), method.kept)
+    warp = warp.at(replace(prefix, prompt_lengths=prefix.lengths - seen.position))
     if not tree.is_chain and method.needs is not None and method.needs.tree == "beam":
         path = best_path(tree)
         tree, logits = tree.select(path), logits[:, [0, *path[0].tolist()]]
     counters = [signed(seen.sampling.seed), seen.position]
     seeds, positions = torch.tensor(counters, dtype=torch.int64)[:, None]
     verdict = method.verify(tree, logits, warp, Noise(seeds, positions))
-    path = verdict.path[0, : int(verdict.num_accepted)]
+    count = int(verdict.num_accepted)
+    path, token = verdict.path[0, : max(0, count)], int(verdict.next_token) if count >= 0 else None
     if verdict.ledger is not None:
-        receipt = dict(zip(method.entries, verdict.ledger[0].tolist(), strict=True))
-    return accepted_block(method, tree, path, int(verdict.next_token), receipt)
+        receipt = dict(zip(method.kept, verdict.ledger[0].tolist(), strict=True))
+    return accepted_block(method, tree, path, token, receipt)
 
 
 def has_endpoint(method: Method, seen: Iteration) -> bool:

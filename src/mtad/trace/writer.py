@@ -233,9 +233,11 @@ def _options(value: Any) -> dict[str, Any]:
 
 
 def _decision(verdict: Verdict) -> dict[str, Any]:
-    count = int(verdict.num_accepted)
+    count, token = int(verdict.num_accepted), int(verdict.next_token)
+    if count < 0:
+        return {"path": [], "num_accepted": 0, "next_token": None}
     path = verdict.path[0, :count].tolist()
-    return {"path": path, "num_accepted": count, "next_token": int(verdict.next_token)}
+    return {"path": path, "num_accepted": count, "next_token": token}
 
 
 def _tree(row: TracedRow) -> dict[str, Any]:

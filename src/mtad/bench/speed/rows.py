@@ -52,7 +52,7 @@ class Measured:
         num_output_tokens: of all texts.
         num_iterations: of the batch; 0 where they are not known.
         num_row_steps: iterations that a text took part in, added up over the texts.
-        num_accepted: accepted draft tokens.
+        num_accepted: accepted draft tokens, less one for every step of a row without a token.
         prefill_s, decode_s: seconds; of transformers, prefill is a `generate` of one token.
         num_decoded: tokens that `decode_s` was needed for.
         wall_s: seconds of the whole call.

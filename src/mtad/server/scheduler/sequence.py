@@ -236,5 +236,5 @@ class Sequence(Generation):
             self.detokenizer.take()
             self.detokenizer.take_places()
             stop = self.detokenizer.push
-        kept = self.stats.receipt
+        kept = self.stats.kept
         self.request = replace(self.request, output_ids=tokens, receipt=kept, stop=stop)
