@@ -11,10 +11,9 @@ from support.head_texts import head_of, rolled_out
 from support.ticks import Ticks
 from support.tiny import VOCAB
 
-from mtad.distill.acceptance import Acceptance, acceptance_of
+from mtad.distill.acceptance import acceptance_of
 from mtad.distill.beginning import fit_linear, frequent_tokens, head_for, last_norm
 from mtad.distill.head import HeadStudent, drawn
-from mtad.distill.pay import Costs
 from mtad.distill.training import Schedule, train
 from mtad.runtime.linear.formats import BF16, convert
 from mtad.sampling.params import SamplingParams
@@ -247,15 +246,3 @@ def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
     whole, resumed = trained(tmp_path / "a.pt", 30), trained(tmp_path / "b.pt", 11, 30)
     for name, value in whole.items():
         torch.testing.assert_close(resumed[name], value, msg=name)
-
-
-def test_what_a_draft_brings():
-    costs = Costs(draft_s=0.1, target_s=(1.0, 1.0, 1.1, 1.2))
-    acceptance = Acceptance((0.5, 0.5, 0.5), (1.5, 1.75, 1.875))
-    assert costs.speed_up(acceptance, 1) == pytest.approx(1.5 / 1.1)
-    assert costs.speed_up(acceptance, 2) == pytest.approx(1.75 / 1.3)
-    assert costs.best(acceptance)[0] == 1
-    assert costs.best(Acceptance((0.9,) * 3, (1.9, 2.71, 3.44)))[0] == 3
-    assert costs.break_even == pytest.approx(0.1)
-    even = Acceptance((costs.break_even,), (1 + costs.break_even,))
-    assert costs.speed_up(even, 1) == pytest.approx(1.0)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from support import saved_pair
 
+from mtad.api.paying import chains
 from mtad.distill.corpus import Sampling
-from mtad.distill.pay import Costs
 from mtad.distill.plan import Plan
 from mtad.distill.run import CannotPayError, distill
 from mtad.errors import DataError
@@ -23,7 +23,7 @@ PLAN = Plan(
     batch_size=32,
 )
 STANDALONE = replace(PLAN, kind="standalone", num_layers=1)
-CHEAP = Costs(draft_s=0.01, target_s=(1.0, 1.0, 1.0, 1.0, 1.0, 1.0))
+CHEAP = chains(draft_s=0.01, target_s=(1.0, 1.0, 1.0, 1.0, 1.0, 1.0))
 
 
 class Ticks:
@@ -127,7 +127,7 @@ def test_what_is_finished_is_not_done_again(tmp_path):
     [(PLAN, "use a larger"), (STANDALONE, "use fewer --num-layers, --kind head")],
 )
 def test_a_draft_that_is_too_dear_is_refused_at_once(tmp_path, plan, remedy):
-    dear = Costs(draft_s=1.2, target_s=(1.0, 1.0, 1.0))
+    dear = chains(draft_s=1.2, target_s=(1.0, 1.0, 1.0))
     message = rf"a draft cannot pay here.*take 1\.1\d times as long.*{remedy}"
     with pytest.raises(CannotPayError, match=message):
         made(tmp_path, plan, costs=dear)
@@ -135,7 +135,7 @@ def test_a_draft_that_is_too_dear_is_refused_at_once(tmp_path, plan, remedy):
 
 
 def test_a_draft_that_does_not_get_there_is_ended(tmp_path):
-    hard = Costs(draft_s=0.9, target_s=(1.0, 1.05, 1.1))
+    hard = chains(draft_s=0.9, target_s=(1.0, 1.05, 1.1))
     done = made(tmp_path, costs=hard)
     assert "does not rise fast enough" in done.stopped
     assert done.curve[-1].seconds < PLAN.schedule.seconds

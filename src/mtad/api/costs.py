@@ -126,6 +126,11 @@ class Costs:
     draft: Curve | None = None
     reads_text: bool = False
 
+    @property
+    def draft_s(self) -> float:
+        """Seconds of one drafted token; 0 where no model drafts."""
+        return self.draft(1) if self.draft else 0.0
+
     def of(self, shape: Shape, num_rows: int) -> float:
         """Seconds of an iteration."""
         drafting = sum(self.draft(num_rows * n) for n in shape.fed) if self.draft else 0.0

@@ -23,7 +23,7 @@ from mtad.api.controller import Controller
 from mtad.api.costs import PLAIN as PLAIN
 from mtad.api.costs import Costs, shapes_of
 from mtad.api.experience import Experience
-from mtad.api.measuring import NUM_TOKENS, Clock, costs_of
+from mtad.api.measuring import LIMIT_S, NUM_ROUNDS, NUM_TOKENS, Clock, costs_of
 from mtad.api.recordings import Recordings
 from mtad.core.buckets import power_of_two
 from mtad.engine.request import Request
@@ -41,6 +41,8 @@ MOST_METHODS = 64
 """Methods, with their options, of which experience is kept, the latest ones."""
 SAMPLE = 4
 """Tokens of the text on which costs are measured."""
+PATIENT_S, PATIENT_ROUNDS = 10.0, range(5, 41)
+"""Seconds and rounds of a measurement that someone asked for."""
 
 
 def wants_guard(method: Method, guard: bool | None, has_seed: bool, is_greedy: bool) -> bool:
@@ -125,6 +127,18 @@ class Guards:
         keep(self._known, key, known, MOST_METHODS)
         return Controller(shapes, known)
 
+    def costs(self, method: Method, clock: Clock) -> Costs:
+        """The costs of a method's forwards, measured anew, in as many rounds as a user waits for.
+
+        Args:
+            method: of which the drafter counts.
+            clock: shows seconds.
+        """
+        prompt, reach = [*range(min(SAMPLE, self._models.vocab))], NUM_TOKENS[-1]
+        costs = self._measured(method, prompt, reach, clock, PATIENT_S, PATIENT_ROUNDS)
+        self._costs[method.drafter] = reach, costs
+        return costs
+
     def measure(self, clock: Clock) -> None:
         """Measure what batches of any size need, so that no text waits for that later."""
         method = PLAIN if self._models.draft is None else find("speculative_sampling")()
@@ -143,7 +157,13 @@ class Guards:
         return costs
 
     def _measured(
-        self, method: Method, prompt: Sequence[int], num_tokens: int, clock: Clock
+        self,
+        method: Method,
+        prompt: Sequence[int],
+        num_tokens: int,
+        clock: Clock,
+        limit_s: float = LIMIT_S,
+        rounds: range = NUM_ROUNDS,
     ) -> Costs:
         request = Request(prompt[:SAMPLE], SamplingParams(max_new_tokens=1))
         models = self._models
@@ -153,7 +173,7 @@ class Guards:
                 workspace=self._workspace,
             )
         try:
-            return costs_of(session, num_tokens, clock)
+            return costs_of(session, num_tokens, clock, limit_s, rounds)
         finally:
             session.close()
 

@@ -25,17 +25,25 @@ DRAFTED = (1, 9)
 NUM_ROUNDS = range(2, 6)
 """Rounds at least, and at most."""
 LIMIT_S = 0.2
-"""Seconds after which there is no further round."""
+"""Seconds after which there is no further round, where texts wait for the measurement."""
 
 
 @torch.inference_mode()
-def costs_of(session: Session, num_tokens: int, clock: Clock) -> Costs:
+def costs_of(
+    session: Session,
+    num_tokens: int,
+    clock: Clock,
+    limit_s: float = LIMIT_S,
+    rounds: range = NUM_ROUNDS,
+) -> Costs:
     """The costs of a session's forwards.
 
     Args:
         session: of one row, with room for `NUM_TOKENS[-1]` more tokens; nothing is committed.
         num_tokens: of the largest forwards that are to be predicted.
         clock: shows seconds.
+        limit_s: seconds after which there is no further round.
+        rounds: from the fewest that are made to more than the most.
     """
     root, target, drafter = session.prefix.root(), session.target, session.drafter
     sizes = [n for n in NUM_TOKENS if n <= NUM_TOKENS[-2] or n <= num_tokens]
@@ -44,7 +52,8 @@ def costs_of(session: Session, num_tokens: int, clock: Clock) -> Costs:
         drafter.forward_level(root)
         works += [partial(drafter.forward_level, star(root, n + 1)) for n in DRAFTED]
     works[len(sizes) - 1]()  # the first forward of all takes longer
-    seconds = _quickest(works, clock, {d for lm in session.lms for d in lm.devices})
+    devices = {d for lm in session.lms for d in lm.devices}
+    seconds = _quickest(works, clock, devices, limit_s, rounds)
     draft = Curve(DRAFTED, tuple(seconds[len(sizes) :])) if drafter is not None else None
     scored = Curve(tuple(sizes), tuple(seconds[: len(sizes)]))
     return Costs(scored, draft, reads_text=isinstance(drafter, LM))
@@ -62,12 +71,16 @@ def star(root: TokenTree, num_nodes: int) -> TokenTree:
 
 
 def _quickest(
-    works: list[Callable[[], object]], clock: Clock, devices: set[torch.device]
+    works: list[Callable[[], object]],
+    clock: Clock,
+    devices: set[torch.device],
+    limit_s: float,
+    rounds: range,
 ) -> list[float]:
     """Seconds of each, the least of some rounds in turns."""
     least, began = [float("inf")] * len(works), clock()
-    for turn in range(NUM_ROUNDS.stop - 1):
-        if turn >= NUM_ROUNDS.start and clock() - began > LIMIT_S:
+    for turn in range(rounds.stop - 1):
+        if turn >= rounds.start and clock() - began > limit_s:
             break
         for place, work in enumerate(works):
             synchronize(*devices)

@@ -1,4 +1,4 @@
-"""The commands: `generate`, `chat`, `serve`, `fetch`, `convert`, `distill`, `bench` and so on.
+"""The commands: `generate`, `chat`, `serve`, `doctor`, `fetch`, `distill`, `bench` and so on.
 
 Models, torch and transformers are imported when a command needs them, so that `mtad --help` answers
 at once. Messages for people go to stderr; stdout has the text, or JSON and nothing else.
@@ -22,6 +22,7 @@ import mtad
 from mtad.cli import bench
 from mtad.cli.chat.settings import ChatSettings
 from mtad.cli.distill import DistillFlags
+from mtad.cli.doctor import DoctorFlags
 from mtad.cli.flags import DEBUG, ConvertFlags, flags_of
 from mtad.cli.serve import ServeFlags
 from mtad.cli.settings import Settings
@@ -160,6 +161,16 @@ def _distill(flags: DistillFlags) -> None:
     """Make a draft for any target, a head or a small model: its own answers teach it."""
     with _quick_imports():
         from mtad.cli.distill import run
+
+    run(flags)
+
+
+@app.command("doctor")
+@flags_of(DoctorFlags)
+def _doctor(flags: DoctorFlags) -> None:
+    """Say whether drafting pays for a pair, and if it does not, why."""
+    with _quick_imports():
+        from mtad.cli.doctor import run
 
     run(flags)
 

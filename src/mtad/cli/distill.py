@@ -5,8 +5,6 @@ Imports nothing heavy: it is read for `mtad --help`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -118,6 +116,7 @@ def run(flags: DistillFlags) -> None:
     import typer
 
     from mtad.api.pair import load_pair
+    from mtad.cli.progress import shown
     from mtad.distill.result import write_draft
     from mtad.distill.run import distill
     from mtad.model.loading import quiet
@@ -125,7 +124,7 @@ def run(flags: DistillFlags) -> None:
     plan, chats = flags.plan(), flags.chats()
     quiet()
     pair = load_pair(target=flags.target_model, dtype=flags.dtype, device=flags.device)
-    with _shown() as observer:
+    with shown() as observer:
         made = distill(pair, plan, flags.output / "work", observer, chats)
         figures = write_draft(pair, plan, made, flags.output, observer)
     if made.stopped:
@@ -136,40 +135,3 @@ def run(flags: DistillFlags) -> None:
         f"{flags.target_model} --draft-model {flags.output} --method speculative_sampling PROMPT",
         err=True,
     )
-
-
-@contextmanager
-def _shown() -> Iterator[Any]:
-    """An observer with a bar on stderr; lines to be kept stand above it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.text import Text
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[status]}"),
-    )
-    with Progress(*columns, console=console) as bars:
-
-        class Shown:
-            """Shows how far the work is."""
-
-            bar = bars.add_task("loading", total=None, status="")
-
-            def begin(self, phase: str, total: float) -> None:
-                """A phase begins."""
-                bars.reset(self.bar, total=total, description=phase, status="")
-
-            def advance(self, done: float, status: str) -> None:
-                """How much of it is done."""
-                bars.update(self.bar, completed=done, status=status)
-
-            def say(self, text: str) -> None:
-                """A line above the bar."""
-                console.print(Text(text), soft_wrap=True)
-
-        yield Shown()

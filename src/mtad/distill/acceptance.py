@@ -29,6 +29,11 @@ class Acceptance:
     by_position: tuple[float, ...]
     tokens_per_call: tuple[float, ...]
 
+    @property
+    def tokens(self) -> tuple[float, ...]:
+        """Tokens of an iteration by the draft's length, from 0 on."""
+        return (1.0, *self.tokens_per_call)
+
     def __str__(self) -> str:
         shares = " ".join(f"{share:.2f}" for share in self.by_position)
         return f"{shares}, tokens per call {self.tokens_per_call[-1]:.2f}"

@@ -8,10 +8,14 @@ import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import count
+from operator import add
 from pathlib import Path
 from typing import Any
 
 from mtad.api.pair import ModelPair
+from mtad.api.turns import Timed, in_turns, num_texts
 from mtad.distill.corpus import read_answers
 from mtad.distill.pay import lay_out
 from mtad.distill.plan import Plan
@@ -19,7 +23,6 @@ from mtad.distill.run import HELD_OUT, Distilled, Observer
 from mtad.methods.autoregressive import Autoregressive
 from mtad.methods.speculative_sampling import SpeculativeSampling
 from mtad.model.copy_rates import copy_rates_of
-from mtad.speculative.method import Method
 
 FIGURES, PAIR = "figures.json", "pair.toml"
 NUM_PROMPTS = 8
@@ -125,46 +128,32 @@ def _measured(
     draft = made.student.load(folder, target)
     with_draft = ModelPair(target, draft, pair.tokenizer)
     lay_out(draft)
-    answers = read_answers(folder / "work" / "answers.jsonl")[::HELD_OUT]
+    answers = read_answers(folder / "work" / "answers.jsonl")[::HELD_OUT][:NUM_PROMPTS]
     prompts = [list(answer.prompt_ids) for answer in answers]
-    found, prompts = [], prompts[:NUM_PROMPTS]
     temperatures = sorted(made.curve[-1].acceptance)
-    observer.begin("measuring", len(temperatures) * ROUNDS)
-    for index, temperature in enumerate(temperatures):
-        length, _ = made.costs.best(made.curve[-1].acceptance[temperature])
-        drafting = SpeculativeSampling(num_draft_tokens=length)
-        settings = plan.sampling.cut(temperature)
-        speeds: dict[str, list[float]] = {"plain": [], "drafted": []}
-        lengths: list[float] = []
-        for turn in range(ROUNDS):
-            speeds["plain"].append(_rate(with_draft, Autoregressive(), prompts, settings)[0])
-            rate, accepted = _rate(with_draft, drafting, prompts, settings)
-            speeds["drafted"].append(rate)
-            lengths.append(accepted)
-            observer.advance(index * ROUNDS + turn + 1, "")
-        drafted, plain = (statistics.median(speeds[name]) for name in ("drafted", "plain"))
-        found.append(Measured(temperature, length, lengths[0], drafted, plain))
+    total = len(temperatures) * num_texts(2, len(prompts), ROUNDS)
+    observer.begin("measuring", total)
+    done = count(1)
+    found = []
+    for temperature in temperatures:
+        length = made.prospect.best(made.curve[-1].acceptance[temperature].tokens).shape.length
+        plain, drafted = in_turns(
+            with_draft,
+            [Autoregressive(), SpeculativeSampling(num_draft_tokens=length)],
+            prompts,
+            ROUNDS,
+            lambda: observer.advance(next(done), ""),
+            max_new_tokens=NUM_TOKENS,
+            **plan.sampling.cut(temperature),
+        )
+        found.append(Measured(temperature, length, *_figures(drafted), _figures(plain)[1]))
     return found
 
 
-def _rate(
-    pair: ModelPair, method: Method, prompts: Sequence[list[int]], settings: dict[str, Any]
-) -> tuple[float, float]:
-    """Decode tokens per second, one prompt at a time, and the mean acceptance length."""
-    num_tokens, seconds, steps = 0, 0.0, 0
-    for seed, prompt in enumerate(prompts):
-        [done] = pair.generate(
-            [prompt],
-            method=method,
-            seed=seed,
-            max_new_tokens=NUM_TOKENS,
-            guard=False,
-            **settings,
-        )
-        num_tokens += len(done.token_ids)
-        seconds += done.stats.decode_s
-        steps += done.stats.num_spec_steps
-    return num_tokens / seconds, num_tokens / steps
+def _figures(rounds: Sequence[Sequence[Timed]]) -> tuple[float, float]:
+    """Tokens of an iteration in the first round, and the median of the rounds' tokens/s."""
+    sums = [reduce(add, texts) for texts in rounds]
+    return sums[0].tokens_per_step, statistics.median(one.tokens_per_s for one in sums)
 
 
 def _table(plan: Plan, made: Distilled, measured: Sequence[Measured]) -> dict[str, Any]:
@@ -176,10 +165,10 @@ def _table(plan: Plan, made: Distilled, measured: Sequence[Measured]) -> dict[st
         "num_tokens": made.num_tokens,
         "training_s": round(last.seconds, 1),
         "stopped": made.stopped,
-        "draft_s": made.costs.draft_s,
-        "target_s": made.costs.target_s,
+        "draft_s": made.prospect.costs.draft_s,
+        "target_s": list(made.prospect.costs.target.seconds),
         "copy_rates": list(copy_rates_of(made.student.model)),
-        "break_even_acceptance": made.costs.break_even,
+        "break_even_acceptance": made.prospect.break_even,
         "acceptance_by_position": {
             f"{t:g}": list(found.by_position) for t, found in last.acceptance.items()
         },
@@ -207,11 +196,12 @@ def card(plan: Plan, made: Distilled, figures: Figures) -> str:
         f"| {one.tokens_per_s:.1f} | {one.plain_tokens_per_s:.1f} | {one.speed_up:.2f} |"
         for one in figures.measured
     )
+    costs = made.prospect.costs
     speed = (
         f"Decode only, batch 1, {NUM_PROMPTS} held-out prompts, up to {NUM_TOKENS} tokens each, "
         f"medians of {ROUNDS} rounds in turns, speculative sampling beside plain decoding, on the "
-        f"machine that trained it: a target forward took {made.costs.target_s[0] * 1e3:.1f} ms, a "
-        f"drafted token {made.costs.draft_s * 1e3:.2f} ms."
+        f"machine that trained it: a target forward took {costs.target(1) * 1e3:.1f} ms, a "
+        f"drafted token {costs.draft_s * 1e3:.2f} ms."
     )
     return f"""---
 tags: [speculative-decoding]

@@ -16,15 +16,16 @@ from typing import Protocol
 import torch
 
 from mtad.api.pair import ModelPair
+from mtad.api.paying import Prospect
 from mtad.atomic import write_text
-from mtad.distill.acceptance import Acceptance, acceptance_of
+from mtad.distill.acceptance import acceptance_of
 from mtad.distill.beginning import frequent_tokens, logits_after
 from mtad.distill.blocks import Target, Walk
 from mtad.distill.copying import counted_rates
 from mtad.distill.corpus import Answer, num_tokens_of, read_answers, write_answers
 from mtad.distill.curve import Judged, read_curve, write_curve
 from mtad.distill.kinds import student_for
-from mtad.distill.pay import Costs, costs_of
+from mtad.distill.pay import costs_of
 from mtad.distill.plan import Plan
 from mtad.distill.prompts import Chat
 from mtad.distill.states import States, write_states
@@ -61,14 +62,14 @@ class Distilled:
 
     Attributes:
         student: the draft.
-        costs: of target and draft.
+        prospect: what chains of it cost.
         curve: the draft before, while and after it was trained.
         num_answers, num_tokens: of the target, that it learnt from.
         stopped: why the training was ended early, empty if it was not.
     """
 
     student: Student
-    costs: Costs
+    prospect: Prospect
     curve: tuple[Judged, ...]
     num_answers: int
     num_tokens: int
@@ -86,7 +87,7 @@ def distill(
     observer: Observer,
     chats: Sequence[Chat] | None = None,
     clock: Callable[[], float] = time.monotonic,
-    measure: Callable[[Model, Student], Costs] = costs_of,
+    measure: Callable[[Model, Student], Prospect] = costs_of,
 ) -> Distilled:
     """Make a draft for the pair's target.
 
@@ -105,7 +106,7 @@ def distill(
     """
     plan.keep(work / "plan.json")
     target = pair.models.target
-    costs = _costs(pair, plan, observer, measure)
+    prospect = _prospect(pair, plan, observer, measure)
     answers = _answers(pair, plan, work, observer, chats, clock)
     observer.begin("reading the answers", len(answers))
     states = write_states(target, answers, work / "states", lambda done: observer.advance(done, ""))
@@ -122,7 +123,7 @@ def distill(
         f"{beginning}; after a match of 1, 2, … tokens it copies with rates {rates[1:]}"
     )
     logits = logits_after(target)
-    judge = _Judge(student, kept, logits, plan, costs, observer, work / "curve.json")
+    judge = _Judge(student, kept, logits, plan, prospect, observer, work / "curve.json")
     if not judge.curve:
         judge.take(0.0)
     observer.begin("training", plan.schedule.seconds)
@@ -133,7 +134,7 @@ def distill(
     if progress.seconds > judge.curve[-1].seconds:
         judge.take(progress.seconds)
     return Distilled(
-        student, costs, tuple(judge.curve), len(answers), num_tokens_of(answers), judge.stopped
+        student, prospect, tuple(judge.curve), len(answers), num_tokens_of(answers), judge.stopped
     )
 
 
@@ -142,31 +143,29 @@ def held_out_places(states: States) -> torch.Tensor:
     return states.texts % HELD_OUT == 0
 
 
-def _costs(
+def _prospect(
     pair: ModelPair,
     plan: Plan,
     observer: Observer,
-    measure: Callable[[Model, Student], Costs],
-) -> Costs:
+    measure: Callable[[Model, Student], Prospect],
+) -> Prospect:
     """What the models cost here, and the word that no draft of this form can pay."""
     target = pair.models.target
     size = min(plan.draft_vocab_size, pair.models.vocab)
-    costs = measure(target, student_for(plan, target, torch.arange(size)))
-    lengths = range(1, costs.most_draft_tokens + 1)
-    perfect = Acceptance((1.0,) * len(lengths), tuple(1.0 + length for length in lengths))
-    best = costs.best(perfect)[1]
-    observer.say(
-        f"a target forward takes {costs.target_s[0] * 1e3:.1f} ms here, a drafted token "
-        f"{costs.draft_s * 1e3:.2f} ms; a draft pays from an acceptance of "
-        f"{max(0.0, costs.break_even):.2f} on, and {best:.1f} times the speed is the most"
-    )
-    if best <= 1:
+    prospect = measure(target, student_for(plan, target, torch.arange(size)))
+    costs, best = prospect.costs, prospect.best_at(1.0)
+    if prospect.break_even is None:
         raise CannotPayError(
-            f"a draft cannot pay here: {costs.most_draft_tokens} drafted tokens and their "
-            f"verification take {1 / best:.2f} times as long as the target takes without; use "
+            f"a draft cannot pay here: {best.shape.length} drafted tokens and their verification "
+            f"take {1 / best.speed_up:.2f} times as long as the target takes without; use "
             f"{plan.cheaper}a larger target, or another machine"
         )
-    return costs
+    observer.say(
+        f"a target forward takes {costs.target(1) * 1e3:.1f} ms here, a drafted token "
+        f"{costs.draft_s * 1e3:.2f} ms; a draft pays from an acceptance of "
+        f"{prospect.break_even:.2f} on, and {best.speed_up:.1f} times the speed is the most"
+    )
+    return prospect
 
 
 def _answers(
@@ -219,11 +218,11 @@ class _Judge:
         kept: States,
         target: Target,
         plan: Plan,
-        costs: Costs,
+        prospect: Prospect,
         observer: Observer,
         path: Path,
     ) -> None:
-        self._student, self._kept, self._plan, self._costs = student, kept, plan, costs
+        self._student, self._kept, self._plan, self._prospect = student, kept, plan, prospect
         self._target = target
         self._observer = observer
         self._path = path
@@ -243,7 +242,7 @@ class _Judge:
 
     def take(self, seconds: float) -> None:
         """Measure the draft, and say what it would bring."""
-        sampling, depth = self._plan.sampling, self._costs.most_draft_tokens
+        sampling, depth = self._plan.sampling, self._prospect.longest
         found = {}
         long_enough = self._kept.temperatures[self._kept.left >= depth]
         for temperature in sorted(set(long_enough.tolist())):
@@ -259,10 +258,11 @@ class _Judge:
         self.curve.append(Judged(seconds, found))
         write_curve(self.curve, self._path)
         for temperature, acceptance in found.items():
-            length, speed_up = self._costs.best(acceptance)
+            best = self._prospect.best(acceptance.tokens)
             self._observer.say(
                 f"after {seconds:.0f} s, temperature {temperature:g}: acceptance {acceptance}; "
-                f"best with {length} draft tokens: {speed_up:.2f} times plain decoding"
+                f"best with {best.shape.length} draft tokens: {best.speed_up:.2f} times plain "
+                "decoding"
             )
 
     def _hopeless(self) -> str:
@@ -270,11 +270,12 @@ class _Judge:
         now, before = self.curve[-1].worst, self.curve[-2].worst
         gain = max(0.0, now.by_position[0] - before.by_position[0])
         hoped = min(1.0, now.by_position[0] + 4 * gain + 0.05)
-        if hoped > self._costs.break_even:
+        needed = self._prospect.break_even or 0.0
+        if hoped > needed:
             return ""
         return (
             f"the acceptance is {now.by_position[0]:.2f}, and to the "
-            f"{self._costs.break_even:.2f} from which on a draft pays it does not rise fast "
+            f"{needed:.2f} from which on a draft pays it does not rise fast "
             f"enough; {self._plan.cheaper}more prompts of the kind that is served, or a larger "
             "target, would help"
         )

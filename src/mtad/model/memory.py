@@ -20,6 +20,7 @@ from mtad.model.drafter import Draft
 from mtad.model.kv_cache import free_bytes
 from mtad.model.lm import LM
 from mtad.model.recurrent_head import RecurrentHead
+from mtad.runtime.linear.joint import JointPart
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,10 @@ def require_memory(needs: Mapping[str, tuple[str, int]]) -> None:
 
 def weights_bytes(model: Draft) -> int:
     """Bytes of the parameters and buffers that this process holds; tied ones count once."""
-    return sum(_held(weight).nbytes for weight in chain(model.parameters(), model.buffers()))
+    parts = (module for module in model.modules() if isinstance(module, JointPart))
+    holders = [model, *{part.joint.kernel for part in parts}]
+    weights = chain.from_iterable(chain(h.parameters(), h.buffers()) for h in holders)
+    return sum(_held(weight).nbytes for weight in weights)
 
 
 def _held(weight: Any) -> Tensor:

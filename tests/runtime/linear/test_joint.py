@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mtad.model.memory import weights_bytes
 from mtad.model.weights import TOGETHER
 from mtad.runtime.linear import formats
 from mtad.runtime.linear.formats import BF16, INT8, Format, convert
@@ -160,9 +161,12 @@ def test_a_difference_is_found() -> None:
 def test_a_llama_says_the_same(format: Format) -> None:
     alone = random_llama(hidden=512, num_layers=1).bfloat16()
     joint = copy.deepcopy(alone)
+    plain_bytes = weights_bytes(alone)
     assert convert(alone, format).kernels == convert(joint, format, TOGETHER).kernels
     assert sum(isinstance(m, JointPart) for m in joint.modules()) == 5
     assert not any(isinstance(m, Kernel) and m.out_features > 1500 for m in joint.modules())
+    assert weights_bytes(joint) == pytest.approx(weights_bytes(alone), rel=1e-4)
+    assert format is INT8 or weights_bytes(joint) == plain_bytes
     ids = torch.arange(40).reshape(2, 20) % 61
     for rows in (ids, ids[:1, :1], ids[:1, :5]):
         assert torch.equal(joint(rows).logits, alone(rows).logits)

@@ -49,13 +49,17 @@ class Joint:
 
 
 class JointPart(Kernel):
-    """One of the layers whose products are made together."""
+    """One of the layers whose products are made together.
+
+    Attributes:
+        joint: holds the weights, which are in no module.
+    """
 
     label = "joint"
 
     def __init__(self, linear: nn.Linear, joint: Joint, index: int) -> None:
         super().__init__(linear)
-        self._joint, self._index = joint, index
+        self.joint, self._index = joint, index
 
     @classmethod
     def missing(cls) -> str:
@@ -64,7 +68,7 @@ class JointPart(Kernel):
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output, (…, out_features), for (…, in_features)."""
-        return self._joint.part(x, self._index)
+        return self.joint.part(x, self._index)
 
 
 @torch.no_grad()

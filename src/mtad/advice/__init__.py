@@ -1,0 +1,1 @@
+"""Whether drafting pays on a pair, why not, and what to decode with."""
