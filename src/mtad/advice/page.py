@@ -163,7 +163,8 @@ def _acceptance(checkup: Checkup) -> Iterator[str]:
         tokens = tokens_by_length([*rates, *[0.0] * (longest - len(rates))])
         best = chain.prospect.best(tokens)
         yield (
-            f"  {kind:<{width}}  {shares}  best with {best.shape.length}: expected {best.speed_up:.2f} times"
+            f"  {kind:<{width}}  {shares}  best with {best.shape.length}: "
+            f"expected {best.speed_up:.2f} times"
         )
 
 
