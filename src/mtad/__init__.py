@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mtad.methods.spectr import SpecTr
     from mtad.methods.speculative_beam import SpeculativeBeam
     from mtad.methods.speculative_sampling import SpeculativeSampling
+    from mtad.methods.suffix import Suffix
     from mtad.methods.typical_acceptance import TypicalAcceptance
     from mtad.sampling.params import SamplingParams
     from mtad.speculative.method import Method, Verdict
@@ -70,6 +71,7 @@ _HOME = {
     "methods.spectr": ("SpecTr",),
     "methods.speculative_beam": ("SpeculativeBeam",),
     "methods.speculative_sampling": ("SpeculativeSampling",),
+    "methods.suffix": ("Suffix",),
     "methods.typical_acceptance": ("TypicalAcceptance",),
     "api.completion": ("Chunk", "Completion"),
     "api.pair": ("ModelPair", "load_pair"),
@@ -119,6 +121,7 @@ __all__ = [
     "SpeculativeSampling",
     "Stats",
     "Step",
+    "Suffix",
     "TypicalAcceptance",
     "Verdict",
     "__version__",

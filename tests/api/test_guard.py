@@ -64,7 +64,7 @@ def test_the_default_keeps_the_law_and_what_a_seed_gives(
 ) -> None:
     assert wants_guard(method, None, has_seed, is_greedy) is expected
     assert wants_guard(method, False, has_seed, is_greedy) is False
-    if method.drafter == "target":
+    if method.drafted_by == "target":
         with pytest.raises(ValueError, match="mtjd searches with the target itself"):
             wants_guard(method, True, has_seed, is_greedy)
     else:
@@ -187,7 +187,7 @@ def test_a_lossy_method_is_watched_only_if_asked(target, monkeypatch) -> None:
 
 
 def drafts(method: Method) -> bool:
-    return method != PLAIN and method.drafter != "target" and method.kept == method.entries
+    return method != PLAIN and method.drafted_by != "target" and method.kept == method.entries
 
 
 @pytest.mark.parametrize("script", ["dppppdppppps"])

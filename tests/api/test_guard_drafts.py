@@ -10,8 +10,8 @@ import torch
 from support.caches import CLOSE
 from support.guarded import Meter, scripted, watched
 from support.heads import fresh_hidden, random_head
-from support.tiny import PROMPTS, VOCAB, opposite, some_variants, tiny_model
-from support.toy_texts import EMPTY, LENGTH, ONE_EACH, plain_law
+from support.tiny import PROMPTS, VOCAB, drafting_variants, opposite, tiny_model
+from support.toy_texts import DRAFTING, EMPTY, LENGTH, plain_law
 from support.toys import assert_law, make, requests_of
 from support.two_drafts import models, prompts, renumbered, require_fresh_drafts, toy_pair
 from support.two_tokenizers import byte_level
@@ -24,13 +24,13 @@ from mtad.model.lm import Model
 from mtad.model.translation import Translation
 from mtad.speculative.method import Method
 
-METHODS = pytest.mark.parametrize(
-    "method",
-    some_variants(
-        but={"autoregressive", "beam_search", "mtjd", "prompt_lookup", "speculative_beam"},
-        fast=("mcss", "mtad", "speculative_sampling"),
-    ),
-)
+VARIANTS = [
+    given
+    for given in drafting_variants(fast=("mcss", "mtad", "speculative_sampling"))
+    if given.values[0].name != "speculative_beam"
+]
+ONLY_DRAFTED = [given for given in VARIANTS if given.values[0].drafter == "draft"]
+"""Those whose every draft token is the draft model's."""
 BIASES = {106: 4.0, 260: 4.0}
 
 
@@ -39,7 +39,7 @@ def target() -> Model:
     return tiny_model("llama")
 
 
-@METHODS
+@pytest.mark.parametrize("method", VARIANTS)
 def test_a_head_reads_fresh_states_after_plain_steps(target: Model, method: Method) -> None:
     requests = requests_of(PROMPTS, max_new_tokens=16)
     texts, head = [list(request.prompt_ids) for request in requests], random_head(target, 40)
@@ -55,7 +55,7 @@ def test_a_head_reads_fresh_states_after_plain_steps(target: Model, method: Meth
     assert "dppd" in letters and "pdp" in letters
 
 
-@METHODS
+@pytest.mark.parametrize("method", ONLY_DRAFTED)
 def test_a_translated_draft_follows_the_text_after_plain_steps(method: Method) -> None:
     target, draft = models()
     requests = requests_of(prompts()[:3], max_new_tokens=24, logit_bias=BIASES)
@@ -110,7 +110,7 @@ def test_a_draft_that_rests_is_fed_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "options"), ONE_EACH[1:-1])
+@pytest.mark.parametrize(("name", "options"), DRAFTING)
 def test_the_law_of_the_text_stays(name: str, options: dict[str, Any]) -> None:
     """With a draft of another tokenizer; the choices do not follow the text."""
     pair, method = toy_pair(), make(name, **options)

@@ -23,8 +23,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0, "min_new_tokens": 4},
 }
 METHODS = (
-    "autoregressive beam_search bild block_verification cactus cascade fly mcss mmtad mtad mtjd "
-    "prompt_lookup specinfer spectr speculative_sampling typical_acceptance"
+    "autoregressive beam_search bild block_verification cactus cascade fly mcss mmtad mtad "
+    "mtjd prompt_lookup specinfer spectr speculative_sampling suffix typical_acceptance"
 ).split()
 
 

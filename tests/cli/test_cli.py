@@ -360,7 +360,7 @@ def test_blocks_in_a_pipe(loads: list[Any]) -> None:
         (
             "a --target-model x",
             "mtad needs a draft model; give --draft-model, or take a method that needs none: "
-            "autoregressive, beam_search, mtjd, prompt_lookup",
+            "autoregressive, beam_search, mtjd, prompt_lookup, suffix",
         ),
         ("a --method mmtad --target-model x", "mmtad needs a draft model; give --draft-model"),
         ("a --method bild --target-model x --draft-dtype float32", "--draft-dtype needs"),

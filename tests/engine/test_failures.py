@@ -83,7 +83,7 @@ def test_the_context_of_the_draft_counts_too(target):
 
 @pytest.mark.parametrize("method", variants(), ids=label)
 def test_a_missing_draft_is_refused_by_those_who_need_one(target, method):
-    if method.drafter == "draft":
+    if method.drafted_by == "draft":
         with pytest.raises(ValueError, match=f"{method.name} needs a draft model and none"):
             complete(target, None, method, PROMPTS, short())
     else:
@@ -117,7 +117,7 @@ def saturated(model: Model, logit: float) -> Model:
 @pytest.mark.parametrize("method", variants(), ids=label)
 @pytest.mark.parametrize("who", ["target", "draft"])
 def test_nan_in_a_model_is_never_silent(target, method, who):
-    if who == "draft" and method.drafter != "draft":
+    if who == "draft" and method.drafted_by != "draft":
         pytest.skip("asks no draft model")
     broken = copy.deepcopy(target)
     with torch.no_grad():

@@ -12,7 +12,7 @@ import torch
 from support import two_drafts
 from support.heads import random_head
 from support.recorder import Recorder
-from support.tiny import PROMPTS, VOCAB, some_variants, suited, token_ids
+from support.tiny import PROMPTS, VOCAB, drafting_variants, suited, token_ids
 from support.two_tokenizers import byte_level
 
 import mtad.model.lm
@@ -29,10 +29,7 @@ from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
 from mtad.testing import random_llama
 
-METHODS = pytest.mark.parametrize(
-    "method",
-    some_variants(but={"autoregressive", "beam_search", "mtjd", "prompt_lookup"}, fast=("mtad",)),
-)
+METHODS = pytest.mark.parametrize("method", drafting_variants(fast=("mtad",)))
 KINDS = pytest.mark.parametrize("kind", ["head", "translated"])
 PADS = pytest.mark.parametrize(
     "pads", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["exact", "padded"]

@@ -48,7 +48,7 @@ EVERY_METHOD = pytest.mark.parametrize("method", methods_that())
 
 def is_drafting(method: Method) -> bool:
     """Whether a draft model proposes."""
-    return method.drafter == "draft"
+    return method.drafted_by == "draft"
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_nothing_is_drafted_that_the_budget_cannot_take(pair, method):
     for text in complete(*pair, method, PROMPTS, SamplingParams(max_new_tokens=budget), VOCAB):
         left = budget
         for block in text.blocks:
-            endpoint = method.drafter != "target"
+            endpoint = method.drafted_by != "target"
             assert block.depth + endpoint <= left
             left -= len(block.token_ids)
 
@@ -220,7 +220,7 @@ def test_stop_conditions_see_every_token_once_and_end_the_text(method):
 
 def assert_adds_up(text: Text, method: Method) -> None:
     """Accepted tokens and endpoints make the text; nothing clipped counts as accepted."""
-    if method.drafter == "target":
+    if method.drafted_by == "target":
         assert all(b.num_accepted == b.num_drafted == b.depth == 0 for b in text.blocks)
         return
     for block in text.blocks:
@@ -398,8 +398,8 @@ def test_a_draft_equal_to_the_target_is_always_accepted(pair, method):
 
 
 def samples_after_drafts(method: Method) -> bool:
-    """Whether a draft proposes, and the text is drawn."""
-    return is_drafting(method) and honours(method) and method.name not in SEARCHES
+    """Whether the draft model says every draft token, and the text is drawn."""
+    return method.drafter == "draft" and honours(method) and method.name not in SEARCHES
 
 
 @pytest.mark.parametrize("method", methods_that(samples_after_drafts))

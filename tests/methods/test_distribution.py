@@ -57,6 +57,13 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("mcss", {"k_config": (2, 2), "replacement": "naive"}),
     ("mcss", {"k_config": (3, 1), "replacement": "naive"}),
     ("prompt_lookup", {"num_draft_tokens": 3, "max_matching_ngram_size": 2}),
+    ("suffix", {"num_draft_tokens": 3, "max_match": 2, "max_places": 5}),
+    ("suffix", {"num_draft_tokens": 2, "num_draft_nodes": 4, "max_match": 2, "max_places": 3}),
+    ("suffix", {"num_draft_tokens": 3, "fallback": "draft", "max_match": 2, "max_places": 5}),
+    (
+        "suffix",
+        {"num_draft_tokens": 3, "corpus": (0, 1, 1, 2, 0, 2, 2), "max_match": 2, "max_places": 5},
+    ),
 ]
 
 

@@ -24,8 +24,8 @@ from support.tiny import (
     variants,
 )
 from support.toy_texts import (
+    DRAFTING,
     LENGTH,
-    ONE_EACH,
     PROMPT,
     SCALED_TARGET,
     decode_groups,
@@ -48,11 +48,10 @@ from mtad.testing import TOY_TARGET, Table, markov_model, random_llama
 
 ARCHITECTURES = ("llama", "qwen2", "gpt2", "opt")
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=14)
-DRAFTING = [case for case in ONE_EACH if case[0] not in ("autoregressive", "prompt_lookup")]
 
 
 def drafts(method: Method) -> bool:
-    return method.drafter == "draft" and (is_greedy(method) or method.name == "bild")
+    return method.drafted_by == "draft" and (is_greedy(method) or method.name == "bild")
 
 
 def in_some_model() -> list[Any]:

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 import torch
 from support.tiny import PROMPTS, methods_that, token_ids
-from support.toy_texts import ONE_EACH, decode_groups, plain_law, plain_requests
+from support.toy_texts import DRAFTING, decode_groups, plain_law, plain_requests
 from support.toys import MarkovPair, assert_law
 
-from mtad import methods
 from mtad.methods.autoregressive import Autoregressive
 from mtad.model.lm import Model
 from mtad.model.weights import take_form
@@ -48,9 +47,6 @@ def toy() -> MarkovPair:
         off = (draft(ids).logits - plain.draft(ids).logits).abs().max()
     assert off > 1e-3, "it is another draft"
     return MarkovPair(plain.target, draft, plain.vocab)
-
-
-DRAFTING = [(n, options) for n, options in ONE_EACH if methods.find(n).drafter == "draft"]
 
 
 @pytest.mark.parametrize(("name", "options"), DRAFTING)

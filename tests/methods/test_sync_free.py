@@ -75,7 +75,7 @@ def faked(value: Any, mode: FakeTensorMode) -> Any:
 
 def inputs(method: Method, mode: FakeTensorMode) -> tuple[Prefix, Warper, Noise]:
     """What the engine hands to a method, without values."""
-    settings = JOINT_SETTINGS if method.drafter == "target" else SETTINGS
+    settings = JOINT_SETTINGS if method.drafted_by == "target" else SETTINGS
     settings = [replace(p, max_new_tokens=min(p.max_new_tokens, 8)) for p in settings]
     requests = [Request(p, suited(method, s)) for p, s in zip(PROMPTS, settings, strict=False)]
     prefix = prefix_of(requests, torch.device("cpu"), method.kept)
@@ -108,7 +108,7 @@ ON_MODELS += [
 
 def opened(model: Model, method: Method) -> Session:
     """A session that has read the prompts, its tensors without values."""
-    settings = JOINT_SETTINGS if method.drafter == "target" else SETTINGS
+    settings = JOINT_SETTINGS if method.drafted_by == "target" else SETTINGS
     settings = [replace(p, max_new_tokens=min(p.max_new_tokens, 8)) for p in settings]
     requests = [Request(p, suited(method, s)) for p, s in zip(PROMPTS, settings, strict=False)]
     with torch.inference_mode():

@@ -23,9 +23,9 @@ from support.tiny import (
     token_ids,
 )
 from support.toy_texts import (
+    DRAFTING,
     EMPTY,
     LENGTH,
-    ONE_EACH,
     PENALTIES,
     PROMPT,
     decode_groups,
@@ -46,7 +46,6 @@ from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
 from mtad.testing import TOY_TARGET, markov_model
 
-DRAFTING = [case for case in ONE_EACH if case[0] not in ("autoregressive", "prompt_lookup")]
 OUTSIDE: list[dict[str, Any]] = [
     {"logit_bias": {1: 1.2, 0: -0.4}, "repetition_penalty": 1.5},
     {"suppress_tokens": (0, 2)},
@@ -119,7 +118,7 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("method", methods_that(lambda m: m.drafter == "draft"))
+@pytest.mark.parametrize("method", methods_that(lambda m: m.drafted_by == "draft"))
 def test_the_same_draft_behind_other_ids_gives_the_same_blocks(method: Method) -> None:
     """What a method drafts, accepts and counts, rows of three settings in one batch."""
     target = tiny_model("llama")
@@ -142,7 +141,7 @@ def test_the_same_draft_behind_other_ids_gives_the_same_blocks(method: Method) -
     [
         m
         for m in each_once(("mcss", "mmtad", "speculative_sampling"))
-        if m.values[0].drafter == "draft"
+        if m.values[0].drafted_by == "draft"
     ],
 )
 def test_greedy_text_is_the_target_s(method: Method) -> None:

@@ -18,8 +18,8 @@ from support.tiny import (
     tiny_model,
 )
 from support.toy_texts import (
+    DRAFTING,
     LENGTH,
-    ONE_EACH,
     PENALTIES,
     PROMPT,
     SCALED_DRAFT,
@@ -38,7 +38,6 @@ from mtad.testing import TOY_DRAFT, TOY_START, TOY_TARGET
 
 KNOWN = (2, 0)
 """The toy tokens that the draft has, in its own order; it lacks token 1 and the start."""
-DRAFTING = [case for case in ONE_EACH if case[0] not in ("autoregressive", "prompt_lookup")]
 OUTSIDE: list[dict[str, Any]] = [
     {"logit_bias": {1: 1.2, 0: -0.4}, "repetition_penalty": 1.5},
     {"suppress_tokens": (0, 2)},
@@ -118,7 +117,7 @@ SOME = [*range(40, 7, -3), 3, 5, 9]
 """Tokens of the tiny models' vocabulary, in an order of the draft's own."""
 
 
-@pytest.mark.parametrize("method", methods_that(lambda m: m.drafter == "draft"))
+@pytest.mark.parametrize("method", methods_that(lambda m: m.drafted_by == "draft"))
 def test_greedy_text_is_the_target_s(method: Method) -> None:
     target = tiny_model("llama")
     draft = trimmed(similar(target, 0.02), SOME, embedding=method.name == "mtad")

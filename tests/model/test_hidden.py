@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.caches import CLOSE
 from support.heads import fresh_hidden, random_head
-from support.tiny import PROMPTS, VOCAB, random_tree, some_variants, suited, tiny_model
+from support.tiny import PROMPTS, VOCAB, drafting_variants, random_tree, suited, tiny_model
 
 import mtad.model.lm
 from mtad.engine.session import Request, Session
@@ -19,7 +19,6 @@ from mtad.runtime.cpu_tapes import Tapes
 from mtad.sampling.params import SamplingParams
 from mtad.testing import random_llama
 
-DRAFTLESS = {"autoregressive", "beam_search", "mtjd", "prompt_lookup"}
 FAST = ("mcss", "mtad", "speculative_sampling")
 
 
@@ -108,10 +107,7 @@ def requests_of(budgets: Sequence[int], method: Method) -> list[Request]:
     return [Request(prompt, p) for prompt, p in zip(PROMPTS, params, strict=True)]
 
 
-@pytest.mark.parametrize(
-    "method",
-    some_variants(but={"autoregressive", "beam_search", "mtjd", "prompt_lookup"}, fast=FAST),
-)
+@pytest.mark.parametrize("method", drafting_variants(FAST))
 def test_states_are_those_of_a_fresh_read_while_rows_accept_reject_and_leave(target, method):
     with torch.inference_mode():
         requests = requests_of([9, 17, 4], method)

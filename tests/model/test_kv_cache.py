@@ -89,7 +89,7 @@ def test_caches_equal_a_fresh_read_while_rows_accept_reject_and_leave(target, me
     assert sum(len(b.token_ids) for step in steps for b in step.blocks) == 9 + 17 + 4
     sizes = [len(step.blocks) for step in steps]
     assert sizes == sorted(sizes, reverse=True)
-    if method.drafter == "draft":
+    if method.drafted_by == "draft":
         blocks = [block for step in steps for block in step.blocks]
         assert 0 < sum(b.num_accepted for b in blocks) < sum(b.depth for b in blocks)
 

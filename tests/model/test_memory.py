@@ -92,7 +92,7 @@ def test_the_caches_of_a_session_are_as_large_as_told(name: str) -> None:
     requests = [Request(p, SamplingParams(max_new_tokens=budget)) for p in prompts]
     with torch.inference_mode():
         session = Session(target, draft, method, requests, 61)
-        read = [target, draft] if method.drafter == "draft" else [target]
+        read = [target, draft] if method.drafted_by == "draft" else [target]
         need = memory_of(read, 2, 20 + budget + method.num_nodes(61, budget))
         if session.drafter:
             session.step()

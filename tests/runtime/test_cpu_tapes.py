@@ -18,6 +18,7 @@ from mtad.engine.session import Block, Request, Session
 from mtad.engine.workspace import Workspace
 from mtad.methods.mtad import MTAD
 from mtad.methods.speculative_sampling import SpeculativeSampling
+from mtad.methods.suffix import Suffix
 from mtad.model.attention import use_grouped_attention
 from mtad.runtime.cpu_tapes import Tapes, _sums
 from mtad.runtime.linear.formats import BF16, INT8, Format, convert
@@ -57,7 +58,7 @@ def blocks_of(pair: tuple, method: Method, requests: Sequence[Request], tapes=No
 
 def requests_for(method: Method, seed: int = 0) -> list[Request]:
     """Rows that leave one after the other, at budgets, EOS and a stop."""
-    settings = JOINT if method.drafter == "target" else MIXED
+    settings = JOINT if method.drafted_by == "target" else MIXED
     return [
         Request(
             prompt, suited(method, params), (lambda t: t == 9) if params is settings[1] else None
@@ -67,7 +68,11 @@ def requests_for(method: Method, seed: int = 0) -> list[Request]:
 
 
 @pytest.mark.parametrize(
-    "method", some_variants(READS | {"beam_search"}, ("autoregressive", "mtad"))
+    "method",
+    [
+        *some_variants(READS | {"beam_search"}, ("autoregressive", "mtad")),
+        Suffix(corpus=(7, 9, 11, 7, 9, 12)),
+    ],
 )
 def test_texts_are_those_of_eager_iterations(method: Method) -> None:
     pair, tapes = models(), Tapes(patience=1)

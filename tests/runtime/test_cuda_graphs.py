@@ -103,7 +103,7 @@ def captured(
 
 def requests_for(method: Method, rows: int) -> list[Request]:
     """One row of everything, or one plain row; rows end at budgets, EOS and a stop."""
-    settings = JOINT if method.drafter == "target" else MIXED if rows > 1 else [SAMPLED]
+    settings = JOINT if method.drafted_by == "target" else MIXED if rows > 1 else [SAMPLED]
     stops = [None, lambda token: token == 9, None]
     triples = zip(PROMPTS[:rows], settings, stops, strict=False)
     return [Request(prompt, suited(method, params), stop) for prompt, params, stop in triples]

@@ -36,7 +36,7 @@ def test_a_method_that_needs_a_draft_names_those_that_need_none(
     assert (answer.status_code, error["param"]) == (400, "method")
     assert error["message"] == (
         f"{method} needs a draft model, and this server has none; methods that need none: "
-        "autoregressive, beam_search, mtjd, prompt_lookup"
+        "autoregressive, beam_search, mtjd, prompt_lookup, suffix"
     )
     assert ask(http).status_code == 200
 

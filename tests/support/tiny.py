@@ -107,6 +107,11 @@ OPTIONS = {
         {"num_beams": 2, "num_draft_tokens": 3, "beam_width": 3, "pinned": True},
     ],
     "speculative_sampling": [{"num_draft_tokens": 3}],
+    "suffix": [
+        {"num_draft_tokens": 4},
+        {"num_draft_tokens": 3, "fallback": "draft"},
+        {"num_draft_tokens": 3, "num_draft_nodes": 5, "max_places": 4},
+    ],
     "typical_acceptance": [{"num_draft_tokens": 3}],
 }
 """Small settings of the methods; a method that is not named here runs with its defaults."""
@@ -172,6 +177,11 @@ def some_variants(but: Collection[str] = (), fast: Collection[str] = FAST) -> li
             pytest.param(method, id=label(method), marks=() if stands else pytest.mark.slow)
         )
     return found
+
+
+def drafting_variants(fast: Collection[str] = FAST) -> list[Any]:
+    """Those of `some_variants` in which a draft model takes part."""
+    return [given for given in some_variants(fast=fast) if given.values[0].drafted_by == "draft"]
 
 
 def each_once(fast: Collection[str] = FAST) -> list[Any]:

@@ -26,7 +26,11 @@ ONE_EACH: list[tuple[str, dict[str, Any]]] = [
     ("mcss", {"k_config": (2, 2)}),
     ("mcss", {"k_config": (2, 2), "replacement": "naive"}),
     ("prompt_lookup", {"num_draft_tokens": 2}),
+    ("suffix", {"num_draft_tokens": 2, "max_match": 2, "max_places": 5}),
+    ("suffix", {"num_draft_tokens": 3, "max_match": 2, "max_places": 5, "fallback": "draft"}),
 ]
+DRAFTING = [case for case in ONE_EACH if make(case[0], **case[1]).drafted_by == "draft"]
+"""Those in which a draft model takes part."""
 
 
 @cache

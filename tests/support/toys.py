@@ -144,13 +144,13 @@ def iterate(
     warp = warp.at(prefix)
     noise = Noise(seed * 10_000_019 + torch.arange(rows), prefix.num_new)
     capacity = prefix.tokens.shape[1] + method.num_nodes(pair.vocab, budget)
-    model = {"draft": pair.draft, "target": pair.target, "none": None}[method.drafter]
+    model = {"draft": pair.draft, "target": pair.target, "none": None}[method.drafted_by]
     with torch.inference_mode():
         target = LM(pair.target, "target", pair.vocab, rows, capacity)
         target.prefill(texts)
         drafter = None
         if model is not None:
-            drafter = LM(model, method.drafter, pair.vocab, rows, capacity)
+            drafter = LM(model, method.drafted_by, pair.vocab, rows, capacity)
             drafter.prefill(texts)
         narrow = warp.over(drafter.token_ids) if drafter else warp
         tree = method.draft(drafter, prefix, narrow, noise)

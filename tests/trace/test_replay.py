@@ -145,7 +145,9 @@ def test_a_budget_is_spent_over_the_whole_text(pair, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["head", "trimmed"])
-@pytest.mark.parametrize("method", [m for m in each_once(FAST) if m.values[0].drafter == "draft"])
+@pytest.mark.parametrize(
+    "method", [m for m in each_once(FAST) if m.values[0].drafted_by == "draft"]
+)
 def test_iterations_of_other_drafts_are_judged_as_they_were(
     pair, tmp_path: Path, method: Method, kind: str
 ) -> None:

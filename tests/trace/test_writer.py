@@ -42,7 +42,7 @@ def pair():
 
 def requests(method: Method, **sampling) -> list[Request]:
     """One request per prompt; penalties and truncation where the method takes them."""
-    if method.drafter == "target":
+    if method.drafted_by == "target":
         sampling = {"max_new_tokens": 5} | sampling
     budget = sampling.pop("max_new_tokens", 9)
     params = [
@@ -148,7 +148,7 @@ def check_tokens(record: dict, block: Block, method: Method) -> None:
     nodes = {node["index"]: node for node in record["nodes"]}
     parent = 0
     for i, token in enumerate(record["tokens"]):
-        if method.drafter == "target":
+        if method.drafted_by == "target":
             assert token["origin"] == "target"
         else:
             assert token["origin"] == ("draft" if i < block.num_accepted else "endpoint")
@@ -169,7 +169,7 @@ def check_nodes(record: dict, method: Method, setting: str) -> None:
     for node in record["nodes"]:
         p, q, above = node["target_logprob"], node["draft_logprob"], sums[node["parent"]]
         if not (method.name == "mcss" and setting == "greedy"):  # it drafts at a probability of 0
-            assert (q is None) == (method.drafter == "none" or not node["alive"])
+            assert (q is None) == (method.drafted_by == "none" or not node["alive"])
         if not node["proposed"] or not node["alive"]:
             assert p is None
         if None in (p, q, above):
@@ -178,7 +178,7 @@ def check_nodes(record: dict, method: Method, setting: str) -> None:
             assert node["joint_log_ratio"] == pytest.approx(above + p - q, abs=1e-6)
         sums[node["index"]] = node["joint_log_ratio"]
     proposed = [node for node in record["nodes"] if node["proposed"] and node["alive"]]
-    if method.drafter != "target":
+    if method.drafted_by != "target":
         assert len(proposed) == record["num_drafted"]
 
 
@@ -230,7 +230,9 @@ def test_the_budget_ends_the_block() -> None:
 
 @pytest.mark.parametrize("method", each_once(FAST))
 def test_token_logprobs_are_the_targets_before_any_setting(method: Method, pair) -> None:
-    sampling = {} if method.drafter == "target" else {"temperature": 0.6, "presence_penalty": 1.0}
+    sampling = (
+        {} if method.drafted_by == "target" else {"temperature": 0.6, "presence_penalty": 1.0}
+    )
     asked = requests(method, **sampling)
     for request, text in zip(asked, watch(pair, method, asked, VOCAB, top=3), strict=True):
         ids = [*request.prompt_ids, *text.token_ids]

@@ -58,7 +58,7 @@ def wants_guard(method: Method, guard: bool | None, has_seed: bool, is_greedy: b
     Raises:
         ValueError: a guard is asked for and the method has no drafts that could be left out.
     """
-    if method.drafter == "target":
+    if method.drafted_by == "target":
         if guard:
             raise ValueError(
                 f"guard is True, and {method.name} searches with the target itself: there are no "
@@ -144,16 +144,19 @@ class Guards:
         method = PLAIN if self._models.draft is None else find("speculative_sampling")()
         prompt, reach = [*range(min(SAMPLE, self._models.vocab))], NUM_TOKENS[-1]
         costs = self._costs_of(method, prompt, reach, clock)
-        self._costs[PLAIN.drafter] = reach, dataclasses.replace(costs, draft=None, reads_text=False)
+        self._costs[PLAIN.drafted_by] = (
+            reach,
+            dataclasses.replace(costs, draft=None, reads_text=False),
+        )
 
     def _costs_of(
         self, method: Method, prompt: Sequence[int], num_tokens: int, clock: Clock
     ) -> Costs:
         """Costs for forwards of so many tokens, measured where they are not known yet."""
-        reach, costs = self._costs.get(method.drafter, (0, None))
+        reach, costs = self._costs.get(method.drafted_by, (0, None))
         if costs is None or num_tokens > max(reach, NUM_TOKENS[-2]):
             costs = self._measured(method, prompt, num_tokens, clock)
-            self._costs[method.drafter] = num_tokens, costs
+            self._costs[method.drafted_by] = num_tokens, costs
         return costs
 
     def _measured(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 
@@ -108,7 +108,7 @@ def normalize(weights: Float[Tensor, "*lead vocab"]) -> Float[Tensor, "*lead voc
     return (weights / weights.sum(-1, keepdim=True)).log()
 
 
-def first_argmax(values: Float[Tensor, "*lead width"]) -> Int[Tensor, "*lead"]:
+def first_argmax(values: Shaped[Tensor, "*lead width"]) -> Int[Tensor, "*lead"]:
     """Index of the largest value, the lowest one among equals."""
     top = values == values.amax(-1, keepdim=True)
     index = top.int().cummax(-1).values.lt(1).sum(-1)

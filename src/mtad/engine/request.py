@@ -65,7 +65,7 @@ def check_requests(
         PromptError, ContextLengthError: see `mtad.errors`.
     """
     models: dict[str, Draft] = {"target": target}
-    if method.drafter == "draft":
+    if method.drafted_by == "draft":
         if draft is None:
             raise ValueError(f"{method.name} needs a draft model and none was given")
         models["draft"] = draft

@@ -107,7 +107,9 @@ class Session:
 
     def _take_caches(self, target: Model, draft: Draft | None, workspace: Workspace | None) -> None:
         self.workspace = workspace = workspace or Workspace.alone(target)
-        self.target, self.drafter = workspace.take(target, draft, self.vocab, self.method.drafter)
+        self.target, self.drafter = workspace.take(
+            target, draft, self.vocab, self.method.drafted_by
+        )
         found: list[Drafter | None] = [self.target, self.drafter]
         self.lms = [lm for lm in dict.fromkeys(found) if lm is not None]
         self._give_back = weakref.finalize(self, workspace.give_back, self.lms)
@@ -180,7 +182,7 @@ class Session:
         self.rows, self._prefilling = self.rows + self._prefilling, []
         horizon = max(r.sampling.max_new_tokens for r in running)
         self.max_nodes = self.largest.num_nodes(self.vocab, horizon)
-        bound = horizon if self.method.drafter == "target" else bucket_of(horizon)
+        bound = horizon if self.method.drafted_by == "target" else bucket_of(horizon)
         self.prefix = self.prefix.within(bound)
         self._fill(range(len(self.rows)))
         self._look_ahead()
@@ -259,7 +261,7 @@ class Session:
         request, entries = self.requests[index], self.largest.kept
         block = block_of(index, request, self.lengths[row], names, values, entries)
         self.lengths[row] += len(block.token_ids)
-        return block.as_own() if self.method.drafter == "target" else block
+        return block.as_own() if self.method.drafted_by == "target" else block
 
     def leave(self, indices: Collection[int]) -> None:
         """Take requests out before they are finished; those in prefill only all together."""

@@ -51,7 +51,7 @@ def require_draft(method: Method, has_draft: object, how: str = "give --draft-mo
         has_draft: whether there is a draft.
         how: the user gives one.
     """
-    if method.drafter == "draft" and not has_draft:
+    if method.drafted_by == "draft" and not has_draft:
         raise ValueError(
             f"{method.name} needs a draft model; {how}, or take a method that needs none: "
             f"{', '.join(without_draft())}"

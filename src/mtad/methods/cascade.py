@@ -40,6 +40,7 @@ from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import (
     chain_path,
     endpoint,
+    passes_coin,
     prefix_length,
     speculative_endpoint_logprobs,
 )
@@ -121,9 +122,7 @@ class Cascade(Method):
         mixed = self._mixed(p[:, :count], q, judged_p[:, :count], judged_q, warp)
         if count == tree.depth:  # where nothing is drafted p says what comes next
             mixed = torch.cat([torch.where(alive[:, :, None], mixed, p[:, :-1]), p[:, -1:]], dim=1)
-        log_ratio = (tree.token_values(mixed) - tree.node_logprobs)[:, 1:]
-        accepted = alive & (noise.uniform("accept", tree.depth).log() <= log_ratio)
-        length = prefix_length(accepted)
+        length = prefix_length(passes_coin(tree, mixed, noise))
         logprobs = speculative_endpoint_logprobs(mixed, q[:, : tree.depth], alive, length)
         return Verdict(chain_path(tree), length, endpoint(logprobs, noise))
 

@@ -31,13 +31,7 @@ from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.model.drafter import Drafter
 from mtad.sampling.warper import Warper
-from mtad.speculative.acceptance import (
-    chain_logprobs,
-    chain_path,
-    endpoint,
-    prefix_length,
-    speculative_endpoint_logprobs,
-)
+from mtad.speculative.acceptance import accept_chain, passes_coin
 from mtad.speculative.drafting import sampled_tree
 from mtad.speculative.facts import Dial, Reads
 from mtad.speculative.method import Method, Verdict
@@ -93,16 +87,13 @@ class FLy(Method):
         noise: Noise,
     ) -> Verdict:
         """The longest prefix of native or deferred tokens, then the residual or the bonus token."""
-        p, alive = warp(target_logits, tree), tree.alive[:, 1:]
-        log_ratio = (tree.token_values(p) - tree.node_logprobs)[:, 1:]
-        native = alive & (noise.uniform("accept", tree.depth).log() <= log_ratio)
+        p = warp(target_logits, tree)
+        native = passes_coin(tree, p, noise)
         judged = warp.judging_logprobs(p, target_logits, tree)
         gap = judged[:, :-1].amax(-1) - tree.token_values(judged)[:, 1:]
         is_unsure = _entropy(warp.raw(target_logits, tree))[:, :-1] >= self.entropy_threshold
-        deferred = alive & (gap < self.max_gap) & is_unsure & self._agrees_after(native)
-        length = prefix_length(native | deferred)
-        logprobs = speculative_endpoint_logprobs(p, chain_logprobs(tree), alive, length)
-        return Verdict(chain_path(tree), length, endpoint(logprobs, noise))
+        deferred = tree.alive[:, 1:] & (gap < self.max_gap) & is_unsure & self._agrees_after(native)
+        return accept_chain(tree, p, native | deferred, noise)
 
     def _agrees_after(self, native: Bool[Tensor, "rows depth"]) -> Bool[Tensor, "rows depth"]:
         """Which tokens have a full window of native ones after them."""

@@ -17,7 +17,7 @@ or R = 0 is speculative sampling, every comparison being strict.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -31,13 +31,7 @@ from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.model.drafter import Drafter
 from mtad.sampling.warper import Warper
-from mtad.speculative.acceptance import (
-    chain_logprobs,
-    chain_path,
-    endpoint,
-    prefix_length,
-    speculative_endpoint_logprobs,
-)
+from mtad.speculative.acceptance import accept_chain, passes_coin
 from mtad.speculative.drafting import sampled_tree
 from mtad.speculative.facts import Dial, Reads
 from mtad.speculative.method import Method, Verdict
@@ -85,17 +79,15 @@ class Margin(Method):
         noise: Noise,
     ) -> Verdict:
         """The longest prefix of accepted tokens, then the residual or the bonus token."""
-        p, alive = warp(target_logits, tree), tree.alive[:, 1:]
-        log_ratio = (tree.token_values(p) - tree.node_logprobs)[:, 1:]
-        won = alive & (noise.uniform("accept", tree.depth).log() <= log_ratio)
+        p = warp(target_logits, tree)
+        won = passes_coin(tree, p, noise)
         gap, is_near = self._near(warp.judging_logprobs(p, target_logits, tree), tree, warp)
         cost = gap.double().masked_fill(won | ~is_near, 0.0)
         regret = warp.ledger + torch.nn.functional.pad(cost.cumsum(1), (1, 0))
-        kept = alive & is_near & (regret[:, 1:] < self.regret_budget)
-        length = prefix_length(won | kept)
-        law = speculative_endpoint_logprobs(p, chain_logprobs(tree), alive, length)
-        spent = regret.gather(1, length[:, None])
-        return Verdict(chain_path(tree), length, endpoint(law, noise), spent)
+        kept = tree.alive[:, 1:] & is_near & (regret[:, 1:] < self.regret_budget)
+        verdict = accept_chain(tree, p, won | kept, noise)
+        spent = regret.gather(1, verdict.num_accepted[:, None])
+        return replace(verdict, ledger=spent)
 
     def _near(
         self, law: Float[Tensor, "rows nodes vocab"], tree: TokenTree, warp: Warper

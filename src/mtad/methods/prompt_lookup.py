@@ -16,19 +16,20 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from mtad.core.noise import Noise
+from mtad.core.noise import Noise, first_argmax
 from mtad.core.options import Count
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.model.drafter import Drafter
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import accept_matches
-from mtad.speculative.drafting import may_extend
+from mtad.speculative.drafting import Given, given_chain
 from mtad.speculative.facts import Reads
 from mtad.speculative.method import Method, Verdict
+from mtad.speculative.suffixes import matches_of_end, seen_text
 
 
 @dataclass(frozen=True)
@@ -53,29 +54,12 @@ class PromptLookup(Method):
 
     def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """The continuation of the first occurrence of the longest n-gram that has one."""
-        start = prefix.lengths
-        for n in range(1, self.max_matching_ngram_size + 1):
-            found = self._occurrences(prefix, n)
-            start = torch.where(found.any(1), found.int().argmax(1) + n, start)
-        tree = prefix.root()
-        for depth in range(self.num_draft_tokens):
-            place = start + depth
-            token = prefix.tokens.gather(1, place.clamp(max=prefix.tokens.shape[1] - 1)[:, None])
-            alive = (place < prefix.lengths)[:, None] & ~prefix.is_eos(token)
-            alive = alive & may_extend(tree, prefix)
-            parents = torch.full_like(token, depth)
-            tree = tree.grow(token, parents, alive, torch.zeros_like(token, dtype=torch.float32))
-        return tree
-
-    def _occurrences(self, prefix: Prefix, n: int) -> Bool[Tensor, "rows text"]:
-        """Where the last n tokens occur with at least one token after them."""
-        width = prefix.tokens.shape[1]
-        ends = torch.arange(width, device=prefix.tokens.device) + n
-        match = (ends < prefix.lengths[:, None]) & (prefix.lengths[:, None] > n)
-        for i in range(n):
-            shifted = prefix.tokens.roll(-i, dims=1)
-            match = match & (shifted == prefix.last(n - i)[:, None])
-        return match
+        found = matches_of_end(seen_text(prefix), prefix, self.max_matching_ngram_size)
+        start = torch.where(found.any(1), first_argmax(found) + 1, prefix.lengths)
+        places = start[:, None] + torch.arange(self.num_draft_tokens, device=start.device)
+        tokens = prefix.tokens.gather(1, places.clamp(max=prefix.tokens.shape[1] - 1))
+        there = (places < prefix.lengths[:, None]) & ~prefix.is_eos(tokens)
+        return given_chain(prefix, Given(tokens, there.int().cumprod(1).bool()))
 
     def verify(
         self,

@@ -18,7 +18,6 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import torch
 from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor
@@ -30,12 +29,12 @@ from mtad.core.tree import TokenTree
 from mtad.model.drafter import Drafter
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import (
+    accept_chain,
     at_node,
-    chain_logprobs,
     chain_path,
     endpoint,
+    passes_coin,
     prefix_length,
-    speculative_endpoint_logprobs,
 )
 from mtad.speculative.drafting import sampled_tree
 from mtad.speculative.facts import SHARES, Dial, Reads
@@ -88,23 +87,12 @@ class SpeculativeSampling(Method):
     ) -> Verdict:
         """The longest prefix of accepted tokens, then the residual or the bonus token."""
         p = warp(target_logits, tree)
-        log_ratio = (tree.token_values(p) - tree.node_logprobs)[:, 1:]
-        accepted = tree.alive[:, 1:] & (self._bar(tree.depth, noise) <= log_ratio)
-        length = prefix_length(accepted)
-        if self.is_lossless:
-            logprobs = speculative_endpoint_logprobs(
-                p, chain_logprobs(tree), tree.alive[:, 1:], length
-            )
-        else:
-            logprobs = at_node(p, length)
-        return Verdict(chain_path(tree), length, endpoint(logprobs, noise))
-
-    def _bar(self, depth: int, noise: Noise) -> Float[Tensor, "rows depth"]:
-        u = noise.uniform("accept", depth)
         if self.accept_threshold is None:
-            return u.log()
+            return accept_chain(tree, p, passes_coin(tree, p, noise), noise)
+        log_ratio = (tree.token_values(p) - tree.node_logprobs)[:, 1:].double()
         bar = math.log(self.accept_threshold) if self.accept_threshold > 0 else -math.inf
-        return torch.full_like(u, max(bar, -1e300))
+        length = prefix_length(tree.alive[:, 1:] & (log_ratio >= max(bar, -1e300)))
+        return Verdict(chain_path(tree), length, endpoint(at_node(p, length), noise))
 
     def num_nodes(self, vocab: int, max_new_tokens: int) -> int:
         """The chain and the root."""

@@ -92,6 +92,39 @@ def speculative_endpoint_logprobs(
     return torch.where(drafted[:, None], rejected, at_end)
 
 
+def passes_coin(
+    tree: TokenTree, p: Float[Tensor, "rows nodes vocab"], noise: Noise
+) -> Bool[Tensor, "rows depth"]:
+    """Which tokens of a chain pass the test of speculative sampling, each with min(1, p/q).
+
+    Args:
+        tree: a chain.
+        p: log-probabilities that the tokens are judged by.
+        noise: randomness.
+    """
+    log_ratio = (tree.token_values(p) - tree.node_logprobs)[:, 1:]
+    return tree.alive[:, 1:] & (noise.uniform("accept", tree.depth).log() <= log_ratio)
+
+
+def accept_chain(
+    tree: TokenTree,
+    p: Float[Tensor, "rows nodes vocab"],
+    accepted: Bool[Tensor, "rows depth"],
+    noise: Noise,
+) -> Verdict:
+    """The tokens of a chain before the first that is not accepted, and the token after them.
+
+    Args:
+        tree: a chain, with the laws q that its tokens were drawn from.
+        p: the target's log-probabilities.
+        accepted: the test of each token.
+        noise: randomness.
+    """
+    length, alive = prefix_length(accepted), tree.alive[:, 1:]
+    logprobs = speculative_endpoint_logprobs(p, chain_logprobs(tree), alive, length)
+    return Verdict(chain_path(tree), length, endpoint(logprobs, noise))
+
+
 def accept_matches(
     tree: TokenTree, logprobs: Float[Tensor, "rows nodes vocab"], noise: Noise
 ) -> Verdict:

@@ -129,6 +129,19 @@ class LevelLogprobs:
 
 
 @dataclass(frozen=True)
+class Given:
+    """The beginning of a chain that is drafted whatever the drafter says.
+
+    Attributes:
+        tokens: (B, D) by depth; any token where there is none.
+        there: (B, D) which there are, in each row a prefix.
+    """
+
+    tokens: Int[Tensor, "rows depth"]
+    there: Bool[Tensor, "rows depth"]
+
+
+@dataclass(frozen=True)
 class Level:
     """What a drafter says after the deepest level of a tree.
 
@@ -150,6 +163,13 @@ class Level:
         logits, rates = lm.forward_level(tree), lm.copy_rates
         copies = None if rates is None else Copies.after(tree, prefix, rates.to(logits.device))
         return cls(logits, tree, warp, copies)
+
+    def with_given(self, given: Given) -> Level:
+        """The same, certain of the given token in the rows that have one; for a chain."""
+        tokens, there = (rows[:, self.tree.depth, None] for rows in (given.tokens, given.there))
+        own = self.copies or Copies(tokens, torch.zeros_like(tokens, dtype=torch.float32))
+        rates = torch.where(there, 1.0, own.rates)
+        return replace(self, copies=Copies(torch.where(there, tokens, own.tokens), rates))
 
     @cached_property
     def raw(self) -> LevelLogprobs:
@@ -181,6 +201,21 @@ class Level:
         return level if copies is None else level.with_copies(copies)
 
 
+def given_chain(prefix: Prefix, given: Given) -> TokenTree:
+    """The chain of given tokens alone, which has no law."""
+    tree = prefix.root()
+    for depth in range(given.tokens.shape[1]):
+        token = given.tokens[:, depth, None]
+        alive = may_extend(tree, prefix) & given.there[:, depth, None]
+        tree = tree.grow(
+            token,
+            torch.full_like(token, depth),
+            alive,
+            torch.zeros_like(token, dtype=torch.float32),
+        )
+    return tree
+
+
 def sampled_tree(
     lm: Drafter,
     prefix: Prefix,
@@ -189,6 +224,7 @@ def sampled_tree(
     k_config: Sequence[int],
     replacement: bool = True,
     judged: bool = False,
+    given: Given | None = None,
 ) -> TokenTree:
     """A tree in which every node of level d has `k_config[d]` children drawn from the draft.
 
@@ -200,10 +236,12 @@ def sampled_tree(
             temperature 0 the children are the most likely tokens.
         judged: whether the tree keeps the laws that tests on probabilities read; else those that
             the nodes were drawn from, which are one-hot at temperature 0.
+        given: the tokens that a chain begins with; the law of each is one-hot at it.
     """
     tree = prefix.root()
     for depth, width in enumerate(k_config):
         said = Level.after(lm, tree, prefix, warp)
+        said = said if given is None else said.with_given(given)
         level = said.warped
         if warp.greedy and not replacement:
             level = level.complete()  # any token may be a child

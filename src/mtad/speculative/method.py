@@ -97,7 +97,7 @@ class Method(ABC):
         """The tokens to verify.
 
         Args:
-            lm: the drafter with the prefix in its cache, None where `drafter` is "none". May be
+            lm: the drafter with the prefix in its cache, None where `drafted_by` is "none". May be
                 fed level by level; is not to be committed.
             prefix: the committed text.
             warp: turns logits of either model into the log-probabilities to draw from, with each
@@ -124,6 +124,11 @@ class Method(ABC):
     def is_lossless(self) -> bool:
         """Whether it is lossless with these options."""
         return self.lossless
+
+    @property
+    def drafted_by(self) -> Literal["draft", "target", "none"]:
+        """Which model drafts with these options."""
+        return self.drafter
 
     @property
     def needs(self) -> Reads | None:

@@ -102,7 +102,7 @@ def accepted_block(
     No `next_token` where the iteration committed nothing.
     """
     tokens = () if next_token is None else (*tree.tokens[0, path].tolist(), next_token)
-    if method.drafter == "target":  # nothing was drafted for it
+    if method.drafted_by == "target":  # nothing was drafted for it
         return Block(0, tokens, 0, 0, 0, None, receipt=dict(receipt or {}))
     counts = max(0, len(tokens) - 1), int(tree.num_drafted), int(tree.depth_drafted)
     return Block(0, tokens, *counts, None, receipt=dict(receipt or {}))

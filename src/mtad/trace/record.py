@@ -138,7 +138,7 @@ class TracedRow:
     def draft_values(self) -> Float[Tensor, "rows nodes"]:
         """The draft's log-probability of every node of `whole`; NaN where there is none."""
         tree, values = self.whole, self.whole.node_logprobs
-        if self.method.drafter == "none":
+        if self.method.drafted_by == "none":
             return torch.full_like(values, math.nan)
         if tree.draft_laws:  # they know the tokens that were drafted at a probability of 0
             rows = [values[:, :1]]
@@ -165,7 +165,7 @@ def record_of(row: TracedRow, block: Block, text_of: TokenText) -> dict[str, Any
         block: what remained of the row's tokens.
         text_of: makes the text of a token.
     """
-    by_target = row.method.drafter == "target"  # it makes the block itself, and accepts all of it
+    by_target = row.method.drafted_by == "target"  # it makes the block, and accepts all of it
     path = row.path(len(block.token_ids) if by_target else block.num_accepted)
     origin = "target" if by_target else "draft"
     tokens: list[dict[str, Any]] = [

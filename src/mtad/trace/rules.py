@@ -70,7 +70,7 @@ class Rule:
             ValueError: the recorded method has no such option.
         """
         own = seen.method
-        if seen.tree.depth == 0 and own.drafter == "none":
+        if seen.tree.depth == 0 and own.drafted_by == "none":
             return own  # a plain step, whatever the text's method
         if self.name is None or self.is_of(seen):
             _require_judging(type(own), self.options)
@@ -96,7 +96,7 @@ def _require_judging(cls: type[Method], options: Collection[str]) -> None:
 def obstacle(method: Method, seen: Iteration) -> str | None:
     """Why the method cannot judge the iteration, None if it can."""
     is_own = type(seen.method) is type(method)
-    if "target" in (seen.method.drafter, method.drafter):
+    if "target" in (seen.method.drafted_by, method.drafted_by):
         return None if is_own else "where the target makes a block itself, nothing is accepted"
     needs, refused = method.needs, _refused(method, seen)
     if refused is not None:
@@ -126,7 +126,7 @@ def _refused(method: Method, seen: Iteration) -> str | None:
 def _lacks_logprobs(method: Method, needs: Reads, seen: Iteration) -> str | None:
     """What the draft lacks for the method, None if nothing."""
     own = seen.method
-    if needs.draft != "nothing" and own.drafter == "none":
+    if needs.draft != "nothing" and own.drafted_by == "none":
         return f"compares with the draft's log-probabilities, and drafts of {own.name} have none"
     if needs.draft == "distributions" and not seen.tree.draft_laws:
         return "needs the distributions that the draft drew from, and the trace has none"
@@ -208,7 +208,7 @@ def judge(method: Method, seen: Iteration, receipt: Mapping[str, float]) -> Bloc
 
 def has_endpoint(method: Method, seen: Iteration) -> bool:
     """Whether the token after the accepted ones is known; without logits it is not."""
-    return seen.logits is not None or method.drafter == "target"
+    return seen.logits is not None or method.drafted_by == "target"
 
 
 def _evidence(seen: Iteration) -> tuple[Float[Tensor, "rows nodes vocab"], Warper]:

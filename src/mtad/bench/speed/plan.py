@@ -171,7 +171,7 @@ class SpeedPlan:
     def scaled(self) -> Methods:
         """The methods of the other experiments; the plain one is always there to compare with."""
         chosen = self.methods or tuple((name, find(name)()) for name in SCALED_METHODS)
-        if any(method.drafter == "none" for _, method in chosen):
+        if any(method.drafted_by == "none" for _, method in chosen):
             return chosen
         return (("autoregressive", find("autoregressive")()), *chosen)
 
@@ -282,7 +282,7 @@ def _sizes(plan: SpeedPlan, batches: Sequence[list[list[int]]]) -> list[Experime
 
 def _option_points(plan: SpeedPlan, option: str, values: Sequence[int]) -> list[Point]:
     """The methods that have the option at each of its values, and plain decoding."""
-    points = [Point(label, m, WITHOUT_DRAFT) for label, m in plan.scaled if m.drafter == "none"]
+    points = [Point(label, m, WITHOUT_DRAFT) for label, m in plan.scaled if m.drafted_by == "none"]
     for label, method in _varied(plan.compared, option):
         points += [Point(label, replace(method, **{option: value}), value) for value in values]
     return points

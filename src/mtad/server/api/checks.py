@@ -39,7 +39,7 @@ def check_count(service: Service, body: Decoding, num_prompts: int) -> None:
 
 def check_draft(service: Service, method: Method) -> None:
     """Refuse a method that needs a draft model where there is none."""
-    if method.drafter == "draft" and service.models.draft is None:
+    if method.drafted_by == "draft" and service.models.draft is None:
         raise ApiError(
             400,
             f"{method.name} needs a draft model, and this server has none; methods that need "

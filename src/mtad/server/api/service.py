@@ -92,7 +92,7 @@ class Service:
     def context(self, method: Method | None = None) -> int | None:
         """Tokens that all models of a method can read, the target's if None; None if unlimited."""
         models: list[Draft] = [self.models.target]
-        if method is not None and method.drafter == "draft" and self.models.draft is not None:
+        if method is not None and method.drafted_by == "draft" and self.models.draft is not None:
             models.append(self.models.draft)
         limits = [limit for limit in map(context_of, models) if limit is not None]
         return min(limits, default=None)
