@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mtad.methods.cactus import Cactus
     from mtad.methods.cascade import Cascade
     from mtad.methods.fly import FLy
+    from mtad.methods.gbv import GBV
     from mtad.methods.joint_greedy import JointGreedy
     from mtad.methods.margin import Margin
     from mtad.methods.mcss import MCSS
@@ -60,6 +61,7 @@ _HOME = {
     "methods.cactus": ("Cactus",),
     "methods.cascade": ("Cascade",),
     "methods.fly": ("FLy",),
+    "methods.gbv": ("GBV",),
     "methods.joint_greedy": ("JointGreedy",),
     "methods.margin": ("Margin",),
     "methods.mcss": ("MCSS",),
@@ -92,6 +94,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "GBV",
     "MCSS",
     "MMTAD",
     "MTAD",

@@ -23,7 +23,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0, "min_new_tokens": 4},
 }
 METHODS = (
-    "autoregressive beam_search bild block_verification cactus cascade fly mcss mmtad mtad "
+    "autoregressive beam_search bild block_verification cactus cascade fly gbv mcss mmtad mtad "
     "mtjd prompt_lookup specinfer spectr speculative_sampling suffix typical_acceptance"
 ).split()
 

@@ -226,6 +226,7 @@ def test_equal_laws_accept_everything(world: World, beam: str) -> None:
         ("speculative_sampling", {"num_draft_tokens": 3}),
         ("block_verification", {"num_draft_tokens": 3}),
         ("spectr", {"num_drafts": 3, "num_draft_tokens": 3}),
+        ("gbv", {"num_paths": 3, "num_draft_tokens": 3}),
         ("specinfer", {"k_config": (2, 2, 1)}),
         ("mcss", {"k_config": (2, 2, 1)}),
         ("mcss", {"k_config": (2, 2, 1), "replacement": "with"}),

@@ -372,7 +372,8 @@ def accepts_its_equal(method: Method) -> bool:
     always |= {"cactus", "fly"}
     with_residual = method.name == "mcss" and getattr(method, "replacement", "") != "naive"
     is_between = method.name == "cascade" and getattr(method, "rule", "") != "token"
-    return method.name in always or with_residual or is_between
+    adapts = getattr(method, "adaptive_paths", False)
+    return method.name in always or with_residual or is_between or adapts
 
 
 SAMPLING: list[dict[str, Any]] = [

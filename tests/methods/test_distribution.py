@@ -64,6 +64,9 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
         "suffix",
         {"num_draft_tokens": 3, "corpus": (0, 1, 1, 2, 0, 2, 2), "max_match": 2, "max_places": 5},
     ),
+    ("gbv", {"num_paths": 1, "num_draft_tokens": 3}),
+    ("gbv", {"num_paths": 2, "num_draft_tokens": 2}),
+    ("gbv", {"num_paths": 3, "num_draft_tokens": 3, "adaptive_paths": False}),
 ]
 
 

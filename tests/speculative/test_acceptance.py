@@ -96,6 +96,7 @@ LOSSLESS: list[tuple[str, dict[str, Any]]] = [
     ("mcss", {"k_config": (3, 2)}),
     ("mcss", {"k_config": (3, 2), "replacement": "with"}),
     ("mcss", {"k_config": (3, 2), "replacement": "naive"}),
+    ("gbv", {"num_paths": 3, "num_draft_tokens": 2, "adaptive_paths": False}),
 ]
 LOSSY: list[tuple[str, dict[str, Any]]] = [
     ("mtad", {"accept_threshold": 0.0}),

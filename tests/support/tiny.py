@@ -81,6 +81,10 @@ OPTIONS = {
         {"num_draft_tokens": 3, "rule": "ensemble", "threshold": 0.0},
     ],
     "fly": [{"num_draft_tokens": 4, "window": 2, "entropy_threshold": 0.1}],
+    "gbv": [
+        {"num_paths": 3, "num_draft_tokens": 3},
+        {"num_paths": 2, "num_draft_tokens": 2, "adaptive_paths": False},
+    ],
     "joint_greedy": [{"num_draft_tokens": 3, "beam_width": 3}],
     "margin": [{"num_draft_tokens": 3, "max_gap": 1.0, "regret_budget": 3.0}],
     "mcss": [{"k_config": (3, 2)}]

@@ -28,6 +28,7 @@ ONE_EACH: list[tuple[str, dict[str, Any]]] = [
     ("prompt_lookup", {"num_draft_tokens": 2}),
     ("suffix", {"num_draft_tokens": 2, "max_match": 2, "max_places": 5}),
     ("suffix", {"num_draft_tokens": 3, "max_match": 2, "max_places": 5, "fallback": "draft"}),
+    ("gbv", {"num_paths": 2, "num_draft_tokens": 3}),
 ]
 DRAFTING = [case for case in ONE_EACH if make(case[0], **case[1]).drafted_by == "draft"]
 """Those in which a draft model takes part."""

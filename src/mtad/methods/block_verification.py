@@ -16,7 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,15 +26,8 @@ from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.model.drafter import Drafter
 from mtad.sampling.warper import Warper
-from mtad.speculative.acceptance import (
-    at_node,
-    chain_logprobs,
-    chain_path,
-    endpoint,
-    last_true,
-    residual_weights,
-    value_at,
-)
+from mtad.speculative.acceptance import chain_logprobs, chain_path
+from mtad.speculative.blocks import accept_block
 from mtad.speculative.drafting import sampled_tree
 from mtad.speculative.facts import Reads
 from mtad.speculative.method import Method, Verdict
@@ -71,42 +63,10 @@ class BlockVerification(Method):
         noise: Noise,
     ) -> Verdict:
         """The longest block whose test passes, then the residual or the bonus token."""
-        p, q = warp(target_logits, tree), exp_of(chain_logprobs(tree))
-        log_w = self._log_weights(tree, p)
-        excess = exp_of(p[:, :-1] + log_w[:, :-1, None]) - q
-        left = excess.clamp(min=0).sum(-1)
-        room = left + 1 - log_w[:, :-1].exp()
-        partial = torch.where(room > 0, left / room.clamp(min=1e-30), 1.0)
-        alive = torch.nn.functional.pad(tree.alive[:, 1:], (0, 1))
-        h = torch.where(alive, torch.nn.functional.pad(partial, (0, 1)), log_w.exp())[:, 1:]
-        passes = (noise.uniform("accept", tree.depth) <= h) & alive[:, :-1]
-        return self._verdict(tree, p, q, log_w, alive, last_true(passes), noise)
-
-    def _log_weights(self, tree: TokenTree, p: Tensor) -> Float[Tensor, "rows nodes"]:
-        """The running log w_i, from w_0 = 1 on."""
-        log_ratio = tree.token_values(p) - tree.node_logprobs
-        weights = [torch.zeros_like(log_ratio[:, 0])]
-        for i in range(1, tree.num_nodes):
-            weights.append((weights[-1] + log_ratio[:, i]).clamp(max=0))
-        return torch.stack(weights, dim=1)
-
-    def _verdict(
-        self,
-        tree: TokenTree,
-        p: Tensor,
-        q: Tensor,
-        log_w: Tensor,
-        alive: Tensor,
-        length: Tensor,
-        noise: Noise,
-    ) -> Verdict:
-        bonus = at_node(p, length)
-        scaled = bonus + value_at(log_w, length)[:, None]
-        taken = at_node(q, length.clamp(max=q.shape[1] - 1))
-        logprobs = torch.where(
-            value_at(alive, length)[:, None], residual_weights(scaled, taken), bonus
-        )
-        return Verdict(chain_path(tree), length, endpoint(logprobs, noise))
+        p, alive = warp(target_logits, tree), tree.alive[:, 1:]
+        log_ratio = (tree.token_values(p) - tree.node_logprobs)[:, 1:]
+        block = accept_block(p, exp_of(chain_logprobs(tree)), log_ratio, alive, noise)
+        return Verdict(chain_path(tree), *block)
 
     def num_nodes(self, vocab: int, max_new_tokens: int) -> int:
         """The chain and the root."""
