@@ -37,7 +37,7 @@ def contract(cls: type[Method]) -> str:
 
 def _console() -> Console:
     """Wide where the output goes to a file, so that no cell is cut."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 240)
 
 
 def _table(found: list[type[Method]]) -> Table:
