@@ -96,6 +96,8 @@ def test_what_a_method_keeps_is_the_last_of_a_text_and_the_sum_over_texts() -> N
     ]
     assert [text.receipt for text in texts] == [{"regret": 0.5}, {"regret": 1.0}, {}]
     assert total(texts).receipt == {"regret": 1.5}
+    others = [Stats(kept={"largest_overshoot": found}) for found in (0.25, 0.5, 0.125)]
+    assert total([*texts, *others]).receipt == {"regret": 1.5, "largest_overshoot": 0.5}
     assert texts[0].as_dict()["receipt"] == {"regret": 0.5}
     assert Stats.of(json.loads(json.dumps(texts[0].counts()))) == texts[0]
 

@@ -21,6 +21,7 @@ from support.toys import (
     requests_of,
 )
 
+from mtad.engine.decode import decode
 from mtad.testing import TOY_DRAFT, TOY_TARGET, Table
 
 PAIRS: dict[str, tuple[Table, Table]] = {
@@ -184,3 +185,51 @@ def test_what_the_target_cannot_say_is_never_accepted(step: str) -> None:
     kept = [oracles.warp([oracles.log(x) for x in law], top_k=3) for law in (p, q)]
     exact = lossy_laws.cactus_blocks(*(lambda t, law=law: law for law in kept), (0,), 1, 5.0, step)
     assert_law(blocks, {block: chance for block, chance in exact.items() if chance > 1e-9})
+
+
+# --- the receipt -------------------------------------------------------------------------------
+
+
+def test_golden_bound_of_whole_texts() -> None:
+    """The mean receipt bounds the total variation between texts of four tokens and the target's."""
+    _, p, q, start = toys("G")
+    texts, mean = lossy_laws.texts_and_cost(
+        lambda text: lossy_laws.cactus_blocks(p, q, text, 2, 0.05),
+        lambda text: lossy_laws.cactus_bias(p(text), q(text), 0.05),
+        start,
+        2,
+    )
+    exact = oracles.text_law(p, start, 4)
+    assert oracles.total_variation(texts, exact) == pytest.approx(0.280852, abs=1e-6)
+    assert mean == pytest.approx(0.537093, abs=1e-6)
+
+
+@pytest.mark.parametrize("step", ["quadratic", "exact"])
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_receipt_adds_up_the_bias_of_drafted_tokens(name: str, step: str) -> None:
+    """None where the target alone spoke, after a whole draft and at the end of the budget."""
+    pair, p, q, start = toys(name)
+    method = make("cactus", num_draft_tokens=2, delta=0.05, step=step)
+    requests = requests_of([start] * 12, max_new_tokens=8)
+    requests += requests_of([start], max_new_tokens=8, temperature=0.0)
+    texts, sums = [start] * 13, [0.0] * 13
+    for step_ in decode(pair.target, pair.draft, method, requests, pair.vocab):
+        for block in step_.blocks:
+            for i, token in enumerate(block.token_ids):
+                context = texts[block.request]
+                if i < block.depth and block.request < 12:
+                    sums[block.request] += lossy_laws.cactus_bias(
+                        p(context), q(context), 0.05, step
+                    )
+                texts[block.request] = (*context, token)
+            assert block.receipt["total_variation"] == pytest.approx(sums[block.request], abs=1e-5)
+    assert min(sums[:12]) > 0
+
+
+def test_what_a_receipt_costs_does_not_depend_on_unlikely_tokens() -> None:
+    """Probabilities that float32 does not hold are raised as those that it does."""
+    method = make("cactus", delta=0.05, step="exact")
+    found = method._raised(torch.tensor([[-150.0, -80.0, -torch.inf]])).exp()
+    wide = method._raised(torch.tensor([[-150.0, -80.0, -torch.inf]], dtype=torch.float64)).exp()
+    assert found[0].tolist() == pytest.approx(wide[0].tolist(), rel=1e-4)
+    assert wide[0, 0] > 1e-4 and wide[0, 2] == 0

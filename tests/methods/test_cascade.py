@@ -23,6 +23,7 @@ from support.toys import (
 )
 from support.trimmed import trimmed
 
+from mtad.engine.decode import decode
 from mtad.errors import OptionError
 from mtad.testing import TOY_DRAFT, TOY_TARGET, Table
 
@@ -323,3 +324,44 @@ def test_defaults_of_the_thresholds(rule: str, threshold: float) -> None:
     ]
     assert torch.equal(seen[0].num_accepted, seen[1].num_accepted)
     assert torch.equal(seen[0].next_token, seen[1].next_token)
+
+
+# --- the receipt -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["opt", "token", "ensemble"])
+@pytest.mark.parametrize("bonus", ["mixture", "target"])
+def test_the_receipt_adds_up_how_far_the_mixture_is_from_the_target(rule: str, bonus: str) -> None:
+    """Of each token of the text, up to its end; none where the target's law was taken instead."""
+    pair, p, q, start = toys("H")
+    method = make("cascade", num_draft_tokens=2, rule=rule, threshold=RULES[rule], bonus=bonus)
+    requests = requests_of([start] * 12, max_new_tokens=9, eos_token_ids=(0,))
+    texts, sums = [start] * 12, [0.0] * 12
+    for step in decode(pair.target, pair.draft, method, requests, pair.vocab):
+        for block in step.blocks:
+            for i, token in enumerate(block.token_ids):
+                context = texts[block.request]
+                law = mixture(rule, RULES[rule], p(context), q(context))
+                if bonus == "mixture" or i < block.depth:
+                    sums[block.request] += lossy_laws.total_variation(law, p(context))
+                texts[block.request] = (*context, token)
+            assert block.receipt["total_variation"] == pytest.approx(sums[block.request], abs=1e-5)
+    assert max(sums) > 0 and any(text[-1] == 0 for text in texts)
+
+
+def test_at_temperature_0_the_receipt_counts_the_tokens_that_are_not_the_targets() -> None:
+    pair, p, _, start = toys("G")
+    method = make("cascade", num_draft_tokens=3, rule="opt", threshold=0.3)
+    [*_, last] = decode(
+        pair.target,
+        pair.draft,
+        method,
+        requests_of([start], max_new_tokens=9, temperature=0.0),
+        pair.vocab,
+    )
+    requests = requests_of([start], max_new_tokens=9, temperature=0.0)
+    text = (*start, *decode_all(pair.target, pair.draft, method, requests, pair.vocab)[0])
+    contexts = [p((token,)) for token in text[:-1]]
+    others = sum(c.index(max(c)) != token for c, token in zip(contexts, text[1:], strict=True))
+    assert others > 0
+    assert last.blocks[0].receipt == {"total_variation": others}

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import oracles
+from support import lossy_laws, oracles
 from support.oracles import Blocks, Law, Probs, Text
 from support.tiny import PROMPTS, complete, similar, tiny_model, token_ids
 from support.toys import H_DRAFT, H_TARGET, MarkovPair, assert_law, iterate, make
@@ -118,7 +118,7 @@ def test_ties_are_near_by_any_margin() -> None:
     params = SamplingParams(temperature=0.0, max_new_tokens=5)
     (text,) = complete(*tied, margin(1e-6, 2), [[0]], params, 3)
     assert text.token_ids == [1, 1, 1, 1, 0]
-    assert text.blocks[-1].receipt == {"regret": 0.0}
+    assert text.blocks[-1].receipt == {"regret": 0.0, "total_variation": 4.0}
 
 
 def test_an_end_that_is_not_the_best_token_is_never_near() -> None:
@@ -135,6 +135,70 @@ def test_what_truncation_removed_is_never_near() -> None:
     params = [SamplingParams(top_k=2, max_new_tokens=9, seed=seed) for seed in range(20)]
     texts = token_ids(*pair, margin(9.0, 9), [[0]] * 20, params, 3)
     assert {token for text in texts for token in text} == {0, 1}
+
+
+# --- the receipt -------------------------------------------------------------------------------
+
+
+def greedy(p: Probs) -> list[float]:
+    return [float(x == p.index(max(p))) for x in range(len(p))]
+
+
+def excess(p: Probs, q: Probs, kept: set[int]) -> float:
+    """How far the law of a drafted token is from p if `kept` need no coin."""
+    return sum(max(q[x] - p[x], 0.0) for x in kept)
+
+
+@pytest.mark.parametrize(
+    ("toy", "bound", "mean"), [("G", 0.300560, 0.417960), ("H", 0.067088, 0.106519)]
+)
+def test_golden_bound_of_whole_texts(toy: str, bound: float, mean: float) -> None:
+    """The mean receipt bounds the total variation between texts of four tokens and the target's."""
+    p, q = map(oracles.markov, TOYS[toy])
+    start = (len(TOYS[toy][0]) - 1,)
+    texts, found = lossy_laws.texts_and_cost(
+        lambda text: margin_blocks(p, q, text, 2, 1.0, 3),
+        lambda text: excess(p(text), q(text), near(p(text), 1.0, 3)),
+        start,
+        2,
+    )
+    exact = oracles.text_law(p, start, 4)
+    assert oracles.total_variation(texts, exact) == pytest.approx(bound, abs=1e-6)
+    assert found == pytest.approx(mean, abs=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.0])
+@pytest.mark.parametrize("budget", [math.inf, 1.2])
+@pytest.mark.parametrize("toy", TOYS)
+def test_the_receipt_adds_up_the_bias_of_drafted_tokens(
+    toy: str, budget: float, temperature: float
+) -> None:
+    """Of those that the budget has room for, no end of the text among them; of equal ones all."""
+    start, eos = len(TOYS[toy][0]) - 1, (1,)
+    params = [
+        SamplingParams(temperature, max_new_tokens=9, seed=seed, eos_token_ids=eos * (seed % 2))
+        for seed in range(12)
+    ]
+    method = margin(2.0, 3, budget, depth=2 if budget == math.inf else 1)
+    models = map(markov_model, TOYS[toy])
+    spent = []
+    for text, setting in zip(
+        complete(*models, method, [[start]] * 12, params, start + 1), params, strict=True
+    ):
+        path, sums, regret = start, 0.0, 0.0
+        for block in text.blocks:
+            for i, token in enumerate(block.token_ids):
+                (p, q), left = (table[path] for table in TOYS[toy]), min(2.0, budget - regret)
+                equal = [near((*p[:x], p[x] + 1e-9, *p[x + 1 :]), left, 3) for x in range(len(p))]
+                kept = set().union(*equal) - {*setting.eos_token_ids, p.index(max(p))}
+                if temperature == 0:
+                    p, q = greedy(p), greedy(q)
+                sums += excess(p, q, kept) if i < block.depth else 0.0
+                path = token
+            regret = block.receipt["regret"]
+            assert block.receipt["total_variation"] == pytest.approx(sums, abs=1e-5)
+        spent.append(sums)
+    assert max(spent) > 0
 
 
 # --- temperature 0 and the budget --------------------------------------------------------------

@@ -201,7 +201,10 @@ def test_the_receipt_of_each_choice(client: openai.OpenAI) -> None:
     wanted = expected([PROMPT] * 2, mtad.Margin(**options), seed=[3, 4])
     receipts = [one.stats.receipt for one in wanted]
     assert max(one["regret"] for one in receipts) > 0
-    for method, receipt in (({"name": "margin", **options}, receipts), ("mtad", None)):
+    for method, receipt in (
+        ({"name": "margin", **options}, receipts),
+        ("speculative_sampling", None),
+    ):
         got = client.completions.create(
             model="demo", prompt=PROMPT, n=2, **SHORT, extra_body={"method": method}
         )

@@ -48,7 +48,11 @@ def test_few_tokens_are_judged_as_the_vocabulary_is(
             few = judge(method, seen.tree, seen.target_logits, seen.warp, NOISE)
             whole = method.verify(seen.tree, seen.target_logits, seen.warp, NOISE)
             for name, values in vars(whole).items():
-                assert name == "ledger" or torch.equal(values, getattr(few, name)), name
+                found = getattr(few, name)
+                if name == "ledger" and values is not None:  # its sums are of fewer numbers
+                    torch.testing.assert_close(found, values, rtol=0, atol=1e-6)
+                else:
+                    assert found is values or torch.equal(found, values), name
     # distinct children of temperature 0 may be any tokens
     assert len(widths) >= (2 if method.ratio_on == "warped" else 0)
 

@@ -124,6 +124,11 @@ def cactus_blocks(
     return chain_blocks(q, text, depth, lambda t, n: cactus_target(p(t), n, delta, step), p)
 
 
+def cactus_bias(p: Probs, q: Probs, delta: float, step: str = "quadratic") -> float:
+    """The total variation between a drafted token's law and p."""
+    return sum(max(min(y, raised(x, delta, step)) - x, 0.0) for x, y in zip(p, q, strict=True))
+
+
 def first_token(q: Probs, target: Callable[[int], Probs]) -> list[float]:
     """The law of a chain's first token."""
     blocks = chain_blocks(lambda t: q, (), 1, lambda t, n: target(n), lambda t: [1.0])
@@ -131,6 +136,32 @@ def first_token(q: Probs, target: Callable[[int], Probs]) -> list[float]:
     for block, chance in blocks.items():
         law[block[0]] += chance
     return law
+
+
+def texts_and_cost(
+    blocks: Callable[[Text], Blocks], cost: Callable[[Text], float], start: Text, depth: int
+) -> tuple[Blocks, float]:
+    """The law of four tokens after `start`, and the mean sum of what the drafted ones cost.
+
+    Args:
+        blocks: the law of the block after a context.
+        cost: of a drafted token in its context.
+        start: the prompt.
+        depth: tokens drafted per block.
+    """
+    mean, done = 0.0, {(): 1.0}
+    texts: dict[Text, float] = defaultdict(float)
+    while done:
+        text, weight = done.popitem()
+        if len(text) == 4:
+            texts[text] += weight
+            continue
+        for block, chance in blocks(start + text).items():
+            kept = block[: 4 - len(text)]
+            drafted = [start + text + kept[:i] for i in range(min(len(kept), depth))]
+            mean += weight * chance * sum(map(cost, drafted))
+            done[text + kept] = done.get(text + kept, 0.0) + weight * chance
+    return texts, mean
 
 
 # --- FLy ---------------------------------------------------------------------------------------

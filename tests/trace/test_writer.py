@@ -97,6 +97,7 @@ def test_a_record_by_hand() -> None:
         assert node == pytest.approx(values, abs=1e-5)
     endpoint = record["tokens"][1].pop("target_logprob")
     assert endpoint == pytest.approx(math.log(0.8), abs=1e-5)
+    assert record.pop("receipt") == {"largest_overshoot": pytest.approx(0.5)}
     assert record == {
         "position": 0,
         "method": "mtad",

@@ -14,6 +14,9 @@ from typing import Any
 
 from mtad.engine.session import Block
 
+LARGEST = "largest_"
+"""How names of what is not added up over several texts begin."""
+
 
 @dataclass
 class Stats:
@@ -33,8 +36,8 @@ class Stats:
         acceptance_histogram: steps by number of accepted draft tokens.
         prefill_s: seconds until the first iteration began.
         decode_s: seconds of its iterations, without what the caller did between two of them.
-        kept: what the method has kept of the text, by the names of `Method.kept`; the sum over
-            several texts.
+        kept: what the method has kept of the text, by the names of `Method.kept`; of several texts
+            the sum, or the largest where the name begins with "largest_".
         fallback: why the guard drafted nothing last, None if it did; see `mtad.api.controller`.
     """
 
@@ -175,7 +178,9 @@ def total(parts: Iterable[Stats], wall_s: float | None = None) -> Stats:
             setattr(result, name, getattr(result, name) + getattr(part, name))
         result.acceptance_histogram.update(part.acceptance_histogram)
         for name, value in part.receipt.items():
-            result.kept[name] = result.kept.get(name, 0.0) + value
+            so_far = result.kept.get(name, 0.0)
+            is_largest = name.startswith(LARGEST)
+            result.kept[name] = max(so_far, value) if is_largest else so_far + value
     result.fallback = _fallback([part.fallback for part in parts])
     if wall_s is not None:
         result.prefill_s, result.decode_s = 0.0, wall_s

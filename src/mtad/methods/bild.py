@@ -9,6 +9,9 @@ With p = target, q = draft, both without temperature and truncation for the two 
 Tokens are drawn with temperature and truncation; temperature 0 is greedy decoding, the setting of
 the paper. The run starts with the target. A draft token that the target's truncation removes is
 still judged by p without it. Lossy.
+
+The receipt has the largest 1 - p/q of the draft tokens that were accepted: the probability with
+which speculative sampling would have rejected that token.
 """
 
 from __future__ import annotations
@@ -27,7 +30,13 @@ from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.model.drafter import Drafter
 from mtad.sampling.warper import Warper
-from mtad.speculative.acceptance import at_node, chain_path, endpoint, prefix_length
+from mtad.speculative.acceptance import (
+    at_node,
+    chain_path,
+    endpoint,
+    largest_overshoot,
+    prefix_length,
+)
 from mtad.speculative.drafting import Level, may_extend
 from mtad.speculative.facts import Dial, Reads
 from mtad.speculative.method import Method, Verdict
@@ -52,6 +61,7 @@ class BiLD(Method):
     citation: ClassVar[str] = "Kim et al. 2023, arXiv 2302.07863"
     drafting: ClassVar[tuple[str, ...]] = ("fallback_threshold", "num_draft_tokens")
     dial: ClassVar[Dial | None] = Dial("rollback_threshold", (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0))
+    entries: ClassVar[tuple[str, ...]] = ("largest_overshoot",)
     reads: ClassVar[Reads | None] = Reads("chain")
 
     def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
@@ -89,7 +99,9 @@ class BiLD(Method):
         best = p.argmax(-1).gather(1, tree.parents.clamp(min=0))
         offends = (loss > self.rollback_threshold) & (best != tree.tokens)
         length = prefix_length((~offends & tree.alive)[:, 1:])
-        return Verdict(chain_path(tree), length, endpoint(at_node(p, length), noise))
+        path = chain_path(tree)
+        kept = largest_overshoot(warp.ledger, tree, tree.token_values(p), path, length)
+        return Verdict(path, length, endpoint(at_node(p, length), noise), kept)
 
     def num_nodes(self, vocab: int, max_new_tokens: int) -> int:
         """The longest run and the root."""

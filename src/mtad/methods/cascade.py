@@ -17,6 +17,9 @@ With p = target, q = draft, and p̃, q̃ the same but before temperature and tru
 
 Lossy: the text has the law of π, not of p; it may have tokens that p's truncation removes. At
 temperature 0 π is one-hot, for `ensemble` at the most likely token of a q̃ + (1 - a) p̃.
+
+The receipt has the sum over tokens of TV(π, p). Its mean bounds the total variation between whole
+texts and those of the target.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ from mtad.speculative.acceptance import (
     passes_coin,
     prefix_length,
     speculative_endpoint_logprobs,
+    spent_until,
 )
 from mtad.speculative.drafting import Level, sampled_tree
 from mtad.speculative.facts import SHARES, Dial
@@ -82,6 +86,7 @@ class Cascade(Method):
     )
     drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens", "bonus")
     dial: ClassVar[Dial | None] = Dial("threshold", SHARES)
+    entries: ClassVar[tuple[str, ...]] = ("total_variation",)
 
     def __post_init__(self) -> None:
         """Refuse a share above 1."""
@@ -123,8 +128,12 @@ class Cascade(Method):
         if count == tree.depth:  # where nothing is drafted p says what comes next
             mixed = torch.cat([torch.where(alive[:, :, None], mixed, p[:, :-1]), p[:, -1:]], dim=1)
         length = prefix_length(passes_coin(tree, mixed, noise))
-        logprobs = speculative_endpoint_logprobs(mixed, q[:, : tree.depth], alive, length)
-        return Verdict(chain_path(tree), length, endpoint(logprobs, noise))
+        law = speculative_endpoint_logprobs(mixed, q[:, : tree.depth], alive, length)
+        assert warp.prefix is not None
+        is_end = torch.nn.functional.pad(warp.prefix.is_eos(tree.tokens[:, 1:]), (1, 0))
+        bias = _total_variation(exp_of(mixed), exp_of(p)).masked_fill(is_end, 0.0)
+        spent = warp.ledger + spent_until(bias, length)
+        return Verdict(chain_path(tree), length, endpoint(law, noise), spent)
 
     def _mixed(self, p: Logs, q: Logs, judged_p: Logs, judged_q: Logs, warp: Warper) -> Logs:
         """Log π; p where the draft has no token at all."""

@@ -12,12 +12,15 @@ With p = target, q = draft, and p̃ the target's law before temperature and trun
 The n tokens of the window must be drafted in the same iteration, before the end of text and budget.
 At temperature 0, whose p is one-hot, p̃ says which tokens are possible. Lossy, without a bound on
 what a text loses, and with one for a token only by `max_gap`.
+
+The receipt has the largest 1 - p/q of the draft tokens that were accepted: the probability with
+which speculative sampling would have rejected that token.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -31,7 +34,7 @@ from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.model.drafter import Drafter
 from mtad.sampling.warper import Warper
-from mtad.speculative.acceptance import accept_chain, passes_coin
+from mtad.speculative.acceptance import accept_chain, largest_overshoot, passes_coin
 from mtad.speculative.drafting import sampled_tree
 from mtad.speculative.facts import Dial, Reads
 from mtad.speculative.method import Method, Verdict
@@ -66,6 +69,7 @@ class FLy(Method):
     dial: ClassVar[Dial | None] = Dial(
         "entropy_threshold", (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, LARGEST)
     )
+    entries: ClassVar[tuple[str, ...]] = ("largest_overshoot",)
     reads: ClassVar[Reads | None] = Reads("chain", draft="distributions")
 
     @property
@@ -93,7 +97,10 @@ class FLy(Method):
         gap = judged[:, :-1].amax(-1) - tree.token_values(judged)[:, 1:]
         is_unsure = _entropy(warp.raw(target_logits, tree))[:, :-1] >= self.entropy_threshold
         deferred = tree.alive[:, 1:] & (gap < self.max_gap) & is_unsure & self._agrees_after(native)
-        return accept_chain(tree, p, native | deferred, noise)
+        verdict = accept_chain(tree, p, native | deferred, noise)
+        path, length = verdict.path, verdict.num_accepted
+        kept = largest_overshoot(warp.ledger, tree, tree.token_values(p), path, length)
+        return replace(verdict, ledger=kept)
 
     def _agrees_after(self, native: Bool[Tensor, "rows depth"]) -> Bool[Tensor, "rows depth"]:
         """Which tokens have a full window of native ones after them."""

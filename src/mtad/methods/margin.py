@@ -12,6 +12,10 @@ included. At temperature 0 the coin says d_j = y*, gaps and ranks are those of t
 regret is what the text gives away against the target's own choices: Σ max_v log p(v) - log p(x)
 over its tokens, each in its own context, never reaches R. An EOS is never near. Lossy; M = 0, k = 1
 or R = 0 is speculative sampling, every comparison being strict.
+
+The receipt also has the sum over drafted tokens of Σ_x max(q_x - p_x, 0) over those x that would
+have been kept as near, which is how far the token's law is from p in total variation. Its mean
+bounds the total variation between whole texts and those of the target.
 """
 
 from __future__ import annotations
@@ -24,14 +28,21 @@ import torch
 from annotated_types import Ge
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import pad
 
+from mtad.core.logs import exp_of
 from mtad.core.noise import Noise
 from mtad.core.options import Count
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.model.drafter import Drafter
 from mtad.sampling.warper import Warper
-from mtad.speculative.acceptance import accept_chain, passes_coin
+from mtad.speculative.acceptance import (
+    accept_chain,
+    chain_logprobs,
+    passes_coin,
+    spent_until,
+)
 from mtad.speculative.drafting import sampled_tree
 from mtad.speculative.facts import Dial, Reads
 from mtad.speculative.method import Method, Verdict
@@ -59,7 +70,7 @@ class Margin(Method):
     drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens",)
     dial: ClassVar[Dial | None] = Dial("max_gap", (0.1, 0.3, 0.5, 1.0, 2.0, 4.0))
     reads: ClassVar[Reads | None] = Reads("chain", draft="distributions")
-    entries: ClassVar[tuple[str, ...]] = ("regret",)
+    entries: ClassVar[tuple[str, ...]] = ("regret", "total_variation")
 
     @property
     def is_lossless(self) -> bool:
@@ -79,14 +90,19 @@ class Margin(Method):
         noise: Noise,
     ) -> Verdict:
         """The longest prefix of accepted tokens, then the residual or the bonus token."""
-        p = warp(target_logits, tree)
+        p, q = warp(target_logits, tree), chain_logprobs(tree)
         won = passes_coin(tree, p, noise)
-        gap, is_near = self._near(warp.judging_logprobs(p, target_logits, tree), tree, warp)
+        judged = warp.judging_logprobs(p, target_logits, tree)
+        gap, is_near = self._near(judged, tree, warp)
         cost = gap.double().masked_fill(won | ~is_near, 0.0)
-        regret = warp.ledger + torch.nn.functional.pad(cost.cumsum(1), (1, 0))
+        regret = warp.ledger[:, :1] + pad(cost.cumsum(1), (1, 0))
         kept = tree.alive[:, 1:] & is_near & (regret[:, 1:] < self.regret_budget)
         verdict = accept_chain(tree, p, won | kept, noise)
-        spent = regret.gather(1, verdict.num_accepted[:, None])
+        left = self.regret_budget - regret[:, :-1]
+        more = (exp_of(q) - exp_of(p[:, :-1])).clamp(min=0)
+        bias = (more * self._may_keep(judged[:, :-1], left, warp)).sum(-1) * tree.alive[:, 1:]
+        varied = warp.ledger[:, 1:] + spent_until(pad(bias, (0, 1)), verdict.num_accepted)
+        spent = torch.cat([regret.gather(1, verdict.num_accepted[:, None]), varied], dim=1)
         return replace(verdict, ledger=spent)
 
     def _near(
@@ -100,6 +116,27 @@ class Margin(Method):
         place, gap = ahead.sum(2), law.amax(2) - value[:, :, 0]
         is_close = (gap < self.max_gap) & (place > 0) & (place < self.max_rank)
         return gap, is_close & ~warp.prefix.is_eos(tokens)
+
+    def _may_keep(
+        self,
+        law: Float[Tensor, "rows depth vocab"],
+        left: Float[Tensor, "rows depth"],
+        warp: Warper,
+    ) -> Bool[Tensor, "rows depth vocab"]:
+        """Which tokens would be kept without the coin, of equal ones all.
+
+        Args:
+            law: that gaps and ranks are of.
+            left: nats of the budget.
+            warp: of the texts.
+        """
+        assert warp.prefix is not None
+        best, top = law.argmax(-1, keepdim=True), law.topk(min(self.max_rank, law.shape[2])).values
+        gap = top[..., :1] - law
+        near = (gap < self.max_gap) & (law >= top[..., -1:]) & (gap < left[..., None])
+        ends = warp.prefix.eos[:, None].expand(-1, law.shape[1], -1)
+        never = torch.cat([best, torch.where(ends >= 0, ends, best)], dim=2)
+        return near.scatter(2, never, torch.zeros_like(never, dtype=torch.bool))
 
     def num_nodes(self, vocab: int, max_new_tokens: int) -> int:
         """The chain and the root."""

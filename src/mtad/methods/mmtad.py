@@ -10,6 +10,9 @@ d* the best final beam and v a node of depth j, v passes iff
 where p(v) and q(v) are the joint probabilities of the path to v. η is the largest depth with a
 passing node; of those at depth η the one of largest p(v) is committed; endpoint ~ p(. | path).
 With the same beams "star" never stops earlier than MTAD. Lossy, and more mode-seeking than MTAD.
+
+The receipt has the largest 1 - p/q of the draft tokens that were accepted: the probability with
+which speculative sampling would have rejected that token.
 """
 
 from __future__ import annotations
@@ -29,7 +32,13 @@ from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.model.drafter import Drafter
 from mtad.sampling.warper import Warper
-from mtad.speculative.acceptance import endpoint_after, first_deepest, joint_logprobs, value_at
+from mtad.speculative.acceptance import (
+    endpoint_after,
+    first_deepest,
+    joint_logprobs,
+    largest_overshoot,
+    value_at,
+)
 from mtad.speculative.beams import RatioOn, beam_tree, best_path
 from mtad.speculative.facts import SHARES, Dial, Reads
 from mtad.speculative.method import Method, Verdict
@@ -64,6 +73,7 @@ class MMTAD(Method):
     drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens", "beam_width", "beam", "ratio_on")
     dial: ClassVar[Dial | None] = Dial("accept_threshold", SHARES)
     judges_candidates: ClassVar[bool] = True
+    entries: ClassVar[tuple[str, ...]] = ("largest_overshoot",)
     reads: ClassVar[Reads | None] = Reads("beams", draft="values", target="values")
 
     def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
@@ -86,8 +96,10 @@ class MMTAD(Method):
         log_ratio = joint_p - self._denominator(tree)
         passes = tree.alive & (joint_p > -math.inf) & (log_ratio >= bar)
         node, depth = first_deepest(tree, passes, joint_p)
-        token = endpoint_after(p, node, self.endpoint, noise)
-        return Verdict(tree.path_to(node), depth, token)
+        token, path = endpoint_after(p, node, self.endpoint, noise), tree.path_to(node)
+        ratios = tree.token_values(judge)
+        kept = largest_overshoot(warp.ledger, tree, ratios, path, depth)
+        return Verdict(path, depth, token, kept)
 
     def _denominator(self, tree: TokenTree) -> Float[Tensor, "rows nodes"]:
         """The joint log-probability that each node's own is compared with."""

@@ -9,6 +9,9 @@ With p = target, q = draft (the exact chain probability of the draft, warped lik
 It is the longest passing prefix, not the first failure: a weak token is kept if what follows makes
 up for it. The test is deterministic and the endpoint has no residual. Lossy for τ < 1: it favours
 likely blocks. Whenever η >= 1, PPL_p(block) <= τ^(-1/η) · PPL_q(block).
+
+The receipt has the largest 1 - p/q of the draft tokens that were accepted: the probability with
+which speculative sampling would have rejected that token.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from mtad.speculative.acceptance import (
     chain_path,
     endpoint_after,
     joint_logprobs,
+    largest_overshoot,
     last_true,
     prefix_length,
 )
@@ -71,6 +75,7 @@ class MTAD(Method):
     drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens", "beam_width", "beam", "ratio_on")
     dial: ClassVar[Dial | None] = Dial("accept_threshold", SHARES)
     judges_candidates: ClassVar[bool] = True
+    entries: ClassVar[tuple[str, ...]] = ("largest_overshoot",)
     reads: ClassVar[Reads | None] = Reads("beam", draft="values", target="values")
 
     def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
@@ -95,8 +100,10 @@ class MTAD(Method):
         passes = tree.alive & (joint_p > -math.inf) & (log_ratio >= bar)
         accepted = last_true if self.prefix == "longest" else prefix_length
         length = accepted(passes[:, 1:])
-        token = endpoint_after(p, length, self.endpoint, noise)
-        return Verdict(chain_path(tree), length, token)
+        token, path = endpoint_after(p, length, self.endpoint, noise), chain_path(tree)
+        ratios = tree.token_values(judge)
+        kept = largest_overshoot(warp.ledger, tree, ratios, path, length)
+        return Verdict(path, length, token, kept)
 
     def num_nodes(self, vocab: int, max_new_tokens: int) -> int:
         """All beams of all levels, and the root."""

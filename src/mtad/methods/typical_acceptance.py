@@ -8,6 +8,9 @@ c the context, a draft token x is accepted iff
 and the chain ends at the first token that fails; the endpoint token is drawn from the
 target. ε (`posterior_threshold`) caps what a confident context may ask for, δ (`posterior_alpha`)
 lowers the bar in flat ones. The draft's probabilities play no part. Lossy; exact at temperature 0.
+
+The receipt has the largest 1 - p/q of the draft tokens that were accepted: the probability with
+which speculative sampling would have rejected that token.
 """
 
 from __future__ import annotations
@@ -26,7 +29,13 @@ from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.model.drafter import Drafter
 from mtad.sampling.warper import Warper
-from mtad.speculative.acceptance import at_node, chain_path, endpoint, prefix_length
+from mtad.speculative.acceptance import (
+    at_node,
+    chain_path,
+    endpoint,
+    largest_overshoot,
+    prefix_length,
+)
 from mtad.speculative.drafting import sampled_tree
 from mtad.speculative.facts import Dial, Reads
 from mtad.speculative.method import Method, Verdict
@@ -53,6 +62,7 @@ class TypicalAcceptance(Method):
     dial: ClassVar[Dial | None] = Dial(
         "posterior_threshold", (0.0, 0.01, 0.03, 0.09, 0.2, 0.4, 0.7, 1.0)
     )
+    entries: ClassVar[tuple[str, ...]] = ("largest_overshoot",)
     reads: ClassVar[Reads | None] = Reads("chain")
 
     def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
@@ -72,8 +82,9 @@ class TypicalAcceptance(Method):
         bar = self._bar(tempered).gather(1, tree.parents.clamp(min=0))
         typical = tree.token_values(tempered).exp() > bar
         length = prefix_length((typical & tree.alive)[:, 1:])
-        logprobs = at_node(warp(target_logits, tree), length)
-        return Verdict(chain_path(tree), length, endpoint(logprobs, noise))
+        p, path = warp(target_logits, tree), chain_path(tree)
+        kept = largest_overshoot(warp.ledger, tree, tree.token_values(p), path, length)
+        return Verdict(path, length, endpoint(at_node(p, length), noise), kept)
 
     def _bar(self, logprobs: Float[Tensor, "rows nodes vocab"]) -> Float[Tensor, "rows nodes"]:
         """min(ε, δ exp(-H)), with 0 log 0 = 0."""

@@ -49,6 +49,39 @@ def value_at(
     return values.gather(1, index[:, None]).squeeze(1)
 
 
+def spent_until(
+    costs: Float[Tensor, "rows nodes"], num_accepted: Int[Tensor, " rows"]
+) -> Float[Tensor, "rows 1"]:
+    """What a chain's block adds to a ledger: the costs of its tokens, the endpoint included.
+
+    The cost of a token is that of the node before it.
+    """
+    return costs.double().cumsum(1).gather(1, num_accepted[:, None])
+
+
+def largest_overshoot(
+    ledger: Float[Tensor, "rows 1"],
+    tree: TokenTree,
+    logprobs: Float[Tensor, "rows nodes"],
+    path: Int[Tensor, "rows depth"],
+    num_accepted: Int[Tensor, " rows"],
+) -> Float[Tensor, "rows 1"]:
+    """The ledger after a block: the largest 1 - p/q of all draft tokens that were accepted.
+
+    With that probability speculative sampling would have rejected the token; 0 where p >= q.
+
+    Args:
+        ledger: before the block.
+        tree: the draft, with log q of each node.
+        logprobs: log p of each node.
+        path, num_accepted: see `Verdict`.
+    """
+    excess = 1 - (logprobs - tree.node_logprobs).double().exp().clamp(max=1)
+    order = torch.arange(path.shape[1], device=path.device)
+    counts = torch.where(order < num_accepted[:, None], excess.gather(1, path), 0.0)
+    return torch.cat([ledger, counts], dim=1).amax(1, keepdim=True)
+
+
 def prefix_length(accepted: Bool[Tensor, "rows depth"]) -> Int[Tensor, " rows"]:
     """Number of leading true values."""
     return accepted.int().cumprod(1).sum(1)

@@ -66,7 +66,8 @@ class Method(ABC):
             `mtad.speculative.judging`.
         entries: names of the numbers that the method keeps of each text, its ledger. They begin at
             0; `verify` reads them as `warp.ledger`, (B, S), and finds in the next iteration what
-            its verdict has for them. They come with the answer as its receipt.
+            its verdict has for them. They come with the answer as its receipt; over several texts
+            they are added up, or the largest is taken where the name begins with "largest_".
         reads: what the rule reads; None if that is not known, so that only the method's own drafts
             can be judged by it.
     """
