@@ -8,7 +8,7 @@ same numbers as over the vocabulary, without tensors of nodes × vocabulary. Kno
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -27,6 +27,28 @@ SHARE = 4
 """Least ratio of the vocabulary to the tokens that are judged."""
 
 
+def judges_few(method: Method, tree: TokenTree, vocab: int, warp: Warper) -> bool:
+    """Whether a tree is judged on few tokens: `judge` then asks for `warp.compact` alone.
+
+    Args:
+        method, tree, warp: as for `judge`.
+        vocab: number of the target's logits.
+    """
+    sparse = _sparse(method, tree)
+    if sparse is None or not (method.judges_candidates and method.ratio_on == "warped"):
+        return False
+    count = tree.num_nodes * (warp.width + 1) + sum(law.ids[0].numel() for law in sparse)
+    return vocab > max(SMALL, SHARE * count, warp.width)
+
+
+def _sparse(method: Method, tree: TokenTree) -> list[SparseLogprobs] | None:
+    """The draft's laws that the rule reads, of few tokens each; None where one is dense."""
+    needs = method.needs
+    laws = () if needs is not None and needs.draft != "distributions" else tree.draft_laws
+    sparse = [law for law in laws if isinstance(law, SparseLogprobs)]
+    return sparse if len(sparse) == len(laws) else None
+
+
 def judge(
     method: Method,
     tree: TokenTree,
@@ -35,14 +57,8 @@ def judge(
     noise: Noise,
 ) -> Verdict:
     """What `method.verify` says, on few tokens where these are all that has any probability."""
-    laws = tree.draft_laws
-    if method.needs is not None and method.needs.draft != "distributions":
-        laws = ()
-    sparse = [law for law in laws if isinstance(law, SparseLogprobs)]
-    count = tree.num_nodes * (warp.width + 1) + sum(law.ids[0].numel() for law in sparse)
-    is_few = logits.shape[-1] > max(SMALL, SHARE * count, warp.width)
-    is_able = method.judges_candidates and method.ratio_on == "warped"
-    if not (is_able and is_few and len(sparse) == len(laws)):
+    sparse = _sparse(method, tree)
+    if sparse is None or not judges_few(method, tree, logits.shape[-1], warp):
         return method.verify(tree, logits, warp, noise)
     values, ids = warp.compact(logits, tree)
     assert ids is not None
@@ -54,7 +70,8 @@ def judge(
         draft_laws=tuple(law.over(tokens) for law in sparse),
     )
     p = SparseLogprobs(values, ids, warp.vocab).over(tokens)
-    verdict = method.verify(few, p, _Warped(**vars(warp)), noise)
+    fixed = _Warped(**{f.name: getattr(warp, f.name) for f in fields(Warper)})
+    verdict = method.verify(few, p, fixed, noise)
     return replace(verdict, next_token=tokens.gather(1, verdict.next_token[:, None])[:, 0])
 
 
