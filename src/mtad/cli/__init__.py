@@ -1,4 +1,4 @@
-"""The commands: `generate`, `chat`, `serve`, `doctor`, `fetch`, `distill`, `bench` and so on.
+"""The commands: `generate`, `chat`, `serve`, `doctor`, `fetch`, `distill`, `verify` and so on.
 
 Models, torch and transformers are imported when a command needs them, so that `mtad --help` answers
 at once. Messages for people go to stderr; stdout has the text, or JSON and nothing else.
@@ -26,6 +26,7 @@ from mtad.cli.doctor import DoctorFlags
 from mtad.cli.flags import DEBUG, ConvertFlags, flags_of
 from mtad.cli.serve import ServeFlags
 from mtad.cli.settings import Settings
+from mtad.cli.verify import VerifyFlags
 from mtad.errors import MtadError
 
 __all__ = ["app", "main"]
@@ -171,6 +172,16 @@ def _doctor(flags: DoctorFlags) -> None:
     """Say whether drafting pays for a pair, and if it does not, why."""
     with _quick_imports():
         from mtad.cli.doctor import run
+
+    run(flags)
+
+
+@app.command("verify")
+@flags_of(VerifyFlags)
+def _verify(flags: VerifyFlags) -> None:
+    """Test whether a method is lossless on a pair; exits with 1 where a difference is found."""
+    with _quick_imports():
+        from mtad.cli.verify import run
 
     run(flags)
 

@@ -22,7 +22,7 @@ DEBUG = "mtad.debug"
 
 T = TypeVar("T")
 _PANELS = (
-    "Server", "Limits", "Models", "Method", "Speed", "Sampling", "Many prompts", "Output",
+    "Server", "Limits", "Models", "Method", "Tests", "Speed", "Sampling", "Many prompts", "Output",
     "Logs and traces", "Chat", "Ray", "Draft", "Answers",
 )  # fmt: skip
 """Panels of `--help` in their order; flags in none come before, those in another after."""

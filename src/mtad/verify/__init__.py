@@ -1,0 +1,1 @@
+"""Whether a method is lossless on a pair: greedy texts compared, and laws of next tokens tested."""
