@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from mtad import methods
 from mtad.advice.acceptance import Counts, counts_by_kind, total
+from mtad.advice.grid import classes, fitting, with_options
 from mtad.advice.models import Memory, memory_of, templates, vocabularies
 from mtad.advice.prompts import Asked
 from mtad.advice.timing import quickest, speed_ratio
@@ -22,7 +22,6 @@ from mtad.api.turns import in_turns, num_texts
 from mtad.distill.run import Observer
 from mtad.engine.step import Block
 from mtad.methods.speculative_sampling import SpeculativeSampling
-from mtad.sampling.params import SamplingParams, numeric_settings
 from mtad.speculative.method import Method
 
 LONGEST = 8
@@ -140,21 +139,12 @@ def lossless_methods(longest: int, has_draft: bool, settings: Mapping[str, Any])
         has_draft: without one only methods that need none.
         settings: of sampling; methods that can't honour them are left out.
     """
-    params = SamplingParams(**{n: v for n, v in settings.items() if n in numeric_settings()})
-    found = []
-    for cls in map(methods.find, methods.names()):
-        method = cls()
-        if not method.is_lossless or method == PLAIN or method.drafter == "target":
-            continue
-        if method.drafter == "draft" and not has_draft:
-            continue
-        if hasattr(method, "num_draft_tokens"):
-            method = dataclasses.replace(method, num_draft_tokens=longest)  # type: ignore[call-arg]
-        try:
-            method.check(params)
-        except ValueError:
-            continue
-        found.append(method)
+    methods = (cls() for cls in classes(is_lossless=True))
+    longest_ones = (
+        with_options(m, num_draft_tokens=longest) if hasattr(m, "num_draft_tokens") else m
+        for m in methods
+    )
+    found = fitting(longest_ones, settings, has_draft)
     return sorted(found, key=lambda method: not isinstance(method, SpeculativeSampling))
 
 

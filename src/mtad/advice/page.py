@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from mtad.advice.checkup import Checkup, Survey
+from mtad.advice.spelling import flags_of
 from mtad.advice.verdict import Verdict
 from mtad.api.costs import tokens_by_length
 from mtad.bench.statistics import Estimate
@@ -200,15 +201,3 @@ def _interval(found: Estimate | None) -> str:
     return f"{found.value:.2f}" + (
         "" if found.low is None else f" [{found.low:.2f}, {found.high:.2f}]"
     )
-
-
-def flags_of(method: Any) -> Sequence[str]:
-    """The options that differ from the method's defaults, and what is drafted, as flags."""
-    default = type(method)()
-    found = []
-    for name in method.__dataclass_fields__:
-        value = getattr(method, name)
-        if value != getattr(default, name) or name in ("num_draft_tokens", "k_config"):
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            found.append(f"-o {name}={text}")
-    return found

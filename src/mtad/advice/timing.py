@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
 from mtad.api.turns import Timed
-from mtad.bench.statistics import Estimate, Resampled, ratio, resamples, sums
+from mtad.bench.statistics import Estimate, Floats, Resampled, ratio, resamples, sums
 
 
 def quickest(rounds: Sequence[Sequence[Timed]]) -> list[Timed]:
@@ -28,8 +29,14 @@ def speed_ratio(texts: Sequence[Timed], others: Sequence[Timed]) -> Estimate:
     return _speed(texts).over(_speed(others)).estimate()
 
 
+@lru_cache(8)
+def weights_of(num_prompts: int) -> Floats:
+    """How often each prompt is in each resample; the same for all methods."""
+    return resamples([num_prompts])
+
+
 def _speed(texts: Sequence[Timed]) -> Resampled:
-    weights = resamples([len(texts)])
+    weights = weights_of(len(texts))
     tokens = np.array([one.num_tokens for one in texts], dtype=np.float64)
     seconds = np.array([one.seconds for one in texts], dtype=np.float64)
     return ratio(sums(tokens, weights), sums(seconds, weights), len(texts))

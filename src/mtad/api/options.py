@@ -57,6 +57,22 @@ class MethodConfig:
         return "\n".join(lines) + "\n"
 
 
+def server_toml(models: Mapping[str, Any], method: Method) -> str:
+    """The text of a file that `mtad serve --config` reads.
+
+    Args:
+        models: settings of the models, by name; None, which TOML lacks, is left out.
+        method: of requests that name none.
+    """
+    options = {f.name: getattr(method, f.name) for f in fields(method)}
+    tables = {"models": models, "method": {"name": methods.name_for(type(method)), **options}}
+    lines: list[str] = []
+    for head, table in tables.items():
+        lines += ["", f"[{head}]"] if lines else [f"[{head}]"]
+        lines += [f"{n} = {_toml(v)}" for n, v in table.items() if v is not None]
+    return "\n".join(lines) + "\n"
+
+
 def _toml(value: Any) -> str:
     """A text, number, truth value or list as TOML writes it."""
     if isinstance(value, float):

@@ -26,6 +26,7 @@ from mtad.cli.doctor import DoctorFlags
 from mtad.cli.flags import DEBUG, ConvertFlags, flags_of
 from mtad.cli.serve import ServeFlags
 from mtad.cli.settings import Settings
+from mtad.cli.tune import TuneFlags
 from mtad.cli.verify import VerifyFlags
 from mtad.errors import MtadError
 
@@ -182,6 +183,16 @@ def _verify(flags: VerifyFlags) -> None:
     """Test whether a method is lossless on a pair; exits with 1 where a difference is found."""
     with _quick_imports():
         from mtad.cli.verify import run
+
+    run(flags)
+
+
+@app.command("tune")
+@flags_of(TuneFlags)
+def _tune(flags: TuneFlags) -> None:
+    """Find the method and options that are fastest on your prompts, and write them down."""
+    with _quick_imports():
+        from mtad.cli.tune import run
 
     run(flags)
 

@@ -40,7 +40,7 @@ class PromptFlags(DebugFlag, SamplingFlags, ModelFlags):  # type: ignore[misc]
     chat: Annotated[
         bool, _prompts("--chat", help="Send plain prompts of the file as user messages.")
     ] = False
-    num_prompts: Annotated[int, _prompts(min=2, help="Asked at most.")] = 12
+    num_prompts: Annotated[int, _prompts(min=2, help="Asked at most.")] = 8
     max_new_tokens: Annotated[int, _sampling(min=1, help="Budget of new tokens.")] = 64
     json: Annotated[bool, _output("--json", help="Print one JSON object.")] = False
 

@@ -14,6 +14,7 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
+from mtad.api.options import server_toml
 from mtad.api.pair import ModelPair
 from mtad.api.turns import Timed, in_turns, num_texts
 from mtad.distill.corpus import read_answers
@@ -109,15 +110,9 @@ def pair_file(plan: Plan, folder: Path, measured: Sequence[Measured]) -> str:
     """
     target, last = Path(plan.target), max(measured, key=lambda one: one.temperature)
     name = str(target.resolve()) if target.exists() else plan.target
-    return (
-        "# mtad serve --config pair.toml\n"
-        "[models]\n"
-        f"target_model = {json.dumps(name, ensure_ascii=False)}\n"
-        f"draft_model = {json.dumps(str(folder.resolve()), ensure_ascii=False)}\n\n"
-        "[method]\n"
-        f"name = {json.dumps(SpeculativeSampling.name)}\n"
-        f"num_draft_tokens = {last.num_draft_tokens}\n"
-    )
+    models = {"target_model": name, "draft_model": str(folder.resolve())}
+    method = SpeculativeSampling(num_draft_tokens=last.num_draft_tokens)
+    return "# mtad serve --config pair.toml\n" + server_toml(models, method)
 
 
 def _measured(
