@@ -7,6 +7,7 @@
     chosen.json         the options that each tuned run got
     scores.jsonl        one row per sample
     scoring.json        the options and versions of rules that the scores were made with
+    front.json          bias and rejection of the lossy runs, once they were measured
 
 `samples.jsonl` and `scores.jsonl` may be packed with xz once they are complete.
 """
@@ -24,6 +25,7 @@ from mtad.jsonl import JsonLines, read_lines
 
 SAMPLES, SCORES, CONDITIONS = "samples.jsonl", "scores.jsonl", "conditions.jsonl"
 CHOSEN, SCORING, RECIPE, ITEMS = "chosen.json", "scoring.json", "recipe.json", "items.json"
+FRONT = "front.json"
 
 
 def read_samples(folder: Path) -> list[Sample]:

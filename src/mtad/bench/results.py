@@ -9,6 +9,7 @@ from typing import Any
 from mtad.atomic import write_text
 from mtad.bench.files import (
     CHOSEN,
+    FRONT,
     RECIPE,
     read_conditions,
     read_json,
@@ -61,6 +62,7 @@ def read_results(folder: Path, recipe: Recipe | None = None) -> Results:
         tasks={name: TaskInfo.of(plan.task) for name, plan in recipe.tasks.items()},
         conditions=read_conditions(folder),
         chosen=read_json(folder / CHOSEN),
+        front=read_json(folder / FRONT),
         more=more,
         runs=[run.name for run in recipe.runs],
         reference=recipe.reference,

@@ -16,6 +16,7 @@ from mtad.bench.report.canvas import (
     style,
 )
 from mtad.bench.report.column import Column
+from mtad.bench.report.front import front_plot
 from mtad.bench.report.lines import Line, varied_options
 from mtad.bench.report.metrics import ENERGY, QUALITY, SPEED
 from mtad.bench.report.provenance import positions
@@ -30,6 +31,7 @@ def plots(summary: Summary) -> list[Plot]:
     drawn = [
         quality_plot(summary),
         trade_plot(summary),
+        front_plot(summary.results.front),
         position_plot(summary),
         energy_plot(summary),
         *(option_plot(summary, *varied) for varied in varied_options(summary).items()),

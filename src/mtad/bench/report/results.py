@@ -59,6 +59,7 @@ class Results:
         tasks: what the tasks are called and how they are scored, in the order of the columns.
         conditions: the lines of conditions.jsonl by id.
         chosen: by run and task, what the dev stage chose: `run`, `options`, `rule`, `num_points`.
+        front: what `mtad bench front` measured; empty if it did not.
         more: further metrics by (task, run), from `Task.more`.
         runs: labels in the order of the rows; runs that are not named follow as they come.
         reference: the run that others are compared with; see `reference_run`.
@@ -69,6 +70,7 @@ class Results:
     tasks: Mapping[str, TaskInfo]
     conditions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     chosen: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    front: Mapping[str, Any] = field(default_factory=dict)
     more: Mapping[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)
     runs: Sequence[str] = ()
     reference: str | None = None

@@ -10,6 +10,7 @@ from pathlib import Path
 from mtad.atomic import write_bytes
 from mtad.bench.report.canvas import Plot
 from mtad.bench.report.differences import difference_tables, differences_csv
+from mtad.bench.report.front import front_table
 from mtad.bench.report.html import page
 from mtad.bench.report.latex import latex
 from mtad.bench.report.markdown import escaped, grid, markdown
@@ -79,6 +80,7 @@ def report_tables(summary: Summary) -> list[Table]:
         main_table(summary),
         paper_table(summary),
         *difference_tables(summary),
+        front_table(results.front),
         *details_tables(summary),
         position_table(summary),
         phase_table(summary),

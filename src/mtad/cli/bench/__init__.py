@@ -96,6 +96,18 @@ def _report(
     report_results(folder, output)
 
 
+@app.command("front")
+def _front(
+    folder: Folder,
+    items: Annotated[int, typer.Option(min=1, help="Prompts of each task.")] = 8,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Of each text.")] = 64,
+) -> None:
+    """Bias and rejection of a folder's lossy runs, against the least that any rule must pay."""
+    from mtad.cli.bench.running import measure_front
+
+    measure_front(folder, items, max_new_tokens)
+
+
 @app.command("frontier")
 @flags_of(Flags)
 def _frontier(flags: Flags) -> None:

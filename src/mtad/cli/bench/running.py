@@ -20,14 +20,20 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from mtad.bench.files import RECIPE, write_json
+from mtad.bench.checks import read_items
+from mtad.bench.choose import chosen_points
+from mtad.bench.files import CHOSEN, FRONT, RECIPE, read_json, write_json
+from mtad.bench.front.measure import measure
 from mtad.bench.overlay import laid_over
 from mtad.bench.plan import Recipe
 from mtad.bench.recipe import parse, read_recipe, without_permissions
 from mtad.bench.report import main_table, write_report
+from mtad.bench.report.front import front_table
+from mtad.bench.report.markdown import grid
 from mtad.bench.results import export, read_recipe_of, read_results
-from mtad.bench.run import run
+from mtad.bench.run import load, run
 from mtad.bench.score import score_folder
+from mtad.bench.split import TEST
 from mtad.bench.sweep.files import Frontier
 from mtad.bench.sweep.recipe import check
 from mtad.errors import DataError
@@ -81,6 +87,20 @@ def report_results(folder: Path, output: Path | None) -> None:
     typer.echo(main_table(results))
     pages = [str(path) for path in paths if path.suffix in (".html", ".md")]
     typer.echo(f"written: {', '.join(pages)} and {len(paths) - len(pages)} more", err=True)
+
+
+def measure_front(folder: Path, num_items: int, max_new_tokens: int) -> None:
+    """Place the folder's lossy runs on the front of its pair, and keep it for the report."""
+    recipe = read_recipe_of(folder)
+    items = {task: some[:num_items] for task, some in read_items(recipe)[TEST].items()}
+    chosen = read_json(folder / CHOSEN)
+    points = chosen_points(recipe, chosen) if chosen else {}
+    pair = load(recipe)
+    with progress() as show:
+        found = measure(recipe, pair, items, points, max_new_tokens, show)
+    write_json(folder / FRONT, found)
+    typer.echo(grid(front_table(found)))
+    typer.echo(f"written: {folder / FRONT}; next: mtad bench report {folder}", err=True)
 
 
 def draw_frontier(recipe: Recipe, output: Path | None, max_loss: float) -> None:
