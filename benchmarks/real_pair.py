@@ -13,6 +13,7 @@ from categories import by_category
 from claims import claims
 from headline import RELATIVE, ROOT, Entries, Entry, metric_of
 from headline_tables import results_table
+from study import SPEED_ROWS, study
 
 from mtad.bench.files import read_conditions
 from mtad.bench.report import Summary, main_table
@@ -87,8 +88,28 @@ def results_sections(figures: Entries) -> list[str]:
     return [
         f"# {TITLE}",
         *(part for folder, command in folders.items() for part in _section(folder, command)),
+        *(_study(quality) if quality else []),
         *(["## The paper's claims on SmolLM2-135M", "\n".join([_CLAIMS, *rows])] if rows else []),
     ]
+
+
+def _study(folder: str) -> list[str]:
+    """Every run against greedy speculative decoding, and against sampling that is as likely."""
+    speed = _summary(SPEED_ROWS) if (ROOT / SPEED_ROWS).is_dir() else None
+    return [
+        "## Against greedy speculative decoding",
+        "The same questions as under quality, paired. The temperature is that at which plain "
+        "sampling has the run's perplexity, interpolated; a dash where the text is likelier than "
+        f"greedy's or less likely than that of temperature 1. Speeds: {_timed(speed)}.",
+        grid(study(_summary(folder), speed)),
+    ]
+
+
+def _timed(speed: Summary | None) -> str:
+    if speed is None:
+        return "not measured"
+    count = sum(map(len, speed.results.items.values()))
+    return f"{count} of them, one at a time, decode only ([rows](../{SPEED_ROWS}))"
 
 
 def _folder_of(own: Entries, metric: str) -> str | None:

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.benchmarks import BASE, sample, score
+from support.benchmarks import BASE, BENCHMARKS, program, sample, score
 
 from mtad.bench.files import CONDITIONS, RECIPE, SAMPLES, SCORES, write_json
 from mtad.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
-BENCHMARKS = ROOT / "benchmarks"
 COMMAND = "mtad bench run benchmarks/recipes/tiny.toml"
 RUNS = ("autoregressive", "mtad", "greedy")
-
-
-@cache
-def program(name: str) -> Any:
-    """A module of the folder benchmarks, whose modules find each other."""
-    if str(BENCHMARKS) not in sys.path:
-        sys.path.insert(0, str(BENCHMARKS))
-    return importlib.import_module(name)
 
 
 def headline() -> Any:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.benchmarks import BASE, sample, score
+from support.benchmarks import BASE, program, sample, score
 
 from mtad.bench.files import CONDITIONS, RECIPE, SAMPLES, SCORES, write_json
 from mtad.bench.report import Summary
 from mtad.bench.results import read_results
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 RECIPE_PATH = "recipes/tiny.toml"
 COMMAND = f"mtad bench run {RECIPE_PATH}"
 HERE = {
@@ -38,14 +34,6 @@ RIGHT = {
 }
 """Of twelve answers."""
 NLL = {"autoregressive": 30.0, "autoregressive, temperature 0.5": 12.0, "mtad": 10.0}
-
-
-@cache
-def program(name: str) -> Any:
-    """A module of the folder benchmarks."""
-    if str(BENCHMARKS) not in sys.path:
-        sys.path.insert(0, str(BENCHMARKS))
-    return importlib.import_module(name)
 
 
 @pytest.fixture
@@ -97,9 +85,9 @@ def test_readme_has_the_columns_of_the_real_pair(root: Path) -> None:
 
 
 def test_results_have_a_section_per_folder_and_the_claims(root: Path) -> None:
-    title, heading, about, table, claims_title, claims = program("real_pair").results_sections(
-        figures(root)
-    )
+    title, heading, about, table, *study, claims_title, claims = program(
+        "real_pair"
+    ).results_sections(figures(root))
     assert (title, heading) == ("# Results on SmolLM2-135M", "## tiny")
     assert about == (
         f"Twelve questions, asked once. `{COMMAND}`: 12 questions of spider; 2 seeds. "
@@ -107,6 +95,8 @@ def test_results_have_a_section_per_folder_and_the_claims(root: Path) -> None:
     )
     assert table.startswith("| run | spider")
     assert claims_title.startswith("## ") and "| the paper | here |" in claims
+    assert study[0] == "## Against greedy speculative decoding" and "not measured" in study[1]
+    assert "| mtad | " not in study[2] and "| autoregressive | −58.3 [" in study[2]
 
 
 def test_claims_are_answered_by_paired_intervals(root: Path) -> None:

@@ -1,12 +1,17 @@
-"""A small recipe, and rows of results written by hand."""
+"""A small recipe, rows of results written by hand, and the programs that read such rows."""
 
 from __future__ import annotations
 
+import importlib
+import sys
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from mtad.bench.report import TaskInfo
 from mtad.bench.sample import Sample, Scored
 
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 BUDGET = 8
 BASE: dict[str, Any] = {
     "name": "tiny",
@@ -71,3 +76,11 @@ def sample(run: str = "base", item: str = "a", seed: int = 0, **fields: Any) -> 
 def score(row: Sample, value: float | None, **fields: Any) -> Scored:
     plain: dict[str, Any] = {"detail": {}, "num_4grams": 7, "num_repeated_4grams": 0}
     return Scored(*row.key, score=value, **(plain | fields))
+
+
+@cache
+def program(name: str) -> Any:
+    """A module of the folder benchmarks, whose modules find each other."""
+    if str(BENCHMARKS) not in sys.path:
+        sys.path.insert(0, str(BENCHMARKS))
+    return importlib.import_module(name)

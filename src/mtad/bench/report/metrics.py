@@ -138,6 +138,16 @@ PERPLEXITY = Metric(
     digits=3,
     is_log=True,
 )
+LOG_LIKELIHOOD = Metric(
+    "log_likelihood",
+    "log p of an answer",
+    "mean over items of the mean over seeds of Σ log p, p of the raw target, tokens up to EOS",
+    lambda row: None if row.sample.nll is None else (-float(row.sample.nll), 1.0),
+    "higher",
+    compare="difference",
+    unit="nats",
+    is_item_mean=True,
+)
 REPETITION = Metric(
     "repetition_rate",
     "repetition rate",
@@ -230,6 +240,7 @@ CUT_OFF = Metric(
 METRICS: Final = (
     QUALITY,
     PERPLEXITY,
+    LOG_LIKELIHOOD,
     REPETITION,
     ACCEPTANCE_LENGTH,
     ACCEPTANCE_RATE,

@@ -76,7 +76,7 @@ class Summary:
 
         Scores of different scales have no sum: over all tasks there is `MEAN_QUALITY`.
         """
-        found = self._resampled(run, metric, task).estimate()
+        found = self.resampled(run, metric, task).estimate()
         # scores all at one end do not vary between resamples: their exact bound is added in full
         if metric is MEAN_QUALITY:
             scored = self.results.scored_tasks
@@ -98,8 +98,8 @@ class Summary:
         self, run: str, reference: str, metric: Metric, task: str | None = None
     ) -> Comparison:
         """The difference or ratio of two runs on the items that both have."""
-        one = self._resampled(run, metric, task, reference)
-        other = self._resampled(reference, metric, task, run)
+        one = self.resampled(run, metric, task, reference)
+        other = self.resampled(reference, metric, task, run)
         if metric.compare == "ratio":
             return judge(one.over(other), 1, metric.better)
         return judge(one.minus(other), 0, metric.better)
@@ -122,8 +122,8 @@ class Summary:
         """Items of the task that the run has answers to."""
         return len({r.sample.item for r in self.results.by_run[run] if r.sample.task == task})
 
-    def _resampled(
-        self, run: str, metric: Metric, task: str | None, common_with: str | None = None
+    def resampled(
+        self, run: str, metric: Metric, task: str | None = None, common_with: str | None = None
     ) -> Resampled:
         """The metric over all items, or over those that another run has as well."""
         if metric is MEAN_QUALITY:
@@ -139,7 +139,7 @@ class Summary:
     def _points(self, run: str, task: str, common_with: str | None = None) -> Resampled:
         """The quality of a task, mapped to 0 to 100 by its scale."""
         worst, best = self.results.tasks[task].scale or (0.0, 1.0)
-        quality = self._resampled(run, QUALITY, task, common_with)
+        quality = self.resampled(run, QUALITY, task, common_with)
         return quality.map(lambda score: 100 * (score - worst) / (best - worst))
 
     def _sums_of(

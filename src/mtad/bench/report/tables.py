@@ -14,6 +14,7 @@ from mtad.bench.report.metrics import (
     END_TO_END_SPEED,
     ENERGY,
     LENGTH,
+    LOG_LIKELIHOOD,
     MEAN_QUALITY,
     METRICS,
     PATH_RATE,
@@ -107,7 +108,7 @@ def details_tables(summary: Summary) -> list[Table]:
         "Speed": (SPEED, REQUEST_SPEED, END_TO_END_SPEED, WALL_SPEED),
         "Energy": (ENERGY, REQUEST_ENERGY, ACCEPTED_ENERGY),
         "Acceptance": (ACCEPTANCE_LENGTH, ACCEPTANCE_RATE, PATH_RATE),
-        "Text": (PERPLEXITY, REPETITION, LENGTH, CUT_OFF),
+        "Text": (PERPLEXITY, LOG_LIKELIHOOD, REPETITION, LENGTH, CUT_OFF),
     }
     return [_details(summary, title, metrics) for title, metrics in groups.items()]
 
