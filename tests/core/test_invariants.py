@@ -51,10 +51,10 @@ class World:
         self, name: str, drafter: TableLM | None = None, again: int = 0, **options: Any
     ) -> tuple[TokenTree, Verdict]:
         """One iteration of a method; with equal `again` the random numbers are the same."""
-        prefix = prefix_of([[0]] * ROWS, budget=32)
+        method = make(name, **options)
+        prefix = prefix_of([[0]] * ROWS, budget=32, entries=len(method.kept))
         warp = Warper.of([SamplingParams()] * ROWS, self.vocab, torch.device("cpu")).at(prefix)
         noise = Noise(torch.arange(ROWS) + ROWS * again, prefix.num_new)
-        method = make(name, **options)
         tree = method.draft(drafter or self.draft, prefix, warp, noise)
         return tree, method.verify(tree, self.target.forward(tree), warp, noise)
 
