@@ -13,7 +13,7 @@ from categories import by_category
 from claims import claims
 from headline import RELATIVE, ROOT, Entries, Entry, metric_of
 from headline_tables import results_table
-from study import SPEED_ROWS, study
+from study import PICTURE, SPEED_ROWS, study
 
 from mtad.bench.files import read_conditions
 from mtad.bench.report import Summary, main_table
@@ -24,6 +24,12 @@ from mtad.bench.results import read_recipe_of, read_results
 PAIR: Final = "smollm2"
 TITLE: Final = "Results on SmolLM2-135M"
 SPEED, QUALITY = RELATIVE, "mean_quality"
+_PICTURE: Final = (
+    "![Mean quality against decode speed over greedy speculative decoding's: only searches are "
+    "above it](docs/images/study.svg)\n\nOnly searches write better answers than greedy "
+    "speculative decoding, and with a draft they cost a quarter to a third of the time that they "
+    "take without. [The study](docs/choose-a-method.md#the-study) has the numbers."
+)
 _CLAIMS: Final = "| the paper | here |\n|---|---|"
 SHOWN: Final = ("acceptance_length", SPEED, "json_extraction", "closed_book", "table_sql")
 """The columns of README's table."""
@@ -46,6 +52,7 @@ def readme_section(figures: Entries) -> str:
         "otherwise. Brackets are 95 % intervals over questions. [All tables, and what they say of "
         "the paper's claims](docs/results.md#results-on-smollm2-135m).",
         grid(table_of("", shown)),
+        *([_PICTURE] if PICTURE.exists() else []),
     ]
     return "\n\n".join(parts)
 
