@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.benchmarks import BASE, BENCHMARKS, program, sample, score
+from support.benchmarks import BASE, program, sample, score
 
 from mtad.bench.files import CONDITIONS, RECIPE, SAMPLES, SCORES, write_json
 from mtad.errors import DataError

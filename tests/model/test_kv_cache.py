@@ -106,7 +106,8 @@ def test_caches_equal_a_fresh_read_after_full_acceptance_twice(target, method):
 @EVERY_METHOD
 def test_caches_equal_a_fresh_read_after_accepting_nothing_twice(target, method):
     steps = run(target, opposite(target), method, [4, 5, 6], temperature=0.0)
-    if method.drafter == "draft":
+    searches = getattr(method, "num_beams", 1) > 1  # its hypotheses are drafted again
+    if method.drafter == "draft" and not searches:
         assert all(b.num_accepted == 0 for step in steps for b in step.blocks)
         assert sum(b.num_drafted for step in steps for b in step.blocks) > 0
 

@@ -78,7 +78,7 @@ class Cactus(Method):
     lossless: ClassVar[bool] = False
     citation: ClassVar[str] = "Hao and Mou, ICLR 2026, arXiv 2604.04987"
     drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens",)
-    dial: ClassVar[Dial | None] = Dial("delta", (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0))
+    dial: ClassVar[Dial | None] = Dial("delta", (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0))
     judges_candidates: ClassVar[bool] = True
     reads: ClassVar[Reads | None] = Reads("chain", draft="distributions")
     entries: ClassVar[tuple[str, ...]] = ("total_variation",)

@@ -66,9 +66,7 @@ class FLy(Method):
     lossless: ClassVar[bool] = False
     citation: ClassVar[str] = "Li et al., ICLR 2026, arXiv 2511.22972; max_gap is ours"
     drafting: ClassVar[tuple[str, ...]] = ("num_draft_tokens",)
-    dial: ClassVar[Dial | None] = Dial(
-        "entropy_threshold", (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, LARGEST)
-    )
+    dial: ClassVar[Dial | None] = Dial("entropy_threshold", (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9))
     entries: ClassVar[tuple[str, ...]] = ("largest_overshoot",)
     reads: ClassVar[Reads | None] = Reads("chain", draft="distributions")
 
