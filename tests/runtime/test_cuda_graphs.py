@@ -7,7 +7,7 @@ import gc
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -140,8 +140,7 @@ def test_models_with_other_masks_and_positions(name: str) -> None:
     with torch.inference_mode():
         eager = Session(*models, SMALL, requests, VOCAB)
         graphed = Session(*models, SMALL, requests, VOCAB, workspace=Workspace(Graphs(backend)))
-    found, expected = ([replace(b, receipt={}) for b in blocks_of(s)] for s in (graphed, eager))
-    assert found == expected  # receipts are rounded as their rows are
+    assert blocks_of(graphed) == blocks_of(eager)
     assert backend.num_replays > 0
 
 

@@ -36,8 +36,9 @@ class Block:
         finish_reason: "stop" or "length" where this block is the last one, "error" where the
             request failed, else None.
         error: why it failed; a block with an error has no tokens.
-        receipt: what the method has kept of the text so far, by the names of `Method.entries`;
-            for the whole block, also where a stop has cut it.
+        receipt: what the method has kept of the text so far, by the names of `Method.kept`; for
+            the whole block, also where a stop has cut it. No part of what makes blocks equal, as
+            kernels may round it differently in another batch.
     """
 
     request: int
@@ -47,7 +48,7 @@ class Block:
     depth: int
     finish_reason: str | None
     error: NonFiniteLogitsError | None = None
-    receipt: Mapping[str, float] = field(default_factory=dict)
+    receipt: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     def as_own(self) -> Block:
         """The same of a target that searched alone: nothing was drafted for it."""

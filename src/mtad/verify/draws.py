@@ -58,7 +58,7 @@ class Blocks:
             for lm in self._lms:
                 lm.look_ahead(len(request.text_ids), num_nodes)
             rows = torch.zeros(self.num_rows, dtype=torch.int64, device=target.device)
-            self._prefix = select_rows(prefix_of([request], target.device, method.entries), rows)
+            self._prefix = select_rows(prefix_of([request], target.device, method.kept), rows)
             warp = Warper.of([request.sampling], m.vocab, target.device)
             self._warp = select_rows(warp, rows).at(self._prefix)
 

@@ -111,7 +111,7 @@ class Positions:
 
     def _prefix(self, method: Method, rows: Int[Tensor, " drafts"]) -> Prefix:
         """A text of which nothing is known but what may end it."""
-        text = prefix_of([Request([0, 0], self.sampling)], rows.device, method.entries)
+        text = prefix_of([Request([0, 0], self.sampling)], rows.device, method.kept)
         return replace(select_rows(text, torch.zeros_like(rows)), eos=self.eos[rows])
 
 
