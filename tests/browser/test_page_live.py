@@ -67,11 +67,11 @@ def test_every_method_can_be_watched(
     set_up(page, live_url)
     page.locator("#method-A").select_option(name)
     sampling = dict(SAMPLING)
-    if name in ("beam_search", "joint_greedy"):  # they refuse truncation
+    if name in ("beam_search", "joint_greedy", "speculative_beam"):  # they refuse truncation
         sampling |= {"top_k": 0, "top_p": 1.0}
         page.locator("#top_k").fill("0")
         page.locator("#top_p").fill("1")
-    if name == "joint_greedy":  # and any temperature but 0
+    if name in ("joint_greedy", "speculative_beam"):  # and any temperature but 0
         sampling["temperature"] = 0.0
         page.locator("#temperature").fill("0")
     run(page)
