@@ -3,94 +3,35 @@
     python benchmarks/study.py QUALITY SPEED    draw docs/images/study.svg from two folders of rows
 
 Every run is compared with greedy speculative decoding on the same questions, and with plain
-sampling at the temperature at which that has the run's perplexity. Between the temperatures that
-were decoded, perplexity and quality are interpolated linearly, in every resample of the questions.
+sampling at the temperature at which that has the run's perplexity.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-from claims import GREEDY, GREEDY_SPECULATIVE, SAMPLING
+from claims import GREEDY_SPECULATIVE
 from headline import ROOT
 
 from mtad.bench.report import Summary
+from mtad.bench.report.baselines import Equal, Ladder, is_lossy
 from mtad.bench.report.canvas import Plot, error_bars, label_axes, new_figure, plain, plot_of, style
 from mtad.bench.report.metrics import (
     ACCEPTANCE_LENGTH,
     LOG_LIKELIHOOD,
     MEAN_QUALITY,
-    PERPLEXITY,
     SPEED,
 )
 from mtad.bench.report.table import NONE, Table, formatted, number, table_of
 from mtad.bench.results import read_results
-from mtad.bench.statistics import Estimate, Floats, Resampled
+from mtad.bench.statistics import Estimate, Resampled
 
 SPEED_ROWS: Final = "benchmarks/results/2026-12-01-cpu-2-cores-smollm2/quality_speed"
 """Timed answers of the runs whose quality is compared."""
 PICTURE: Final = ROOT / "docs" / "images" / "study.svg"
-TEMPERATURE: Final = f"{SAMPLING}, temperature "
-
-
-@dataclass(frozen=True)
-class Equal:
-    """Plain sampling that has a run's perplexity.
-
-    Attributes:
-        temperature: of it.
-        gain: mean quality of the run over its quality.
-    """
-
-    temperature: Estimate
-    gain: Estimate
-
-
-class Ladder:
-    """Plain sampling at several temperatures.
-
-    Args:
-        rows: of scored runs, those of plain sampling at temperature 1 and 0 among them.
-    """
-
-    def __init__(self, rows: Summary) -> None:
-        self.rows = rows
-        steps = {1.0: SAMPLING, 0.0: GREEDY}
-        steps |= {
-            float(run.removeprefix(TEMPERATURE)): run
-            for run in rows.runs
-            if run.startswith(TEMPERATURE)
-        }
-        self.runs = dict(sorted(steps.items()))
-
-    @cached_property
-    def _steps(self) -> tuple[Floats, Floats]:
-        """Log-perplexity and quality, (resamples, temperatures)."""
-        found = [
-            np.stack([self.rows.resampled(run, metric).values for run in self.runs.values()], 1)
-            for metric in (PERPLEXITY, MEAN_QUALITY)
-        ]
-        return np.maximum.accumulate(np.log(found[0]), axis=1), found[1]
-
-    def at(self, run: str) -> Equal | None:
-        """Where the run's perplexity is; None beyond the ends, as of likelier text."""
-        wanted = np.log(self.rows.resampled(run, PERPLEXITY).values)
-        logs, qualities = self._steps
-        if not logs[0, 0] <= wanted[0] <= logs[0, -1]:
-            return None
-        warmth, quality = np.empty_like(wanted), np.empty_like(wanted)
-        for index, value in enumerate(wanted):
-            warmth[index] = np.interp(value, logs[index], [*self.runs])
-            quality[index] = np.interp(warmth[index], [*self.runs], qualities[index])
-        own = self.rows.resampled(run, MEAN_QUALITY)
-        gain = Resampled(own.values - quality, own.num_items)
-        return Equal(Resampled(warmth, own.num_items).estimate(), gain.estimate())
 
 
 def study(quality: Summary, speed: Summary | None) -> Table:
@@ -104,18 +45,15 @@ def study(quality: Summary, speed: Summary | None) -> Table:
     rows = [
         _row(quality, speed, ladder, run)
         for run in quality.runs
-        if run in ladder.runs.values() or not _is_lossless(quality, run)
+        if run in ladder.runs.values() or is_lossy(quality, run)
     ]
     return table_of("", rows)
 
 
-def _is_lossless(rows: Summary, run: str) -> bool:
-    return bool(rows.results.by_run[run][0].sample.method["lossless"])
-
-
 def _row(quality: Summary, speed: Summary | None, ladder: Ladder, run: str) -> Mapping[str, str]:
     is_sampling = run in ladder.runs.values()
-    equal = None if is_sampling else ladder.at(run)
+    found = "" if is_sampling else ladder.at(run)
+    equal = found if isinstance(found, Equal) else None
     points = quality.compare(run, GREEDY_SPECULATIVE, MEAN_QUALITY).estimate
     nats = quality.compare(run, GREEDY_SPECULATIVE, LOG_LIKELIHOOD).estimate
     times = Estimate(None)
@@ -128,13 +66,17 @@ def _row(quality: Summary, speed: Summary | None, ladder: Ladder, run: str) -> M
         "tokens per target call": formatted(quality.estimate(run, ACCEPTANCE_LENGTH), 2),
         "tokens/s over greedy speculative's": formatted(times, 2),
         "as likely as sampling at temperature": _short(equal and equal.temperature),
-        "quality over that": formatted(equal.gain, 1, sign="+") if equal else NONE,
+        "quality over that": _points(equal and equal.gain),
     }
 
 
 def _short(estimate: Estimate | None) -> str:
     """The value without its interval."""
     return NONE if estimate is None or estimate.value is None else number(estimate.value, 2)
+
+
+def _points(gain: Resampled | None) -> str:
+    return NONE if gain is None else formatted(gain.estimate(), 1, sign="+")
 
 
 def picture(quality: Summary, speed: Summary) -> Plot:

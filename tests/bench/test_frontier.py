@@ -79,9 +79,11 @@ def test_every_threshold_stands_beside_plain_lossless_and_greedy_runs() -> None:
         temperature=0.7,
         max_new_tokens=9,
     )
+    cooler = (0.21, 0.35, 0.49)
     assert recipe.reference == REFERENCE == recipe.runs[0].name
     assert {run.name: run.points[0].method for run in recipe.runs} == {
         REFERENCE: mtad.Autoregressive(),
+        **{f"{REFERENCE}, temperature {heat}": mtad.Autoregressive() for heat in cooler},
         LOSSLESS: mtad.SpeculativeSampling(),
         GREEDY: mtad.Autoregressive(),
         FAST_GREEDY: mtad.SpeculativeSampling(),
@@ -96,7 +98,8 @@ def test_every_threshold_stands_beside_plain_lossless_and_greedy_runs() -> None:
     }
     heats = {run.name: run.sampling["temperature"] for run in recipe.runs}
     assert [name for name, heat in heats.items() if heat == 0.0] == [GREEDY, FAST_GREEDY]
-    assert {heats[name] for name in heats if name not in (GREEDY, FAST_GREEDY)} == {0.7}
+    assert tuple(heats[name] for name in heats if ", temperature " in name) == cooler
+    assert {heat for heat in heats.values() if heat not in (0.0, *cooler)} == {0.7}
     assert recipe.tasks["spider"].num_test == 11
     assert (recipe.plan.seeds, recipe.plan.batch_size, recipe.plan.max_new_tokens) == (4, 1, 9)
     assert not any(run.is_tuned for run in recipe.runs)
@@ -117,7 +120,7 @@ def test_the_values_that_are_tried_by_themselves_are_lossy_settings(method: str)
 
 def test_a_method_from_elsewhere_is_swept_by_its_dial(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
-    runs = swept(method=["examples.custom_method"], option=["num_draft_tokens=2"]).runs[4:]
+    runs = swept(method=["examples.custom_method"], option=["num_draft_tokens=2"]).runs[-4:]
     made = [run.points[0].method for run in runs]
     assert {m.name for m in made} == {"lenient_sampling"}
     assert [getattr(m, "lenience", None) for m in made] == [0.2, 0.4, 0.6, 0.8]
@@ -198,7 +201,7 @@ def setting(
     return Setting(run, mtad.MTAD(), kind, gained, Estimate(speed))
 
 
-def test_settings_are_of_three_kinds() -> None:
+def test_settings_are_of_four_kinds() -> None:
     recipe = swept(method=["speculative_sampling"], thresholds="0.5")
     table = {run.name: run for run in recipe.runs}
     rows = [
@@ -211,6 +214,7 @@ def test_settings_are_of_three_kinds() -> None:
     )
     assert {s.run: s.kind for s in settings_of(Summary(found), recipe)} == {
         REFERENCE: "lossless",
+        **{f"{REFERENCE}, temperature {heat}": "cooler" for heat in (0.3, 0.5, 0.7)},
         LOSSLESS: "lossless",
         GREEDY: "greedy",
         FAST_GREEDY: "greedy",
@@ -289,9 +293,9 @@ def test_the_plot_has_lines_by_threshold_and_level_ones() -> None:
     summary = Summary(results({LOW: [1.0] * NUM_ITEMS}, decode_s={LOW: 0.1}))
     dials = {"mtad": "accept_threshold"}
     lines = {line.label: line.places for line in frontier_lines(summary, dials)}
-    assert lines == {REFERENCE: {}, LOSSLESS: {}, GREEDY: {}, FAST_GREEDY: {}} | {
-        "mtad": {LOW: 0.1, HIGH: 0.5}
-    }
+    beside = [run.name for run in SWEEP.runs if run.name not in (LOW, HIGH)]
+    assert REFERENCE in beside and FAST_GREEDY in beside
+    assert lines == {run: {} for run in beside} | {"mtad": {LOW: 0.1, HIGH: 0.5}}
     values = values_of(summary)
     assert values[SPEED][LOW].value == pytest.approx(2.0 / 0.1)
     assert (values[MEAN_QUALITY][LOW].value, values[MEAN_QUALITY][HIGH].value) == (100, 50)
@@ -423,7 +427,7 @@ def test_a_configuration_holds_the_method_and_its_evidence(
     assert made_by["options"] | {"accept_threshold": 0.5, "beam_width": 2} == made_by["options"]
     plain = " ".join(line.removeprefix("#").strip() for line in text.splitlines())
     for part in (
-        f"{HIGH}: chosen from 6 settings.",
+        f"{HIGH}: chosen from 9 settings.",
         "the lower end of the paired 95 % interval of the difference is above −2 points of 100",
         "Pair: big and small (float32), on cpu, batch size 1, from 2026-01-02T03:04:05+00:00 on.",
         "12 items with up to 3 samples each, 12 items compared",
@@ -527,11 +531,13 @@ def test_a_sweep_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert first.exit_code == 0
     assert f"\n| {HIGH} | " in first.stdout
     assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
-    report = ("report.html", "differences.csv", "exports/spider")
-    for name in ("frontier.svg", "frontier.md", *(f"report/{name}" for name in report)):
+    report = "report/report.md"
+    others = ("report/report.html", "report/differences.csv", "report/exports/spider")
+    for name in ("frontier.svg", "frontier.md", report, *others):
         assert (tmp_path / name).stat().st_size > 0
     samples = read_samples(tmp_path)
-    assert len(samples) == 5 * 10
+    assert len(samples) == 8 * 10
+    assert "| as likely as sampling at temperature |" in (tmp_path / report).read_text()
     assert {s.method["options"]["beam_width"] for s in samples if s.run == HIGH} == {2}
     assert {s.is_timed for s in samples} == {True}
     plain = {"temperature": 1.0, "top_k": 10, "top_p": 1.0, "max_new_tokens": 5}

@@ -102,6 +102,18 @@ def test_a_grid_of_one_point_needs_no_choice() -> None:
     assert (run.points[0].label, run.choose) == ("speculative_sampling", "speed")
 
 
+def test_a_run_at_further_temperatures_is_a_run_for_each() -> None:
+    run = {"method": "autoregressive", "sampling": {"top_k": 5}, "temperatures": [0.5, 0]}
+    found = parse(table(runs=[run | {"name": "plain"}, {"method": "mtad"}])).runs
+    assert [(one.name, one.sampling.get("temperature")) for one in found] == [
+        ("plain", None),
+        ("plain, temperature 0.5", 0.5),
+        ("plain, temperature 0", 0.0),
+        ("mtad", None),
+    ]
+    assert all(one.sampling["top_k"] == 5 for one in found[:3])
+
+
 def test_a_run_s_sampling_is_laid_over_the_common_one() -> None:
     row = {"method": "autoregressive", "sampling": {"temperature": 0.0}}
     run = parse(table(sampling={"temperature": 1.0, "top_k": 10}, runs=[row])).runs[0]
@@ -159,6 +171,9 @@ GAMMAS = {"num_draft_tokens": [2, 3]}
             "choose is 'luck'; it must be one of quality, speed, all",
         ),
         ({"runs": [MTAD | {"choose": "Sped"}]}, "'Sped' \\(did you mean 'speed'\\?\\)"),
+        ({"runs": [MTAD | {"temperatures": 0.5}]}, "run 'mtad': temperatures is 0.5; it must be"),
+        ({"runs": [MTAD | {"temperatures": [-1.0]}]}, "temperature"),
+        ({"runs": [MTAD | {"temperature": [0.5]}]}, "did you mean 'temperatures'"),
         ({"runs": [MTAD | {"models": "both"}]}, "models is 'both'; it must be one of pair, draft"),
         ({"runs": [MTAD | {"tasks": ["spyder"]}]}, "'spyder' \\(did you mean 'spider'\\?\\)"),
         ({"runs": [{"method": "mtda"}]}, "'mtda' \\(did you mean 'mtad'\\?\\)"),

@@ -15,6 +15,11 @@ RUNS = {  # right answers of twelve, and nats of an answer of ten tokens
     "mtad": (9, 30.0),
     "speculative_beam": (11, 8.0),
 }
+TEMPERATURES = {
+    "autoregressive, greedy": 0.0,
+    "autoregressive, temperature 0.5": 0.5,
+    "speculative_sampling, greedy": 0.0,
+}
 LOSSLESS = ("autoregressive", "speculative_sampling")
 
 
@@ -27,7 +32,8 @@ def rows_of(seconds: dict[str, float] | None = None) -> Summary:
             tokens=10 + n,
             nll=nats * (10 + n) / 10,
             decode_s=(seconds or {}).get(run, 2.0),
-            method={"name": run, "options": {}, "lossless": run.startswith(LOSSLESS)},
+            method={"name": run.split(",")[0], "options": {}, "lossless": run.startswith(LOSSLESS)},
+            sampling={"temperature": TEMPERATURES.get(run, 1.0)},
         )
         for run, (_, nats) in RUNS.items()
         for n in range(12)

@@ -169,7 +169,25 @@ def _runs(table: Mapping[str, Any]) -> list[Any]:
     rows = table.get("runs", [])
     if not isinstance(rows, list) or not rows:
         raise ValueError("no [[runs]]; give at least one, with a method")
-    return rows
+    return [each for row in rows for each in _at_temperatures(row)]
+
+
+def _at_temperatures(row: Any) -> list[Any]:
+    """The row, and one more for each of its `temperatures`, named by it."""
+    if not isinstance(row, Mapping) or "temperatures" not in row:
+        return [row]
+    name = row.get("name", row.get("method"))
+    given = typed(row["temperatures"], tuple[float, ...], f"run {name!r}: temperatures")
+    plain = {key: value for key, value in row.items() if key != "temperatures"}
+    others = [
+        {
+            **plain,
+            "name": f"{name}, temperature {one:g}",
+            "sampling": {**_table(row, "sampling"), "temperature": one},
+        }
+        for one in given
+    ]
+    return [plain, *others]
 
 
 def _runs_of(row: Any, table: Mapping[str, Any], plans: Mapping[str, TaskPlan]) -> list[Run]:
@@ -185,7 +203,7 @@ def _run(row: Any, table: Mapping[str, Any], plans: Mapping[str, TaskPlan]) -> R
         raise ValueError(f"run {row!r} has no method")
     name = typed(row.get("name", row["method"]), str, "runs.name")
     where = f"run {name!r}"
-    known = ("name", "method", "options", "grid", "choose", "sampling", "models", "tasks")
+    known = "name method options grid choose sampling temperatures models tasks".split()
     _require_known(where, row, known)
     points = _points(name, row)
     sampling = {**_table(table, "sampling"), **_table(row, "sampling")}

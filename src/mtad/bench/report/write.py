@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mtad.atomic import write_bytes
+from mtad.bench.report.baselines import baseline_table
 from mtad.bench.report.canvas import Plot
 from mtad.bench.report.differences import difference_tables, differences_csv
 from mtad.bench.report.front import front_table
@@ -80,6 +81,7 @@ def report_tables(summary: Summary) -> list[Table]:
         main_table(summary),
         paper_table(summary),
         *difference_tables(summary),
+        baseline_table(summary),
         front_table(results.front),
         *details_tables(summary),
         position_table(summary),

@@ -16,7 +16,7 @@ from mtad.bench.report.metrics import ENERGY, MEAN_QUALITY, PERPLEXITY, SPEED, M
 from mtad.bench.statistics import MIN_ITEMS, Estimate, farthest_from_end, pareto
 from mtad.speculative.method import Method
 
-Kind = Literal["lossless", "greedy", "lossy"]
+Kind = Literal["lossless", "greedy", "cooler", "lossy"]
 Values: TypeAlias = Mapping[Metric, Mapping[str, Estimate]]
 """By metric and run; speed is relative to the reference."""
 
@@ -31,7 +31,8 @@ class Setting:
         run: its label.
         method: with its options.
         kind: "lossless" if its answers follow the law of the reference, "greedy" if it takes the
-            likeliest token instead of a sample, else "lossy".
+            likeliest token instead of a sample, "cooler" if it samples at another temperature,
+            else "lossy".
         gain: quality against the reference; see `gain`.
         speed: tokens/s relative to the reference.
         is_pareto: whether it is one of `pareto_runs`.
@@ -66,7 +67,7 @@ def settings_of(summary: Summary, recipe: Recipe) -> list[Setting]:
 
 def _kind(run: Run, reference: Run) -> Kind:
     if run.sampling != reference.sampling:
-        return "greedy"
+        return "cooler" if run.is_random else "greedy"
     return "lossless" if run.points[0].method.is_lossless else "lossy"
 
 

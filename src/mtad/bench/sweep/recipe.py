@@ -1,4 +1,4 @@
-"""A sweep as a recipe: every value of a method's dial, beside lossless and greedy decoding.
+"""A sweep as a recipe: every value of a method's dial, beside lossless, cooler and greedy decoding.
 
 Knows no results: `mtad.bench.sweep.choice` judges them.
 """
@@ -29,6 +29,8 @@ _GREEDY: Final = tuple(
     {"name": f"{method}, greedy", "method": method, "sampling": {"temperature": 0.0}}
     for method in ("autoregressive", "speculative_sampling")
 )
+_COOLER: Final = (0.3, 0.5, 0.7)
+"""Shares of the temperature at which plain sampling is decoded, too."""
 
 
 def dial_of(method: str) -> Dial:
@@ -68,9 +70,12 @@ def sweep(
         raise ValueError("only one of target and draft model is given; give both or neither")
     if "target" not in pair:
         pair, plan = {"dtype": "float32", **pair}, {"num_threads": 1, **plan}
-    is_greedy = table.get("sampling", {}).get("temperature") == 0
+    heat = table.get("sampling", {}).get("temperature", 1.0)
+    plain, *others = _SAMPLING
+    cooler = {"temperatures": [round(heat * share, 3) for share in _COOLER]}
     swept = [_swept(method, fixed, thresholds) for method, fixed in methods.items()]
-    runs = [*_SAMPLING, *([] if is_greedy else _GREEDY), *swept]
+    beside = [plain | cooler, *others, *_GREEDY] if heat else _SAMPLING
+    runs = [*beside, *swept]
     return parse({**table, "pair": pair, "run": plan, "reference": REFERENCE, "runs": runs})
 
 
