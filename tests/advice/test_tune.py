@@ -7,12 +7,13 @@ import math
 import random
 from collections import Counter
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 import pytest
 from support.command import cli, refused, without_loading
 
-from mtad.advice import grid, halving
+from mtad.advice import grid, halving, tuning
 from mtad.advice.grid import lossless_grid, lossy_grid
 from mtad.advice.halving import halve, rounds_of
 from mtad.advice.spelling import named
@@ -21,6 +22,7 @@ from mtad.api.costs import PLAIN, Costs, Curve, tokens_by_length
 from mtad.api.options import read_config
 from mtad.api.paying import Prospect
 from mtad.api.turns import Timed
+from mtad.errors import MtadError
 from mtad.methods.margin import Margin
 from mtad.methods.speculative_sampling import SpeculativeSampling
 from mtad.server.settings import read_settings
@@ -194,6 +196,58 @@ def test_the_command_writes_what_generate_and_serve_take(tuned_folder, monkeypat
         assert f"--config {folder}/{name}.toml" in done.stdout
     assert read_config(folder / "lossless.toml").method.is_lossless
     assert cli("generate", "the cat", "--config", str(folder / "lossless.toml")).exit_code == 0
+
+
+def interrupted(monkeypatch, error: BaseException, after: int) -> None:
+    """Let the error come instead of a text once so many are there."""
+    decode, texts = tuning.decode_timed, count()
+
+    def decode_timed(*given, **named):
+        if next(texts) == after:
+            raise error
+        return decode(*given, **named)
+
+    monkeypatch.setattr(tuning, "decode_timed", decode_timed)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (MtadError("the device is gone"), 1, "Error: the device is gone"),
+    ],
+)
+def test_what_ends_early_says_what_it_knows_and_writes_nothing(
+    tuned_folder, monkeypatch, error, code, said
+) -> None:
+    folder, given = tuned_folder
+    num_settings = len(lossless_grid({}, True))
+    interrupted(monkeypatch, error, 2 * num_settings + 1)  # a text takes two; in the second prompt
+    done = cli("tune", *given, "--num-prompts", "2")
+    assert done.exit_code == code and done.stdout == "" and said in done.stderr
+    assert "stopped after prompt 1; no configuration was written" in done.stderr
+    best = done.stderr.partition("so far: ")[2].partition(", ")[0]
+    assert f"--method {best}" in done.stderr
+    assert not folder.exists()
+
+
+def test_without_a_prompt_that_all_have_answered_nothing_is_known(
+    tuned_folder, monkeypatch
+) -> None:
+    folder, given = tuned_folder
+    interrupted(monkeypatch, KeyboardInterrupt(), 1)
+    done = cli("tune", *given)
+    assert done.exit_code == 130 and "so far" not in done.stderr and not folder.exists()
+
+
+def test_what_is_known_after_a_prompt_does_not_change() -> None:
+    known: list[halving.Tuned] = []
+    methods = [SpeculativeSampling(num_draft_tokens=n) for n in (1, 4)]
+    done = halve(methods, 6, World(0.1, 0.9), on_prompt=known.append)
+    assert [[len(arm.texts) for arm in one.arms] for one in known[:4]] == [
+        [n] * 3 for n in range(1, 5)
+    ]
+    assert len(known) == 6 and known[-1].lossless.method == done.lossless.method
 
 
 def test_json_has_every_setting(tuned_folder) -> None:

@@ -52,6 +52,10 @@ class Arm:
         """Of all prompts together."""
         return sum(text.num_tokens for text in self.texts) / sum(t.seconds for t in self.texts)
 
+    def copy(self) -> Arm:
+        """The same, to which no text is added any more."""
+        return Arm(self.method, [*self.texts], [*self.nlls], self.dropped)
+
     def over(self, other: Arm) -> Estimate:
         """Its speed over that of another, on the prompts that both have answered."""
         count = min(len(self.texts), len(other.texts))
@@ -126,6 +130,7 @@ def halve(
     max_loss: float | None = None,
     on_round: Callable[[int, int], None] = lambda number, num_texts: None,
     on_text: Callable[[], None] = lambda: None,
+    on_prompt: Callable[[Tuned], None] = lambda tuned: None,
 ) -> Tuned:
     """Find the fastest of the methods.
 
@@ -136,6 +141,8 @@ def halve(
         max_loss: nats per token that lossy methods may lose.
         on_round: called before each round with its number, from 1, and the texts that it takes.
         on_text: called after each text.
+        on_prompt: called when all settings that are left have answered a prompt, with what is known
+            by then; it does not change any more.
     """
     plain = Arm(PLAIN)
     arms = [Arm(method) for method in methods if method != PLAIN]
@@ -149,6 +156,7 @@ def halve(
                 arm.texts.append(text)
                 arm.nlls.append(nll)
                 on_text()
+            on_prompt(Tuned(tuple(arm.copy() for arm in (plain, *arms)), max_loss))
         _drop_losing(going[1:], plain, max_loss)
         best = Tuned((plain, *arms), max_loss)
         for is_lossless, leader in ((True, best.lossless), (False, best.within)):

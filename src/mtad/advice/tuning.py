@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ def tune(
     prompts: Sequence[Asked],
     observer: Observer,
     max_loss: float | None = None,
+    on_prompt: Callable[[Tuned], None] = lambda tuned: None,
     **settings: Any,
 ) -> Tuned:
     """The settings that are fastest on the prompts.
@@ -78,6 +79,7 @@ def tune(
         observer: hears how far it is.
         max_loss: nats per token that lossy methods may lose beside plain decoding; None to try
             lossless ones alone.
+        on_prompt: called after each prompt with what is known by then.
         settings: of sampling, as `ModelPair.generate` takes them.
 
     Raises:
@@ -94,7 +96,7 @@ def tune(
         grid += lossy_grid(settings, has_draft, max_loss)
     shown = _Shown(observer)
     measure = Decoding(pair, prompts, settings, judges=max_loss is not None)
-    return halve(grid, len(prompts), measure, max_loss, shown.on_round, shown.on_text)
+    return halve(grid, len(prompts), measure, max_loss, shown.on_round, shown.on_text, on_prompt)
 
 
 class _Shown:

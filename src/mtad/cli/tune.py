@@ -5,17 +5,21 @@ Imports nothing heavy: it is read for `mtad --help`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mtad.cli.doctor import PromptFlags
 from mtad.cli.flags import flag, spelled
 from mtad.model.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from mtad.advice.halving import Arm, Tuned
 
 _loss = partial(flag, panel="Method")
 
@@ -77,15 +81,20 @@ def run(flags: TuneFlags) -> None:
     import json
 
     from mtad.advice.spelling import named
-    from mtad.advice.tuning import LOSSLESS, as_dict, interval, nats_of, table, tune, write
+    from mtad.advice.tuning import LOSSLESS, as_dict, nats_of, table, tune, write
     from mtad.cli.progress import shown
     from mtad.core.options import jsonable
 
     max_loss = flags.max_regret if flags.max_loss is None else nats_of(flags.max_loss)
-    with shown() as observer:
-        pair = flags.load()
-        asked = flags.asked(pair.tokenizer)
-        tuned = tune(pair, asked, observer, max_loss, **flags.sampling)
+    known: list[Tuned] = []
+    try:
+        with shown() as observer:
+            pair = flags.load()
+            asked = flags.asked(pair.tokenizer)
+            tuned = tune(pair, asked, observer, max_loss, known.append, **flags.sampling)
+    except (KeyboardInterrupt, Exception):
+        _tell(flags, known)
+        raise
     chosen = write(tuned, flags.output, flags.found_models, flags.sampling)
     if flags.json:
         print(json.dumps(jsonable(as_dict(tuned)), ensure_ascii=False, allow_nan=False))
@@ -93,8 +102,29 @@ def run(flags: TuneFlags) -> None:
     typer.echo("\n".join(table(tuned)))
     for name, arm in chosen.items():
         what = "without loss" if name == LOSSLESS else f"within {max_loss:.4g} nats per token"
-        speed = interval(arm.over(tuned.plain))
-        typer.echo(f"\nfastest {what}: {named(arm.method)}, {speed} times plain decoding")
+        typer.echo(f"\nfastest {what}: {_said(tuned, arm)}")
         typer.echo(f"  {flags.command} --method {named(arm.method)}")
         typer.echo(f"  {flags.command} --config {flags.output / name}.toml")
         typer.echo(f"  mtad serve --config {flags.output / f'serve-{name}'}.toml")
+
+
+def _tell(flags: TuneFlags, known: Sequence[Tuned]) -> None:
+    """Say on stderr what is known of a comparison that ends early, and that nothing was written."""
+    from mtad.advice.spelling import named
+
+    if not known:
+        return
+    tuned, best = known[-1], known[-1].lossless
+    typer.echo(
+        f"stopped after prompt {len(tuned.plain.texts)}; no configuration was written. Fastest "
+        f"without loss so far: {_said(tuned, best)}\n"
+        f"  {flags.command} --method {named(best.method)}",
+        err=True,
+    )
+
+
+def _said(tuned: Tuned, arm: Arm) -> str:
+    from mtad.advice.spelling import named
+    from mtad.advice.tuning import interval
+
+    return f"{named(arm.method)}, {interval(arm.over(tuned.plain))} times plain decoding"
