@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from support import saved_pair
 from support.command import cli, without_loading
 from support.guarded import Meter
+from support.heads import random_head
 from support.tiny import PROMPTS, similar, tiny_model
+from support.two_tokenizers import byte_level, characters, metaspace
+from transformers import PreTrainedTokenizerFast
 
 from mtad.advice import checkup
 from mtad.advice.checkup import check_up, lossless_methods
@@ -18,6 +22,8 @@ from mtad.advice.prompts import Asked, bundled_prompts
 from mtad.api.pair import ModelPair
 from mtad.core.options import jsonable
 from mtad.errors import VocabularyMismatchError
+from mtad.model.head_files import save_head
+from mtad.testing import random_llama
 
 ASKED = [Asked(kind, PROMPTS[i % 3]) for i, kind in enumerate(["a", "b", "a", "b"])]
 SETTINGS = {"temperature": 0.0, "max_new_tokens": 12, "ignore_eos": True}
@@ -39,20 +45,26 @@ class Silent:
         pass
 
 
-def examined(monkeypatch: pytest.MonkeyPatch, noise: float, **seconds: float) -> checkup.Checkup:
-    """The checkup of a tiny target with a copy of it as its draft, changed by so much noise."""
+def noisy(noise: float) -> ModelPair:
+    """A tiny target with a copy of it as its draft, changed by so much noise."""
     target = tiny_model("llama")
+    return ModelPair(target, similar(target, noise), None)
+
+
+def examined(
+    monkeypatch: pytest.MonkeyPatch, pair: ModelPair, asked: list[Asked] = ASKED, **seconds: float
+) -> checkup.Checkup:
+    """The checkup of a pair whose forwards take so long."""
     meter = Meter(monkeypatch, **seconds)
     for module in ("mtad.api.pair", "mtad.advice.checkup"):
         clocks = SimpleNamespace(perf_counter=meter, process_time=lambda: meter() / 2)
         monkeypatch.setattr(f"{module}.time", clocks)
-    pair = ModelPair(target, similar(target, noise), None)
     pair.graphs = None
     for name, value in (("LONGEST", 4), ("NUM_FASTEST", 1), ("ROUNDS", 1), ("NUM_TIMED", 2)):
         monkeypatch.setattr(checkup, name, value)
     monkeypatch.setattr("mtad.api.guard.PATIENT_ROUNDS", range(1, 2))
     heard = Silent()
-    found = check_up(pair, ASKED, heard, **SETTINGS)
+    found = check_up(pair, asked, heard, **SETTINGS)
     assert [phase for phase, *_ in heard.phases] == [
         "timing forwards",
         "counting accepted drafts",
@@ -63,7 +75,7 @@ def examined(monkeypatch: pytest.MonkeyPatch, noise: float, **seconds: float) ->
 
 
 def test_a_good_draft(monkeypatch) -> None:
-    found = examined(monkeypatch, 0.0, draft=0.05, node=0.02)
+    found = examined(monkeypatch, noisy(0.0), draft=0.05, node=0.02)
     assert (found.verdict.pays, found.verdict.reason) == (True, None)
     assert found.evidence.rates[0] > 0.95 and set(found.evidence.by_kind) == {"a", "b"}
     name, offer = found.evidence.recommended
@@ -89,7 +101,7 @@ def test_a_good_draft(monkeypatch) -> None:
     ],
 )
 def test_a_draft_that_does_not_pay(monkeypatch, reason, noise, seconds) -> None:
-    found = examined(monkeypatch, noise, **seconds)
+    found = examined(monkeypatch, noisy(noise), **seconds)
     assert (found.verdict.pays, found.verdict.reason) == (False, reason), page(found)
     measured = found.evidence.speed.value
     assert measured is not None and measured < 1, "and so it was"
@@ -137,6 +149,50 @@ def test_a_mismatched_draft_gets_a_verdict(monkeypatch) -> None:
     done = cli("doctor")
     assert done.exit_code == 0 and "cannot draft for this target: 5 of 300" in done.stdout
     assert json.loads(cli("doctor", "--json").stdout)["verdict"]["reason"] == "mismatched"
+
+
+def saved(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """A model of its own with this tokenizer, on disk."""
+    random_llama(vocab=len(tokenizer), context=1024).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_draft_whose_tokens_are_all_other_ones_is_mismatched(tmp_path) -> None:
+    """Loading refuses it, and the doctor says why and what helps."""
+    signs = characters({chr(0x4E00 + i): i for i in range(300)})
+    draft = saved(tmp_path / "signs", signs)
+    given = ("doctor", "--target-model", saved_pair.folder() / "target", "--draft-model", draft)
+    done = cli(*given)
+    assert done.exit_code == 0
+    said = " ".join(done.stdout.split())
+    assert "verdict this draft cannot draft for this target: of the " in said
+    assert "0 are the same, special ones apart" in said and "mtad distill --target-model" in said
+    record = json.loads(cli(*given, "--json").stdout)
+    assert record["draft"] == str(draft)
+    assert (record["verdict"]["pays"], record["verdict"]["reason"]) == (False, "mismatched")
+
+
+def test_a_head_of_another_target_is_mismatched(tmp_path) -> None:
+    other = random_llama(vocab=200)
+    save_head(random_head(other, 100), tmp_path / "head", other)
+    target = saved_pair.folder() / "target"
+    done = cli("doctor", "--target-model", target, "--draft-model", tmp_path / "head", "--json")
+    verdict = json.loads(done.stdout)["verdict"]
+    assert verdict["reason"] == "mismatched" and "was made for 200 token ids" in verdict["sentence"]
+
+
+def test_a_draft_with_another_tokenizer_is_examined_by_what_both_have(monkeypatch) -> None:
+    """It drafts the common tokens, of which the target takes few, however cheap they are."""
+    tokenizer, other = byte_level(), metaspace()
+    target = random_llama(vocab=len(tokenizer), context=512)
+    draft = random_llama(vocab=len(other), seed=3, context=512)
+    pair = ModelPair(target, draft, tokenizer, draft_tokenizer=other)
+    asked = [Asked("a", "the cat sat on"), Asked("b", "x = x + 1")] * 2
+    found = examined(monkeypatch, pair, asked, draft=0.3, node=0.05)
+    assert found.vocabulary.startswith("target and draft have different tokenizers")
+    assert (found.verdict.pays, found.verdict.reason) == (False, "poor"), page(found)
+    assert "vocabulary    target and draft have different tokenizers" in page(found)
 
 
 def test_templates_are_compared() -> None:
