@@ -64,19 +64,30 @@ def test_each_path_is_scored_once_and_as_the_target_scores_it() -> None:
         assert before < again == scores.num_scored
 
 
+@pytest.mark.parametrize("is_few", [True, False], ids=["candidates", "vocabulary"])
 def test_paths_are_forgotten_but_for_those_that_were_asked_for(
-    monkeypatch: pytest.MonkeyPatch,
+    is_few: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Before every tree, so that no row of one is read for another."""
+    if is_few:
+        monkeypatch.setattr(judging, "SMALL", 0)
+        monkeypatch.setattr(judging, "SHARE", 0)
     monkeypatch.setattr("mtad.verify.scores.MOST_NUMBERS", 1)
     monkeypatch.setattr("mtad.verify.scores.MOST_NODES", 8)
     scores = PathScores(PAIR, REQUEST)
-    scores.after((4,))
+    asked = scores.after((4,)).clone()
     method = METHODS[0]
     blocks = Blocks(PAIR, method, REQUEST, scores)
-    seeds = [0, 300, 0]
-    drawn = [blocks.draw(seed)[:20] for seed in seeds]
-    for seed, some in zip(seeds, drawn, strict=True):
+    scored = []
+    for seed in (0, 300, 0):
+        before = scores.num_scored
+        some = blocks.draw(seed)[:20]
+        scored.append(scores.num_scored - before)
         assert committed(PAIR, method, REQUEST, range(seed, seed + 20)) == some
+    assert scored[0] == scored[2] > 0, "what was forgotten is scored again, and nothing else"
+    scores._forget()
+    assert len(scores._nodes) == scores._num_known == len(scores._ids) + 1 == 2
+    assert scores._ids == {(0, 4): 1} and torch.equal(scores._logits[torch.tensor(1)], asked)
 
 
 def test_laws_agree_whichever_way_they_are_read() -> None:
