@@ -157,7 +157,9 @@ def test_the_table_has_every_lossy_run_and_no_other() -> None:
 
 
 def test_greedy_decoding_without_drafts_stands_in_for_speculative() -> None:
-    assert greedy_run(summary_of(plain(STEPS))) == "plain 0"
+    lossy = rows("margin", 12, 0.5, 0.0, method=LOSSY)
+    assert greedy_run(summary_of([*lossy, *plain(STEPS)])) == "plain 0"
+    assert greedy_run(summary_of([*lossy, *plain(STEPS[:2])])) is None
 
 
 def test_what_was_not_run_is_asked_for() -> None:

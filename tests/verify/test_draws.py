@@ -68,23 +68,24 @@ def test_each_path_is_scored_once_and_as_the_target_scores_it() -> None:
 def test_paths_are_forgotten_but_for_those_that_were_asked_for(
     is_few: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before every tree, so that no row of one is read for another."""
+    """Before every draw, whose few rows draft other paths than those of the last one."""
     if is_few:
         monkeypatch.setattr(judging, "SMALL", 0)
         monkeypatch.setattr(judging, "SHARE", 0)
     monkeypatch.setattr("mtad.verify.scores.MOST_NUMBERS", 1)
     monkeypatch.setattr("mtad.verify.scores.MOST_NODES", 8)
-    scores = PathScores(PAIR, REQUEST)
+    monkeypatch.setattr("mtad.verify.draws.MOST_ROWS", 8)
+    pair, method = ModelPair(TARGET, similar(TARGET, 0.02)), METHODS[0]
+    scores = PathScores(pair, REQUEST)
     asked = scores.after((4,)).clone()
-    method = METHODS[0]
-    blocks = Blocks(PAIR, method, REQUEST, scores)
+    blocks = Blocks(pair, method, REQUEST, scores)
     scored = []
-    for seed in (0, 300, 0):
+    for seed in (0, 300, 600, 900, 0):
         before = scores.num_scored
-        some = blocks.draw(seed)[:20]
+        some = blocks.draw(seed)
         scored.append(scores.num_scored - before)
-        assert committed(PAIR, method, REQUEST, range(seed, seed + 20)) == some
-    assert scored[0] == scored[2] > 0, "what was forgotten is scored again, and nothing else"
+        assert committed(pair, method, REQUEST, range(seed, seed + 8)) == some
+    assert scored[0] == scored[-1] > 0, "what was forgotten is scored again, and nothing else"
     scores._forget()
     assert len(scores._nodes) == scores._num_known == len(scores._ids) + 1 == 2
     assert scores._ids == {(0, 4): 1} and torch.equal(scores._logits[torch.tensor(1)], asked)
