@@ -14,7 +14,7 @@ import pytest
 from support.command import cli, refused, without_loading
 
 from mtad.advice import grid, halving, tuning
-from mtad.advice.grid import lossless_grid, lossy_grid
+from mtad.advice.grid import fitting, lossless_grid, lossy_grid
 from mtad.advice.halving import halve, rounds_of
 from mtad.advice.spelling import named
 from mtad.advice.tuning import nats_of
@@ -25,6 +25,7 @@ from mtad.api.turns import Timed
 from mtad.errors import MtadError
 from mtad.methods.margin import Margin
 from mtad.methods.speculative_sampling import SpeculativeSampling
+from mtad.methods.suffix import Suffix
 from mtad.server.settings import read_settings
 from mtad.speculative.method import Method
 
@@ -162,7 +163,9 @@ def test_the_grid_is_made_of_what_methods_say_of_themselves() -> None:
     assert all(method.drafter != "target" for method in other)
     budgets = {method.regret_budget for method in other if isinstance(method, Margin)}
     assert {round(budget, 9) for budget in budgets} == {3.2}, "of a text of 32 tokens"
-    assert {method.drafter for method in lossless_grid(SETTINGS, False)} == {"none"}
+    assert {method.drafted_by for method in lossless_grid(SETTINGS, False)} == {"none"}
+    falling = Suffix(fallback="draft")
+    assert fitting(iter([Suffix(), falling]), SETTINGS, False) == [Suffix()]
     assert not any(method.name == "joint_greedy" for method in other), "it is for temperature 0"
     assert any(m.name == "joint_greedy" for m in lossy_grid({"temperature": 0.0}, True, 0.1))
 

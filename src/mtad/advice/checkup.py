@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any
 
 from mtad.advice.acceptance import Counts, counts_by_kind, total
-from mtad.advice.grid import classes, fitting, with_options
+from mtad.advice.grid import fitting, with_defaults, with_options
 from mtad.advice.models import Memory, memory_of, templates, vocabularies
 from mtad.advice.prompts import Asked
 from mtad.advice.timing import quickest, speed_ratio
@@ -106,13 +106,13 @@ def check_up(
     """
     longest = max(LONGEST, num_draft_tokens)
     candidates = lossless_methods(longest, pair.models.draft is not None, settings)
-    observer.begin("timing forwards", len({method.drafter for method in candidates}))
+    observer.begin("timing forwards", len({method.drafted_by for method in candidates}))
     costs, running = _costs_by_drafter(pair, candidates, observer)
     observer.begin("counting accepted drafts", len(candidates) * len(prompts))
     done = count(1)
     surveys = []
     for method in candidates:
-        prospect = Prospect.of(costs[method.drafter], method, pair.models.vocab)
+        prospect = Prospect.of(costs[method.drafted_by], method, pair.models.vocab)
         texts = _texts(pair, method, prompts, settings, lambda: observer.advance(next(done), ""))
         kinds = [one.kind for one in prompts]
         surveys.append(Survey(method, prospect, counts_by_kind(kinds, texts, prospect.longest)))
@@ -139,7 +139,7 @@ def lossless_methods(longest: int, has_draft: bool, settings: Mapping[str, Any])
         has_draft: without one only methods that need none.
         settings: of sampling; methods that can't honour them are left out.
     """
-    methods = (cls() for cls in classes(is_lossless=True))
+    methods = with_defaults(is_lossless=True)
     longest_ones = (
         with_options(m, num_draft_tokens=longest) if hasattr(m, "num_draft_tokens") else m
         for m in methods
@@ -150,13 +150,13 @@ def lossless_methods(longest: int, has_draft: bool, settings: Mapping[str, Any])
 
 def evidence_of(surveys: Sequence[Survey], num_draft_tokens: int) -> Evidence:
     """What the surveys say, the first of them of chains; nothing is measured yet."""
-    chain, drafter = surveys[0], surveys[0].method.drafter
+    chain, drafter = surveys[0], surveys[0].method.drafted_by
     return Evidence(
         prospect=chain.prospect,
         rates=chain.whole.rates,
         by_kind={kind: counts.rates for kind, counts in chain.by_kind.items()},
-        offers={s.method.name: s.offer for s in surveys if s.method.drafter == drafter},
-        others={s.method.name: s.offer for s in surveys if s.method.drafter != drafter},
+        offers={s.method.name: s.offer for s in surveys if s.method.drafted_by == drafter},
+        others={s.method.name: s.offer for s in surveys if s.method.drafted_by != drafter},
         measured={},
         num_draft_tokens=num_draft_tokens,
     )
@@ -169,8 +169,8 @@ def _costs_by_drafter(
     found: dict[str, Costs] = {}
     began, ran = time.perf_counter(), time.process_time()
     for method in candidates:
-        if method.drafter not in found:
-            found[method.drafter] = pair.guards.costs(method, time.perf_counter)
+        if method.drafted_by not in found:
+            found[method.drafted_by] = pair.guards.costs(method, time.perf_counter)
             observer.advance(len(found), "")
     taken, ran = time.perf_counter() - began, time.process_time() - ran
     is_cpu = pair.models.target.device.type == "cpu"

@@ -28,7 +28,7 @@ def lossless_grid(settings: Mapping[str, Any], has_draft: bool) -> list[Method]:
     """
     return [
         PLAIN,
-        *fitting((m for cls in classes(True) for m in _lengths(cls())), settings, has_draft),
+        *fitting((m for default in with_defaults(True) for m in _lengths(default)), settings, has_draft),
     ]
 
 
@@ -40,7 +40,7 @@ def lossy_grid(settings: Mapping[str, Any], has_draft: bool, max_loss: float) ->
         max_loss: nats per token that may be lost; methods with a budget of regret get that of a
             whole text.
     """
-    found = (m for cls in classes(False) for m in _dials(cls()))
+    found = (m for default in with_defaults(False) for m in _dials(default))
     budget = max_loss * int(settings.get("max_new_tokens", SamplingParams.max_new_tokens))
     capped = (
         with_options(m, regret_budget=budget) if hasattr(m, "regret_budget") else m for m in found
@@ -48,11 +48,12 @@ def lossy_grid(settings: Mapping[str, Any], has_draft: bool, max_loss: float) ->
     return fitting(capped, settings, has_draft)
 
 
-def classes(is_lossless: bool) -> Iterator[type[Method]]:
+def with_defaults(is_lossless: bool) -> Iterator[Method]:
     """Methods that draft and are lossless, or not, with their defaults."""
-    for cls in map(methods.find, methods.names()):
-        if cls is not type(PLAIN) and cls.drafter != "target" and cls().is_lossless == is_lossless:
-            yield cls
+    for method in (methods.find(name)() for name in methods.names()):
+        drafts = method != PLAIN and method.drafted_by != "target"
+        if drafts and method.is_lossless == is_lossless:
+            yield method
 
 
 def _lengths(method: Method) -> Iterator[Method]:
@@ -87,7 +88,7 @@ def fitting(found: Iterator[Method], settings: Mapping[str, Any], has_draft: boo
     params = SamplingParams(**{n: v for n, v in settings.items() if n in numeric_settings()})
     kept: list[Method] = []
     for method in found:
-        if method in kept or (method.drafter == "draft" and not has_draft):
+        if method in kept or (method.drafted_by == "draft" and not has_draft):
             continue
         try:
             method.check(params)

@@ -136,7 +136,7 @@ class Guards:
         """
         prompt, reach = [*range(min(SAMPLE, self._models.vocab))], NUM_TOKENS[-1]
         costs = self._measured(method, prompt, reach, clock, PATIENT_S, PATIENT_ROUNDS)
-        self._costs[method.drafter] = reach, costs
+        self._costs[method.drafted_by] = reach, costs
         return costs
 
     def measure(self, clock: Clock) -> None:

@@ -47,7 +47,7 @@ class Blocks:
         m = pair.models
         check_requests(m.target, m.draft, method, [request], m.vocab)
         self._method, self._scores, self._workspace = method, scores, pair.workspace
-        target, self._drafter = pair.workspace.take(m.target, m.draft, m.vocab, method.drafter)
+        target, self._drafter = pair.workspace.take(m.target, m.draft, m.vocab, method.drafted_by)
         self._lms = [lm for lm in dict.fromkeys((target, self._drafter)) if lm is not None]
         num_nodes = method.num_nodes(m.vocab, request.num_left)
         self.num_rows = max(8, min(MOST_ROWS, MOST_NUMBERS // (num_nodes * m.vocab)))

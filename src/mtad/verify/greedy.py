@@ -75,7 +75,7 @@ def check_greedy(
         (f"{name} in a batch", pair, method, BATCH),
         (f"{name}, weights in another form", other, method, 1),
     ]
-    if method.drafter != "draft" and pair.models.draft is not None:
+    if method.drafted_by != "draft" and pair.models.draft is not None:
         ways.append((f"{name} without a draft loaded", alone, method, 1))
     checks = []
     for label, way, decodes, size in ways:

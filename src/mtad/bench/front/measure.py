@@ -177,7 +177,7 @@ def _obstacle(
 ) -> str | None:
     """Why a run has no place, None if it has one."""
     methods = [point.method for point in points.values()]
-    if run.models != "pair" or any(m.drafter != "draft" for m in methods):
+    if run.models != "pair" or any(m.drafted_by != "draft" for m in methods):
         return "no draft token is judged"
     if all(method.is_lossless for method in methods):
         return "lossless"
