@@ -18,13 +18,14 @@ from headline import ROOT
 
 from mtad.bench.report import Summary
 from mtad.bench.report.baselines import Equal, Ladder, is_lossy
-from mtad.bench.report.canvas import Plot, error_bars, label_axes, new_figure, plain, plot_of, style
+from mtad.bench.report.canvas import Plot, plot_of
 from mtad.bench.report.metrics import (
     ACCEPTANCE_LENGTH,
     LOG_LIKELIHOOD,
     MEAN_QUALITY,
     SPEED,
 )
+from mtad.bench.report.plots import trade_figure
 from mtad.bench.report.table import NONE, Table, formatted, number, table_of
 from mtad.bench.results import read_results
 from mtad.bench.statistics import Estimate, Resampled
@@ -81,27 +82,12 @@ def _points(gain: Resampled | None) -> str:
 
 def picture(quality: Summary, speed: Summary) -> Plot:
     """Quality against tokens/s of the runs that have both."""
-    figure = new_figure(9.0, 5.0)
-    axes = figure.subplots()
-    runs = [run for run in quality.runs if run in speed.runs]
-    for index, run in enumerate(runs):
-        times = speed.compare(run, GREEDY_SPECULATIVE, SPEED).estimate
-        points = quality.mean_quality(run)
-        at = times.value or 0.0, points.value or 0.0
-        axes.errorbar(
-            *at,
-            xerr=error_bars([times]),
-            yerr=error_bars([points]),
-            **style(index) | {"linestyle": "none"},
-            markersize=6,
-            capsize=2,
-            elinewidth=0.6,
-            label=plain(f"{index + 1}  {run}"),
-        )
-        axes.annotate(str(index + 1), at, (4, 4), textcoords="offset points", fontsize=7)
-    axes.axvline(1.0, color="#888888", linewidth=0.8, linestyle=":")
-    label_axes(axes, f"tokens/s over those of {GREEDY_SPECULATIVE}, decode only", "mean quality")
-    figure.legend(loc="outside right center", fontsize=7)
+    points = {
+        run: (speed.compare(run, GREEDY_SPECULATIVE, SPEED).estimate, quality.mean_quality(run))
+        for run in quality.runs
+        if run in speed.runs
+    }
+    figure = trade_figure(points, f"tokens/s over those of {GREEDY_SPECULATIVE}, decode only")
     caption = "Quality against speed on SmolLM2-135M, with 95 % intervals over questions"
     return plot_of(figure, "study", caption)
 

@@ -235,6 +235,8 @@ def statistics() -> Iterator[tuple[str, str]]:
 
 def reference_page() -> str:
     """docs/reference.md: sampling options and statistics."""
+    keys = Stats().as_dict()
+    left_out = " and ".join(name for name, _ in statistics() if name.strip("`") not in keys)
     return page(
         notice("src/mtad/sampling/params.py and src/mtad/engine/stats.py"),
         "# Reference",
@@ -246,7 +248,7 @@ def reference_page() -> str:
         sampling_table(),
         "## Statistics",
         prose(inspect.getdoc(sys.modules[Stats.__module__]) or ""),
-        "Attributes of `stats`, and keys of its JSON form:",
+        f"Attributes of `stats`, and, without {left_out}, keys of its JSON form:",
         table("name | meaning", statistics()),
     )
 

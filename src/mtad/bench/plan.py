@@ -136,6 +136,11 @@ class Recipe:
     reference: str
     table: Mapping[str, Any] = field(repr=False, compare=False)
 
+    @property
+    def reference_run(self) -> Run:
+        """The run that the others are compared with."""
+        return next(run for run in self.runs if run.name == self.reference)
+
 
 def require(fine: bool, name: str, value: Any, allowed: str) -> None:
     """Refuse an impossible value.

@@ -1,4 +1,4 @@
-"""Exponentials and logarithms of laws of which most tokens have no part.
+"""Exponentials and logarithms of laws of which most tokens have no part, and their distance.
 
 The processor's functions leave their quick path at e^-inf and log 0, and take five to eight times
 as long; laws after top-k or top-p are nearly all that. So neither is asked for here. Knows no law.
@@ -30,3 +30,10 @@ def log_of(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     if values.device.type != "cpu":
         return values.log()
     return F.threshold(values.clamp_min(math.exp(_BELOW)).log(), _LEAST, -math.inf)
+
+
+def total_variation(
+    p: Float[Tensor, "*laws vocab"], q: Float[Tensor, "*laws vocab"]
+) -> Float[Tensor, "*laws"]:
+    """Half the sum of |p - q|, of each two laws as probabilities."""
+    return (p - q).abs().sum(-1) / 2

@@ -73,10 +73,14 @@ class Stats:
         return {name: value for name, value in self.kept.items() if name[0] != "_"}
 
     @property
+    def num_block_tokens(self) -> int:
+        """S - E + A, tokens of all blocks before the text's end cut the last one."""
+        return self.num_spec_steps - self.num_empty_steps + self.num_accepted_draft_tokens
+
+    @property
     def mean_acceptance_length(self) -> float | None:
         """1 + A/S, also called block efficiency; (S - E + A)/S where a search commits nothing."""
-        steps = self.num_spec_steps
-        return _ratio(steps - self.num_empty_steps + self.num_accepted_draft_tokens, steps)
+        return _ratio(self.num_block_tokens, self.num_spec_steps)
 
     @property
     def draft_acceptance_rate(self) -> float | None:

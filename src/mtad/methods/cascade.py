@@ -32,7 +32,7 @@ from annotated_types import Ge
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mtad.core.logs import exp_of, log_of
+from mtad.core.logs import exp_of, log_of, total_variation
 from mtad.core.noise import Noise
 from mtad.core.options import Count
 from mtad.core.prefix import Prefix
@@ -131,7 +131,7 @@ class Cascade(Method):
         law = speculative_endpoint_logprobs(mixed, q[:, : tree.depth], alive, length)
         assert warp.prefix is not None
         is_end = torch.nn.functional.pad(warp.prefix.is_eos(tree.tokens[:, 1:]), (1, 0))
-        bias = _total_variation(exp_of(mixed), exp_of(p)).masked_fill(is_end, 0.0)
+        bias = total_variation(exp_of(mixed), exp_of(p)).masked_fill(is_end, 0.0)
         spent = warp.ledger + spent_until(bias, length)
         return Verdict(chain_path(tree), length, endpoint(law, noise), spent)
 
@@ -166,17 +166,13 @@ def _wants_target(rule: Rule, a: float, p: Tensor, q: Tensor) -> Bool[Tensor, "r
     elif rule == "diff":
         found = q.amax(-1) < p.amax(-1) - a
     elif rule == "opt":
-        found = q.amax(-1) < p.amax(-1) - a * _total_variation(p, q)
+        found = q.amax(-1) < p.amax(-1) - a * total_variation(p, q)
     elif rule == "js":
         middle = (p + q) / 2
         found = (_divergence(p, middle) + _divergence(q, middle)) / 2 > a
     else:
-        found = (_divergence(q, p) if rule == "kl" else _total_variation(p, q)) > a
+        found = (_divergence(q, p) if rule == "kl" else total_variation(p, q)) > a
     return found
-
-
-def _total_variation(p: Tensor, q: Tensor) -> Float[Tensor, "rows laws"]:
-    return (p - q).abs().sum(-1) / 2
 
 
 def _divergence(p: Tensor, q: Tensor) -> Float[Tensor, "rows laws"]:

@@ -89,7 +89,7 @@ def measure(
         else:
             left_out[run.name] = why
     return {
-        "sampling": dict(_run(recipe).sampling),
+        "sampling": dict(recipe.reference_run.sampling),
         "num_texts": len(seen.texts),
         "num_positions": sum(len(one.positions.logits) for one in seen.texts),
         "num_tokens_kept": MOST,
@@ -152,13 +152,9 @@ def _texts(
     return found
 
 
-def _run(recipe: Recipe) -> Run:
-    return next(run for run in recipe.runs if run.name == recipe.reference)
-
-
 def _sampling(recipe: Recipe, pair: ModelPair, max_new_tokens: int) -> SamplingParams:
     """The settings of the reference run."""
-    run = _run(recipe)
+    run = recipe.reference_run
     if pair.models.draft is None:
         raise ValueError("the recipe's pair has no draft, so there is nothing to accept")
     if not run.is_random:
@@ -181,7 +177,7 @@ def _obstacle(
         return "no draft token is judged"
     if all(method.is_lossless for method in methods):
         return "lossless"
-    if dict(run.sampling) != dict(_run(recipe).sampling):
+    if dict(run.sampling) != dict(recipe.reference_run.sampling):
         return f"other sampling settings than {recipe.reference}"
     if any("num_draft_tokens" not in options_of(type(method)) for method in methods):
         return "its drafts cannot be one token long"

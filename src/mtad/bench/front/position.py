@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mtad.core.logs import exp_of
+from mtad.core.logs import exp_of, total_variation
 from mtad.core.noise import Noise
 from mtad.core.prefix import Prefix, select_rows
 from mtad.engine.request import Request, prefix_of
@@ -55,7 +55,7 @@ class Positions:
     @property
     def distance(self) -> Float[Tensor, " places"]:
         """TV(p, q): the least sum of bias and rejection."""
-        return _total_variation(self.target, exp_of(self.draft).double())
+        return total_variation(self.target, exp_of(self.draft).double())
 
     def place(self, method: Method) -> tuple[Float[Tensor, " places"], Float[Tensor, " places"]]:
         """Bias TV(o, p) and share of rejected draft tokens, as a rule has them at each place."""
@@ -67,7 +67,7 @@ class Positions:
         rows, tokens = (rejected > 2.0 ** (2 - STEPS)).nonzero(as_tuple=True)
         law = weights * kept
         law.index_add_(0, rows, self._ends(method, rows, tokens) * rejected[rows, tokens, None])
-        return _total_variation(law, self.target), rejected.sum(1)
+        return total_variation(law, self.target), rejected.sum(1)
 
     def _ends(
         self, method: Method, rows: Int[Tensor, " drafts"], tokens: Int[Tensor, " drafts"]
@@ -135,7 +135,3 @@ def _largest(holds: Callable[[Tensor], Tensor], count: int) -> Float[Tensor, " c
         middle = low + 2.0**-step
         low = torch.where(holds(middle.clamp(max=ALWAYS)), middle, low)
     return low
-
-
-def _total_variation(p: Tensor, q: Tensor) -> Float[Tensor, " places"]:
-    return (p - q).abs().sum(1) / 2

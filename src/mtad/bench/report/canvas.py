@@ -108,6 +108,24 @@ def draw_line(
     axes.plot(xs, ys, **style(index), markersize=size, linewidth=1, label=plain(label))
 
 
+def draw_cross(
+    axes: Axes, index: int, label: str, x: Estimate, y: Estimate
+) -> tuple[float, float]:
+    """The mark of a run or method with both intervals; where it is."""
+    at = x.value or 0.0, y.value or 0.0
+    axes.errorbar(
+        *at,
+        xerr=error_bars([x]),
+        yerr=error_bars([y]),
+        **style(index) | {"linestyle": "none"},
+        markersize=6,
+        capsize=2,
+        elinewidth=0.8,
+        label=plain(label),
+    )
+    return at
+
+
 def draw_dots(axes: Axes, estimates: Sequence[Estimate], factor: float) -> None:
     """One dot with its interval per row, from the top; rows without a value stay empty."""
     rows = [(row, e) for row, e in enumerate(estimates) if e.value is not None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mtad.bench.report.canvas import Plot, error_bars, label_axes, new_figure, plain, plot_of, style
+from mtad.bench.report.canvas import Plot, draw_cross, label_axes, new_figure, plot_of
 from mtad.bench.report.table import Table, formatted, table_of
 from mtad.bench.statistics import Estimate
 
@@ -52,18 +52,7 @@ def front_plot(front: Mapping[str, Any]) -> Plot | None:
     axes.plot([0, least], [least, 0], color="#888888", linewidth=1, label="the front")
     axes.fill_between([0, least], [least, 0], color="#eeeeee")
     for index, (run, row) in enumerate(front["runs"].items()):
-        bias, rejection = Estimate(**row["bias"]), Estimate(**row["rejection"])
-        axes.errorbar(
-            bias.value or 0.0,
-            rejection.value or 0.0,
-            xerr=error_bars([bias]),
-            yerr=error_bars([rejection]),
-            **style(index) | {"linestyle": "none"},
-            markersize=6,
-            capsize=2,
-            elinewidth=0.8,
-            label=plain(run),
-        )
+        draw_cross(axes, index, run, Estimate(**row["bias"]), Estimate(**row["rejection"]))
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     label_axes(axes, "bias (total variation per token)", "share of draft tokens rejected")

@@ -160,10 +160,7 @@ REPETITION = Metric(
 ACCEPTANCE_LENGTH = _acceptance(
     "mean_acceptance_length",
     "1 + A/S, also called block efficiency",
-    lambda s: (
-        s.num_spec_steps - s.num_empty_steps + s.num_accepted_draft_tokens,
-        s.num_spec_steps,
-    ),
+    lambda s: (s.num_block_tokens, s.num_spec_steps),
     better="higher",
     unit="tokens",
 )

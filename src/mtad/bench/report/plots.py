@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from mtad.bench.report.canvas import (
     Plot,
+    draw_cross,
     draw_dots,
     draw_line,
     error_bars,
@@ -21,6 +23,10 @@ from mtad.bench.report.lines import Line, varied_options
 from mtad.bench.report.metrics import ENERGY, QUALITY, SPEED
 from mtad.bench.report.provenance import positions
 from mtad.bench.report.summary import Summary
+from mtad.bench.statistics import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _ROW = 0.27
 _PER_PANEL = 8
@@ -79,26 +85,21 @@ def trade_plot(summary: Summary) -> Plot | None:
     points = {run: at for run, at in points.items() if None not in (at[0].value, at[1].value)}
     if not points:
         return None
+    figure = trade_figure(points, f"decode speed (tokens/s) relative to {plain(reference)}")
+    return plot_of(figure, "trade", "Speed against quality, with 95 % intervals over items")
+
+
+def trade_figure(points: Mapping[str, tuple[Estimate, Estimate]], speed_label: str) -> Figure:
+    """Relative speed and quality of every run, with a number at each mark and in the legend."""
     figure = new_figure(9.0, max(4.5, 1 + 0.2 * len(points)))
     axes = figure.subplots()
     for index, (run, (speed, quality)) in enumerate(points.items()):
-        at = speed.value or 0.0, quality.value or 0.0
-        axes.errorbar(
-            *at,
-            xerr=error_bars([speed]),
-            yerr=error_bars([quality]),
-            **style(index) | {"linestyle": "none"},
-            markersize=6,
-            capsize=2,
-            elinewidth=0.8,
-            label=plain(f"{index + 1}  {run}"),
-        )
+        at = draw_cross(axes, index, f"{index + 1}  {run}", speed, quality)
         axes.annotate(str(index + 1), at, (4, 4), textcoords="offset points", fontsize=7)
     axes.axvline(1.0, color="#888888", linewidth=0.8, linestyle=":")
-    speed_label = f"decode speed (tokens/s) relative to {plain(reference)}"
     label_axes(axes, speed_label, "mean quality (0 to 100)")
     figure.legend(loc="outside right center", fontsize=7)
-    return plot_of(figure, "trade", "Speed against quality, with 95 % intervals over items")
+    return figure
 
 
 def position_plot(summary: Summary) -> Plot | None:

@@ -191,7 +191,7 @@ def _of_texts(texts: Sequence[Completion], num_prompt_tokens: int, wall_s: float
         num_output_tokens=tokens,
         num_iterations=max(s.num_spec_steps for s in stats),
         num_row_steps=sum(s.num_spec_steps for s in stats),
-        num_accepted=sum(s.num_accepted_draft_tokens - s.num_empty_steps for s in stats),
+        num_accepted=sum(s.num_block_tokens - s.num_spec_steps for s in stats),
         prefill_s=max(s.prefill_s for s in stats),
         decode_s=max(s.decode_s for s in stats),  # of the text that took longest
         num_decoded=tokens,

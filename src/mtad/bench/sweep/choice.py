@@ -48,7 +48,7 @@ class Setting:
 
 def settings_of(summary: Summary, recipe: Recipe) -> list[Setting]:
     """Every run of the recipe that has rows, in its order."""
-    reference = next(run for run in recipe.runs if run.name == recipe.reference)
+    reference = recipe.reference_run
     values = values_of(summary)
     best = pareto_runs(values)
     return [
