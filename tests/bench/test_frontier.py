@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support.benchmarks import JOULES, TASKS, sample, score
 from support.command import answer, cli, refused, without_loading
-from support.tiny import suited
+from support.tiny import heat_of
 
 import mtad
 from mtad import methods
@@ -110,8 +110,7 @@ WITH_A_DIAL = [name for name in methods.names() if methods.find(name).dial is no
 
 @pytest.mark.parametrize("method", WITH_A_DIAL)
 def test_the_values_that_are_tried_by_themselves_are_lossy_settings(method: str) -> None:
-    heat = suited(methods.find(method)(), mtad.SamplingParams()).temperature
-    recipe = swept(method=[method], temperature=heat)
+    recipe = swept(method=[method], temperature=heat_of(method))
     made = [run.points[0].method for run in recipe.runs if run.name.startswith(f"{method} [")]
     option = dial_of(method).option
     assert [getattr(m, option) for m in made] == list(dial_of(method).values)

@@ -7,6 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 from support.steps import chat, race, run, settings, sideways, visit
+from support.tiny import heat_of, honours
 
 from mtad import demo, methods
 from mtad.api.pair import ModelPair
@@ -67,11 +68,11 @@ def test_every_method_can_be_watched(
     set_up(page, live_url)
     page.locator("#method-A").select_option(name)
     sampling = dict(SAMPLING)
-    if name in ("beam_search", "joint_greedy", "speculative_beam"):  # they refuse truncation
+    if not honours(methods.find(name)(), temperature=0.0, top_k=10, top_p=0.9):
         sampling |= {"top_k": 0, "top_p": 1.0}
         page.locator("#top_k").fill("0")
         page.locator("#top_p").fill("1")
-    if name in ("joint_greedy", "speculative_beam"):  # and any temperature but 0
+    if not heat_of(name):
         sampling["temperature"] = 0.0
         page.locator("#temperature").fill("0")
     run(page)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.replay_meter import Replay
 from support.saved_pair import pair
-from support.tiny import suited
+from support.tiny import heat_of
 from support.toys import MarkovPair, requests_of
 
 import mtad
@@ -32,7 +32,7 @@ def test_every_iteration_of_every_method_has_its_borders(
     toy: MarkovPair, method_class: type[Method]
 ) -> None:
     seen: list[str] = []
-    heat = suited(method_class(), mtad.SamplingParams()).temperature
+    heat = heat_of(method_class.name)
     requests = requests_of([[TOY_START]], max_new_tokens=6, temperature=heat)
     with torch.inference_mode():
         session = Session(toy.target, toy.draft, method_class(), requests, toy.vocab, seen.append)

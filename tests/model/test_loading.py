@@ -12,7 +12,7 @@ import pytest
 import torch
 import transformers
 from support.saved_pair import EOS, PADDED_ROWS, folder, tokenizer
-from support.tiny import suited, tiny_model
+from support.tiny import heat_of, tiny_model
 from tokenizers import AddedToken, Tokenizer, models
 
 import mtad
@@ -220,8 +220,7 @@ def test_a_token_that_the_draft_lacks_can_be_produced_and_read(tmp_path: Path, m
     target = longer(TARGET, tmp_path, 1, grow=True)
     pair, extra = load_pair(target=target, draft=folder() / DRAFT), len(tokenizer())
     sampling = {} if method == "beam_search" else {"logit_bias": {extra: 100.0}, "seed": 0}
-    heat = suited(mtad.methods.find(method)(), mtad.SamplingParams()).temperature
-    sampling |= {"temperature": heat}
+    sampling |= {"temperature": heat_of(method)}
     (done,) = pair.generate([[5, extra, 7]], method, max_new_tokens=6, ignore_eos=True, **sampling)
     assert "seed" not in sampling or extra in done.token_ids
 

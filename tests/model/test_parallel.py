@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from support.saved_pair import folder
-from support.tiny import honours, tiny_model
+from support.tiny import heat_of, tiny_model
 
 from mtad import methods
 from mtad.api.pair import load_pair
@@ -45,8 +45,7 @@ def texts_of(place: Path, **plan: Any) -> dict[str, Any]:
     prompts = ["the cat sat", "x = x"]
     found: dict[str, Any] = {"parts": [tiny.models.num_parts, demo.models.num_parts]}
     for name in methods.names():
-        samples = honours(methods.find(name)(), temperature=1.0)
-        for temperature in (0.0, 1.0) if samples else (0.0,):
+        for temperature in sorted({0.0, heat_of(name)}):
             options = OPTIONS | {"temperature": temperature, "max_new_tokens": 10}
             said = tiny.generate(prompts, name, **options)
             found[f"tiny {name} {temperature}"] = [one.token_ids for one in said]

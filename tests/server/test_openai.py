@@ -24,7 +24,7 @@ from support.serving import (
     real_server,
     serving,
 )
-from support.tiny import suited
+from support.tiny import heat_of
 
 import mtad
 from mtad.server.app import create_app
@@ -153,7 +153,7 @@ def test_parameters_mean_what_generate_means(
 
 @pytest.mark.parametrize("name", mtad.methods.names())
 def test_every_method_by_name(client: openai.OpenAI, name: str) -> None:
-    heat = suited(mtad.methods.find(name)(), mtad.SamplingParams()).temperature
+    heat = heat_of(name)
     [want] = expected_shorter(PROMPT, name, temperature=heat)
     got = client.completions.create(
         model="demo",

@@ -21,13 +21,12 @@ import pytest
 from support import clusters
 from support.clusters import pull_the_plug, two_machines
 from support.command import MAIN, refused
-from support.tiny import suited
+from support.tiny import heat_of
 
 from mtad import methods
 from mtad.api.pair import ModelPair, load_pair
 from mtad.cluster import ClusterError
 from mtad.methods.mtad import MTAD
-from mtad.sampling.params import SamplingParams
 from mtad.server.http.keys import Keys
 from mtad.server.ray import deploy
 from mtad.server.ray import replica as replica_module
@@ -380,7 +379,7 @@ def test_the_same_answers_from_every_replica(demo_pair: ModelPair) -> None:
             assert answer.json()["choices"][0]["text"] == expected(demo_pair, seed)
             assert streamed(client, seed) == (expected(demo_pair, seed), [], "data: [DONE]")
         for seed, name in enumerate(methods.names()):
-            heat = suited(methods.find(name)(), SamplingParams()).temperature
+            heat = heat_of(name)
             options = {"seed": seed, "max_new_tokens": 24, "temperature": heat}
             [alone] = demo_pair.generate(["SELECT"], name, **options)
             answer = client.post("/v1/completions", json=body(seed, method=name, temperature=heat))

@@ -143,6 +143,11 @@ def suited(method: Method, params: SamplingParams) -> SamplingParams:
     return replace(params, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0)
 
 
+def heat_of(name: str) -> float:
+    """A temperature for the method: 1, or 0 where it knows no other."""
+    return suited(methods.find(name)(), SamplingParams()).temperature
+
+
 def is_greedy(method: Method) -> bool:
     """Whether temperature 0 is the target's argmax at every token."""
     searches = {"beam_search", "joint_greedy", "speculative_beam"}

@@ -172,6 +172,7 @@ def test_what_was_found_is_json() -> None:
     assert record["method"] == {
         "name": "speculative_sampling",
         "options": {"num_draft_tokens": 2, "accept_threshold": None},
+        "lossless": True,
     }
     assert {"name", "outcome", "found"} <= record["checks"][0].keys()
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 from mtad.advice.acceptance import Counts, counts_by_kind, total
@@ -18,9 +17,8 @@ from mtad.advice.verdict import Evidence, Verdict, judge
 from mtad.api.costs import PLAIN, Costs
 from mtad.api.pair import ModelPair
 from mtad.api.paying import Offer, Prospect
-from mtad.api.turns import in_turns, num_texts
-from mtad.distill.run import Observer
-from mtad.engine.step import Block
+from mtad.api.turns import completed, in_turns, num_texts
+from mtad.distill.run import Observer, steps
 from mtad.methods.speculative_sampling import SpeculativeSampling
 from mtad.speculative.method import Method
 
@@ -106,16 +104,15 @@ def check_up(
     """
     longest = max(LONGEST, num_draft_tokens)
     candidates = lossless_methods(longest, pair.models.draft is not None, settings)
-    observer.begin("timing forwards", len({method.drafted_by for method in candidates}))
     costs, running = _costs_by_drafter(pair, candidates, observer)
-    observer.begin("counting accepted drafts", len(candidates) * len(prompts))
-    done = count(1)
+    on_text = steps(observer, "counting accepted drafts", len(candidates) * len(prompts))
+    kinds, asked = [one.kind for one in prompts], [one.prompt for one in prompts]
     surveys = []
     for method in candidates:
         prospect = Prospect.of(costs[method.drafted_by], method, pair.models.vocab)
-        texts = _texts(pair, method, prompts, settings, lambda: observer.advance(next(done), ""))
-        kinds = [one.kind for one in prompts]
-        surveys.append(Survey(method, prospect, counts_by_kind(kinds, texts, prospect.longest)))
+        texts = completed(pair, method, asked, on_text, max_batch_size=BATCH, **settings)
+        blocks = [text.blocks for text in texts]
+        surveys.append(Survey(method, prospect, counts_by_kind(kinds, blocks, prospect.longest)))
     evidence = evidence_of(surveys, num_draft_tokens)
     evidence = _with_speeds(pair, prompts, evidence, observer, settings)
     return Checkup(
@@ -167,32 +164,15 @@ def _costs_by_drafter(
 ) -> tuple[dict[str, Costs], float]:
     """The costs of forwards by what drafts, and the share of the time in which they ran."""
     found: dict[str, Costs] = {}
+    on_costs = steps(observer, "timing forwards", len({m.drafted_by for m in candidates}))
     began, ran = time.perf_counter(), time.process_time()
     for method in candidates:
         if method.drafted_by not in found:
             found[method.drafted_by] = pair.guards.costs(method, time.perf_counter)
-            observer.advance(len(found), "")
+            on_costs()
     taken, ran = time.perf_counter() - began, time.process_time() - ran
     is_cpu = pair.models.target.device.type == "cpu"
     return found, min(1.0, ran / taken) if is_cpu and taken else 1.0
-
-
-def _texts(
-    pair: ModelPair,
-    method: Method,
-    prompts: Sequence[Asked],
-    settings: Mapping[str, Any],
-    on_text: Callable[[], None],
-) -> list[Sequence[Block]]:
-    """The blocks of each prompt's text."""
-    asked = [one.prompt for one in prompts]
-    how: dict[str, Any] = {"seed": 0, "max_batch_size": BATCH, "guard": False}
-    blocks: list[Sequence[Block]] = [()] * len(prompts)
-    for chunk in pair.stream_all(asked, method, **how, **settings):
-        if chunk.completion is not None:
-            blocks[chunk.index] = chunk.completion.blocks
-            on_text()
-    return blocks
 
 
 def _with_speeds(
@@ -205,14 +185,12 @@ def _with_speeds(
     """The evidence with the speeds of the best methods, measured beside plain decoding."""
     best = [*_best(evidence.offers, NUM_FASTEST), *_best(evidence.others, 1)]
     timed = [one.prompt for one in prompts[:NUM_TIMED]]
-    observer.begin("timing in turns", num_texts(1 + len(best), len(timed), ROUNDS))
-    done = count(1)
     plain, *drafted = in_turns(
         pair,
         [PLAIN, *(offer.shape.method for _, offer in best)],
         timed,
         ROUNDS,
-        lambda: observer.advance(next(done), ""),
+        steps(observer, "timing in turns", num_texts(1 + len(best), len(timed), ROUNDS)),
         **settings,
     )
     speeds = {

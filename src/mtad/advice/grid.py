@@ -28,7 +28,9 @@ def lossless_grid(settings: Mapping[str, Any], has_draft: bool) -> list[Method]:
     """
     return [
         PLAIN,
-        *fitting((m for default in with_defaults(True) for m in _lengths(default)), settings, has_draft),
+        *fitting(
+            (m for default in with_defaults(True) for m in _lengths(default)), settings, has_draft
+        ),
     ]
 
 

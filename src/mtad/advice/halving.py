@@ -128,8 +128,7 @@ def halve(
     num_prompts: int,
     measure: Measure,
     max_loss: float | None = None,
-    on_round: Callable[[int, int], None] = lambda number, num_texts: None,
-    on_text: Callable[[], None] = lambda: None,
+    on_round: Callable[[int, int], Callable[[], None]] = lambda number, num_texts: lambda: None,
     on_prompt: Callable[[Tuned], None] = lambda tuned: None,
 ) -> Tuned:
     """Find the fastest of the methods.
@@ -139,8 +138,8 @@ def halve(
         num_prompts: that may be asked.
         measure: decodes.
         max_loss: nats per token that lossy methods may lose.
-        on_round: called before each round with its number, from 1, and the texts that it takes.
-        on_text: called after each text.
+        on_round: called before each round with its number, from 1, and the texts that it takes;
+            what it returns is called after each text.
         on_prompt: called when all settings that are left have answered a prompt, with what is known
             by then; it does not change any more.
     """
@@ -148,7 +147,7 @@ def halve(
     arms = [Arm(method) for method in methods if method != PLAIN]
     for number, places in enumerate(rounds_of(num_prompts), 1):
         going = [plain, *(arm for arm in arms if not arm.dropped)]
-        on_round(number, len(going) * len(places))
+        on_text = on_round(number, len(going) * len(places))
         for place in places:
             turn = place % len(going)  # no setting always comes after the same one
             for arm in [*going[turn:], *going[:turn]]:

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from mtad.advice.checkup import Checkup, Survey
-from mtad.advice.spelling import flags_of
+from mtad.advice.spelling import flags_of, interval
 from mtad.advice.verdict import Verdict
-from mtad.api.costs import tokens_by_length
 from mtad.bench.statistics import Estimate
 from mtad.methods import describe
 
@@ -151,18 +150,15 @@ def _forwards(checkup: Checkup) -> Iterator[str]:
 
 def _acceptance(checkup: Checkup) -> Iterator[str]:
     """The chain's acceptance by position, one line by kind of prompt."""
-    evidence, chain = checkup.evidence, checkup.surveys[0]
+    chain = checkup.surveys[0]
     longest = chain.prospect.longest
     yield f"acceptance of draft token 1 to {longest}, if those before it are accepted"
     yield f"  ({chain.method.name}, {checkup.num_prompts} prompts, {_sampling(checkup)})"
-    width = max(map(len, ["all prompts", *evidence.by_kind]))
-    rows = {"all prompts": evidence.rates} | (
-        dict(evidence.by_kind) if len(evidence.by_kind) > 1 else {}
-    )
-    for kind, rates in rows.items():
-        shares = " ".join(f"{rate:.2f}" for rate in rates).ljust(5 * longest - 1)
-        tokens = tokens_by_length([*rates, *[0.0] * (longest - len(rates))])
-        best = chain.prospect.best(tokens)
+    width = max(map(len, ["all prompts", *chain.by_kind]))
+    rows = {"all prompts": chain.whole} | (dict(chain.by_kind) if len(chain.by_kind) > 1 else {})
+    for kind, counts in rows.items():
+        shares = " ".join(f"{rate:.2f}" for rate in counts.rates).ljust(5 * longest - 1)
+        best = chain.prospect.best(counts.tokens)
         yield (
             f"  {kind:<{width}}  {shares}  best with {best.shape.length}: "
             f"expected {best.speed_up:.2f} times"
@@ -183,21 +179,13 @@ def _methods(checkup: Checkup) -> Iterator[str]:
     timed = evidence.measured
     for survey in sorted(checkup.surveys, key=lambda one: -one.offer.speed_up):
         offer, name = survey.offer, survey.method.name
+        measured = interval(timed[name]) if name in timed else ""
         yield (
             f"  {name:<{width}}  {offer.tokens:6.2f}  {offer.ratio:5.2f}  {offer.speed_up:8.2f}  "
-            f"{_interval(timed.get(name)):<17}  {' '.join(flags_of(offer.shape.method))}"
+            f"{measured:<17}  {' '.join(flags_of(offer.shape.method))}"
         )
     yield (
         "  tokens and time of an iteration, time over that of a plain step; speed over plain "
         "decoding,"
     )
     yield "  expected by the forwards alone, and measured in turns with plain decoding"
-
-
-def _interval(found: Estimate | None) -> str:
-    """A value with its interval."""
-    if found is None or found.value is None:
-        return ""
-    return f"{found.value:.2f}" + (
-        "" if found.low is None else f" [{found.low:.2f}, {found.high:.2f}]"
-    )

@@ -1,8 +1,9 @@
-"""A method as the command line takes it."""
+"""Methods as the command line takes them, and figures with their intervals."""
 
 from __future__ import annotations
 
 from mtad import methods
+from mtad.bench.statistics import Estimate
 from mtad.core.schema import options_of
 from mtad.speculative.method import Method
 
@@ -24,3 +25,11 @@ def flags_of(method: Method) -> list[str]:
 def named(method: Method) -> str:
     """The method's name and its options."""
     return " ".join([methods.name_for(type(method)), *flags_of(method)])
+
+
+def interval(found: Estimate) -> str:
+    """A value with its interval."""
+    if found.value is None:
+        return "–"
+    ends = "" if found.low is None else f" [{found.low:.2f}, {found.high:.2f}]"
+    return f"{found.value:.2f}{ends}"

@@ -10,14 +10,14 @@ from typing import Any
 from mtad.advice.grid import lossless_grid, lossy_grid
 from mtad.advice.halving import Arm, Tuned, halve
 from mtad.advice.prompts import Asked
-from mtad.advice.spelling import named
+from mtad.advice.spelling import interval, named
 from mtad.api.options import MethodConfig, server_toml
 from mtad.api.pair import ModelPair
 from mtad.api.turns import Timed, decode_timed
 from mtad.atomic import write_text
 from mtad.bench.likelihood import negative_log_likelihoods
-from mtad.bench.statistics import MIN_ITEMS, Estimate
-from mtad.distill.run import Observer
+from mtad.bench.statistics import MIN_ITEMS
+from mtad.distill.run import Observer, steps
 from mtad.methods import describe
 from mtad.model.tokenizer import encode
 from mtad.speculative.method import Method
@@ -94,26 +94,15 @@ def tune(
     grid = lossless_grid(settings, has_draft)
     if max_loss is not None:
         grid += lossy_grid(settings, has_draft, max_loss)
-    shown = _Shown(observer)
     measure = Decoding(pair, prompts, settings, judges=max_loss is not None)
-    return halve(grid, len(prompts), measure, max_loss, shown.on_round, shown.on_text, on_prompt)
-
-
-class _Shown:
-    """Tells an observer of rounds and texts."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer, self._done = observer, 0
-
-    def on_round(self, number: int, num_texts: int) -> None:
-        """A round of so many texts begins."""
-        self._done = 0
-        self._observer.begin(f"round {number}", num_texts)
-
-    def on_text(self) -> None:
-        """A text is there."""
-        self._done += 1
-        self._observer.advance(self._done, "")
+    return halve(
+        grid,
+        len(prompts),
+        measure,
+        max_loss,
+        lambda number, num_texts: steps(observer, f"round {number}", num_texts),
+        on_prompt,
+    )
 
 
 def write(
@@ -171,14 +160,6 @@ def table(tuned: Tuned) -> list[str]:
         )
         lines.append(f"{line}{loss_cell}{arm.dropped}".rstrip())
     return lines
-
-
-def interval(found: Estimate) -> str:
-    """A value with its interval."""
-    if found.value is None:
-        return "–"
-    ends = "" if found.low is None else f" [{found.low:.2f}, {found.high:.2f}]"
-    return f"{found.value:.2f}{ends}"
 
 
 def as_dict(tuned: Tuned) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from mtad.advice.spelling import interval
 from mtad.api.costs import tokens_by_length
 from mtad.api.paying import Offer, Prospect
 from mtad.bench.statistics import Estimate
@@ -160,8 +161,7 @@ def _interval(speed: Estimate) -> tuple[float, float]:
 
 def _said(speed: Estimate) -> str:
     """A speed in words."""
-    ends = "" if speed.low is None else f" [{speed.low:.2f}, {speed.high:.2f}]"
-    return f"{speed.value or 0.0:.2f}{ends} times as fast"
+    return f"{interval(speed)} times as fast"
 
 
 def _paying(evidence: Evidence) -> Verdict:

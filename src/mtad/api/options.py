@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -49,12 +49,8 @@ class MethodConfig:
 
     def as_toml(self) -> str:
         """The text of a file that `read_config` reads; None, which TOML lacks, is left out."""
-        options = {f.name: getattr(self.method, f.name) for f in fields(self.method)}
-        lines = [f"method = {_toml(methods.name_for(type(self.method)))}"]
-        for head, table in (("options", options), ("sampling", self.sampling)):
-            lines += ["", f"[{head}]"]
-            lines += [f"{n} = {_toml(v)}" for n, v in table.items() if v is not None]
-        return "\n".join(lines) + "\n"
+        name = f"method = {_toml(methods.name_for(type(self.method)))}\n\n"
+        return name + _tables(options=asdict(self.method), sampling=self.sampling)
 
 
 def server_toml(models: Mapping[str, Any], method: Method) -> str:
@@ -64,13 +60,17 @@ def server_toml(models: Mapping[str, Any], method: Method) -> str:
         models: settings of the models, by name; None, which TOML lacks, is left out.
         method: of requests that name none.
     """
-    options = {f.name: getattr(method, f.name) for f in fields(method)}
-    tables = {"models": models, "method": {"name": methods.name_for(type(method)), **options}}
-    lines: list[str] = []
-    for head, table in tables.items():
-        lines += ["", f"[{head}]"] if lines else [f"[{head}]"]
-        lines += [f"{n} = {_toml(v)}" for n, v in table.items() if v is not None]
-    return "\n".join(lines) + "\n"
+    name = {"name": methods.name_for(type(method))}
+    return _tables(models=models, method=name | asdict(method))
+
+
+def _tables(**tables: Mapping[str, Any]) -> str:
+    """TOML tables by their names, a blank line between two; None is left out."""
+    texts = (
+        f"[{head}]\n" + "".join(f"{n} = {_toml(v)}\n" for n, v in table.items() if v is not None)
+        for head, table in tables.items()
+    )
+    return "\n".join(texts)
 
 
 def _toml(value: Any) -> str:

@@ -1,4 +1,7 @@
-"""Methods timed in turns on the same prompts: what slows a machine down slows all of them down."""
+"""Methods side by side on the same prompts, without a guard.
+
+They are timed in turns: what slows a machine down slows all of them down.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mtad.api.pair import ModelPair
+from mtad.api.pair import Completion, ModelPair
 from mtad.core.prompt import Prompt
 from mtad.speculative.method import Method
 
@@ -44,6 +47,25 @@ class Timed:
     def tokens_per_step(self) -> float:
         """The mean acceptance length."""
         return self.num_tokens / self.num_steps
+
+
+def completed(
+    pair: ModelPair,
+    method: Method,
+    prompts: Sequence[Prompt],
+    on_text: Callable[[], None],
+    **settings: Any,
+) -> list[Completion]:
+    """The completions of the prompts in their order, with seed 0; `on_text` is called after each.
+
+    Settings as `ModelPair.generate` takes them, among them how many are decoded at once.
+    """
+    found = dict[int, Completion]()
+    for chunk in pair.stream_all(prompts, method, seed=0, guard=False, **settings):
+        if chunk.completion is not None:
+            found[chunk.index] = chunk.completion
+            on_text()
+    return [found[index] for index in range(len(prompts))]
 
 
 def decode_timed(

@@ -85,12 +85,10 @@ class DoctorFlags(PromptFlags):
 
 def run(flags: DoctorFlags) -> None:
     """Examine the pair and print what was found."""
-    import json
-
     from mtad.advice.page import as_dict, page, verdict_lines
     from mtad.advice.verdict import mismatched
+    from mtad.cli.printing import print_json
     from mtad.cli.progress import shown
-    from mtad.core.options import jsonable
     from mtad.errors import VocabularyMismatchError
 
     try:
@@ -103,7 +101,7 @@ def run(flags: DoctorFlags) -> None:
         record, text = as_dict(found), page(found)
     if flags.json:
         names = {"target": flags.name, "draft": flags.draft_model}
-        print(json.dumps(jsonable(names | record), ensure_ascii=False, allow_nan=False))
+        print_json(names | record)
     else:
         typer.echo(text)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
@@ -11,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mtad import methods
+from mtad.cli.printing import print_json
 from mtad.core.schema import options_of
 from mtad.speculative.method import Method
 
@@ -20,7 +20,7 @@ def show(name: str | None, as_json: bool) -> None:
     found = [methods.find(n) for n in ([name] if name else methods.names())]
     if as_json:
         sheets = [methods.sheet(cls) for cls in found]
-        print(json.dumps(sheets[0] if name else sheets, ensure_ascii=False, allow_nan=False))
+        print_json(sheets[0] if name else sheets)
     elif name:
         _show_one(found[0])
     else:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 
@@ -42,3 +49,27 @@ def shown() -> Iterator[Any]:
                 console.print(Text(text), soft_wrap=True)
 
         yield Shown()
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr with the time left, as a callback: the step, rows done, all rows."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(elapsed_when_finished=False),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, speed_estimate_period=3600.0) as bars:
+        bar, before = bars.add_task("preparing", total=None), -1
+
+        def show(text: str, done: int, total: int) -> None:
+            nonlocal before
+            if before < 0 or done < before:  # what is there already says nothing of the speed
+                bars.reset(bar, completed=done, total=total)
+            before = done
+            bars.update(bar, description=text, completed=done, total=total)
+
+        yield show

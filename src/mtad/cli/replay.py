@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +13,8 @@ from rich.text import Text
 from mtad import methods
 from mtad.bench.report.canvas import grid_lines, new_figure, style
 from mtad.cli.options import assignment, options_given
+from mtad.cli.printing import print_json
 from mtad.cli.terminal import number
-from mtad.core.options import jsonable
 from mtad.engine.stats import Stats
 from mtad.errors import DataError
 from mtad.trace.format import named_if_damaged, read_lines
@@ -47,7 +46,7 @@ def run(
     if as_json:
         record = {"trace": str(trace), "is_cut": done.is_cut} | done.header.as_dict()
         record["rules"] = [one.as_dict() for one in done.rules]
-        print(json.dumps(jsonable(record), ensure_ascii=False, allow_nan=False))
+        print_json(record)
         return
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     console.print(_summary(done))

@@ -78,12 +78,10 @@ class TuneFlags(PromptFlags):
 
 def run(flags: TuneFlags) -> None:
     """Compare the settings, write the fastest down, and say how to use them."""
-    import json
-
     from mtad.advice.spelling import named
     from mtad.advice.tuning import LOSSLESS, as_dict, nats_of, table, tune, write
+    from mtad.cli.printing import print_json
     from mtad.cli.progress import shown
-    from mtad.core.options import jsonable
 
     max_loss = flags.max_regret if flags.max_loss is None else nats_of(flags.max_loss)
     known: list[Tuned] = []
@@ -97,7 +95,7 @@ def run(flags: TuneFlags) -> None:
         raise
     chosen = write(tuned, flags.output, flags.found_models, flags.sampling)
     if flags.json:
-        print(json.dumps(jsonable(as_dict(tuned)), ensure_ascii=False, allow_nan=False))
+        print_json(as_dict(tuned))
         return
     typer.echo("\n".join(table(tuned)))
     for name, arm in chosen.items():
@@ -124,7 +122,6 @@ def _tell(flags: TuneFlags, known: Sequence[Tuned]) -> None:
 
 
 def _said(tuned: Tuned, arm: Arm) -> str:
-    from mtad.advice.spelling import named
-    from mtad.advice.tuning import interval
+    from mtad.advice.spelling import interval, named
 
     return f"{named(arm.method)}, {interval(arm.over(tuned.plain))} times plain decoding"

@@ -77,8 +77,8 @@ def run(flags: VerifyFlags) -> None:
 def _verified(flags: VerifyFlags) -> Verification:
     import typer
 
-    from mtad.cli.bench.running import progress
     from mtad.cli.options import make_method
+    from mtad.cli.progress import progress
     from mtad.methods import require_draft
     from mtad.sampling.params import SamplingParams
     from mtad.verify.run import verify
@@ -119,18 +119,16 @@ def _other_form(flags: VerifyFlags, pair: ModelPair) -> ModelPair | str:
 
 def _show(flags: VerifyFlags, done: Verification) -> None:
     """One page, or one JSON object."""
-    import json
     import sys
 
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from mtad.core.options import jsonable
+    from mtad.cli.printing import print_json
 
     if flags.json:
-        record = {"target": flags.name, "sampling": flags.sampling} | done.as_dict
-        print(json.dumps(jsonable(record), ensure_ascii=False, allow_nan=False))
+        print_json({"target": flags.name, "sampling": flags.sampling} | done.as_dict)
         return
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     table = Table("check", "outcome", "found")

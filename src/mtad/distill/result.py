@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from itertools import count
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from mtad.api.turns import Timed, in_turns, num_texts
 from mtad.distill.corpus import read_answers
 from mtad.distill.pay import lay_out
 from mtad.distill.plan import Plan
-from mtad.distill.run import HELD_OUT, Distilled, Observer
+from mtad.distill.run import HELD_OUT, Distilled, Observer, steps
 from mtad.methods.autoregressive import Autoregressive
 from mtad.methods.speculative_sampling import SpeculativeSampling
 from mtad.model.copy_rates import copy_rates_of
@@ -127,9 +126,7 @@ def _measured(
     prompts = [list(answer.prompt_ids) for answer in answers]
     temperatures = sorted(made.curve[-1].acceptance)
     total = len(temperatures) * num_texts(2, len(prompts), ROUNDS)
-    observer.begin("measuring", total)
-    done = count(1)
-    found = []
+    on_text, found = steps(observer, "measuring", total), []
     for temperature in temperatures:
         length = made.prospect.best(made.curve[-1].acceptance[temperature].tokens).shape.length
         plain, drafted = in_turns(
@@ -137,7 +134,7 @@ def _measured(
             [Autoregressive(), SpeculativeSampling(num_draft_tokens=length)],
             prompts,
             ROUNDS,
-            lambda: observer.advance(next(done), ""),
+            on_text,
             max_new_tokens=NUM_TOKENS,
             **plan.sampling.cut(temperature),
         )

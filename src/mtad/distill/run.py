@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Protocol
 
@@ -54,6 +55,13 @@ class Observer(Protocol):
 
     def say(self, text: str) -> None:
         """A line to be kept."""
+
+
+def steps(observer: Observer, phase: str, total: int) -> Callable[[], None]:
+    """Begin a phase of so many steps; what is returned is to be called after each of them."""
+    observer.begin(phase, total)
+    done = count(1)
+    return lambda: observer.advance(next(done), "")
 
 
 @dataclass(frozen=True)

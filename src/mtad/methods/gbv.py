@@ -34,7 +34,7 @@ from mtad.sampling.truncation import NEVER
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import at_node, value_at
 from mtad.speculative.blocks import accept_block
-from mtad.speculative.drafting import sampled_tree
+from mtad.speculative.drafting import sampled_chains
 from mtad.speculative.facts import Reads
 from mtad.speculative.method import Method, Verdict
 
@@ -66,8 +66,7 @@ class GBV(Method):
     def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """K chains sampled independently from the root."""
         assert lm is not None
-        shape = (self.num_paths,) + (1,) * (self.num_draft_tokens - 1)
-        return sampled_tree(lm, prefix, warp, noise, shape)
+        return sampled_chains(lm, prefix, warp, noise, self.num_paths, self.num_draft_tokens)
 
     def verify(
         self,

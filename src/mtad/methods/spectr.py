@@ -29,7 +29,7 @@ from mtad.core.tree import TokenTree
 from mtad.model.drafter import Drafter
 from mtad.sampling.warper import Warper
 from mtad.speculative.acceptance import at_node, endpoint, residual_weights, value_at
-from mtad.speculative.drafting import sampled_tree
+from mtad.speculative.drafting import sampled_chains
 from mtad.speculative.facts import Reads
 from mtad.speculative.method import Method, Verdict
 
@@ -59,8 +59,7 @@ class SpecTr(Method):
     def draft(self, lm: Drafter | None, prefix: Prefix, warp: Warper, noise: Noise) -> TokenTree:
         """K chains sampled independently from the root."""
         assert lm is not None
-        shape = (self.num_drafts,) + (1,) * (self.num_draft_tokens - 1)
-        return sampled_tree(lm, prefix, warp, noise, shape)
+        return sampled_chains(lm, prefix, warp, noise, self.num_drafts, self.num_draft_tokens)
 
     def verify(
         self,

@@ -203,16 +203,11 @@ class Level:
 
 def given_chain(prefix: Prefix, given: Given) -> TokenTree:
     """The chain of given tokens alone, which has no law."""
-    tree = prefix.root()
+    tree, values = prefix.root(), torch.zeros_like(given.tokens[:, :1], dtype=torch.float32)
     for depth in range(given.tokens.shape[1]):
         token = given.tokens[:, depth, None]
         alive = may_extend(tree, prefix) & given.there[:, depth, None]
-        tree = tree.grow(
-            token,
-            torch.full_like(token, depth),
-            alive,
-            torch.zeros_like(token, dtype=torch.float32),
-        )
+        tree = tree.grow(token, torch.full_like(token, depth), alive, values)
     return tree
 
 
@@ -255,6 +250,13 @@ def sampled_tree(
         law = said.judged if judged else level.law
         tree = _add_children(tree, prefix, level, place, drawn, law)
     return tree
+
+
+def sampled_chains(
+    lm: Drafter, prefix: Prefix, warp: Warper, noise: Noise, count: int, length: int
+) -> TokenTree:
+    """So many chains of so many tokens, drawn independently; equal ones stay apart."""
+    return sampled_tree(lm, prefix, warp, noise, (count, *(1,) * (length - 1)))
 
 
 def _distinct(level: LevelLogprobs, said: Level, u: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,19 +34,21 @@ def judges_few(method: Method, tree: TokenTree, vocab: int, warp: Warper) -> boo
         method, tree, warp: as for `judge`.
         vocab: number of the target's logits.
     """
-    sparse = _sparse(method, tree)
-    if sparse is None or not (method.judges_candidates and method.ratio_on == "warped"):
-        return False
-    count = tree.num_nodes * (warp.width + 1) + sum(law.ids[0].numel() for law in sparse)
-    return vocab > max(SMALL, SHARE * count, warp.width)
+    return _few_laws(method, tree, vocab, warp) is not None
 
 
-def _sparse(method: Method, tree: TokenTree) -> list[SparseLogprobs] | None:
-    """The draft's laws that the rule reads, of few tokens each; None where one is dense."""
+def _few_laws(
+    method: Method, tree: TokenTree, vocab: int, warp: Warper
+) -> list[SparseLogprobs] | None:
+    """The draft's laws that the rule reads where it judges few tokens; None where it does not."""
     needs = method.needs
     laws = () if needs is not None and needs.draft != "distributions" else tree.draft_laws
     sparse = [law for law in laws if isinstance(law, SparseLogprobs)]
-    return sparse if len(sparse) == len(laws) else None
+    is_able = method.judges_candidates and method.ratio_on == "warped"
+    if not is_able or len(sparse) < len(laws):
+        return None
+    count = tree.num_nodes * (warp.width + 1) + sum(law.ids[0].numel() for law in sparse)
+    return sparse if vocab > max(SMALL, SHARE * count, warp.width) else None
 
 
 def judge(
@@ -57,8 +59,8 @@ def judge(
     noise: Noise,
 ) -> Verdict:
     """What `method.verify` says, on few tokens where these are all that has any probability."""
-    sparse = _sparse(method, tree)
-    if sparse is None or not judges_few(method, tree, logits.shape[-1], warp):
+    sparse = _few_laws(method, tree, logits.shape[-1], warp)
+    if sparse is None:
         return method.verify(tree, logits, warp, noise)
     values, ids = warp.compact(logits, tree)
     assert ids is not None

@@ -19,7 +19,7 @@ from mtad.core.tree import TokenTree
 from mtad.engine.step import Block
 from mtad.sampling.params import SamplingParams
 from mtad.sampling.truncation import NEVER
-from mtad.speculative.method import Method
+from mtad.speculative.method import Method, Verdict
 from mtad.trace.format import unpack
 
 
@@ -88,6 +88,12 @@ class Iteration:
                 {name: float(value) for name, value in record.get("receipt", {}).items()},
             ),
         )
+
+
+def decided(verdict: Verdict) -> tuple[Int[Tensor, " depth"], int | None]:
+    """The accepted nodes of one row, and the token after them; none where nothing is committed."""
+    count = int(verdict.num_accepted)
+    return verdict.path[0, : max(0, count)], int(verdict.next_token) if count >= 0 else None
 
 
 def accepted_block(

@@ -29,7 +29,7 @@ from mtad.sampling.warper import Warper
 from mtad.speculative.beams import best_path
 from mtad.speculative.facts import Reads
 from mtad.speculative.method import Method
-from mtad.trace.iteration import Iteration, accepted_block
+from mtad.trace.iteration import Iteration, accepted_block, decided
 
 
 @dataclass(frozen=True)
@@ -199,11 +199,9 @@ def judge(method: Method, seen: Iteration, receipt: Mapping[str, float]) -> Bloc
     counters = [signed(seen.sampling.seed), seen.position]
     seeds, positions = torch.tensor(counters, dtype=torch.int64)[:, None]
     verdict = method.verify(tree, logits, warp, Noise(seeds, positions))
-    count = int(verdict.num_accepted)
-    path, token = verdict.path[0, : max(0, count)], int(verdict.next_token) if count >= 0 else None
     if verdict.ledger is not None:
         receipt = dict(zip(method.kept, verdict.ledger[0].tolist(), strict=True))
-    return accepted_block(method, tree, path, token, receipt)
+    return accepted_block(method, tree, *decided(verdict), receipt)
 
 
 def has_endpoint(method: Method, seen: Iteration) -> bool:

@@ -29,6 +29,7 @@ from mtad.jsonl import JsonLines, read_lines
 from mtad.speculative.method import Method, Verdict
 from mtad.trace.format import TraceHeader as TraceHeader
 from mtad.trace.format import pack
+from mtad.trace.iteration import decided
 from mtad.trace.record import TokenText, TracedRow, finite, record_of
 
 _LOG = logging.getLogger(__name__)
@@ -233,11 +234,8 @@ def _options(value: Any) -> dict[str, Any]:
 
 
 def _decision(verdict: Verdict) -> dict[str, Any]:
-    count, token = int(verdict.num_accepted), int(verdict.next_token)
-    if count < 0:
-        return {"path": [], "num_accepted": 0, "next_token": None}
-    path = verdict.path[0, :count].tolist()
-    return {"path": path, "num_accepted": count, "next_token": token}
+    path, token = decided(verdict)
+    return {"path": path.tolist(), "num_accepted": len(path), "next_token": token}
 
 
 def _tree(row: TracedRow) -> dict[str, Any]:

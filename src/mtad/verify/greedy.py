@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 
 from mtad.api.pair import ModelPair
+from mtad.api.turns import completed
 from mtad.engine.request import Request
 from mtad.errors import OptionError
 from mtad.methods.autoregressive import Autoregressive
@@ -110,16 +112,17 @@ def _texts(
     """The greedy texts of the prompts, of which so many are decoded at once."""
     settings = {name: getattr(params, name) for name in params.active()}
     settings |= {"max_new_tokens": params.max_new_tokens, "eos_token_ids": params.eos_token_ids}
-    chunks = pair.stream_all(
-        [list(ids) for ids in prompts], method, seed=0, guard=False, max_batch_size=size, **settings
+    done, asked = count(1), [list(ids) for ids in prompts]
+    show(label, 0, len(asked))
+    texts = completed(
+        pair,
+        method,
+        asked,
+        lambda: show(label, next(done), len(asked)),
+        max_batch_size=size,
+        **settings,
     )
-    found = dict[int, list[int]]()
-    show(label, 0, len(prompts))
-    for chunk in chunks:
-        if chunk.completion is not None:
-            found[chunk.index] = list(chunk.completion.token_ids)
-            show(label, len(found), len(prompts))
-    return [found[index] for index in range(len(prompts))]
+    return [list(text.token_ids) for text in texts]
 
 
 def _parting(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from mtad.core.schema import options_of
+from mtad.methods import describe
 from mtad.speculative.method import Method
 
 Outcome: TypeAlias = Literal["equal", "within rounding", "no difference", "differs", "left out"]
@@ -76,9 +76,8 @@ class Verification:
     @property
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        options = {name: getattr(self.method, name) for name in options_of(type(self.method))}
         return {
-            "method": {"name": self.method.name, "options": options},
+            "method": describe(self.method),
             "claims_lossless": self.method.is_lossless,
             "is_proven": self.is_proven,
             "verdict": self.sentence,

@@ -108,9 +108,7 @@ def draw_line(
     axes.plot(xs, ys, **style(index), markersize=size, linewidth=1, label=plain(label))
 
 
-def draw_cross(
-    axes: Axes, index: int, label: str, x: Estimate, y: Estimate
-) -> tuple[float, float]:
+def draw_cross(axes: Axes, index: int, label: str, x: Estimate, y: Estimate) -> tuple[float, float]:
     """The mark of a run or method with both intervals; where it is."""
     at = x.value or 0.0, y.value or 0.0
     axes.errorbar(

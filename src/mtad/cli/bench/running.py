@@ -4,21 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from mtad.bench.checks import read_items
 from mtad.bench.choose import chosen_points
@@ -36,6 +26,7 @@ from mtad.bench.score import score_folder
 from mtad.bench.split import TEST
 from mtad.bench.sweep.files import Frontier
 from mtad.bench.sweep.recipe import check
+from mtad.cli.progress import progress
 from mtad.errors import DataError
 
 
@@ -117,27 +108,3 @@ def draw_frontier(recipe: Recipe, output: Path | None, max_loss: float) -> None:
     typer.echo(frontier.text())
     shown = [str(path) for path in paths if path.parent == folder]
     typer.echo(f"written: {', '.join(shown)} and {len(paths) - len(shown)} more", err=True)
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr with the time left, as a callback: the step, rows done, all rows."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(elapsed_when_finished=False),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, speed_estimate_period=3600.0) as bars:
-        bar, before = bars.add_task("preparing", total=None), -1
-
-        def show(text: str, done: int, total: int) -> None:
-            nonlocal before
-            if before < 0 or done < before:  # what is there already says nothing of the speed
-                bars.reset(bar, completed=done, total=total)
-            before = done
-            bars.update(bar, description=text, completed=done, total=total)
-
-        yield show

@@ -200,7 +200,7 @@ def run(flags: SpeedFlags) -> None:
         return
     from mtad.bench.report.canvas import new_figure
     from mtad.bench.speed.measure import measure
-    from mtad.cli.bench.running import progress
+    from mtad.cli.progress import progress
 
     plan, prompts = flags.plan(), flags.prompts()
     new_figure(1.0, 1.0)  # says before the work if plots cannot be made

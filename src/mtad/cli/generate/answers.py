@@ -15,6 +15,7 @@ from typing import Any
 
 from mtad.api.pair import Completion
 from mtad.cli.generate.prompts import Item
+from mtad.cli.printing import print_json
 from mtad.core.options import jsonable
 from mtad.errors import DataError
 from mtad.jsonl import JsonLines, cut_off_end, read_lines
@@ -73,11 +74,10 @@ class AnswerFile:
 
     def write(self, record: Record) -> None:
         """Append one answer."""
-        plain = jsonable(record)
         if self._lines is not None:
-            self._lines.append([plain])
+            self._lines.append([jsonable(record)])
         else:
-            print(json.dumps(plain, ensure_ascii=False, allow_nan=False), flush=True)
+            print_json(record)
         self.num_written += 1
 
     def _read(self, path: Path) -> None:

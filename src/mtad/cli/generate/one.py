@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -13,10 +12,10 @@ import typer
 
 from mtad.api.pair import Chunk
 from mtad.cli.blocks import BlockPainter
+from mtad.cli.printing import print_json
 from mtad.cli.settings import Settings
 from mtad.cli.start import load, new_seed, require_utf8, system_message
 from mtad.cli.terminal import Shown, summary
-from mtad.core.options import jsonable
 from mtad.core.prompt import Prompt
 from mtad.errors import PromptError
 from mtad.methods import describe
@@ -87,7 +86,7 @@ def _print_json(
     record = record | last.completion.as_dict() | how
     if show_blocks:
         record["blocks"] = [dataclasses.asdict(block) for block in last.completion.blocks]
-    print(json.dumps(jsonable(record), ensure_ascii=False, allow_nan=False), flush=True)
+    print_json(record)
 
 
 def _print_text(
