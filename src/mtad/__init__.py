@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mtad.engine.stats import Stats
     from mtad.engine.step import Block, Step
     from mtad.errors import MtadError
+    from mtad.grammar.grammar import Grammar
     from mtad.methods.autoregressive import Autoregressive
     from mtad.methods.beam_search import BeamSearch
     from mtad.methods.bild import BiLD
@@ -53,6 +54,7 @@ _HOME = {
     "engine.session": ("Session",),
     "engine.step": ("Block", "Step"),
     "errors": ("MtadError",),
+    "grammar.grammar": ("Grammar",),
     "speculative.method": ("Method", "Verdict"),
     "methods.autoregressive": ("Autoregressive",),
     "methods.beam_search": ("BeamSearch",),
@@ -109,6 +111,7 @@ __all__ = [
     "Chunk",
     "Completion",
     "FLy",
+    "Grammar",
     "JointGreedy",
     "Margin",
     "Method",

@@ -5,6 +5,7 @@
      ├── UnsupportedModelError        an architecture whose attention cannot take a token tree
      ├── VocabularyMismatchError      a target and a draft that do not share their token ids
      ├── PromptError                  an empty prompt, or ids out of range
+     ├── GrammarError                 a grammar that cannot be read or followed, also an OptionError
      ├── ContextLengthError           prompt and new tokens do not fit the model's context
      ├── CacheMemoryError             the KV cache does not fit the memory that is free
      ├── NonFiniteLogitsError         a model returned NaN or infinity
@@ -70,6 +71,13 @@ class OptionError(ValueError):
     def __init__(self, message: str, name: str | None = None) -> None:
         super().__init__(message)
         self.name = name
+
+
+class GrammarError(MtadError, OptionError):
+    """A grammar that cannot be read, that has no code here, or that a text cannot follow."""
+
+    def __init__(self, message: str) -> None:
+        OptionError.__init__(self, message, "grammar")
 
 
 def first_line(error: Exception) -> str:

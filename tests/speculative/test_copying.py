@@ -8,11 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 from support.copies import followed
+from support.letters import grammars_of
 from support.tiny import random_tree
 from support.toys import TableLM, prefix_of
 from torch import Tensor
 
 from mtad.core.tree import TokenTree
+from mtad.grammar.grammar import Grammar
 from mtad.sampling.params import SamplingParams
 from mtad.sampling.warper import Warper
 from mtad.speculative.copying import Copies, matches
@@ -120,3 +122,17 @@ def test_a_tree_of_texts_without_a_match_is_the_drafts_own() -> None:
     tree: TokenTree = prefix.root()
     law = Level.after(lm, tree, prefix, warp).warped.dense()[0, 0].exp()
     torch.testing.assert_close(law, TABLE)
+
+
+@pytest.mark.parametrize(("copied", "share"), [(0, 0.0), (2, 0.6)])
+def test_what_a_grammar_excludes_is_not_copied(copied, share) -> None:
+    state = grammars_of(["a", "b", "c", "d", "<end>"]).begin(Grammar.regex("[bc]+"), ())
+    text = [[3, 1, copied, 3, 1]]
+    prefix = replace(prefix_of(text, budget=9), grammars=torch.tensor([state.number]))
+    warp = Warper.of([SamplingParams()], 5, torch.device("cpu")).at(prefix)
+    lm = TableLM(TABLE.expand(1, 9, -1))
+    lm.copy_rates = RATES
+    law = Level.after(lm, prefix.root(), prefix, warp).warped.dense()[0, 0].exp()
+    own = torch.tensor([0.0, 0.4, 0.6, 0.0, 0.0])  # of 0.2 and 0.3
+    expected = (1 - share) * own + share * torch.eye(5)[copied]
+    torch.testing.assert_close(law, expected)

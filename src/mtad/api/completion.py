@@ -64,8 +64,8 @@ def with_text(
     """A request whose text ends before the first of `stops`, and what makes that text.
 
     Args:
-        request: its `stop` is set where there are stop strings; none of them counts within its
-            `min_new_tokens`.
+        request: its `stop` is set where there are stop strings, or it has a grammar; no stop
+            string counts within its `min_new_tokens`.
         tokenizer: None where the text is not wanted; there can be no `stops` then.
         stops: stop strings.
         options: further ones of `TextStream`.
@@ -74,7 +74,20 @@ def with_text(
         return request, None
     least = request.sampling.min_new_tokens
     stream = TextStream(tokenizer, stops, request.prompt_ids, min_tokens=least, **options)
-    return (replace(request, stop=stream.push) if stops else request), stream
+    return with_ends(request, stream), stream
+
+
+def with_ends(request: Request, stream: TextStream) -> Request:
+    """A request that ends where a stop string or its grammar does, with what the stream has."""
+    grammar = request.grammar
+    if grammar is None:
+        return replace(request, stop=stream.push) if stream.stops else request
+
+    def stop(token: int) -> bool:
+        ends = grammar.push(token)
+        return stream.push(token) or ends
+
+    return replace(request, stop=stop)
 
 
 @dataclass(eq=False)
@@ -116,11 +129,15 @@ class Generation:
         if stream is None:
             return ""
         tokens = () if self.has_stops else block.token_ids  # else the engine pushed each already
-        if block.finish_reason == "stop" and not stream.stopped:  # a token ended it: see `clipped`
+        if self._ended_by_token(block):  # nothing has pushed it: see `clipped`
             tokens = block.token_ids[-1:] if self.has_stops else tokens
             tokens = tokens if stream.keeps_stop else tokens[:-1]
         stream.extend(tokens)
         return stream.take(last=block.finish_reason is not None)
+
+    def _ended_by_token(self, block: Block) -> bool:
+        """Whether the block's last token is one that ends a text."""
+        return block.token_ids[-1:] in {(token,) for token in self.request.sampling.eos_token_ids}
 
     def chunk(self, index: int) -> Chunk:
         """What the last block added to the text of prompt `index`."""

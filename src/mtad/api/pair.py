@@ -28,6 +28,7 @@ from mtad.core.prompt import Prompt
 from mtad.engine.request import check_requests
 from mtad.engine.session import Request, Session
 from mtad.engine.workspace import CapturedPrograms, Workspace
+from mtad.grammar.grammar import Grammar, TextForm
 from mtad.methods import require_draft
 from mtad.model.drafter import Draft
 from mtad.model.lm import Model
@@ -116,6 +117,7 @@ class ModelPair:
         on_phase: OnPhase | None = None,
         guard: bool | None = None,
         trace: TraceWriter | None = None,
+        grammar: TextForm = None,
         **sampling: Any,
     ) -> list[Completion]:
         """Completions of the prompts, in their order.
@@ -131,6 +133,9 @@ class ModelPair:
                 depends on the clock, so None is yes only for a lossless method that is greedy or
                 got no seed. Of lossy methods, plain steps follow the target's distribution.
             trace: every iteration is written there; see `docs/traces.md`.
+            grammar: the form that every text must have: a `Grammar`, a JSON schema as a mapping, or
+                a pydantic model. Lossless methods then follow the target without the tokens that
+                it excludes, see `docs/structured-output.md`.
             sampling: fields of `SamplingParams` (temperature, top_k, top_p, max_new_tokens, …),
                 `stop` (a string or several; a special token ends the text like EOS) and
                 `ignore_eos`.
@@ -140,7 +145,8 @@ class ModelPair:
             MtadError: see `mtad.errors`.
         """
         sampling |= {"max_batch_size": max_batch_size, "on_phase": on_phase, "guard": guard}
-        chunks = self.stream_all(prompts, method, seed=seed, trace=trace, **sampling)
+        sampling |= {"seed": seed, "trace": trace, "grammar": grammar}
+        chunks = self.stream_all(prompts, method, **sampling)
         done = {chunk.index: chunk.completion for chunk in chunks if chunk.completion}
         return [done[i] for i in sorted(done)]
 
@@ -163,6 +169,7 @@ class ModelPair:
         on_phase: OnPhase | None = None,
         guard: bool | None = None,
         trace: TraceWriter | None = None,
+        grammar: TextForm = None,
         **sampling: Any,
     ) -> Iterator[Chunk]:
         """Chunks of all prompts as they come; arguments as in `generate`, judged at once."""
@@ -171,7 +178,7 @@ class ModelPair:
         chosen, guard = method_of(method), self._guard(guard)
         stops, params = ends_of(sampling, self.models)
         guarded = wants_guard(chosen, guard, seed is not None, params.temperature == 0)
-        requests = self._requests(prompt_list(prompts), seed, params)
+        requests = self._requests(prompt_list(prompts), seed, params, Grammar.of(grammar))
         models = self.models
         require_draft(chosen, models.draft is not None, "load the pair with draft=…")
         check_requests(models.target, models.draft, chosen, requests, models.vocab)
@@ -228,13 +235,19 @@ class ModelPair:
             )
         return False if parts > 1 else guard
 
-    def _requests(self, prompts: list[Prompt], seed: Seed, params: SamplingParams) -> list[Request]:
+    def _requests(
+        self, prompts: list[Prompt], seed: Seed, params: SamplingParams, grammar: Grammar | None
+    ) -> list[Request]:
         seeds, reason = seeds_for(seed, len(prompts)), self.models.tokenizer_error
         if self.models.num_parts > 1:
             seeds = agreed(seeds)  # else each process draws its own, and they wait for ever
         texts = [encode(self.tokenizer, prompt, reason) for prompt in prompts]
         pairs = zip(texts, seeds, strict=True)
-        return [Request(ids, replace(params, seed=one_seed)) for ids, one_seed in pairs]
+        requests = [Request(ids, replace(params, seed=one_seed)) for ids, one_seed in pairs]
+        if grammar is None:
+            return requests
+        begin = self.models.grammars.begin
+        return [replace(r, grammar=begin(grammar, r.sampling.eos_token_ids)) for r in requests]
 
 
 def load_pair(

@@ -16,6 +16,8 @@ from torch import Tensor
 from mtad.core.tree import TokenTree
 
 Rows = TypeVar("Rows", bound=Any)
+NO_GRAMMAR = 0
+"""Stands for no grammar in a row, where others have one."""
 
 
 def select_rows(value: Rows, rows: Int[Tensor, " kept"]) -> Rows:
@@ -39,6 +41,8 @@ class Prefix:
             itself drafts.
         ledger: (B, S) numbers that the method has kept of each text, see `Method.entries`; None
             where it keeps none.
+        grammars: (B,) the number of each text's grammar, see `mtad.grammar.masks`; None where no
+            text has one.
     """
 
     tokens: Int[Tensor, "rows text"]
@@ -48,6 +52,7 @@ class Prefix:
     eos: Int[Tensor, "rows stops"]
     horizon: int
     ledger: Float64[Tensor, "rows entries"] | None = None
+    grammars: Int[Tensor, " rows"] | None = None
 
     @property
     def num_new(self) -> Int[Tensor, " rows"]:
@@ -81,8 +86,9 @@ class Prefix:
         return replace(self, horizon=horizon)
 
     def join(self, other: Prefix) -> Prefix:
-        """The rows of both, those of `other` last."""
-        pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
+        """The rows of both, those of `other` last; `grammars` is to be set anew."""
+        names = [f.name for f in fields(self) if f.name != "grammars"]
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
         fills = {"tokens": 0, "eos": -1}
         tensors = {n: pair for n, pair in pairs.items() if isinstance(pair[0], Tensor)}
         joined = {n: _stack(*pair, fills.get(n, 0)) for n, pair in tensors.items()}

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from mtad.core.buckets import bucket_of, rows_of, width_of
 from mtad.core.noise import signed
-from mtad.core.prefix import Prefix
-from mtad.errors import ContextLengthError, PromptError
+from mtad.core.prefix import NO_GRAMMAR, Prefix
+from mtad.errors import ContextLengthError, OptionError, PromptError
+from mtad.grammar.matcher import GrammarState
 from mtad.model.context import changes_with_length, context_of, embedding_rows
 from mtad.model.drafter import Draft
 from mtad.model.lm import Model
@@ -33,6 +34,8 @@ class Request:
         stop: called with every new token in order; true ends the text after that token.
         output_ids: tokens of the text that are there already, where it is taken up again.
         receipt: what the method had kept of them, see `Block.receipt`.
+        grammar: what the text must be, at its beginning or after `output_ids`; `stop` has to push
+            every new token to it.
         cache_salt: prefixes of prompts are shared with requests that have the same one; None
             shares nothing, so that every token of the prompt is fed.
     """
@@ -42,6 +45,7 @@ class Request:
     stop: Callable[[int], bool] | None = None
     output_ids: Sequence[int] = ()
     receipt: Mapping[str, float] = field(default_factory=dict)
+    grammar: GrammarState | None = None
     cache_salt: Hashable | None = ""
 
     @property
@@ -75,6 +79,7 @@ def check_requests(
         method.check(request.sampling)
         _check_prompt(index, request, vocab)
         _check_receipt(index, request, method)
+        _check_grammar(index, request)
         require_some_token(request.sampling, vocab, known, "target")
         for name, model, context in reaches:
             _check_context(index, request, name, model, context)
@@ -100,6 +105,26 @@ def _check_receipt(index: int, request: Request, method: Method) -> None:
             f"request {index}: its receipt has {', '.join(unknown)}, and {method.name} keeps "
             f"{known} of a text; give the receipt of a text that {method.name} began"
         )
+
+
+def _check_grammar(index: int, request: Request) -> None:
+    """What bans tokens whatever the text could leave none that its grammar allows."""
+    params = request.sampling
+    if request.grammar is None:
+        return
+    bias = [value for value in params.logit_bias.values() if value == float("-inf")]
+    for name, given in (
+        ("min_new_tokens", params.min_new_tokens),
+        ("suppress_tokens", params.suppress_tokens),
+        ("logit_bias", bias),
+    ):
+        if given:
+            raise OptionError(
+                f"request {index}: {name} bans tokens and the text has a grammar; where that "
+                f"allows no others, nothing would be left: leave {name} out, or write the ban into "
+                "the grammar",
+                name,
+            )
 
 
 def _check_context(
@@ -166,6 +191,14 @@ def prefix_of(
         horizon=max(budgets),
         ledger=torch.tensor(kept, dtype=torch.float64, device=device) if entries else None,
     )
+
+
+def grammars_of(requests: Sequence[Request], device: torch.device) -> Int[Tensor, " rows"] | None:
+    """The number of each text's grammar; None where no text has one."""
+    if not any(r.grammar for r in requests):
+        return None
+    numbers = [r.grammar.number if r.grammar else NO_GRAMMAR for r in requests]
+    return torch.tensor(numbers, dtype=torch.int64, device=device)
 
 
 def seeds_of(requests: Sequence[Request], device: torch.device) -> Int[Tensor, " rows"]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Num
@@ -21,7 +22,7 @@ from mtad.core.noise import Noise
 from mtad.core.prefix import Prefix, places_without, select_rows
 from mtad.core.tree import TokenTree
 from mtad.engine.request import Request as Request
-from mtad.engine.request import check_requests, prefix_of, seeds_of, size_of
+from mtad.engine.request import check_requests, grammars_of, prefix_of, seeds_of, size_of
 from mtad.engine.step import Block as Block
 from mtad.engine.step import (
     Observation,
@@ -33,6 +34,7 @@ from mtad.engine.step import (
     tokens_of,
 )
 from mtad.engine.workspace import Workspace
+from mtad.grammar.masks import masked
 from mtad.measure.device import synchronize
 from mtad.model.drafter import Draft, Drafter, begin_prefill, state_of
 from mtad.model.lm import Model
@@ -183,7 +185,7 @@ class Session:
         horizon = max(r.sampling.max_new_tokens for r in running)
         self.max_nodes = self.largest.num_nodes(self.vocab, horizon)
         bound = horizon if self.method.drafted_by == "target" else bucket_of(horizon)
-        self.prefix = self.prefix.within(bound)
+        self.prefix = replace(self.prefix.within(bound), grammars=grammars_of(running, device))
         self._fill(range(len(self.rows)))
         self._look_ahead()
 
@@ -215,10 +217,18 @@ class Session:
     def _iterated(self) -> Tensor:
         """What `_iterate` returns, from its captured graph where there is one."""
         key, begin, splits = method_key(self.method), self._begin, self._begin is not ignore_phase
-        if self.observe is not None or len(self.rows) > self.most_captured:
-            reason: EagerReason = "large_batch" if self.observe is None else "observed"
+        if reason := self._eager_reason:
             return self.graphs.run_eagerly(self._iterate, begin, reason)
         return self.graphs.run(key, self._state, self._iterate, begin, splits, self.may_capture)
+
+    @property
+    def _eager_reason(self) -> EagerReason | None:
+        """Why the next iteration is not to be captured, if that does not lie in its program."""
+        if self.observe is not None:
+            return "observed"
+        if self.prefix.grammars is not None and self.target.device.type == "cuda":
+            return "grammar"
+        return "large_batch" if len(self.rows) > self.most_captured else None
 
     @property
     def _state(self) -> State:
@@ -233,7 +243,7 @@ class Session:
         narrow = warp.over(self.drafter.token_ids) if self.drafter else warp
         tree = self.method.draft(self.drafter, self.prefix, narrow, noise)
         begin("target")
-        logits = self.target.forward(tree)
+        logits = masked(self.target.forward(tree), tree, self.prefix, self.vocab)
         begin("verify")
         verdict = judge(self.method, tree, logits, warp, noise)
         begin("commit")
@@ -282,6 +292,8 @@ class Session:
         for row in finished:
             del self.requests[self.rows[row]]
         self.rows, self.lengths = [[of[row] for row in order] for of in (self.rows, self.lengths)]
+        if not any(self.requests[index].grammar for index in self.rows):
+            self.prefix = replace(self.prefix, grammars=None)
         self._fill(order)
 
     def _fill(self, order: Sequence[int]) -> None:

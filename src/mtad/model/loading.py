@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from mtad.core.names import require_one_of
 from mtad.errors import CheckpointError, UnsupportedModelError, first_line
+from mtad.grammar.matcher import TokenGrammars
 from mtad.model import parallel
 from mtad.model.drafter import Draft
 from mtad.model.folder import require_all_weights
@@ -87,6 +88,15 @@ class Models:
     def num_parts(self) -> int:
         """How many processes hold a part of the target each, see `mtad.model.parallel`."""
         return parallel.num_parts(self.target)
+
+    @property
+    def grammars(self) -> TokenGrammars:
+        """Grammars over its tokens; the first time takes about a second.
+
+        Raises:
+            GrammarError: the tokenizer does not say what its tokens are.
+        """
+        return TokenGrammars.of(self.tokenizer, self.vocab, self.eos_token_ids)
 
 
 def load_models(

@@ -27,10 +27,18 @@ logger = logging.getLogger(__name__)
 Mode = Literal["eager", "captured", "capturing"]
 """How a run went: by Python, as a replay, or while a program was being made or validated."""
 EagerReason = Literal[
-    "off", "warming_up", "observed", "large_batch", "unsupported", "mismatch", "out_of_memory"
+    "off",
+    "warming_up",
+    "observed",
+    "grammar",
+    "large_batch",
+    "unsupported",
+    "mismatch",
+    "out_of_memory",
 ]
-"""Why a run was eager: no capture here; not yet captured; a callback reads the whole iteration; too
-many rows; the program can't be captured; its replay differed; no memory for the capture."""
+"""Why a run was eager: no capture here; not yet captured; a callback reads the whole iteration; a
+GPU's iteration asks a grammar; too many rows; the program can't be captured; its replay differed;
+no memory for the capture."""
 RETRY_AFTER = 512
 """Eager runs after which a capture that found no memory is tried again."""
 MOST_REASONS = 256

@@ -21,6 +21,7 @@ from mtad.core.options import Count, Doc
 from mtad.core.prefix import Prefix
 from mtad.core.sparse import DraftLaw, SparseLogprobs, dense_of
 from mtad.core.tree import TokenTree
+from mtad.grammar.masks import allowed_tokens, masked
 from mtad.model.drafter import Drafter
 from mtad.sampling.truncation import NEVER, spread
 from mtad.sampling.warper import Warper
@@ -160,8 +161,12 @@ class Level:
     @classmethod
     def after(cls, lm: Drafter, tree: TokenTree, prefix: Prefix, warp: Warper) -> Level:
         """Feed the deepest level; the levels above must have been fed before."""
-        logits, rates = lm.forward_level(tree), lm.copy_rates
+        said, rates = lm.forward_level(tree), lm.copy_rates
+        logits = masked(said, tree, prefix, warp.vocab, tree.last_level, lm.token_ids)
         copies = None if rates is None else Copies.after(tree, prefix, rates.to(logits.device))
+        if copies is not None and prefix.grammars is not None:
+            allowed = allowed_tokens(tree, prefix.grammars, warp.vocab, tree.last_level)
+            copies = copies.among(allowed.to(logits.device))
         return cls(logits, tree, warp, copies)
 
     def with_given(self, given: Given) -> Level:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
-from mtad.api.completion import Generation
+from mtad.api.completion import Generation, with_ends
 from mtad.engine.session import Block, Request
 from mtad.server.scheduler.errors import DeadlineError
 from mtad.speculative.method import Method, method_key
@@ -227,14 +227,14 @@ class Sequence(Generation):
 
     def preempt(self) -> None:
         """Make it ready to be resumed where its text ends."""
-        tokens = self.token_ids
-        stop = None
+        tokens, request = self.token_ids, self.request
         if self.detokenizer and self.has_stops:  # an iteration that failed may have pushed tokens
             self.detokenizer = self.detokenizer.restarted()
+            grammar = request.grammar.restarted() if request.grammar else None
+            request = with_ends(replace(request, grammar=grammar), self.detokenizer)
             for token in tokens:
-                self.detokenizer.push(token)
+                assert request.stop is not None
+                request.stop(token)
             self.detokenizer.take()
             self.detokenizer.take_places()
-            stop = self.detokenizer.push
-        kept = self.stats.kept
-        self.request = replace(self.request, output_ids=tokens, receipt=kept, stop=stop)
+        self.request = replace(request, output_ids=tokens, receipt=self.stats.kept)
