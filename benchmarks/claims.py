@@ -6,14 +6,14 @@ where that is on the other, and "Not shown" where these items cannot tell.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Final
 
 from mtad.bench.report import Summary
+from mtad.bench.report.baselines import Equal, Ladder
 from mtad.bench.report.metrics import MEAN_QUALITY, PERPLEXITY, SPEED, Metric
 from mtad.bench.report.table import formatted
-from mtad.bench.statistics import Comparison
+from mtad.bench.statistics import Comparison, judge
 
 MTAD, MTJD = "mtad", "mtjd"
 SAMPLING, GREEDY = "autoregressive", "autoregressive, greedy"
@@ -48,10 +48,14 @@ def _of_quality(rows: Summary) -> Iterator[Claim]:
         }.items():
             if other in rows.runs:
                 yield claim, _difference(rows, MTAD, other)
-        if near := nearest_in_perplexity(rows):
+        equal = Ladder(rows).at(MTAD)
+        if isinstance(equal, Equal) and equal.gain is not None:
+            gain = judge(equal.gain, 0, "higher")
+            points = formatted(gain.estimate, 1, sign="+")
             yield (
-                f"… than sampling at the temperature of equal perplexity (nearest here: {near})",
-                f"{_difference(rows, MTAD, near)} {_perplexities(rows, MTAD, near)}",
+                f"… than sampling at the temperature of equal perplexity, which is here "
+                f"{formatted(equal.temperature, 2)}",
+                f"{_answer(gain)} Mean quality {points} points over that sampling.",
             )
     if MTJD in rows.runs and SAMPLING in rows.runs:
         yield (
@@ -69,20 +73,6 @@ def _of_speed(rows: Summary) -> Iterator[Claim]:
             if other in rows.runs:
                 found = rows.compare(MTAD, other, SPEED)
                 yield claim, f"{_answer(found)} {_ratio(found)} times its tokens/s, decode only."
-
-
-def nearest_in_perplexity(rows: Summary) -> str | None:
-    """The run of plain sampling whose perplexity is nearest to MTAD's; None where there is none."""
-    wanted = rows.estimate(MTAD, PERPLEXITY).value
-    known = {
-        run: value
-        for run in rows.runs
-        if run.startswith(SAMPLING) and run != GREEDY
-        if (value := rows.estimate(run, PERPLEXITY).value) is not None
-    }
-    if wanted is None or len(known) < 2:
-        return None
-    return min(known, key=lambda run: abs(math.log(known[run] / wanted)))
 
 
 def _difference(rows: Summary, run: str, other: str) -> str:

@@ -33,7 +33,8 @@ RIGHT = {
     "mtad": 10,
 }
 """Of twelve answers."""
-NLL = {"autoregressive": 30.0, "autoregressive, temperature 0.5": 12.0, "mtad": 10.0}
+NLL = {"autoregressive": 30.0, "autoregressive, temperature 0.5": 12.0, "mtad": 21.0}
+TEMPERATURES = {"autoregressive, temperature 0.5": 0.5}
 
 
 @pytest.fixture
@@ -45,7 +46,14 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "results" / "tiny"
     folder.mkdir(parents=True)
     rows = [
-        sample(run=run, item=f"i{n:02d}", nll=NLL.get(run, 20.0), **_faster(run))
+        sample(
+            run=run,
+            item=f"i{n:02d}",
+            nll=NLL.get(run, 10.0),
+            sampling={"temperature": TEMPERATURES.get(run, 0.0 if "greedy" in run else 1.0)},
+            method={"name": run.partition(",")[0], "options": {}, "lossless": run != "mtad"},
+            **_faster(run),
+        )
         for run in RIGHT
         for n in range(12)
     ]
@@ -96,7 +104,8 @@ def test_results_have_a_section_per_folder_and_the_claims(root: Path) -> None:
     assert table.startswith("| run | spider")
     assert claims_title.startswith("## ") and "| the paper | here |" in claims
     assert study[0] == "## Against greedy speculative decoding" and "not measured" in study[1]
-    assert "| mtad | " not in study[2] and "| autoregressive | −58.3 [" in study[2]
+    assert "| mtad | −8.3 [" in study[2] and "| autoregressive | −58.3 [" in study[2]
+    assert "| speculative_sampling | " not in study[2]
 
 
 def test_claims_are_answered_by_paired_intervals(root: Path) -> None:
@@ -106,8 +115,9 @@ def test_claims_are_answered_by_paired_intervals(root: Path) -> None:
     assert sampling.startswith("**Yes.** Mean quality 83.3 against 33.3: +50.0 [+")
     greedy = found["… than greedy speculative decoding, which is lossless"]
     assert greedy.startswith("**Not shown.**") and "−8.3 [" in greedy
-    (near,) = (claim for claim in found if "equal perplexity" in claim)
-    assert "nearest here: autoregressive, temperature 0.5" in near
+    (equal,) = (claim for claim in found if "equal perplexity" in claim)
+    assert equal.endswith("which is here 0.75 [0.75, 0.75]"), "half way from 0.5 to 1 in nats"
+    assert found[equal].startswith("**Yes.** Mean quality +20.8 [+"), "10 against 7.5 of 12"
     assert (
         "**Not shown.** Mean quality 33.3 against 33.3"
         in found["joint decoding is better: MTJD's blocks against tokens one by one"]
