@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from types import SimpleNamespace
 
 import pytest
@@ -77,6 +78,12 @@ def test_the_default_keeps_the_law_and_what_a_seed_gives(
 @pytest.fixture(scope="module")
 def target() -> Model:
     return tiny_model("llama")
+
+
+def test_costs_are_known_by_who_drafts_with_these_options(target) -> None:
+    guards = ModelPair(target, similar(target)).guards
+    costs = guards.costs(make("suffix", fallback="draft"), map(float, count()).__next__)
+    assert costs.draft is not None and guards._costs.keys() == {"draft"}
 
 
 def test_a_useless_draft_is_left_out_and_the_text_stays(target, monkeypatch) -> None:
