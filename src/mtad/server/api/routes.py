@@ -5,24 +5,14 @@ Knows neither keys nor limits of bodies: those guards stand in front of it.
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import Coroutine
-from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from mtad import __version__
-from mtad.core.prompt import require_characters
-from mtad.errors import MtadError, PromptError
+from mtad.errors import PromptError
 from mtad.server.api.checks import check_model
-from mtad.server.api.errors import as_api_error, invalid, refusal
 from mtad.server.api.info_models import (
     Detokenized,
     Health,
@@ -34,7 +24,8 @@ from mtad.server.api.info_models import (
 )
 from mtad.server.api.methods_info import MethodList, method_list
 from mtad.server.api.openapi import documented
-from mtad.server.api.parsing import ParsedRequest, parse, template_variables
+from mtad.server.api.parsing import parse, template_variables
+from mtad.server.api.reading import read_body
 from mtad.server.api.request_models import (
     ChatRequest,
     CompletionRequest,
@@ -43,14 +34,10 @@ from mtad.server.api.request_models import (
 )
 from mtad.server.api.response_models import ResponseModel
 from mtad.server.api.responses import ResponseBuilder
+from mtad.server.api.running import finished, submit
 from mtad.server.api.service import Service
-from mtad.server.api.streaming import EventStream
-from mtad.server.api.submission import Submission
+from mtad.server.api.streaming import ChunkEvents, EventStream
 from mtad.server.http.errors import ApiError
-from mtad.server.scheduler.sequence import Chunk
-
-Body = TypeVar("Body", bound=BaseModel)
-T = TypeVar("T")
 
 
 class Api:
@@ -92,31 +79,12 @@ class Api:
 
     async def _generate(self, request: Request, body: ChatRequest | CompletionRequest) -> Response:
         parsed = await self.service.texts.off_loop(partial(parse, self.service, body))
-        submission = self._submit(parsed, request)
+        submission = submit(self.service.scheduler, parsed, request)
         builder = ResponseBuilder(self.service, parsed)
         if body.stream:
-            return EventStream(builder, submission)
-        try:
-            chunks = await unless_gone(request, _collected(submission))
-        except ClientDisconnect:
-            raise
-        except Exception as error:
-            raise as_api_error(error) from error
-        finally:
-            submission.cancel()
+            return EventStream(ChunkEvents(builder), submission)
+        chunks = await finished(submission, request)
         return _json(builder.whole(chunks))
-
-    def _submit(self, parsed: ParsedRequest, request: Request) -> Submission:
-        """Submit a request's sequences; the log finds them in the request's state."""
-        for sequence in parsed.sequences:
-            sequence.request_id = getattr(request.state, "request_id", "")
-            sequence.client = getattr(request.state, "client", None)
-        try:
-            submission = Submission(self.service.scheduler, parsed.sequences)
-        except (ValueError, MtadError) as error:
-            raise refusal(error, parsed.prompt_param, parsed.budget_param) from error
-        request.state.user, request.state.sequences = parsed.body.user, parsed.sequences
-        return submission
 
     async def tokenize(self, request: Request) -> Response:
         """The token ids of a prompt, or of a chat as the model reads it."""
@@ -206,81 +174,3 @@ class Api:
 
 def _json(model: ResponseModel) -> Response:
     return Response(model.as_json(), media_type="application/json")
-
-
-async def read_body(request: Request, model: type[Body]) -> Body:
-    """The request's body as one of `model`.
-
-    Raises:
-        ApiError: it is no JSON, or does not fit; the first parameter at fault is named.
-    """
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind != "application/json":
-        raise ApiError(
-            415,
-            f"the body's content type is {kind or 'not given'}; it must be application/json",
-            code="unsupported_media_type",
-        )
-    text = await request.body()
-    try:
-        data: Any = from_json(text, allow_inf_nan=False)
-    except ValueError as error:
-        raise _unreadable(text, error) from None
-    data = with_integers(data)
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        raise invalid(error, data, model) from None
-
-
-def _unreadable(body: bytes, error: ValueError) -> ApiError:
-    """The response to a body that is no JSON, or has halves of characters where it has texts."""
-    with suppress(ValueError, RecursionError):
-        try:
-            require_characters(json.loads(body), "")
-        except PromptError as lone:
-            return ApiError(400, str(lone), code="invalid_json")
-    return ApiError(400, f"the body is no JSON: {error}", code="invalid_json")
-
-
-def with_integers(data: Any) -> Any:
-    """JSON with every number that has no fraction as an integer: 1.0 and 1 are the same there."""
-    if isinstance(data, float):
-        return int(data) if data.is_integer() and abs(data) < 2**63 else data
-    if isinstance(data, list):
-        return [with_integers(one) for one in data]
-    if isinstance(data, dict):
-        return {name: with_integers(value) for name, value in data.items()}
-    return data
-
-
-async def _collected(submission: Submission) -> list[list[Chunk]]:
-    """The chunks of each sequence, once all have ended."""
-    chunks: list[list[Chunk]] = [[] for _ in submission.sequences]
-    async for chunk in submission.chunks():
-        if chunk is not None:
-            chunks[chunk.sequence.index].append(chunk)
-    return chunks
-
-
-async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` returns; it is given up as soon as the client goes away.
-
-    Raises:
-        ClientDisconnect: the client has gone.
-    """
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-
-
-async def _gone(request: Request) -> None:
-    """Return once the client has gone; to be used after the body was read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        continue

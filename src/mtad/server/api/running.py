@@ -1,0 +1,88 @@
+"""A parsed request at the scheduler, until all of it has been made or its client has gone.
+
+Knows no format.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from mtad.errors import MtadError
+from mtad.server.api.errors import as_api_error, refusal
+from mtad.server.api.parsing import ParsedRequest
+from mtad.server.api.service import Decodes
+from mtad.server.api.submission import Submission
+from mtad.server.scheduler.sequence import Chunk
+
+T = TypeVar("T")
+
+
+def submit(scheduler: Decodes, parsed: ParsedRequest, request: Request) -> Submission:
+    """Submit a request's sequences; the log finds them in the request's state.
+
+    Raises:
+        ApiError: the scheduler refuses one of them, and so takes none.
+    """
+    for sequence in parsed.sequences:
+        sequence.request_id = getattr(request.state, "request_id", "")
+        sequence.client = getattr(request.state, "client", None)
+    try:
+        submission = Submission(scheduler, parsed.sequences)
+    except (ValueError, MtadError) as error:
+        raise refusal(error, parsed.prompt_param, parsed.budget_param) from error
+    request.state.user, request.state.sequences = parsed.body.user, parsed.sequences
+    return submission
+
+
+async def finished(submission: Submission, request: Request) -> list[list[Chunk]]:
+    """The chunks of each sequence, once all have ended; they are cancelled if the client goes.
+
+    Raises:
+        ApiError: one of the sequences failed.
+        ClientDisconnect: the client has gone.
+    """
+    try:
+        return await unless_gone(request, _collected(submission))
+    except ClientDisconnect:
+        raise
+    except Exception as error:
+        raise as_api_error(error) from error
+    finally:
+        submission.cancel()
+
+
+async def _collected(submission: Submission) -> list[list[Chunk]]:
+    """The chunks of each sequence, once all have ended."""
+    chunks: list[list[Chunk]] = [[] for _ in submission.sequences]
+    async for chunk in submission.chunks():
+        if chunk is not None:
+            chunks[chunk.sequence.index].append(chunk)
+    return chunks
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns; it is given up as soon as the client goes away.
+
+    Raises:
+        ClientDisconnect: the client has gone.
+    """
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+
+
+async def _gone(request: Request) -> None:
+    """Return once the client has gone; to be used after the body was read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
