@@ -19,7 +19,8 @@ from mtad.cli import serve as command
 from mtad.cli.serve import ServeFlags, settings_of
 from mtad.server.api.service import served_name
 from mtad.server.http.keys import VARIABLE, Keys, read_keys
-from mtad.server.settings import SECTIONS, ServerSettings, is_loopback, read_settings
+from mtad.server.settings import SECTIONS, ServerSettings, read_settings
+from mtad.server.values import is_loopback
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from mtad.sampling.params import SamplingParams
 from mtad.server.api.service import Decodes
 from mtad.server.app import create_app
 from mtad.server.ops.metrics import Metrics
+from mtad.server.ops.sockets import listening, place_of
 from mtad.server.run import config_of
 from mtad.server.scheduler.events import Load
 from mtad.server.scheduler.sequence import Chunk, Sequence
@@ -148,23 +148,22 @@ class Served:
 
 @contextmanager
 def serving(app: Any, scheduler: Decodes, settings: ServerSettings) -> Iterator[Served]:
-    """The application behind a real socket."""
-    sock = socket.socket()
-    sock.bind(("127.0.0.1", 0))
+    """The application behind a real socket: a free port, or the Unix socket of the settings."""
     config = config_of(app, settings)
     config.lifespan, config.timeout_graceful_shutdown = "off", 1
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
-    thread.start()
-    wait_for(lambda: server.started)
-    try:
-        url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-        yield Served(url, scheduler, settings, app)
-    finally:
-        server.should_exit = True
-        thread.join(10)
-        sock.close()
-        assert not thread.is_alive()
+    free = settings if settings.uds else dataclasses.replace(settings, port=0)
+    with listening(free) as sock:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+        thread.start()
+        wait_for(lambda: server.started)
+        try:
+            url = "http://localhost" if settings.uds else place_of(sock, settings)
+            yield Served(url, scheduler, settings, app)
+        finally:
+            server.should_exit = True
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 @contextmanager

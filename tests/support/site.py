@@ -21,7 +21,8 @@ from mtad.server.http.keys import Keys
 from mtad.server.http.middleware import protect
 from mtad.server.ops.logs import LineFormatter, RequestLog
 from mtad.server.ops.metrics import Metrics
-from mtad.server.settings import LogFormat, ServerSettings
+from mtad.server.settings import ServerSettings
+from mtad.server.values import LogFormat
 
 KEYS = Keys({b"right-key-1": "ann", "schlüssel-2".encode(): "bob"})
 SECRET = "xyzzy-secret-prompt"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from mtad import __version__
@@ -67,8 +67,10 @@ def _say_where(app: FastAPI) -> None:
     """Answer `/`, which people open first, where there is no page."""
     places = {"models": "/v1/models", "description": "/openapi.json", "health": "/health"}
 
-    def index() -> dict[str, str]:
-        return {"server": "mtad", "version": __version__, **places}
+    def index(request: Request) -> dict[str, str]:
+        root = request.scope.get("root_path", "")
+        below = {name: root + place for name, place in places.items()}
+        return {"server": "mtad", "version": __version__, **below}
 
     app.add_api_route("/", index, methods=["GET"], include_in_schema=False)
 

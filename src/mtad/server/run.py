@@ -5,7 +5,6 @@ Knows no route and no command line.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import socket
@@ -21,7 +20,6 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from mtad.api.pair import ModelPair, open_pair
-from mtad.errors import MtadError
 from mtad.measure.meter import Meter, find_meter
 from mtad.measure.sharing import SharedEnergy
 from mtad.methods import require_draft
@@ -34,6 +32,7 @@ from mtad.server.http.keys import Keys, find_keys
 from mtad.server.ops.hangup import hangups
 from mtad.server.ops.logs import RequestLog, TextOf, configure, reopen_log
 from mtad.server.ops.metrics import Metrics
+from mtad.server.ops.sockets import cannot_listen, check_certificate, listening, place_of
 from mtad.server.scheduler.admission import DEFAULT_CONTEXT, Limits
 from mtad.server.scheduler.scheduler import Scheduler
 from mtad.server.settings import ServerSettings
@@ -44,10 +43,6 @@ FLUSH_S = 5
 """Seconds that answers have to reach their clients once every text has ended."""
 LAST_S = 2.0
 """Seconds from the second signal to the end, whatever still runs."""
-
-
-class AddressError(MtadError):
-    """The server cannot listen on the address that it was given."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +113,10 @@ def assemble(
         render: what `/metrics` answers; None for this process' own metrics.
 
     Raises:
-        ValueError: the default method's tree is larger than `max_nodes`.
+        ValueError: the default method's tree is larger than `max_nodes`, or `max_model_len` than
+            the target's context.
     """
+    _check_length(pair.models, settings)
     _check_tree(pair.models, settings)
     energy = SharedEnergy(meter or find_meter(_devices(pair.models)))
     metrics = Metrics(energy)
@@ -131,7 +128,9 @@ def assemble(
     pair.workspace.keep_prefixes(pair.models, settings.prefix_cache_mib)
     if settings.guard:
         pair.guards.measure(time.perf_counter)
-    limits = Limits(settings.max_rows, settings.cache_slots, settings.max_queue)
+    limits = Limits(
+        settings.max_rows, settings.cache_slots, settings.max_queue, settings.max_model_len
+    )
     scheduler = Scheduler(pair, limits, (metrics,), writer)
     metrics.prefix_cache_bytes = lambda: pair.workspace.prefixes.num_bytes
     metrics.eager_iterations = lambda: pair.workspace.programs.eager_iterations
@@ -151,9 +150,19 @@ def _devices(models: Models) -> list[torch.device]:
     return [model.device for model in (models.target, models.draft) if model is not None]
 
 
+def _check_length(models: Models, settings: ServerSettings) -> None:
+    wanted, context = settings.max_model_len, context_of(models.target)
+    if wanted is not None and context is not None and wanted > context:
+        raise ValueError(
+            f"max_model_len is {wanted}; the target's context is {context} tokens: give at most "
+            "that"
+        )
+
+
 def _check_tree(models: Models, settings: ServerSettings) -> None:
     method = settings.method
-    budget = settings.max_new_tokens or context_of(models.target) or DEFAULT_CONTEXT
+    lengths = (settings.max_new_tokens, settings.max_model_len, context_of(models.target))
+    budget = min((one for one in lengths if one is not None), default=DEFAULT_CONTEXT)
     nodes = method.num_nodes(models.vocab, budget)
     if nodes > settings.max_nodes:
         raise ValueError(
@@ -170,7 +179,8 @@ def serve(settings: ServerSettings) -> None:
         ValueError, MtadError: keys, models or the trace file are not as they must be.
     """
     keys = find_keys(settings, say)
-    with contextlib.closing(listen(settings.host, settings.port)) as sock, hangups() as actions:
+    check_certificate(settings.ssl_certfile, settings.ssl_keyfile)
+    with listening(settings) as sock, hangups() as actions:
         configure(settings.log_format, settings.log_prompts, settings.log_file)
         served = assemble(load(settings), settings, keys=keys)
         actions += [reopen_log, served.reopen]
@@ -195,45 +205,14 @@ def config_of(app: ASGIApp, settings: ServerSettings) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        root_path=settings.root_path or "",
+        ssl_certfile=settings.ssl_certfile,
+        ssl_keyfile=settings.ssl_keyfile,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=FLUSH_S,
         # up to here the application answers, beyond it the connection does
         h11_max_incomplete_event_size=max(65_536, 2 * settings.max_header_bytes),
     )
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to the address; uvicorn makes it listen.
-
-    Raises:
-        AddressError: it cannot be bound.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise AddressError(_cannot(host, port, error)) from error
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-    except OSError as error:
-        sock.close()
-        raise AddressError(_cannot(host, port, error)) from error
-    return sock
-
-
-def _cannot(host: str, port: int, error: OSError) -> str:
-    return (
-        f"cannot listen on {host}, port {port}: {error.strerror}; choose another --port (0 takes "
-        "a free one) or --host"
-    )
-
-
-def url_of(host: str, port: int) -> str:
-    """The URL of a server that listens there."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class _Server(uvicorn.Server):
@@ -256,10 +235,10 @@ class _Server(uvicorn.Server):
         try:
             await super().startup(sockets)
         except OSError as error:  # another process began to listen while the models were loaded
-            raise AddressError(_cannot(self._settings.host, self._settings.port, error)) from error
+            raise cannot_listen(self._settings.host, self._settings.port, error) from error
         if self.started:
-            url = url_of(*self._sock.getsockname()[:2])
-            print(f"mtad serves {served_name(self._settings)} on {url}", flush=True)
+            place = place_of(self._sock, self._settings)
+            print(f"mtad serves {served_name(self._settings)} on {place}", flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal came."""

@@ -5,29 +5,24 @@ Knows no HTTP, no model and no command line.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated, Any
 
-from annotated_types import Ge, Gt, Le, Predicate
+from annotated_types import Ge, Le
 
 from mtad.core.options import Count, Doc, Finite
 from mtad.core.schema import check_fields, options_of, require_known
 from mtad.core.toml import from_toml, require_table
 from mtad.errors import OptionError
 from mtad.model.settings import ModelSettings
+from mtad.server.values import Host, Line, LogFormat, Origin, Prefix, Seconds, is_loopback
 
 if TYPE_CHECKING:
     from mtad.speculative.method import Method
 else:
     Method = Any  # `mtad --help` reads the settings, and imports no method
-
-
-LogFormat = Literal["json", "text"]
-Seconds = Annotated[Finite, Gt(0)]
 
 
 def _first_method() -> Method:
@@ -36,51 +31,41 @@ def _first_method() -> Method:
     return MTAD()
 
 
-def _is_line(text: str) -> bool:
-    return bool(text.strip()) and text.isprintable()
-
-
-_Line: TypeAlias = Annotated[str, Predicate(_is_line)]
-
-
-def _is_origin(text: str) -> bool:
-    """Whether it is scheme, host and perhaps a port, as browsers write an origin."""
-    try:
-        parts = urlsplit(text)
-        whole = f"{parts.scheme}://{parts.netloc}"
-        port = parts.port
-    except ValueError:
-        return False
-    is_web = parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
-    return is_web and text == whole.lower() and "@" not in text
-
-
-def _is_host(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return bool(text) and not set(text) & set("/:@*? ") and text.isprintable()
-    return True
-
-
 @dataclass(frozen=True)
 class ServerKeys:
     """Where the server listens, what it offers and what it writes down."""
 
     host: Annotated[
-        _Line,
+        Line,
         Doc(
             "Where to listen; 0.0.0.0 for every network.",
             allowed="a host name or an address",
         ),
     ] = "127.0.0.1"
     port: Annotated[int, Ge(0), Le(65535), Doc("0 takes a free one.")] = 8000
+    uds: Annotated[
+        Path | None,
+        Doc("Listen on this Unix socket instead; for its owner and group.", metavar="PATH"),
+    ] = None
+    root_path: Annotated[
+        Prefix | None,
+        Doc(
+            "Prefix of paths that a proxy in front takes away, such as /llm.",
+            allowed="a path such as /llm, without a slash at its end",
+            metavar="PATH",
+        ),
+    ] = None
+    ssl_certfile: Annotated[
+        Path | None,
+        Doc("Speak HTTPS: a PEM file with the certificate and those that it rests on."),
+    ] = None
+    ssl_keyfile: Annotated[Path | None, Doc("The certificate's key, in PEM, unencrypted.")] = None
     api_key_file: Annotated[
         Path | None,
         Doc("One name:key or key per line. Keys may also be in MTAD_API_KEYS, with commas."),
     ] = None
     served_model_name: Annotated[
-        _Line | tuple[_Line, ...],
+        Line | tuple[Line, ...],
         Doc(
             "What clients call the model; may be repeated, answers have the first. Without it "
             "the target's name.",
@@ -88,7 +73,7 @@ class ServerKeys:
         ),
     ] = ()
     cors_origins: Annotated[
-        tuple[Annotated[str, Predicate(_is_origin)], ...],
+        tuple[Origin, ...],
         Doc(
             "Web pages of this origin may ask; may be repeated.",
             allowed="a list of origins such as https://example.org, without a path; * is not taken",
@@ -97,7 +82,7 @@ class ServerKeys:
         ),
     ] = ()
     allowed_hosts: Annotated[
-        tuple[Annotated[str, Predicate(_is_host)], ...],
+        tuple[Host, ...],
         Doc(
             "A host name that requests may use; may be repeated.",
             allowed="a list of host names or addresses without scheme and port, such as a.example",
@@ -140,6 +125,10 @@ class LimitKeys:
             "Memory for what prompts that begin alike share; 0: none. Without it 512, with an int8 "
             "target 0."
         ),
+    ] = None
+    max_model_len: Annotated[
+        Count | None,
+        Doc("Of prompt and new tokens together; without it the models' context."),
     ] = None
     max_queue: Annotated[Count, Doc("Texts that wait; beyond it the answer is 429.")] = 256
     max_concurrent_per_key: Annotated[Count | None, Doc("Requests of one key.")] = None
@@ -196,6 +185,7 @@ class ServerSettings(ModelSettings, LimitKeys, ServerKeys):
         self.require_one_pair()
         for name, needed in self.missing():
             raise ValueError(f"{name} needs {needed}")
+        self._check_place()
         names = {methods.find(name).name for name in self.allowed_methods}
         if names and self.method.name not in names:
             raise ValueError(
@@ -203,18 +193,27 @@ class ServerSettings(ModelSettings, LimitKeys, ServerKeys):
                 f"method, {self.method.name}"
             )
 
+    def missing(self) -> Iterator[tuple[str, str]]:
+        """Names of a setting and of one that it needs, and that was not given."""
+        yield from super().missing()
+        for name, other in (("ssl_certfile", "ssl_keyfile"), ("ssl_keyfile", "ssl_certfile")):
+            if getattr(self, name) is not None and getattr(self, other) is None:
+                yield name, other
+
+    def _check_place(self) -> None:
+        """Refuse an address beside a Unix socket: the server listens in one place."""
+        for name in ("host", "port"):
+            default = ServerKeys.__dataclass_fields__[name].default
+            if self.uds is not None and getattr(self, name) != default:
+                raise ValueError(
+                    f"uds is {str(self.uds)!r} and {name} is {getattr(self, name)!r}; the server "
+                    "listens in one place: leave one of them out"
+                )
+
     @property
     def is_local(self) -> bool:
         """Whether only this machine can reach the server."""
-        return is_loopback(self.host)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or an address means this machine alone."""
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.rstrip(".").lower() == "localhost"
+        return self.uds is not None or is_loopback(self.host)
 
 
 SECTIONS = {

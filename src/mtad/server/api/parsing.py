@@ -231,9 +231,11 @@ def _checked_budget(service: Service, body: Decoding, method: Method, num_prompt
     room, least = context - num_prompt, 1 if named is None else named
     if room < least:
         wanted = f" and {param} is {named}" if named else ""
+        is_set = context == service.settings.max_model_len
+        whose = "this server's max_model_len" if is_set else "the models' context"
         raise ApiError(
             400,
-            f"the prompt has {num_prompt} tokens{wanted}; the models' context is {context} tokens "
+            f"the prompt has {num_prompt} tokens{wanted}; {whose} is {context} tokens "
             f"for both: shorten the prompt{' or lower ' + param if named and room > 0 else ''}",
             param if room > 0 else prompt_param(body),
             "context_length_exceeded",

@@ -90,12 +90,15 @@ class Service:
         return self.scheduler.pair.models
 
     def context(self, method: Method | None = None) -> int | None:
-        """Tokens that all models of a method can read, the target's if None; None if unlimited."""
+        """Tokens of prompt and text together; None if unlimited.
+
+        As many as all models of a method can read, the target if None, and `max_model_len`.
+        """
         models: list[Draft] = [self.models.target]
         if method is not None and method.drafted_by == "draft" and self.models.draft is not None:
             models.append(self.models.draft)
-        limits = [limit for limit in map(context_of, models) if limit is not None]
-        return min(limits, default=None)
+        limits = (*map(context_of, models), self.settings.max_model_len)
+        return min((limit for limit in limits if limit is not None), default=None)
 
     def max_tokens(self, method: Method | None = None) -> int | None:
         """Most new tokens that a request may name; None if neither flag nor context limits it."""

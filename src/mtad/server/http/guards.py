@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mtad.server.http.errors import ApiError
 from mtad.server.http.keys import Keys
+from mtad.server.http.same import path_of
 
 OPEN_PATHS = ("/", "/version", "/health", "/favicon.ico")
 OPEN_FOLDERS = ("/health/", "/page/")
@@ -66,7 +67,7 @@ def _token(scope: Scope) -> bytes:
 
 
 def _is_open(scope: Scope) -> bool:
-    path: str = scope["path"]
+    path = path_of(scope)
     is_known = path in OPEN_PATHS or (path.startswith(OPEN_FOLDERS) and ".." not in path)
     return is_known and scope["method"] in _READING
 

@@ -86,7 +86,8 @@ def _hosts(settings: ServerSettings) -> list[str]:
 
     Otherwise a web page whose name is bound to 127.0.0.1 could use the server (DNS rebinding).
     """
-    if not settings.is_local and not settings.allowed_hosts:
+    is_open = settings.uds is not None or not settings.is_local  # no page can open a Unix socket
+    if is_open and not settings.allowed_hosts:
         return ["*"]
     names = (*settings.allowed_hosts, settings.host)
     literal = [f"[{name}]" if ":" in name and name[0] != "[" else name for name in names]

@@ -11,6 +11,12 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
+def path_of(scope: Scope) -> str:
+    """The path below the prefix of a proxy, or of an application that this one is mounted in."""
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    return path.removeprefix(root) if path.startswith(f"{root}/") else path
+
+
 @dataclass(frozen=True)
 class SlashAtTheEnd:
     """Passes a path with a slash at its end on without it, as clients join addresses either way.
@@ -23,7 +29,7 @@ class SlashAtTheEnd:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
-        if scope["type"] == "http" and scope["path"] != "/":
+        if scope["type"] == "http" and path_of(scope) != "/":
             scope["path"] = scope["path"].removesuffix("/")
         await self.app(scope, receive, send)
 

@@ -27,7 +27,7 @@ from mtad.errors import DataError
 from mtad.server.http.middleware import new_request_id, request_id_of, state_of
 from mtad.server.ops.metrics import Metrics
 from mtad.server.scheduler.sequence import Sequence
-from mtad.server.settings import LogFormat
+from mtad.server.values import LogFormat
 
 TextOf = Callable[[Items[int]], str]
 REQUESTS = logging.getLogger("mtad.requests")

@@ -34,17 +34,19 @@ class Limits:
     Attributes:
         max_rows: sequences, over all batches.
         cache_slots: sum over batches of rows times slots per row; None for what `max_rows`
-            sequences of the models' whole context need, as far as there is memory.
+            sequences of the longest length need, as far as there is memory.
         max_queue: sequences that may wait.
+        max_length: tokens of a prompt and its text; None for the models' context.
     """
 
     max_rows: int = 32
     cache_slots: int | None = None
     max_queue: int = 256
+    max_length: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse impossible limits."""
-        for name in ("max_rows", "cache_slots", "max_queue"):
+        for name in ("max_rows", "cache_slots", "max_queue", "max_length"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
@@ -67,7 +69,7 @@ class Admission:
     @classmethod
     def of(cls, pair: ModelPair, limits: Limits) -> Admission:
         """Admission as far as the limits and the memory allow."""
-        slots = limits.cache_slots or _default_slots(pair, limits.max_rows)
+        slots = limits.cache_slots or _default_slots(pair, limits)
         return cls(pair, limits.max_rows, slots)
 
     def check(self, sequence: Sequence) -> None:
@@ -129,11 +131,11 @@ def num_rows(batches: Batches) -> int:
     return sum(len(batch.sequences) for batch in list(batches.values()))
 
 
-def _default_slots(pair: ModelPair, max_rows: int) -> int:
-    """Slots for this many texts of the whole context, or as many as memory allows."""
+def _default_slots(pair: ModelPair, limits: Limits) -> int:
+    """Slots for `max_rows` texts of the longest length, or as many as memory allows."""
     models = [model for model in (pair.models.target, pair.models.draft) if model is not None]
-    limits = [limit for limit in map(context_of, models) if limit is not None]
-    context = min(limits, default=DEFAULT_CONTEXT)
-    wanted = power_of_two(max_rows) * bucket_of(context + 1)
+    lengths = (*map(context_of, models), limits.max_length)
+    longest = min((one for one in lengths if one is not None), default=DEFAULT_CONTEXT)
+    wanted = power_of_two(limits.max_rows) * bucket_of(longest + 1)
     free = min(free_bytes(model.device) for model in models)
     return max(1, int(min(wanted, MEMORY_SHARE * free / sum(map(slot_bytes, models)))))
