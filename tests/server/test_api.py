@@ -84,7 +84,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"tool_choice": "required"}, "tool_choice"),
     ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
     ({"functions": [{"name": "f"}]}, "functions"),
-    ({"response_format": {"type": "json_object"}}, "response_format.type"),
     ({"modalities": ["text", "audio"]}, "modalities"),
     ({"store": 0}, "store"),
     ({"metadata": "a"}, "metadata"),

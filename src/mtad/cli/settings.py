@@ -4,26 +4,37 @@ Imports nothing heavy: it is read for `mtad --help`.
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mtad.cli.flags import DebugFlag, MethodFlags, ModelFlags, flag, flag_group, spelled
+from mtad.grammar.grammar import Grammar
 from mtad.sampling.params import numeric_settings
 
 if TYPE_CHECKING:
     from mtad.speculative.method import Method
 
 _sampling = partial(flag, panel="Sampling")
+_form = partial(flag, panel="Form of the text")
 _files = partial(flag, panel="Many prompts")
 _output = partial(flag, panel="Output")
 
 _NUMBERS = {name: option for name, option in numeric_settings().items() if name != "seed"}
 SAMPLING_FLAGS = tuple(_NUMBERS)
 """The sampling settings that have a flag each, made from their definition."""
+
+FORMS: dict[str, Callable[[Any], Grammar]] = {
+    "json_schema": Grammar.json,
+    "regex": Grammar.regex,
+    "choice": Grammar.choice,
+    "grammar": Grammar.lark,
+}
+"""The flags that say which form a text must have, one of which may be given."""
 
 SamplingFlags: Any = flag_group("SamplingFlags", {"Sampling": _NUMBERS.values()})
 
@@ -55,6 +66,22 @@ class DecodingSettings(DebugFlag, SamplingFlags, MethodFlags, ModelFlags):  # ty
         list[str] | None,
         _sampling(metavar="TEXT", help="The text ends before this string; may be repeated."),
     ] = None
+    json_schema: Annotated[
+        Path | None,
+        _form(exists=True, dir_okay=False, help="JSON of the schema in this file."),
+    ] = None
+    regex: Annotated[
+        str | None, _form(metavar="PATTERN", help="A text that matches it, without look-around.")
+    ] = None
+    choice: Annotated[
+        list[str] | None, _form(metavar="TEXT", help="One of these texts; may be repeated.")
+    ] = None
+    grammar: Annotated[
+        Path | None,
+        _form(
+            exists=True, dir_okay=False, help="A text of the grammar in this file: Lark or GBNF."
+        ),
+    ] = None
     ignore_eos: Annotated[bool, _sampling("--ignore-eos", help="Go on after an EOS token.")] = False
     seed: Annotated[int | None, _sampling(help="Random if not given; it is always shown.")] = None
 
@@ -64,13 +91,37 @@ class DecodingSettings(DebugFlag, SamplingFlags, MethodFlags, ModelFlags):  # ty
         for is_fine, message in self._rules():
             if not is_fine:
                 raise ValueError(message)
+        _ = self.form  # what is none is refused here, before anything is loaded
 
     def _rules(self) -> list[tuple[Any, str]]:
         """What has to be true, each with what is said where it is not."""
         return [
             *((False, f"{spelled(name)} needs {spelled(other)}") for name, other in self.missing()),
             (all(self.stop or ()), "--stop is empty; give at least one character"),
+            (len(self._forms) <= 1, f"give one of {' and '.join(map(spelled, self._forms))}"),
         ]
+
+    @property
+    def _forms(self) -> list[str]:
+        """The fields that say which form the text has."""
+        return [name for name in FORMS if getattr(self, name)]
+
+    @cached_property
+    def form(self) -> Grammar | None:
+        """The form that the text must have.
+
+        Raises:
+            ValueError: it is none, or its file is no text.
+        """
+        for name in self._forms:
+            given = getattr(self, name)
+            place = f"{spelled(name)} {given}" if isinstance(given, Path) else spelled(name)
+            try:
+                is_file = isinstance(given, Path)
+                return FORMS[name](given.read_text(encoding="utf-8") if is_file else given)
+            except ValueError as error:
+                raise ValueError(f"{place}: {error}") from error
+        return None
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -85,6 +136,8 @@ class DecodingSettings(DebugFlag, SamplingFlags, MethodFlags, ModelFlags):  # ty
     def decoding(self, method: "Method") -> dict[str, Any]:
         """Arguments of `ModelPair.generate` beyond prompts, method and seed."""
         options = self.sampling | {"stop": self.stop or [], "ignore_eos": self.ignore_eos}
+        if self.form is not None:
+            options["grammar"] = self.form
         guard = self._guard(method)
         return options if guard is None else options | {"guard": guard}
 

@@ -12,7 +12,9 @@ from typing import Any
 from mtad.api.completion import with_text
 from mtad.api.guard import wants_guard
 from mtad.engine.request import Request
-from mtad.errors import PromptError
+from mtad.errors import GrammarError, PromptError
+from mtad.grammar.grammar import Grammar
+from mtad.grammar.matcher import GrammarState
 from mtad.model.tokenizer import stop_ids
 from mtad.sampling.params import SamplingParams
 from mtad.server.api.checks import (
@@ -26,6 +28,7 @@ from mtad.server.api.checks import (
 )
 from mtad.server.api.choosing import check_tree, chosen_method
 from mtad.server.api.errors import refusal
+from mtad.server.api.guided import grammar_in
 from mtad.server.api.request_models import (
     ChatRequest,
     CompletionRequest,
@@ -107,10 +110,11 @@ def parse(service: Service, body: ChatRequest | CompletionRequest) -> ParsedRequ
     check_count(service, body, len(given))
     method = chosen_method(body, service.methods, service.settings.method)
     check_draft(service, method)
+    guided = grammar_in(body)
     prompts = [_ids(service, body, prompt) for prompt in given]
     seed = secrets.randbits(52) if body.seed is None else body.seed  # exact in a browser, too
     sequences = [
-        _sequence(service, body, method, prompts[i // count], i, seed)
+        _sequence(service, body, method, prompts[i // count], i, seed, guided)
         for i in range(len(prompts) * count)
     ]
     check_details(service, body, sequences)
@@ -171,7 +175,13 @@ def _echo(service: Service, body: Decoding, prompt: Any, ids: list[int]) -> Echo
 
 
 def _sequence(
-    service: Service, body: Decoding, method: Method, ids: list[int], index: int, seed: int
+    service: Service,
+    body: Decoding,
+    method: Method,
+    ids: list[int],
+    index: int,
+    seed: int,
+    guided: tuple[str, Grammar] | None,
 ) -> Sequence:
     """One choice."""
     budget = _checked_budget(service, body, method, len(ids))
@@ -183,7 +193,8 @@ def _sequence(
     logprobs = body.logprobs if isinstance(body, CompletionRequest) else _chat_logprobs(body)
     scores = isinstance(body, CompletionRequest) and bool(body.echo) and logprobs is not None
     made = max(budget, 1) if scores else budget  # a text without a budget is not prefilled
-    request = Request(ids, _sampling(service, body, stops, made, seed + index))
+    sampling = _sampling(service, body, stops, made, seed + index)
+    request = Request(ids, sampling, grammar=_state(service, sampling, guided))
     text_options = {
         "keeps_stop": bool(body.include_stop_str_in_output),
         "skips_special": body.skip_special_tokens is not False,
@@ -201,6 +212,19 @@ def _sequence(
         index=index,
         cache_salt=body.cache_salt or "",
     )
+
+
+def _state(
+    service: Service, sampling: SamplingParams, guided: tuple[str, Grammar] | None
+) -> GrammarState | None:
+    """The beginning of a text of the form that a parameter gives."""
+    if guided is None:
+        return None
+    param, grammar = guided
+    try:
+        return service.models.grammars.begin(grammar, sampling.eos_token_ids)
+    except GrammarError as error:
+        raise ApiError(400, f"{param}: {error}", param) from error
 
 
 def _is_guarded(service: Service, method: Method, has_seed: bool, request: Request) -> bool:

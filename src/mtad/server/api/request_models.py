@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
+from mtad.server.api.guided import Guided
+from mtad.server.api.parts import Part
 from mtad.server.api.sampling import request_fields
 
 MAX_STOPS = 128
@@ -39,14 +41,6 @@ Nothing: TypeAlias = Annotated[list[Any], Field(max_length=0)]
 RAW_LOGPROBS = (
     "The log-probabilities are the target's own, before penalties, temperature and truncation."
 )
-
-
-class Part(BaseModel):
-    """Base of all that a client sends: no unknown fields, no conversion of types."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
-    )
 
 
 def fields_in(model: type[BaseModel], loc: tuple[int | str, ...]) -> frozenset[str]:
@@ -129,12 +123,6 @@ class StreamOptions(Part):
     include_obfuscation: No | None = None
 
 
-class TextFormat(Part):
-    """The only format that there is."""
-
-    type: Literal["text"]
-
-
 class MethodChoice(BaseModel):
     """A method with its options beside its name."""
 
@@ -146,7 +134,7 @@ class MethodChoice(BaseModel):
 _Sampling: Any = create_model("_Sampling", __base__=Part, **request_fields())
 
 
-class Decoding(_Sampling):  # type: ignore[misc]
+class Decoding(_Sampling, Guided):  # type: ignore[misc]
     """What chats and completions share."""
 
     model: str = Field(description="The served name; `GET /v1/models` lists it.")
@@ -218,7 +206,6 @@ class ChatRequest(Decoding):
     verbosity: Label | None = Field(None, description="Of no effect.")
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
     audio: None = None
-    response_format: TextFormat | None = None
     tools: Nothing | None = None
     tool_choice: Literal["none", "auto"] | None = None
     parallel_tool_calls: bool | None = Field(None, description="Of no effect without tools.")

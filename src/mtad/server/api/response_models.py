@@ -133,6 +133,11 @@ class Contract(ResponseModel):
     draft_weights: str = Field(description="Form of the draft's.")
     rule: str
     accept_threshold: float | str | None
+    grammar: str | None = Field(
+        None,
+        description="How the form of the text was given, if it was. The distribution is then that "
+        "of the target without the tokens that the form excludes after the text so far.",
+    )
     seeds: list[int] = Field(description="One per choice.")
     receipt: list[dict[str, float]] = Field(
         [], description="What the method kept of each choice, by name, if it keeps anything."
