@@ -22,8 +22,8 @@ def grammars() -> TokenGrammars:
 
 
 def allowed(state: Any, *path: int) -> set[str] | None:
-    found = state.allowed(path)
-    return None if found is None else {TOKENS[i] for i in range(len(TOKENS)) if found[i]}
+    found = state.excluded(path)
+    return None if found is None else {TOKENS[i] for i in range(len(TOKENS)) if not found[i]}
 
 
 def test_what_may_follow_is_a_function_of_the_path(grammars):

@@ -34,7 +34,7 @@ from mtad.engine.step import (
     tokens_of,
 )
 from mtad.engine.workspace import Workspace
-from mtad.grammar.masks import masked
+from mtad.grammar.masks import exclude
 from mtad.measure.device import synchronize
 from mtad.model.drafter import Draft, Drafter, begin_prefill, state_of
 from mtad.model.lm import Model
@@ -243,7 +243,8 @@ class Session:
         narrow = warp.over(self.drafter.token_ids) if self.drafter else warp
         tree = self.method.draft(self.drafter, self.prefix, narrow, noise)
         begin("target")
-        logits = masked(self.target.forward(tree), tree, self.prefix, self.vocab)
+        logits = self.target.forward(tree)
+        exclude(logits, tree, self.prefix)
         begin("verify")
         verdict = judge(self.method, tree, logits, warp, noise)
         begin("commit")

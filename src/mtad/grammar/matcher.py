@@ -39,6 +39,7 @@ class GrammarState:
 
     Args:
         matcher: at the beginning of the text.
+        vocab: V.
         ends: tokens that end the text, and may stand where it satisfies the grammar.
         never: tokens that may stand nowhere.
 
@@ -48,9 +49,9 @@ class GrammarState:
     """
 
     def __init__(
-        self, matcher: LLMatcher, ends: Collection[int], never: Collection[int] = ()
+        self, matcher: LLMatcher, vocab: int, ends: Collection[int], never: Collection[int]
     ) -> None:
-        self._begin, self._ends, self._never = matcher, [*ends], [*never]
+        self._begin, self._vocab, self._ends, self._never = matcher, vocab, [*ends], [*never]
         self._nodes: dict[tuple[int, ...], tuple[LLMatcher, npt.NDArray[np.bool_]] | None] = {}
         self._matcher = matcher.deep_copy()
         self.number = next(_numbers)
@@ -59,7 +60,7 @@ class GrammarState:
 
     def restarted(self) -> GrammarState:
         """The same grammar at the beginning of a text."""
-        return GrammarState(self._begin, self._ends, self._never)
+        return GrammarState(self._begin, self._vocab, self._ends, self._never)
 
     def push(self, token: int) -> bool:
         """Take a token of the text; true if the text is complete with it.
@@ -77,8 +78,8 @@ class GrammarState:
         """Tokens of the only text that can follow, as far as it is certain how it is tokenized."""
         return [] if self.is_finished else list(self._matcher.compute_ff_tokens())
 
-    def allowed(self, path: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
-        """Which tokens may follow after some more, (V,); None where these may not stand there."""
+    def excluded(self, path: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
+        """Which tokens may not follow after some more, (V,); None where these may not either."""
         node = self._at(path)
         return None if node is None else node[1]
 
@@ -92,17 +93,18 @@ class GrammarState:
         matcher: LLMatcher = self._matcher
         if path:
             above = self._at(path[:-1])
-            if above is None or not above[1][path[-1]]:
+            if above is None or above[1][path[-1]]:
                 return None
             matcher = above[0].deep_copy()
             if matcher.try_consume_tokens([path[-1]]) == 0:  # an end of the text
                 return None
-        allowed = np.frombuffer(matcher.compute_logit_bias(), dtype=np.uint8) != 0
+        bits = ~np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
+        excluded = np.unpackbits(bits, count=self._vocab, bitorder="little").view(np.bool_)
         if matcher.is_error():
             raise GrammarError(f"the grammar cannot be followed further: {_why(matcher)}")
-        allowed[self._never] = False
-        allowed[self._ends] = matcher.is_accepting()
-        return matcher, allowed
+        excluded[self._never] = True
+        excluded[self._ends] = not matcher.is_accepting()
+        return matcher, excluded
 
 
 def state_of(number: int) -> GrammarState:
@@ -156,7 +158,8 @@ class TokenGrammars:
                 self._compiled.popitem(last=False)
         own = {*self._tokenizer.eos_tokens}
         ends = [t for t in eos if t in own or self._tokenizer.is_special_token(t)]
-        return GrammarState(matcher, ends, own.difference(ends))
+        vocab = self._tokenizer.vocab_size
+        return GrammarState(matcher, vocab, ends, own.difference(ends))
 
     def _compile(self, grammar: Grammar) -> LLMatcher:
         name = grammar.kind.replace("_", " ").replace("json", "JSON")

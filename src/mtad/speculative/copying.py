@@ -50,10 +50,9 @@ class Copies:
         tokens, lengths = what_followed(prefix.tokens[:, None], last, has_next)
         return cls(tokens, rates[lengths])
 
-    def among(self, allowed: Bool[Tensor, "rows width vocab"]) -> Copies:
-        """The same, copying none but allowed tokens."""
-        may = allowed.gather(2, self.tokens[:, :, None])[:, :, 0]
-        return Copies(self.tokens, torch.where(may, self.rates, 0.0))
+    def where(self, allowed: Bool[Tensor, "rows width"]) -> Copies:
+        """The same, copying allowed tokens alone."""
+        return Copies(self.tokens, torch.where(allowed, self.rates, 0.0))
 
     def mixed(
         self,

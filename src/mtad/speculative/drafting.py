@@ -21,7 +21,7 @@ from mtad.core.options import Count, Doc
 from mtad.core.prefix import Prefix
 from mtad.core.sparse import DraftLaw, SparseLogprobs, dense_of
 from mtad.core.tree import TokenTree
-from mtad.grammar.masks import allowed_tokens, masked
+from mtad.grammar.masks import exclude, may_follow
 from mtad.model.drafter import Drafter
 from mtad.sampling.truncation import NEVER, spread
 from mtad.sampling.warper import Warper
@@ -161,12 +161,11 @@ class Level:
     @classmethod
     def after(cls, lm: Drafter, tree: TokenTree, prefix: Prefix, warp: Warper) -> Level:
         """Feed the deepest level; the levels above must have been fed before."""
-        said, rates = lm.forward_level(tree), lm.copy_rates
-        logits = masked(said, tree, prefix, warp.vocab, tree.last_level, lm.token_ids)
+        logits, rates = lm.forward_level(tree), lm.copy_rates
+        exclude(logits, tree, prefix, tree.last_level, lm.token_ids)
         copies = None if rates is None else Copies.after(tree, prefix, rates.to(logits.device))
         if copies is not None and prefix.grammars is not None:
-            allowed = allowed_tokens(tree, prefix.grammars, warp.vocab, tree.last_level)
-            copies = copies.among(allowed.to(logits.device))
+            copies = copies.where(may_follow(copies.tokens, tree, prefix.grammars))
         return cls(logits, tree, warp, copies)
 
     def with_given(self, given: Given) -> Level:
