@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import transformers
 from prometheus_client.parser import text_string_to_metric_families
 from support.replay_meter import Replay
 
@@ -67,10 +70,11 @@ def block(accepted: int, drafted: int = 4, end: str | None = None, tokens: int =
 
 
 def samples(metrics: Metrics) -> dict[str, float]:
-    """Every sample by its name and labels, from the text that Prometheus reads."""
+    """Every sample of `mtad:` by its name and labels beside the model's name."""
     found: dict[str, float] = {}
     for family in text_string_to_metric_families(metrics.render().decode()):
-        for sample in family.samples:
+        for sample in family.samples if family.name.startswith("mtad:") else ():
+            assert sample.labels.pop("model_name") == ""
             labels = ",".join(f"{k}={v}" for k, v in sorted(sample.labels.items()))
             key = f"{sample.name}{{{labels}}}" if labels else sample.name
             assert key not in found
@@ -219,6 +223,36 @@ def test_the_text_has_types_and_no_times_of_creation() -> None:
     assert all(f"# HELP {name} " in page for name in names)
 
 
+def test_every_series_has_the_models_name_as_vllms_have() -> None:
+    metrics = Metrics(model_name='a "b"\\c')
+    metrics.load = load
+    metrics.decoded([chunk(text(Clock()), block(3))], 0.1)
+    for _ in range(2):
+        families = list(text_string_to_metric_families(metrics.render().decode()))
+        own = [s for one in families if one.name.startswith("mtad:") for s in one.samples]
+        assert {s.labels["model_name"] for s in own} == {'a "b"\\c'}
+        [drafts] = [s for s in own if s.name == "mtad:spec_decode_num_drafts_total"]
+        assert drafts.labels == {"model_name": 'a "b"\\c', "method": "mtad"}
+
+
+def test_build_and_process_are_on_the_page() -> None:
+    families = text_string_to_metric_families(Metrics(model_name="x").render().decode())
+    found = {s.name: s for one in families for s in one.samples if not s.name.startswith("mtad:")}
+    build = found.pop("mtad_build_info")
+    assert build.value == 1
+    assert build.labels == {
+        "version": mtad.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("the process is read from /proc")
+    assert found.keys() >= {"process_cpu_seconds_total", "process_open_fds"}
+    pages = found["process_resident_memory_bytes"].value / os.sysconf("SC_PAGE_SIZE")
+    [now] = Path("/proc/self/statm").read_text().split()[1:2]
+    assert pages == pytest.approx(int(now), rel=0.2)
+
+
 def full_page() -> bytes:
     """A page on which every metric has a series."""
     clock = Clock()
@@ -254,6 +288,8 @@ def test_promtool_finds_only_the_colon_that_vllms_names_have_too(page: Any) -> N
 
 
 ABBREVIATIONS = ("s", "ms", "us", "ns", "sec", "b", "kb", "mb", "gb", "tb", "m", "h", "d", "j")
+OWN = r"mtad:[a-z0-9_]+|mtad_build_info|process_[a-z_]+"
+"""Names that are ours, of the build and of the process, which every exporter has."""
 SCALED = re.compile(r"(milli|micro|nano|kilo|mega|giga)|_(minutes|hours|days|kibibytes|bits)\b")
 
 
@@ -269,7 +305,7 @@ def complaints_about(page: bytes) -> list[str]:
             ((kind == "counter") != (words[-1] == "total"), "total is for counters"),
             (words[-1] in ("count", "sum", "bucket"), "suffix of a histogram"),
             (kind in words, "the type is in the name"),
-            (not re.fullmatch(r"mtad:[a-z0-9_]+", name), "letters other than a-z, 0-9 and _"),
+            (not re.fullmatch(OWN, name), "letters other than a-z, 0-9 and _"),
             (bool({*words[-2:]} & {*ABBREVIATIONS}), "abbreviated unit"),
             (bool(SCALED.search(name)), "another unit than the base one"),
         ):
@@ -341,7 +377,8 @@ def test_without_a_meter_no_joules_are_shown() -> None:
 
 def test_the_dashboard_uses_names_that_are_rendered() -> None:
     families = text_string_to_metric_families(full_page().decode())
-    rendered = {sample.name for family in families for sample in family.samples}
+    samples = [sample for family in families for sample in family.samples]
+    rendered = {sample.name for sample in samples if sample.name.startswith("mtad:")}
     board = json.loads(DASHBOARD.read_text(encoding="utf-8"))
     asked = set(
         re.findall(r"mtad:\w+", json.dumps([panel["targets"] for panel in board["panels"]]))

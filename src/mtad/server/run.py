@@ -119,7 +119,7 @@ def assemble(
     _check_length(pair.models, settings)
     _check_tree(pair.models, settings)
     energy = SharedEnergy(meter or find_meter(_devices(pair.models)))
-    metrics = Metrics(energy)
+    metrics = Metrics(energy, served_name(settings))
     writer = None
     if settings.trace is not None:
         writer = TraceWriter(

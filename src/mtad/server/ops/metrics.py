@@ -1,5 +1,8 @@
 """Metrics for Prometheus: counters, histograms and gauges of what the scheduler does.
 
+Every series of these has the label `model_name`, as vLLM's have; the process and the build stand
+beside them.
+
 A request here is a text: a request for `n` choices counts `n` times. Names and formulas of drafting
 are those of `mtad.engine.stats`: S steps, D drafted, A accepted. Knows no HTTP and no model.
 """
@@ -9,16 +12,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Items
+from importlib.metadata import version
+from itertools import chain
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Histogram,
+    ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
 
+from mtad import __version__
 from mtad.measure.sharing import SharedEnergy
 from mtad.server.scheduler.events import Load
 from mtad.server.scheduler.sequence import Chunk, Sequence
@@ -61,11 +74,12 @@ _HISTOGRAMS: dict[str, tuple[str, tuple[float, ...]]] = {
 }
 
 
-class Metrics:
+class Metrics(Collector):
     """The server's metrics; an `Observer` of the scheduler.
 
     Args:
         energy: where joules come from; None for nowhere.
+        model_name: what answers call the model; empty for a label without a value.
 
     Attributes:
         load: how busy the scheduler is now; set once there is one.
@@ -74,8 +88,8 @@ class Metrics:
         energy: as given.
     """
 
-    def __init__(self, energy: SharedEnergy | None = None) -> None:
-        self.energy = energy
+    def __init__(self, energy: SharedEnergy | None = None, model_name: str = "") -> None:
+        self.energy, self._model_name = energy, model_name
         self.load: Callable[[], Load] | None = None
         self.eager_iterations: Callable[[], Mapping[str, int]] | None = None
         self.prefix_cache_bytes: Callable[[], int] | None = None
@@ -89,7 +103,7 @@ class Metrics:
             name: Histogram(f"mtad:{name}", text, buckets=bounds, registry=self._registry)
             for name, (text, bounds) in _HISTOGRAMS.items()
         }
-        self._registry.register(self)
+        self._process = ProcessCollector(registry=None)
 
     def admitted(self, sequence: Sequence) -> None:
         """Count the prompt and the wait."""
@@ -151,13 +165,24 @@ class Metrics:
 
     def render(self) -> bytes:
         """What `/metrics` answers, in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return generate_latest(self)
 
     async def page(self) -> bytes:
         """As `render`, in a thread: reading energy counters may take its time."""
         return await asyncio.to_thread(self.render)
 
     def collect(self) -> Iterator[Metric]:
+        """Every family with its series now."""
+        for family in chain(self._registry.collect(), self._read()):
+            family.samples = [
+                one._replace(labels={"model_name": self._model_name, **one.labels})
+                for one in family.samples
+            ]
+            yield family
+        yield _build()
+        yield from self._process.collect()
+
+    def _read(self) -> Iterator[Metric]:
         """What is read at the time of a scrape: load, eager iterations, energy counters."""
         if self.load is not None:
             yield from _gauges(self.load())
@@ -170,6 +195,13 @@ class Metrics:
         if self.energy and self.energy.is_metered:
             text = "Joules of the machine, idle power included."
             yield _counter("energy_joules", text, "device", self.energy.total_joules())
+
+
+def _build() -> Metric:
+    """A series that is always 1; its labels are the versions."""
+    versions = {name: version(name) for name in ("torch", "transformers")}
+    text = "Versions of the server and of what it runs on."
+    return InfoMetricFamily("mtad_build", text, value={"version": __version__, **versions})
 
 
 def _gauges(load: Load) -> Iterator[Metric]:
