@@ -49,7 +49,7 @@ def encode(
         tokenizer: turns text into ids, None if there is none.
         prompt: one prompt.
         reason: why there is no tokenizer, if that is known.
-        template: variables of the chat template.
+        template: variables of the chat template; `chat_template` is one instead of the tokenizer's.
 
     Raises:
         PromptError: text without a tokenizer, a chat without a template, or what these refuse.
@@ -66,7 +66,7 @@ def encode(
             return list(tokenizer(given).input_ids)
         except Exception as error:
             raise _tokenizer_error(error) from error
-    if not getattr(tokenizer, "chat_template", None):
+    if not (template.get("chat_template") or getattr(tokenizer, "chat_template", None)):
         raise PromptError("the tokenizer has no chat template; give the prompt as a string")
     options = {"add_generation_prompt": True, **template}
     try:

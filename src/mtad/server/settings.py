@@ -17,7 +17,16 @@ from mtad.core.schema import check_fields, options_of, require_known
 from mtad.core.toml import from_toml, require_table
 from mtad.errors import OptionError
 from mtad.model.settings import ModelSettings
-from mtad.server.values import Host, Line, LogFormat, Origin, Prefix, Seconds, is_loopback
+from mtad.server.values import (
+    Host,
+    Line,
+    LogFormat,
+    Origin,
+    Prefix,
+    Seconds,
+    is_loopback,
+    sampling_of,
+)
 
 if TYPE_CHECKING:
     from mtad.speculative.method import Method
@@ -72,6 +81,18 @@ class ServerKeys:
             allowed="a text in one line, or a list of such",
         ),
     ] = ()
+    chat_template: Annotated[
+        str | None,
+        Doc("A Jinja file, or the template itself; instead of the tokenizer's.", metavar="FILE"),
+    ] = None
+    override_generation_config: Annotated[
+        str | None,
+        Doc(
+            "Sampling settings of requests that do not give them, by the names of "
+            "generation_config.json, of which nothing else is read.",
+            metavar="JSON",
+        ),
+    ] = None
     cors_origins: Annotated[
         tuple[Origin, ...],
         Doc(
@@ -186,6 +207,12 @@ class ServerSettings(ModelSettings, LimitKeys, ServerKeys):
         for name, needed in self.missing():
             raise ValueError(f"{name} needs {needed}")
         self._check_place()
+        budget, most = self.sampling.get("max_new_tokens"), self.max_new_tokens
+        if budget is not None and most is not None and budget > most:
+            raise ValueError(
+                f"override_generation_config: max_new_tokens is {budget}; it must be at most the "
+                f"server's max_new_tokens, {most}"
+            )
         names = {methods.find(name).name for name in self.allowed_methods}
         if names and self.method.name not in names:
             raise ValueError(
@@ -209,6 +236,11 @@ class ServerSettings(ModelSettings, LimitKeys, ServerKeys):
                     f"uds is {str(self.uds)!r} and {name} is {getattr(self, name)!r}; the server "
                     "listens in one place: leave one of them out"
                 )
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The sampling settings of requests that do not give them, as `SamplingParams` has them."""
+        return sampling_of(self.override_generation_config, "override_generation_config")
 
     @property
     def is_local(self) -> bool:

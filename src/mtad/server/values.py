@@ -1,18 +1,22 @@
-"""Kinds of values that settings of a server have: lines, hosts, origins, prefixes of paths.
+"""Kinds of values that settings of a server have: lines, hosts, origins, prefixes, sampling.
 
-Knows no setting.
+Knows no setting of a server.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from ipaddress import ip_address
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from annotated_types import Gt, Predicate
 
-from mtad.core.options import Finite
+from mtad.core.options import Finite, typed
+from mtad.core.schema import require_known
+from mtad.errors import OptionError
+from mtad.sampling.params import SamplingParams, numeric_settings, setting_of
 
 LogFormat = Literal["json", "text"]
 Seconds = Annotated[Finite, Gt(0)]
@@ -60,3 +64,35 @@ def is_loopback(host: str) -> bool:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.rstrip(".").lower() == "localhost"
+
+
+_GENERATION = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
+"""What a generation_config.json says that requests may say too."""
+
+
+def sampling_of(text: str | None, name: str) -> dict[str, Any]:
+    """Sampling settings in JSON, by the names of `SamplingParams`; none for None.
+
+    Args:
+        text: an object, with the names that a generation_config.json has.
+        name: what errors call it.
+
+    Raises:
+        OptionError: it is no such object, or a request could not ask for one of the values.
+    """
+    try:
+        given = {} if text is None else json.loads(text)
+    except ValueError:
+        given = None
+    if not isinstance(given, dict):
+        allowed = 'a JSON object, such as {"temperature": 0.7, "top_p": 0.9}'
+        raise OptionError(f"{name} is {text!r}; it must be {allowed}", name)
+    require_known(given, _GENERATION, f"key of {name}")
+    for key, value in given.items():
+        option = numeric_settings()[key]
+        kind: Any = option.kind
+        if in_requests := setting_of(option).http_range:
+            kind = Annotated[(option.type, *in_requests)]  # type: ignore[valid-type]
+        given[key] = typed(value, kind, key, f"{name}: ")
+    SamplingParams(**given)
+    return given

@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 from mtad import methods
@@ -90,14 +91,24 @@ def known_methods(default: Method, allowed: Sequence[str]) -> dict[str, type[Met
     return {name: cls for name, cls in found.items() if not names or name in names}
 
 
-def method_list(default: Method, known: Sequence[type[Method]]) -> MethodList:
-    """The answer of `GET /v1/methods`."""
+def method_list(
+    default: Method,
+    known: Sequence[type[Method]],
+    sampling: Mapping[str, Any] = MappingProxyType({}),
+) -> MethodList:
+    """The answer of `GET /v1/methods`.
+
+    Args:
+        default: of requests that name no method.
+        known: those that may be named.
+        sampling: settings of requests that do not give them, where these are not their own.
+    """
     options = jsonable(dataclasses.asdict(default))
     return MethodList(
         object="list",
         data=[sheet(cls) for cls in known],
         default=MethodDefault(name=default.name, options=options),
-        sampling=[_setting(option) for option in numeric_settings().values()],
+        sampling=[_setting(option, sampling) for option in numeric_settings().values()],
     )
 
 
@@ -126,12 +137,12 @@ def _option(option: Option) -> MethodOption:
     )
 
 
-def _setting(option: Option) -> SamplingSetting:
+def _setting(option: Option, defaults: Mapping[str, Any]) -> SamplingSetting:
     minimum, maximum = bounds(option)
     return SamplingSetting(
         name=NAMES[option.name],
         type="integer" if option.type is int else "number",
-        default=option.default,
+        default=defaults.get(option.name, option.default),
         minimum=minimum,
         maximum=maximum,
         description=option.help,

@@ -14,6 +14,7 @@ from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from mtad.sampling.params import numeric_settings
 from mtad.server.api.request_models import (
     ChatRequest,
     CompletionRequest,
@@ -28,6 +29,7 @@ from mtad.server.api.response_models import (
     TextChunk,
     TextCompletion,
 )
+from mtad.server.api.sampling import NAMES, described
 from mtad.server.api.service import Service
 
 _REF = "#/components/schemas/{model}"
@@ -154,6 +156,9 @@ def _add_limits(components: dict[str, Any], service: Service) -> None:
         fields = components[model.__name__]["properties"]
         fields["model"]["enum"] = list(service.names)
         fields["n"]["anyOf"][0]["maximum"] = service.settings.max_n
+        for name, default in service.sampling.items():
+            option = numeric_settings()[name]
+            fields[NAMES[name]]["description"] = described(option, default)
         for name in ("max_tokens", "max_completion_tokens"):
             if name in fields:
                 limit = fields[name]["anyOf"][0]

@@ -245,13 +245,14 @@ def _chat_logprobs(body: Decoding) -> int | None:
 
 
 def _checked_budget(service: Service, body: Decoding, method: Method, num_prompt: int) -> int:
-    """How many tokens may be made: as many as were named, else what limit and context allow."""
+    """How many tokens may be made: as were named, else the default, as far as there is room."""
     (param, named), most = budget_of(body), service.settings.max_new_tokens
+    usual = service.sampling.get("max_new_tokens", most)
     if named is not None and most is not None and named > most:
         raise ApiError(400, f"{param} is {named}; this server makes at most {most} tokens", param)
     context = service.context(method)
     if context is None:
-        return named if named is not None else most or DEFAULT_CONTEXT
+        return named if named is not None else usual or DEFAULT_CONTEXT
     room, least = context - num_prompt, 1 if named is None else named
     if room < least:
         wanted = f" and {param} is {named}" if named else ""
@@ -264,7 +265,7 @@ def _checked_budget(service: Service, body: Decoding, method: Method, num_prompt
             param if room > 0 else prompt_param(body),
             "context_length_exceeded",
         )
-    return named if named is not None else min(most or room, room)
+    return named if named is not None else min(usual or room, room)
 
 
 def _sampling(
@@ -274,7 +275,7 @@ def _sampling(
     models = service.models
     ends = () if body.ignore_eos else models.eos_token_ids
     own = [*stop_ids(stops, service.texts.special, models.vocab), *(body.stop_token_ids or ())]
-    chosen = given_settings(body) | {"max_new_tokens": budget, "seed": seed}
+    chosen = service.sampling | given_settings(body) | {"max_new_tokens": budget, "seed": seed}
     chosen["eos_token_ids"] = (*ends, *own)
     named = {"logit_bias": [*map(int, body.logit_bias or {})], "stop_token_ids": own}
     for param, token in ((param, token) for param, ids in named.items() for token in ids):

@@ -153,7 +153,8 @@ class Api:
     async def methods(self) -> Response:
         """The methods that requests may name, with their options."""
         known = list(self.service.methods.values())
-        return _json(method_list(self.service.settings.method, known))
+        service = self.service
+        return _json(method_list(service.settings.method, known, service.sampling))
 
     async def ready(self) -> Response:
         """Whether requests are taken: 200, or 503."""

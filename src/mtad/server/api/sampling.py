@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from mtad.core.options import bounds_of, notes
 from mtad.core.schema import Option, options_of
-from mtad.sampling.params import SamplingParams, numeric_settings, setting_of
+from mtad.sampling.params import NEUTRAL, SamplingParams, numeric_settings, setting_of
 
 NAMES = {name: setting_of(o).http or name for name, o in options_of(SamplingParams).items()}
 """What requests call each setting."""
@@ -35,7 +35,7 @@ def request_fields() -> dict[str, Any]:
     return {
         NAMES[name]: (
             _kind(option) | None,
-            Field(None, description=f"{option.help} {_if_left_out(option)}"),
+            Field(None, description=described(option)),
         )
         for name, option in numeric_settings().items()
     }
@@ -47,14 +47,20 @@ def _kind(option: Option) -> Any:
     return kind | Literal[_ALSO_OFF[option.name]] if option.name in _ALSO_OFF else kind
 
 
-def _if_left_out(option: Option) -> str:
-    return _LEFT_OUT.get(option.name, f"{option.default:g} if left out.")
+def described(option: Option, default: float | None = None) -> str:
+    """What a setting means, and what it is in requests without it: `default`, or its own."""
+    own = _LEFT_OUT.get(option.name, f"{option.default:g} if left out.")
+    return f"{option.help} {own if default is None else f'{default:g} if left out.'}"
 
 
 def given_settings(body: BaseModel) -> dict[str, Any]:
     """The settings that a request gives, by the names of `SamplingParams`."""
     values = {name: getattr(body, NAMES[name]) for name in numeric_settings()}
-    return {n: v for n, v in values.items() if v not in (None, _ALSO_OFF.get(n))}
+    return {
+        name: getattr(NEUTRAL, name) if value == _ALSO_OFF.get(name) else value
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 def bounds(option: Option) -> tuple[int | float | None, int | float | None]:

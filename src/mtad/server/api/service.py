@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from mtad.api.pair import ModelPair
 from mtad.measure.sharing import SharedEnergy
@@ -17,7 +17,7 @@ from mtad.model.drafter import Draft
 from mtad.model.lm import context_of
 from mtad.model.loading import Models
 from mtad.server.api.methods_info import known_methods
-from mtad.server.api.tokenizing import Texts
+from mtad.server.api.tokenizing import Texts, read_template
 from mtad.server.scheduler.events import Load
 from mtad.server.scheduler.sequence import Sequence
 from mtad.server.settings import ServerSettings
@@ -50,6 +50,7 @@ class Service:
         settings: limits and defaults.
         names: what clients may call the model.
         texts: the tokenizer.
+        sampling: settings of requests that do not give them, as `SamplingParams` has them.
         methods: those that requests may name.
         energy: None where nothing is metered.
         created: when the service began, in Unix seconds.
@@ -59,6 +60,7 @@ class Service:
     settings: ServerSettings
     names: tuple[str, ...]
     texts: Texts
+    sampling: dict[str, Any]
     methods: dict[str, type[Method]]
     energy: SharedEnergy | None
     created: int
@@ -67,13 +69,20 @@ class Service:
     def of(
         cls, scheduler: Decodes, settings: ServerSettings, energy: SharedEnergy | None
     ) -> Service:
-        """The service of a scheduler."""
+        """The service of a scheduler.
+
+        Raises:
+            DataError: the chat template of the settings cannot be used.
+        """
         models = scheduler.pair.models
         return cls(
             scheduler=scheduler,
             settings=settings,
             names=served_names(settings),
-            texts=Texts(models.tokenizer, models.tokenizer_error),
+            texts=Texts(
+                models.tokenizer, models.tokenizer_error, read_template(settings.chat_template)
+            ),
+            sampling=settings.sampling,
             methods=known_methods(settings.method, settings.allowed_methods),
             energy=energy,
             created=int(time.time()),

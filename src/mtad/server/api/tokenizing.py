@@ -8,19 +8,39 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
 
+from mtad.errors import DataError, PromptError
 from mtad.model.tokenizer import TextStream, encode, special_tokens
-from mtad.server.api.request_models import Message
+from mtad.server.api.request_models import Message, UserMessage
 
 T = TypeVar("T")
 _BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
 _REPLACEMENT = "�"
 _NO_VARIABLES: Mapping[str, Any] = MappingProxyType({})
+
+
+def read_template(given: str | None) -> str:
+    """A chat template: the text itself, or what is in the file of this name; empty for None.
+
+    Raises:
+        DataError: it is no template, and no file can be read.
+    """
+    if given is None or any(mark in given for mark in ("{{", "{%", "\n")):
+        return given or ""
+    try:
+        return Path(given).read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise DataError(
+            f"the chat template {given} cannot be read: {reason}; give a file, or a template, "
+            "which has {{ or {%"
+        ) from error
 
 
 class Texts:
@@ -29,14 +49,34 @@ class Texts:
     Args:
         tokenizer: of the pair, None if it has none.
         reason: why it has none, if that is known.
+        template: of chats, instead of the tokenizer's; empty for that one.
+
+    Raises:
+        DataError: the template cannot render a message, or leaves it out.
     """
 
-    def __init__(self, tokenizer: Any, reason: str = "") -> None:
-        self.tokenizer, self._reason = tokenizer, reason
+    def __init__(self, tokenizer: Any, reason: str = "", template: str = "") -> None:
+        self.tokenizer, self._reason, self._template = tokenizer, reason, template
         self.special = special_tokens(tokenizer)
         self._limiter = anyio.CapacityLimiter(1)
         self._pieces: dict[int, tuple[str, list[int] | None]] = {}
         self._byte_of = {char: byte for byte, char in enumerate(_byte_letters())}
+        if template:
+            self._check_template()
+
+    def _check_template(self) -> None:
+        chats: list[list[Message]] = [
+            [UserMessage(role="user", content=text)] for text in ("Yes", "No")
+        ]
+        try:
+            one, other = map(self.ids, chats)
+        except PromptError as error:
+            raise DataError(f"the chat template cannot be used: {error}") from error
+        if one == other:
+            raise DataError(
+                "the chat template cannot be used: it leaves out what the user says; give one that "
+                "loops over messages"
+            )
 
     async def off_loop(self, work: Callable[[], T]) -> T:
         """What `work` returns, called in a thread."""
@@ -45,6 +85,8 @@ class Texts:
     @property
     def template(self) -> str:
         """The template of chats; empty where there is none."""
+        if self._template:
+            return self._template
         found = getattr(self.tokenizer, "chat_template", None)
         return found if isinstance(found, str) else ""
 
@@ -70,7 +112,8 @@ class Texts:
             given = [plain_message(message) for message in given]
         if bare and isinstance(given, str) and self.tokenizer is not None:
             return list(self.tokenizer(given, add_special_tokens=False).input_ids)
-        return encode(self.tokenizer, given, self._reason, template)
+        own = {"chat_template": self._template} if self._template else {}
+        return encode(self.tokenizer, given, self._reason, {**template, **own})
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of token ids; empty where there is no tokenizer."""
