@@ -27,7 +27,9 @@ from mtad.server.settings import SECTIONS, ServerSettings, read_settings
 PACKAGES = ("fastapi", "h11", "prometheus-client", "pydantic", "starlette", "uvicorn")
 """What the extra `serve` installs."""
 
-_LOGS = ("log_format", "log_file", "log_prompts", "trace", "allow_trace")
+_LOGS = (
+    *("log_format", "log_file", "log_prompts", "trace", "otlp_traces_endpoint", "allow_trace"),
+)
 _ray = partial(flag, panel="Ray")
 
 _SERVER = SECTIONS["server"]

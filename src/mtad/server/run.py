@@ -14,11 +14,13 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import torch
 import uvicorn
 from starlette.types import ASGIApp
 
+from mtad import __version__
 from mtad.api.pair import ModelPair, open_pair
 from mtad.measure.meter import Meter, find_meter
 from mtad.measure.sharing import SharedEnergy
@@ -33,11 +35,15 @@ from mtad.server.ops.hangup import hangups
 from mtad.server.ops.logs import RequestLog, TextOf, configure, reopen_log
 from mtad.server.ops.metrics import Metrics
 from mtad.server.ops.sockets import cannot_listen, check_certificate, listening, place_of
+from mtad.server.ops.spans import Spans, exporting_to, provider_of, require_packages
 from mtad.server.scheduler.admission import DEFAULT_CONTEXT, Limits
 from mtad.server.scheduler.scheduler import Scheduler
 from mtad.server.settings import ServerSettings
 from mtad.trace.format import TraceHeader
 from mtad.trace.writer import TraceWriter
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 FLUSH_S = 5
 """Seconds that answers have to reach their clients once every text has ended."""
@@ -55,6 +61,7 @@ class Served:
         metrics: of `/metrics`.
         energy: reads the meter.
         writer: of the trace file, if one is wanted.
+        spans: makes those of OpenTelemetry, if they are wanted.
     """
 
     scheduler: Scheduler
@@ -62,6 +69,7 @@ class Served:
     metrics: Metrics
     energy: SharedEnergy
     writer: TraceWriter | None
+    spans: TracerProvider | None = None
 
     def start(self) -> None:
         """Begin to take requests."""
@@ -77,6 +85,8 @@ class Served:
         """Take no more requests, and end the running ones within `drain_s` seconds."""
         self.scheduler.close(drain_s)
         self.energy.close()
+        if self.spans is not None:
+            self.spans.shutdown()  # sends what is left
         if self.writer is not None:
             self.writer.close()
 
@@ -136,8 +146,12 @@ def assemble(
     metrics.eager_iterations = lambda: pair.workspace.programs.eager_iterations
     app = create_app(scheduler, settings, metrics, keys, render)
     text_of = _text_of(pair) if settings.log_prompts else None
-    logged = RequestLog(app, metrics, text_of)
-    return Served(scheduler, logged, metrics, energy, writer)
+    outermost: ASGIApp = RequestLog(app, metrics, text_of)
+    spans = None
+    if settings.otlp_traces_endpoint is not None:
+        spans = provider_of(exporting_to(settings.otlp_traces_endpoint))
+        outermost = Spans(outermost, spans.get_tracer("mtad", __version__), served_name(settings))
+    return Served(scheduler, outermost, metrics, energy, writer, spans)
 
 
 def _text_of(pair: ModelPair) -> TextOf:
@@ -180,6 +194,8 @@ def serve(settings: ServerSettings) -> None:
     """
     keys = find_keys(settings, say)
     check_certificate(settings.ssl_certfile, settings.ssl_keyfile)
+    if settings.otlp_traces_endpoint is not None:
+        require_packages()
     with listening(settings) as sock, hangups() as actions:
         configure(settings.log_format, settings.log_prompts, settings.log_file)
         served = assemble(load(settings), settings, keys=keys)

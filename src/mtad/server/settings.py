@@ -24,6 +24,7 @@ from mtad.server.values import (
     Origin,
     Prefix,
     Seconds,
+    Url,
     is_loopback,
     sampling_of,
 )
@@ -87,11 +88,7 @@ class ServerKeys:
     ] = None
     override_generation_config: Annotated[
         str | None,
-        Doc(
-            "Sampling settings of requests that do not give them, by the names of "
-            "generation_config.json, of which nothing else is read.",
-            metavar="JSON",
-        ),
+        Doc("Sampling settings of requests that do not give them.", metavar="JSON"),
     ] = None
     cors_origins: Annotated[
         tuple[Origin, ...],
@@ -129,6 +126,14 @@ class ServerKeys:
     log_file: Annotated[Path | None, Doc("Where the log goes; without it to stderr.")] = None
     log_prompts: Annotated[bool, Doc("Log prompts and outputs too.")] = False
     trace: Annotated[Path | None, Doc("JSON lines: every iteration of every request.")] = None
+    otlp_traces_endpoint: Annotated[
+        Url | None,
+        Doc(
+            "OpenTelemetry's collector, which gets a span per request over HTTP.",
+            allowed="a URL, such as http://localhost:4318/v1/traces",
+            metavar="URL",
+        ),
+    ] = None
     allow_trace: Annotated[bool, Doc("Requests may ask for their own trace.")] = True
 
 

@@ -39,6 +39,15 @@ def _is_origin(text: str) -> bool:
     return is_web and text == whole.lower() and "@" not in text
 
 
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        has_place = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and has_place and text.isprintable()
+
+
 def _is_host(text: str) -> bool:
     try:
         ip_address(text)
@@ -55,6 +64,7 @@ def _is_prefix(text: str) -> bool:
 Line: TypeAlias = Annotated[str, Predicate(_is_line)]
 Origin: TypeAlias = Annotated[str, Predicate(_is_origin)]
 Host: TypeAlias = Annotated[str, Predicate(_is_host)]
+Url: TypeAlias = Annotated[str, Predicate(_is_url)]
 Prefix: TypeAlias = Annotated[str, Predicate(_is_prefix)]
 
 
@@ -90,9 +100,9 @@ def sampling_of(text: str | None, name: str) -> dict[str, Any]:
     require_known(given, _GENERATION, f"key of {name}")
     for key, value in given.items():
         option = numeric_settings()[key]
-        kind: Any = option.kind
+        kind = option.kind
         if in_requests := setting_of(option).http_range:
-            kind = Annotated[(option.type, *in_requests)]  # type: ignore[valid-type]
+            kind = Annotated[(option.type, *in_requests)]
         given[key] = typed(value, kind, key, f"{name}: ")
     SamplingParams(**given)
     return given

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def submit(scheduler: Decodes, parsed: ParsedRequest, request: Request) -> Submission:
-    """Submit a request's sequences; the log finds them in the request's state.
+    """Submit a request's sequences; log and spans find them in its state.
 
     Raises:
         ApiError: the scheduler refuses one of them, and so takes none.
@@ -36,6 +36,7 @@ def submit(scheduler: Decodes, parsed: ParsedRequest, request: Request) -> Submi
     except (ValueError, MtadError) as error:
         raise refusal(error, parsed.prompt_param, parsed.budget_param) from error
     request.state.user, request.state.sequences = parsed.body.user, parsed.sequences
+    request.state.parsed = parsed
     return submission
 
 

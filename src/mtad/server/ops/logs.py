@@ -32,7 +32,7 @@ from mtad.server.values import LogFormat
 TextOf = Callable[[Items[int]], str]
 REQUESTS = logging.getLogger("mtad.requests")
 """Has a record per request, at level INFO, with its fields in the attribute `fields`."""
-_LOGGERS = ("mtad", "uvicorn", "asyncio", "concurrent")
+_LOGGERS = ("mtad", "uvicorn", "asyncio", "concurrent", "opentelemetry")
 """Those whose records the server writes."""
 
 
