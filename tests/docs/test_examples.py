@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
 from support.saved_pair import folder
 
 import mtad.methods
@@ -69,6 +71,18 @@ def test_own_models(capsys: pytest.CaptureFixture[str]) -> None:
 def test_own_models_that_are_not_there() -> None:
     with pytest.raises(SystemExit, match="error: cannot load the target model"):
         run("own_models", "/nowhere/target", "/nowhere/draft", "Hello")
+
+
+def test_mount_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    example = importlib.import_module("examples.mount_server")
+    monkeypatch.setattr("uvicorn.run", lambda app, port: served.append((app, port)))
+    served: list[tuple[FastAPI, int]] = []
+    example.main(["--port", "1234"])
+    assert served == [(example.app, 1234)]
+    with TestClient(example.app, base_url="http://localhost") as client:
+        assert client.get("/hello").json() == {"hello": "world"}
+        body = {"model": "demo", "prompt": "SELECT", "max_tokens": 2}
+        assert client.post("/llm/v1/completions", json=body).status_code == 200
 
 
 @pytest.fixture

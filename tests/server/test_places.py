@@ -249,5 +249,5 @@ def test_a_certificate_is_read_before_the_models(own: Certificate) -> None:
 )
 def test_a_fleet_does_not_listen_itself(given: dict[str, Any]) -> None:
     [name, *_] = given
-    with pytest.raises(ValueError, match=f"{name} is for a server without --ray"):
+    with pytest.raises(ValueError, match=f"{name} is for mtad serve .*; Ray Serve has the port"):
         serve_on_ray(ServerSettings(**given), Fleet())

@@ -20,6 +20,10 @@ SOCKET_MODE = 0o660
 """Of a Unix socket: who may write to it may connect, its owner and its group."""
 
 
+_OF_A_SOCKET = ("uds", "root_path", "ssl_certfile", "ssl_keyfile")
+"""Settings of a server that listens itself."""
+
+
 class AddressError(MtadError):
     """The server cannot listen on the address that it was given."""
 
@@ -113,6 +117,21 @@ def _clear(path: Path) -> None:
         except OSError as error:
             raise AddressError(f"cannot listen on {path}: {error.strerror}") from error
     raise AddressError(f"cannot listen on {path}: a server listens there; choose another --uds")
+
+
+def require_no_socket(settings: ServerSettings, instead: str) -> None:
+    """Refuse settings of a server that listens itself, where something else does.
+
+    Args:
+        settings: of the server.
+        instead: what to do, for people.
+
+    Raises:
+        ValueError: one of them is given.
+    """
+    for name in _OF_A_SOCKET:
+        if getattr(settings, name) is not None:
+            raise ValueError(f"{name} is for mtad serve where it listens itself; {instead}")
 
 
 def check_certificate(certificate: Path | None, key: Path | None) -> None:

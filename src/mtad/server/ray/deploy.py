@@ -26,7 +26,7 @@ from mtad.errors import first_line
 from mtad.server.api.service import served_name
 from mtad.server.http.keys import Keys, find_keys
 from mtad.server.ops.hangup import hangups
-from mtad.server.ops.sockets import listen, url_of
+from mtad.server.ops.sockets import listen, require_no_socket, url_of
 from mtad.server.ray.replica import NAME, Replica
 from mtad.server.run import FLUSH_S, say
 from mtad.server.settings import ServerSettings
@@ -70,9 +70,6 @@ class Fleet:
             )
 
 
-_OF_ONE_SERVER = ("uds", "ssl_certfile", "ssl_keyfile", "root_path")
-
-
 def serve_on_ray(settings: ServerSettings, fleet: Fleet, address: str | None = None) -> None:
     """Serve on a Ray cluster until a signal comes.
 
@@ -87,12 +84,7 @@ def serve_on_ray(settings: ServerSettings, fleet: Fleet, address: str | None = N
         ValueError, MtadError: the keys, or the models of a replica, are not as they must be, or a
             setting is one of a server that listens itself.
     """
-    for name in _OF_ONE_SERVER:
-        if getattr(settings, name) is not None:
-            raise ValueError(
-                f"{name} is for a server without --ray: Ray Serve has the port; put a proxy in "
-                "front of it"
-            )
+    require_no_socket(settings, "Ray Serve has the port: put a proxy in front of it")
     keys = find_keys(settings, say)
     # replicas see for themselves that a file was moved away
     with hangups(), connected(address), deployed(settings, fleet, keys) as url:
