@@ -143,14 +143,14 @@ def test_copy_takes_the_text_as_the_model_wrote_it(page: Page, mock: MockServer)
     first = "Some *words* and\n\n```sql\nSELECT 1;\n\n-- done\n```\n"
     begin(page, mock, first, "Second.")
     say(page, "a")
-    page.get_by_role("button", name="Copy", exact=True).click()
+    page.locator(".lane").get_by_role("button", name="Copy", exact=True).click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     assert clipboard(page) == first
     page.get_by_role("button", name="Copy code").click()
     expect(page.get_by_role("button", name="Copied")).to_have_count(2)
     assert clipboard(page) == "SELECT 1;\n\n-- done"
     say(page, "b")
-    page.get_by_role("button", name="Copy", exact=True).first.click()
+    page.locator(".assistant").get_by_role("button", name="Copy", exact=True).click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     assert clipboard(page) == first, "answers further up can be copied, too"
 
@@ -162,7 +162,7 @@ def test_copy_works_where_there_is_no_clipboard(page: Page, mock: MockServer) ->
     page.evaluate(
         "() => { navigator.clipboard.writeText = () => Promise.reject(new Error('none')); }"
     )
-    page.get_by_role("button", name="Copy", exact=True).click()
+    page.locator(".lane").get_by_role("button", name="Copy", exact=True).click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     assert clipboard(page) == "By another way."
 

@@ -15,12 +15,14 @@ from mtad.server.http.keys import Keys
 from mtad.server.http.middleware import protect
 from mtad.server.settings import ServerSettings
 
-FILES = sorted(p for p in Path(page.__file__).parent.iterdir() if p.suffix not in (".py", ""))
+FOLDER = Path(page.__file__).parent
+FILES = sorted(p for p in FOLDER.iterdir() if p.suffix not in (".py", ""))
+VENDORED = sorted((FOLDER / "vendor").glob("*.js"))
 
 
 def get(path: str, **headers: str) -> httpx.Response:
     """The answer to a GET of an application with nothing but the page and the guards."""
-    app = FastAPI()
+    app = FastAPI(redirect_slashes=False)
     page.mount(app)
     protect(app, ServerSettings(), Keys())
 
@@ -32,7 +34,10 @@ def get(path: str, **headers: str) -> httpx.Response:
     return asyncio.run(ask())
 
 
-@pytest.mark.parametrize("path", ["/", *(f"/page/{file.name}" for file in FILES)])
+@pytest.mark.parametrize(
+    "path",
+    ["/", *(f"/page/{file.relative_to(FOLDER).as_posix()}" for file in (*FILES, *VENDORED))],
+)
 def test_every_file_is_served_as_what_it_is(path: str) -> None:
     answer = get(path)
     kinds = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -50,6 +55,12 @@ def test_every_file_is_served_as_what_it_is(path: str) -> None:
     "path",
     [
         *("/page/", "/page/nothing.js", "/page/__init__.py", "/page/../jobs.py", "/index.html"),
+        *(
+            "/page/vendor",
+            "/page/vendor/",
+            "/page/vendor/../__init__.py",
+            "/page/vendor/nothing.js",
+        ),
         *("/page/%2e%2e/jobs.py", "/page/..%2Fjobs.py", "/page/%2Fetc%2Fpasswd"),
     ],
 )
@@ -75,8 +86,25 @@ def test_files_need_nothing_from_elsewhere_and_make_no_html(file: Path) -> None:
     assert len(text.splitlines()) <= 300
 
 
+def test_what_others_wrote_has_its_licence_and_asks_for_nothing() -> None:
+    assert VENDORED
+    for file in VENDORED:
+        text = file.read_text(encoding="utf-8")
+        licence = file.with_name(f"{file.name.partition('.')[0]}.LICENSE").read_text("utf-8")
+        assert "License:" in text[:300] and "Copyright" in licence
+        for way in (
+            "fetch(",
+            "XMLHttpRequest",
+            "import(",
+            "sourceMappingURL",
+            "eval(",
+            "Function(",
+        ):
+            assert way not in text, way
+
+
 def test_files_name_only_files_that_are_there() -> None:
-    names = {file.name for file in FILES}
+    names = {file.relative_to(FOLDER).as_posix() for file in (*FILES, *VENDORED)}
     named = set()
     for file in FILES:
         text = file.read_text(encoding="utf-8")

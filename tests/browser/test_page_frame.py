@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 from support.mock_server import MockServer, record, refusal, story, streamed, told
-from support.steps import chat, race, run, settings, sideways, view, visit
+from support.steps import chat, close_settings, race, run, settings, sideways, view, visit
 
 pytestmark = pytest.mark.browser
 pytest_plugins = ["support.browsing"]
@@ -20,13 +20,14 @@ COVERED = """() => {
     const fields = document.querySelectorAll(
         "input, select, textarea, button, summary, a[href], [tabindex='0']");
     const bar = document.querySelector(".actions");
-    const isSeen = (e) => e.checkVisibility() && !e.matches(".skip");
+    const isSeen = (e) => e.checkVisibility() && !e.closest(".skip, [inert]");
+    const isUnder = bar.closest("[inert]") !== null;
     const wrong = [];
     for (const field of [...fields].filter(isSeen)) {
         field.scrollIntoView({ block: "nearest" });
         field.focus();
         const [a, b] = [field.getBoundingClientRect(), bar.getBoundingClientRect()];
-        const apart = a.right <= b.left || b.right <= a.left
+        const apart = isUnder || a.right <= b.left || b.right <= a.left
             || a.bottom <= b.top || b.bottom <= a.top;
         const y = a.top + Math.min(a.height / 2, 12);
         const top = document.elementFromPoint(a.left + Math.min(a.width, innerWidth) / 2, y);
@@ -42,7 +43,7 @@ COVERED = """() => {
 def open_all(page: Page) -> None:
     """Open all that is folded, but the API key, which lies over the page until it is closed."""
     settings(page)
-    page.evaluate("document.querySelectorAll('#settings details').forEach((d) => (d.open = true))")
+    page.evaluate("document.querySelectorAll('#request details').forEach((d) => (d.open = true))")
 
 
 @pytest.mark.parametrize("window", WINDOWS, ids=lambda window: "x".join(map(str, window)))
@@ -57,6 +58,8 @@ def test_nothing_covers_a_field(
     if mode == "chat":
         chat(page)
     open_all(page)
+    assert page.evaluate(COVERED) == []
+    close_settings(page)
     assert page.evaluate(COVERED) == []
     page.locator("#prompt").fill("hello")
     run(page)
@@ -87,6 +90,61 @@ def test_the_frame_fills_the_window_and_no_more(
     chat(page)
     box = page.locator("#run").bounding_box()
     assert box and box["y"] + box["height"] <= window[1], "the button to send is in sight"
+
+
+def test_the_settings_are_a_drawer_on_a_phone(page: Page, mock: MockServer) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    visit(page, mock.url, "chat")
+    expect(page.locator("#request")).to_be_hidden()
+    button = page.get_by_role("button", name="Settings", exact=True)
+    for way in ("Close", "Escape", "outside"):
+        button.click()
+        expect(button).to_have_attribute("aria-expanded", "true")
+        expect(page.locator("#close-settings")).to_be_focused()
+        page.keyboard.press("Shift+Tab")
+        assert not page.evaluate("document.activeElement.matches('#top *, #results *')")
+        if way == "Close":
+            page.locator("#close-settings").click()
+        elif way == "Escape":
+            page.keyboard.press("Escape")
+        else:
+            page.mouse.click(380, 400)
+        expect(page.locator("#request")).to_be_hidden()
+        expect(button).to_be_focused()
+
+
+def test_the_settings_fold_away_beside_the_texts(page: Page, mock: MockServer) -> None:
+    visit(page, mock.url, "chat")
+    button = page.get_by_role("button", name="Settings", exact=True)
+    before = (page.locator("#results").bounding_box() or {})["width"]
+    button.click()
+    expect(page.locator("#request")).to_be_hidden()
+    assert (page.locator("#results").bounding_box() or {})["width"] > before + 300
+    page.keyboard.press("Escape")
+    expect(page.locator("#request")).to_be_hidden()
+    button.click()
+    expect(page.locator("#request")).to_be_visible()
+
+
+def test_settings_that_cannot_be_sent_are_shown(page: Page, mock: MockServer) -> None:
+    visit(page, mock.url)
+    page.locator("#temperature").fill("-1")
+    page.get_by_role("button", name="Settings", exact=True).click()
+    page.locator("#run").click()
+    expect(page.locator("#temperature")).to_be_focused()
+    assert mock.bodies == []
+
+
+def test_people_begin_with_a_chat_and_links_lead_to_a_prompt(page: Page, mock: MockServer) -> None:
+    visit(page, mock.url, "chat")
+    expect(page.locator("#empty h2")).to_have_text("Chat with mock-pair")
+    expect(page.get_by_placeholder("Message the model")).to_be_visible()
+    page.get_by_label("Prompt", exact=True).first.check()
+    assert page.url.endswith("/#mode=prompt")
+    page.reload()
+    expect(page.locator("#prompt-label")).to_have_text("Prompt")
+    chat(page)
+    assert page.url.endswith("/")
 
 
 def test_before_the_first_run_there_is_a_hint_and_no_card(page: Page, mock: MockServer) -> None:
@@ -250,7 +308,7 @@ def test_another_mode_stops_what_runs(page: Page, mock: MockServer) -> None:
     page.locator("#run").click()
     expect(page.locator(".text .token").first).to_be_visible()
     chat(page)
-    expect(page.locator("#stop")).to_be_disabled()
+    expect(page.locator("#stop")).to_be_hidden()
     expect(page.locator(".lane")).to_be_hidden()
     expect(page.locator("#history li")).to_have_count(0)
     expect(page.locator("#prompt")).to_have_value("")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 
+import httpx
 import pytest
 from playwright.sync_api import Page, expect
 from support.steps import chat, race, run, settings, sideways, visit
@@ -29,13 +31,14 @@ def set_up(page: Page, url: str, seed: int = 3) -> None:
 def set_up_here(page: Page, seed: int = 3) -> None:
     """The settings of these tests on a page that is open."""
     page.locator("#prompt").fill(PROMPT)
+    settings(page)
     page.locator("#max_tokens").fill(str(SAMPLING["max_new_tokens"]))
     page.locator("#seed").fill(str(seed))
 
 
 def shown(page: Page, lane: int = 0) -> str:
     """The text of a lane."""
-    return page.locator(".text").nth(lane).text_content() or ""
+    return page.locator(".lane .text").nth(lane).text_content() or ""
 
 
 def test_a_prompt_streams_with_colours_and_a_tree(
@@ -140,12 +143,20 @@ def test_html_in_a_prompt_is_never_run(page: Page, live_url: str) -> None:
     assert page.title() == "mtad playground"
 
 
+def test_schemas_are_offered_where_the_server_describes_them(page: Page, live_url: str) -> None:
+    description = httpx.get(f"{live_url}/openapi.json").json()
+    field = json.dumps(description["components"]["schemas"]["ChatRequest"]["properties"])
+    kinds = re.findall(r"#/components/schemas/(\w+)", field)
+    known = json.dumps([description["components"]["schemas"][kind] for kind in kinds])
+    visit(page, live_url, "chat")
+    assert page.locator("#schema").is_visible() == ('"json_schema"' in known)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone(page: Page, live_url: str, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     page.set_viewport_size({"width": 360, "height": 740})
     visit(page, live_url)
-    settings(page)
     set_up_here(page)
     race(page)
     run(page)

@@ -283,12 +283,13 @@ def test_no_sideways_scrolling(page: Page, mock: MockServer, width: int, scheme:
     page.set_viewport_size({"width": width, "height": 800})
     visit(page, mock.url)
     assert sideways(page) <= 0
+    page.get_by_label("Show rejected drafts").check()
     settings(page)
     race(page)
-    page.get_by_label("Show rejected drafts").check()
     page.locator("#method-A").select_option("mmtad")
     for box in page.get_by_text("Options", exact=True).all():
         box.click()
+    assert sideways(page) <= 0
     run(page)
     page.locator(".text .token").nth(4).click()
     assert sideways(page) <= 0

@@ -103,6 +103,50 @@ def test_code_stays_as_it_is(tab: Page, text: str, code: str) -> None:
     assert found == code
 
 
+COLOURS = """async ([text, language]) => {
+    const { codeElement } = await import("/page/code.js");
+    const code = codeElement(text, language);
+    const spans = [...code.querySelectorAll("span")];
+    return [code.textContent, spans.map((one) => [one.className, one.textContent])];
+}"""
+
+
+@pytest.mark.parametrize(
+    ("language", "code", "known"),
+    [
+        ("python", "def f(x):  # one\n    return 'a'", ["code-keyword", "code-comment"]),
+        ("py", "x = 12", ["code-number"]),
+        ("sql", "SELECT 1;", ["code-keyword"]),
+        ("html", "<b>x</b><script>let a = 1;</script>", ["code-name", "code-keyword"]),
+        ("json", '{"a": [1', ["code-attr", "code-number"]),  # while it comes
+        ("html", "<img src=x onerror=\"document.title='hacked'\">", ["code-attr"]),
+        ("python", "def f(): x => 1 </ ?", ["code-keyword"]),  # what its grammar forbids
+        ("no-such-language", "let x", []),
+        ("", "let x", []),
+        ("constructor", "let x", []),
+    ],
+)
+def test_code_is_coloured_and_its_text_stays(
+    tab: Page, language: str, code: str, known: list[str]
+) -> None:
+    for _ in range(2):  # the second is the one that was kept
+        text, spans = tab.evaluate(COLOURS, [code, language])
+        assert text == code
+        assert set(known) <= {name for name, _ in spans}
+        assert bool(spans) == bool(known)
+
+
+def test_code_in_a_text_has_its_colours(tab: Page) -> None:
+    assert '<span class="code-keyword">def</span>' in shown(tab, "```python\ndef f(): pass\n```")
+    assert "code-" not in shown(tab, "```\ndef f(): pass\n```").replace('class="code"', "")
+
+
+def test_a_long_code_stays_plain(tab: Page) -> None:
+    text, spans = tab.evaluate(COLOURS, ["def f(): pass\n" * 3000, "python"])
+    assert len(text) == 42_000
+    assert spans == []
+
+
 ATTACKS = [
     "<script>document.title='hacked'</script>",
     "<img src=x onerror=\"document.title='hacked'\">",
@@ -121,6 +165,7 @@ ATTACKS = [
     "[x](http://a.example 'x' onclick=y)",
     "`<img src=x onerror=1>`",
     "```<img src=x>\n<img src=x onerror=\"document.title='hacked'\">\n```",
+    "```html\n<img src=x onerror=\"document.title='hacked'\"><script>x</script>\n```",
     "| <img src=x> |\n|---|\n| <script>1</script> |",
     "- <iframe src=http://evil.example></iframe>",
     "> <style>*{display:none}</style>",
@@ -214,6 +259,7 @@ def test_blocks_that_are_there_are_not_drawn_again(tab: Page) -> None:
     [
         *("*" * 20_000, "`" * 20_000, "[" * 20_000, "**a " * 5_000, "_a_" * 5_000, ">" * 5_000),
         *("- " * 5_000, "![](" * 5_000, "`a ``b " * 3_000, "http://" * 3_000, "|" * 20_000),
+        *("```python\n" + "'" * 19_000, "```html\n" + "<a " * 6_000, "```js\n" + "/*`${" * 3_800),
         *("|-" * 5_000 + "\n" + "|-" * 5_000, "\n".join(" " * i + "- a" for i in range(300))),
     ],
     ids=lambda text: text[:6],

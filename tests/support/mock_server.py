@@ -103,6 +103,29 @@ def chunk(body: Body, text: str, **more: Any) -> Body:
     return {"choices": [{"index": 0, **said, "finish_reason": None}], "usage": None, **more}
 
 
+CALLS = {
+    "response_format": {"anyOf": [{"$ref": "#/components/schemas/Shaped"}, {"type": "null"}]},
+    "tools": {"anyOf": [{"type": "array", "items": {}}, {"type": "null"}]},
+}
+"""Fields of chats in the description of a server that knows schemas and tools."""
+
+NO_CALLS = {
+    "response_format": {"anyOf": [{"$ref": "#/components/schemas/Text"}, {"type": "null"}]},
+    "tools": {"anyOf": [{"type": "array", "items": {}, "maxItems": 0}, {"type": "null"}]},
+}
+"""The same of a server that knows neither."""
+
+
+def described(fields: dict[str, Any]) -> dict[str, Any]:
+    """A server's description of itself: chats with these fields, and what they refer to."""
+    kinds = {"Shaped": "json_schema", "Text": "text"}
+    schemas: dict[str, Any] = {
+        name: {"type": "object", "properties": {"type": {"const": kind}}}
+        for name, kind in kinds.items()
+    }
+    return {"components": {"schemas": {**schemas, "ChatRequest": {"properties": fields}}}}
+
+
 def told(body: Body, records: Iterable[Record], pause: float = 0.0) -> Iterator[Event]:
     """The whole stream of an answer."""
     records = list(records)
@@ -165,18 +188,20 @@ class MockServer:
 
     Attributes:
         bodies: the requests so far.
+        fields: those of chats that the server describes.
         key: what requests must bring, None for nothing.
         url: where it listens.
     """
 
     answer: Callable[[Body], Response] = lambda body: streamed(told(body, story(40)))
     bodies: list[Body] = field(default_factory=list)
+    fields: dict[str, Any] = field(default_factory=lambda: NO_CALLS)
     key: str | None = None
     url: str = ""
 
     def app(self) -> FastAPI:
         """The application."""
-        app, default = FastAPI(), MTAD()
+        app, default = FastAPI(openapi_url=None), MTAD()
         page.mount(app)
 
         @app.middleware("http")
@@ -190,6 +215,10 @@ class MockServer:
         @app.get("/v1/models")
         def models() -> Any:
             return {"object": "list", "data": [{"id": "mock-pair"}]}
+
+        @app.get("/openapi.json")
+        def description() -> Any:
+            return described(self.fields)
 
         @app.get("/v1/methods")
         def registry() -> Any:

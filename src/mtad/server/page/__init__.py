@@ -1,7 +1,8 @@
-"""The playground: a page at `/` that shows what the two models did.
+"""The playground: a chat at `/` that shows what the two models did.
 
 Knows no model and no scheduler: the page in the browser talks to the same routes as every other
-client. The files are as they are written, without a build step, and ask for nothing from elsewhere.
+client. The files are as they are written, without a build step, and ask for nothing from elsewhere;
+in `vendor` stands what others wrote, with its licence.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _TYPES: Final = {
 
 def mount(app: FastAPI) -> None:
     """Serve the page at `/` and its files below `/page/`."""
-    files = {path.name: path for path in _FOLDER.iterdir() if path.suffix in _TYPES}
+    found = [path for path in _FOLDER.rglob("*") if path.suffix in _TYPES]
+    files = {path.relative_to(_FOLDER).as_posix(): path for path in found}
 
     def index(request: Request) -> Response:
         return _answer(request, files["index.html"])
@@ -35,7 +37,7 @@ def mount(app: FastAPI) -> None:
             raise HTTPException(404, f"the page has no file {name!r}")
         return _answer(request, files[name])
 
-    for path, endpoint in (("/", index), ("/page/{name}", file)):
+    for path, endpoint in (("/", index), ("/page/{name:path}", file)):
         app.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
 
 

@@ -1,20 +1,24 @@
 // The conversation in chat mode. The newest answer stands in the lanes, all else in the list.
 
-import { copyButton } from "./copy.js";
-import { byId, el } from "./dom.js";
-import { showMarkdown } from "./markdown.js";
+import { byId } from "./dom.js";
+import { Earlier } from "./earlier.js";
 
-/** Messages so far; the last answer may be replaced by the other lane's. */
+/**
+ * Messages so far, as the API has them; an answer has its `records` and their `texts` beside.
+ * `hooks` are `onChoose(earlier, iteration)` and `onRewrite(message, text)`, for questions.
+ */
 export class Conversation {
-  constructor() {
-    this.messages = [];
-    this.isInLanes = false;
+  constructor(hooks) {
+    this.hooks = { onChoose: hooks.onChoose, onEdit: (message, text) => this.#edit(message, text) };
+    this.onRewrite = hooks.onRewrite;
+    Object.assign(this, { messages: [], isInLanes: false, items: new Map() });
+    Object.assign(this, { view: "formatted", withRejected: false });
   }
 
   /** The messages of a request, with a system prompt where one is given. */
   asking(system) {
     const first = system.trim() ? [{ role: "system", content: system }] : [];
-    return [...first, ...this.messages];
+    return [...first, ...this.messages.map(asSent)];
   }
 
   /** Add a question. */
@@ -22,19 +26,34 @@ export class Conversation {
     this.#set([...this.messages, { role: "user", content: text }], false);
   }
 
-  /** Ask the last question once more: its answer goes. */
+  /** Ask the last question once more: its answer goes. Returns that nothing new was written. */
   askAgain() {
     this.#set(this.messages.slice(0, -1), false);
+    return "";
+  }
+
+  /** Ask another question in a question's place: what came after it goes. Returns its text. */
+  askInstead(message, text) {
+    const at = this.messages.indexOf(message);
+    const before = at < 0 ? this.messages : this.messages.slice(0, at);
+    this.#set([...before, { role: "user", content: text }], false);
+    return text;
+  }
+
+  /** Tell the results of tools. Returns that nothing new was asked. */
+  tell(results) {
+    this.#set([...this.messages, ...results], false);
+    return "";
   }
 
   /** Add the answer that the lanes show. */
-  answer(text) {
-    this.#set([...this.messages, { role: "assistant", content: text }], true);
+  answer(message) {
+    this.#set([...this.messages, message], true);
   }
 
   /** Go on with another answer to the last question. */
-  replaceAnswer(text) {
-    this.#set([...this.messages.slice(0, -1), { role: "assistant", content: text }], true);
+  replaceAnswer(message) {
+    this.#set([...this.messages.slice(0, -1), message], true);
   }
 
   /** Back to these messages, all of them in the list. */
@@ -42,26 +61,36 @@ export class Conversation {
     this.#set(messages, false);
   }
 
-  #set(messages, isInLanes) {
-    Object.assign(this, { messages, isInLanes });
-    this.draw();
+  /** Rewrite the last answer. */
+  editLast() {
+    this.restore(this.messages);
+    this.items.get(this.messages.at(-1)).edit();
   }
 
-  /** Show it. */
-  draw() {
-    const listed = this.isInLanes ? this.messages.slice(0, -1) : this.messages;
-    byId("history").replaceChildren(...listed.map(item));
+  /** Show answers as tokens, or formatted, with or without what was rejected. */
+  show(view, withRejected) {
+    Object.assign(this, { view, withRejected });
+    for (const item of this.items.values()) item.show(view, withRejected);
+  }
+
+  #edit(message, text) {
+    if (message.role === "user") return this.onRewrite(message, text);
+    const changed = { role: message.role, content: text };
+    const messages = this.messages.map((one) => (one === message ? changed : one));
+    return this.#set(messages, this.isInLanes);
+  }
+
+  #set(messages, isInLanes) {
+    Object.assign(this, { messages, isInLanes });
+    const listed = isInLanes ? messages.slice(0, -1) : messages;
+    const items = listed.map((one) => [one, this.items.get(one) ?? new Earlier(one, this.hooks)]);
+    this.items = new Map(items);
+    byId("history").replaceChildren(...items.map(([, item]) => item.node));
+    this.show(this.view, this.withRejected);
   }
 }
 
-function item({ role, content }) {
-  if (role === "user") {
-    const who = el("span", { class: "unseen", text: "You: " });
-    return el("li", { class: role }, who, el("span", { class: "said", text: content }));
-  }
-  const who = el("span", { class: "unseen", text: "Model: " });
-  const said = el("div", { class: "said prose" });
-  showMarkdown(said, content);
-  const tools = el("div", { class: "tools" }, copyButton(() => content));
-  return el("li", { class: role }, who, said, tools);
+/** A message without what the server is not told. */
+function asSent({ role, content, tool_calls, tool_call_id }) {
+  return { role, content, ...(tool_calls && { tool_calls }), ...(tool_call_id && { tool_call_id }) };
 }

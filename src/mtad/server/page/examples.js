@@ -1,6 +1,8 @@
 // Prompts of the embedded pair's test sets, one for each thing that it knows, and one that it does
 // not: in the last, every word is new to both models.
 
+import { byId, quiet } from "./dom.js";
+
 export const EXAMPLES = [
   {
     name: "SQL",
@@ -36,3 +38,8 @@ export const EXAMPLES = [
       "SQL:",
   },
 ];
+
+/** Show a button for each; `use` gets the one that was chosen. */
+export function addExamples(use) {
+  byId("examples").replaceChildren(...EXAMPLES.map((one) => quiet(one.name, () => use(one))));
+}

@@ -3,14 +3,9 @@
 import { byId } from "./dom.js";
 import { EXAMPLES } from "./examples.js";
 
-const NARROW = matchMedia("(max-width: 820px)");
 const HINTS = {
   prompt: ["Ctrl", "Enter", " runs, ", "Esc", " stops"],
   chat: ["Enter", " sends, ", "Shift", "Enter", " breaks the line, ", "Esc", " stops"],
-};
-const EMPTY = {
-  prompt: "The text appears here as it is written. Every token shows which model it came from.",
-  chat: "Ask something below. “Tokens” shows which model each token of an answer came from.",
 };
 
 /** Mode, view and emptiness of the page; `onView(view)` is called when the view changes. */
@@ -24,15 +19,16 @@ export class Frame {
     for (const radio of document.getElementsByName("view")) {
       radio.addEventListener("change", () => this.#look(radio.value));
     }
-    const fold = () => (byId("settings").open = !NARROW.matches);
-    NARROW.addEventListener("change", fold);
-    fold();
-    this.enter("prompt");
   }
 
-  /** Whether the window is too narrow for two columns. */
-  get isNarrow() {
-    return NARROW.matches;
+  /** Begin with a chat, or with a prompt where the address says so. */
+  start() {
+    this.enter(location.hash === "#mode=prompt" ? "prompt" : "chat");
+  }
+
+  /** Say which model it is. */
+  name(model) {
+    for (const place of document.querySelectorAll(".model")) place.textContent = model;
   }
 
   /** Change the mode; each keeps its own unsent text. */
@@ -42,15 +38,16 @@ export class Frame {
     this.mode = mode;
     const isChat = mode === "chat";
     document.body.dataset.mode = mode;
+    history.replaceState(null, "", isChat ? location.pathname + location.search : "#mode=prompt");
     byId("request").elements.mode.value = mode;
     // the order of the page is the order of the Tab key
     if (isChat) byId("results").append(byId("composer"));
     else byId("results").prepend(byId("composer"));
-    byId("system-box").hidden = !isChat;
+    byId("structure-box").disabled = !isChat; // what is not sent is not checked
     byId("prompt-label").textContent = isChat ? "Message" : "Prompt";
     byId("run").textContent = isChat ? "Send" : "Run";
     byId("keys").replaceChildren(...HINTS[mode].map(keyOrWords));
-    byId("empty").textContent = EMPTY[mode];
+    for (const hint of byId("empty").children) hint.hidden = hint.dataset.for !== mode;
     prompt.placeholder = isChat ? "Message the model" : "";
     prompt.rows = isChat ? 2 : 7;
     prompt.value = this.drafts[mode];

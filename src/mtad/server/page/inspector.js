@@ -30,10 +30,11 @@ export class Inspector {
   /** Back to nothing; it follows the first lane until a person chooses. */
   clear() {
     Object.assign(this, { lane: null, index: null, follows: true });
+    byId("lanes").after(this.node);
     this.node.hidden = true;
   }
 
-  /** Show an iteration that a person chose. */
+  /** Show an iteration that a person chose, of a lane or of an earlier answer. */
   choose(lane, index) {
     this.follows = false;
     this.#set(lane, index);
@@ -55,6 +56,7 @@ export class Inspector {
   #set(lane, index) {
     if (this.lane && this.lane !== lane) this.lane.text.mark(null);
     Object.assign(this, { lane, index });
+    if (lane.place.nextSibling !== this.node) lane.place.after(this.node);
     if (!this.follows) lane.text.mark(index);
     this.redraw();
   }
@@ -66,7 +68,8 @@ export class Inspector {
     const count = this.lane.records.length;
     const drafts = `${record.num_accepted} of ${record.num_drafted} drafts accepted`;
     const place = `Iteration ${this.index + 1} of ${count}: ${drafts}`;
-    const letter = document.querySelector(".lanes.two") ? `${this.lane.letter} · ` : "";
+    const isOneOfTwo = this.lane.letter && document.querySelector(".lanes.two");
+    const letter = isOneOfTwo ? `${this.lane.letter} · ` : "";
     this.heading.textContent = letter + place;
     const isRaw = record.law === "raw";
     this.law.textContent = `${isRaw ? "before" : "after"} temperature and truncation`;

@@ -1,10 +1,11 @@
 // One answer as it comes: text, numbers and the contract.
 
 import { ApiError, stream } from "./api.js";
+import { addCalls, showCalls } from "./calls.js";
 import { drawShares } from "./chart.js";
-import { el, oncePerFrame } from "./dom.js";
+import { byId, el, oncePerFrame } from "./dom.js";
 import { seconds } from "./format.js";
-import { showMarkdown } from "./markdown.js";
+import { asMarkdown, showMarkdown } from "./markdown.js";
 import { Tally } from "./record.js";
 import { TokenText } from "./text.js";
 
@@ -42,15 +43,34 @@ export class Lane {
     const [error, rule, foot] = ["error", "rule", "foot"].map((name) => slot(name, "p"));
     error.setAttribute("role", "alert");
     this.prose = el("div", { class: "prose", hidden: true });
+    this.callBox = el("div", { class: "calls" });
     this.tools = el("div", { class: "tools" });
     this.node = el("article", { class: "lane", "aria-label": `Lane ${this.letter}` });
-    const texts = [this.text.node, this.prose, this.tools];
+    const texts = [this.text.node, this.prose, this.callBox, this.tools];
     this.node.append(head, this.measured, error, ...texts, rule, foot);
   }
 
   /** Whether a run has begun. */
   get isUsed() {
     return this.started !== null;
+  }
+
+  /** Where the tree of an iteration stands: below the text, or below both of them. */
+  get place() {
+    return byId("lanes").classList.contains("two") ? byId("lanes") : this.text.node;
+  }
+
+  /** Whether anything came. */
+  get hasAnswer() {
+    return this.answer !== "" || this.calls.length > 0;
+  }
+
+  /** The answer as a message; calls that broke off are none. */
+  get message() {
+    const { records, texts } = this.text;
+    const calls = this.error.hidden && this.calls.length ? { tool_calls: this.calls } : {};
+    const { answer: content, isJson } = this;
+    return { role: "assistant", content, ...calls, isJson, records, texts };
   }
 
   /** Show the text as tokens, or formatted. */
@@ -70,7 +90,7 @@ export class Lane {
 
   /** Back to nothing. */
   clear() {
-    Object.assign(this, { tally: new Tally(), answer: "" });
+    Object.assign(this, { tally: new Tally(), answer: "", calls: [], isJson: false });
     Object.assign(this, { started: null, ended: null, final: null });
     this.text.clear();
     for (const slot of [this.title, this.badge, this.mark, this.error, this.rule, this.foot]) {
@@ -84,7 +104,7 @@ export class Lane {
   /** Run a request to its end; true if the text came whole. */
   async run(path, body, entry, key, signal) {
     this.clear();
-    Object.assign(this, { seed: body.seed, note: "" });
+    Object.assign(this, { seed: body.seed, note: "", isJson: "response_format" in body });
     this.title.textContent = entry.name;
     this.#contract({ lossless: entry.lossless, rule: null, accept_threshold: null });
     this.started = performance.now();
@@ -135,6 +155,7 @@ export class Lane {
     const choice = event.choices?.[0];
     const text = choice?.text ?? choice?.delta?.content ?? "";
     this.answer += text;
+    addCalls(this.calls, choice?.delta?.tool_calls ?? []);
     const contract = event.mtad ?? {};
     if (contract.trace) for (const record of [contract.trace].flat()) this.#record(record, text);
     else if (!this.records.length && text) this.text.appendPlain(text);
@@ -201,8 +222,10 @@ export class Lane {
   }
 
   #drawProse() {
-    if (this.view === "formatted") showMarkdown(this.prose, this.answer);
+    const { answer: content, isJson } = this;
+    if (this.view === "formatted") showMarkdown(this.prose, asMarkdown({ content, isJson }));
     else this.prose.replaceChildren();
+    showCalls(this.callBox, this.calls);
   }
 
   /** Seconds since the request was sent, or that it took. */

@@ -1,45 +1,46 @@
 // The page: the form, the lanes, and what happens when somebody runs them.
 
 import { getJson } from "./api.js";
+import { resultForm } from "./calls.js";
 import { Conversation } from "./conversation.js";
 import { copyButton } from "./copy.js";
 import { byId, quiet } from "./dom.js";
-import { EXAMPLES } from "./examples.js";
+import { addExamples } from "./examples.js";
+import { readFeatures } from "./features.js";
 import { Frame } from "./frame.js";
 import { Inspector } from "./inspector.js";
-import { Lane } from "./lane.js";
-import { MethodForm } from "./methods.js";
-import { SamplingForm } from "./sampling.js";
-import { Follower } from "./scroll.js";
-import { SeedField } from "./seed.js";
 import { KeyField } from "./key.js";
+import { Lane } from "./lane.js";
+import { Panel } from "./panel.js";
+import { RequestForm } from "./request.js";
+import { Follower } from "./scroll.js";
 import { addThemeButton } from "./theme-button.js";
 
-const LETTERS = ["A", "B"];
-const RIVALS = ["speculative_sampling", "mtad"];
-
-const form = byId("request");
 const inspector = new Inspector();
-const conversation = new Conversation();
+const panel = new Panel();
+const request = new RequestForm();
 const frame = new Frame();
-const isChat = () => frame.mode === "chat"; // the radio is ahead of it while a run ends
-const active = () => lanes.slice(0, Number(form.elements.lanes.value));
-
+const key = new KeyField(() => load());
 const follower = new Follower(byId("thread"));
+const conversation = new Conversation({
+  onChoose: (earlier, index) => inspector.choose(earlier, index),
+  onRewrite: rewrite,
+});
 const hooks = {
   onChoose: (lane, index) => inspector.choose(lane, index),
   onRecord: (lane) => inspector.follow(lane),
   onDraw: follow,
 };
-const lanes = LETTERS.map((letter) => new Lane(letter, hooks));
-const seed = new SeedField();
-frame.onView = (view) => lanes.forEach((lane) => lane.show(view));
-const key = new KeyField(() => load());
-let methodForms = [];
-let sampling = null;
-let model = null;
+const lanes = ["A", "B"].map((letter) => new Lane(letter, hooks));
 let stopper = null;
 let running = Promise.resolve();
+
+const isChat = () => frame.mode === "chat"; // the radio is ahead of it while a run ends
+const active = () => lanes.slice(0, request.count);
+frame.onView = (view) => {
+  for (const lane of lanes) lane.show(view);
+  showEarlier();
+};
 
 /** Keep the end of a chat in sight; below tokens stands the tree, so they scroll by themselves. */
 function follow() {
@@ -50,12 +51,9 @@ async function load() {
   try {
     const models = await getJson("v1/models", key.value);
     const registry = await getJson("v1/methods", key.value);
-    model = models.data[0].id;
-    byId("model").textContent = model;
-    const own = registry.default ?? { name: "mtad", options: {} };
-    const rival = { name: RIVALS.find((name) => name !== own.name), options: {} };
-    methodForms = [own, rival].map((start, i) => new MethodForm(LETTERS[i], registry.data, start));
-    sampling = new SamplingForm(registry.sampling);
+    const model = models.data[0].id;
+    request.fill(model, registry, await readFeatures(key.value));
+    frame.name(model);
     notice("");
   } catch (error) {
     notice(error.message);
@@ -65,11 +63,13 @@ async function load() {
 }
 
 function showLanes() {
-  const count = active().length;
   byId("lanes").replaceChildren(...active().map((lane) => lane.node));
-  byId("lanes").classList.toggle("two", count === 2);
-  byId("methods").replaceChildren(...methodForms.slice(0, count).map((one) => one.node));
-  byId("methods").classList.toggle("two", count === 2);
+  byId("lanes").classList.toggle("two", request.count === 2);
+  request.showMethods();
+}
+
+function showEarlier() {
+  conversation.show(document.body.dataset.view, byId("rejected").checked);
 }
 
 /** Change between prompt and chat; what runs is stopped, and the lanes are for the new mode. */
@@ -116,41 +116,31 @@ function notice(text) {
   byId("notice").hidden = text === "";
 }
 
-function requestOf(index, seedOfRun) {
-  const asked = isChat()
-    ? { messages: conversation.asking(byId("system").value) }
-    : { prompt: byId("prompt").value };
-  return {
-    model,
-    ...asked,
-    ...sampling.value,
-    seed: seedOfRun,
-    method: methodForms[index].value,
-    stream: true,
-    stream_options: { include_usage: true },
-    trace: true,
-  };
+/** What a run asks for: a prompt, or the messages of the conversation. */
+function asked() {
+  if (!isChat()) return { prompt: byId("prompt").value };
+  return { messages: conversation.asking(byId("system").value) };
 }
 
-/** Run what the form says; `again` asks a chat's last question once more. */
-async function run(again = false) {
+/** Run what the form says; `change`, if any, makes the conversation ask, in place of the field,
+ * and returns the text that a person wrote: it comes back where no answer does. */
+async function run(change = null) {
   if (stopper) return;
   stopper = new AbortController();
-  running = runToEnd(again);
-  await running;
+  await (running = runToEnd(change));
 }
 
-async function runToEnd(again) {
-  if (!methodForms.length) await load();
-  if (!methodForms.length || !ready(again)) {
+async function runToEnd(change) {
+  if (!request.isFilled) await load();
+  if (!request.isFilled || !ready(change)) {
     stopper = null;
     return;
   }
   const before = conversation.messages;
-  const typed = isChat() ? ask(again) : "";
+  const typed = isChat() ? (change ?? askTyped)() : "";
   begin();
   const racing = active();
-  const whole = await raceAll(racing, seed.next());
+  const whole = await raceAll(racing, request.seed.next());
   end(racing, whole);
   if (isChat()) settle(racing, whole, before, typed);
   offer(racing);
@@ -158,23 +148,25 @@ async function runToEnd(again) {
 }
 
 /** Put the question into the conversation; the text that was taken from the field. */
-function ask(again) {
-  if (again) {
-    conversation.askAgain();
-    return "";
-  }
+function askTyped() {
   const text = byId("prompt").value;
   conversation.ask(text);
   byId("prompt").value = "";
   return text;
 }
 
+/** Ask another question in the place of one that was asked; what runs is stopped. */
+async function rewrite(message, text) {
+  await stopped();
+  await run(() => conversation.askInstead(message, text));
+}
+
 async function raceAll(racing, seedOfRun) {
   const path = isChat() ? "v1/chat/completions" : "v1/completions";
   let best = null;
   const runs = racing.map(async (lane, i) => {
-    const [body, { entry }] = [requestOf(i, seedOfRun), methodForms[i]];
-    const began = performance.now();
+    const [body, began] = [request.body(i, asked(), seedOfRun), performance.now()];
+    const { entry } = request.methods[i];
     const whole = await lane.run(path, body, entry, key.value, stopper.signal);
     const took = (performance.now() - began) / 1000;
     if (whole) best ??= took;
@@ -184,19 +176,15 @@ async function raceAll(racing, seedOfRun) {
   fill();
   follower.restart();
   byId("thread").scrollTop = byId("thread").scrollHeight;
-  if (frame.isNarrow && !isChat()) byId("thread").scrollIntoView();
+  if (panel.isNarrow && !isChat()) byId("thread").scrollIntoView();
   return Promise.all(runs);
 }
 
-/** Whether the form can be sent; the browser says what is wrong where it cannot. */
-function ready(again) {
-  for (const bad of form.querySelectorAll(":invalid")) {
-    for (let box = bad.closest("details"); box; box = box.parentElement.closest("details")) {
-      box.open = true;
-    }
-  }
-  if (!form.reportValidity()) return false;
-  if (again || !isChat() || byId("prompt").value.trim()) return true;
+/** Whether there is something to send, and nothing wrong with it. */
+function ready(change) {
+  if (!request.form.checkValidity()) panel.show(true);
+  if (!request.isRight()) return false;
+  if (change || !isChat() || byId("prompt").value.trim()) return true;
   notice("Write a message first.");
   byId("prompt").focus();
   return false;
@@ -207,7 +195,7 @@ function begin() {
   clearLanes();
   // aria-disabled keeps the focus where it is
   byId("run").setAttribute("aria-disabled", "true");
-  byId("stop").disabled = false;
+  byId("stop").hidden = false;
   byId("status").textContent = "Running.";
 }
 
@@ -215,46 +203,58 @@ function end(racing, whole) {
   stopper = null;
   byId("run").removeAttribute("aria-disabled");
   if (document.activeElement === byId("stop")) byId("run").focus();
-  byId("stop").disabled = true;
+  byId("stop").hidden = true;
   const results = racing.map((lane, i) => lane.report(whole[i]));
   byId("status").textContent = results.join(" ");
 }
 
 /** In a chat: keep what was answered, or give the question back where nothing came. */
 function settle(racing, whole, before, typed) {
-  const done = racing.find((_, i) => whole[i]) ?? racing.find((lane) => lane.answer);
-  if (done) return conversation.answer(done.answer);
+  const done = racing.find((_, i) => whole[i]) ?? racing.find((lane) => lane.hasAnswer);
+  if (done) return conversation.answer(done.message);
   conversation.restore(before);
   byId("prompt").value ||= typed;
 }
 
 /** What can be done with the answers that came. */
 function offer(racing) {
-  const answered = racing.filter((lane) => lane.answer);
+  const answered = racing.filter((lane) => lane.hasAnswer);
   for (const lane of answered) {
-    lane.tools.append(copyButton(() => lane.answer));
-    if (isChat()) lane.tools.append(quiet("Regenerate", () => run(true)));
-    const goOn = quiet("Go on with this answer", () => goOnWith(lane));
-    if (isChat() && answered.length > 1) lane.tools.append(goOn);
+    if (lane.answer) lane.tools.append(copyButton(() => lane.answer));
+    if (isChat()) offerInChat(lane, answered.length > 1);
   }
 }
 
+function offerInChat(lane, isOneOfTwo) {
+  lane.tools.append(quiet("Regenerate", () => run(() => conversation.askAgain())));
+  if (isOneOfTwo) lane.tools.append(quiet("Go on with this answer", () => goOnWith(lane)));
+  const { tool_calls: calls } = lane.message;
+  if (!isOneOfTwo && !calls) lane.tools.append(quiet("Edit", editAnswer));
+  const tell = (results) => run(() => conversation.tell(results));
+  if (calls && !isOneOfTwo) lane.tools.append(resultForm(calls, tell));
+}
+
+/** Rewrite the newest answer: it is no longer the models', so it leaves the lanes. */
+function editAnswer() {
+  clearLanes();
+  conversation.editLast();
+  fill();
+}
+
 function goOnWith(lane) {
-  conversation.replaceAnswer(lane.answer);
+  conversation.replaceAnswer(lane.message);
   for (const one of lanes) one.node.classList.toggle("kept", one === lane);
 }
 
-function addExamples() {
-  const use = async (example) => {
-    const mode = example.chat ? "chat" : "prompt";
-    if (mode !== frame.mode) await showMode(mode);
-    byId("prompt").value = example.text;
-    byId("prompt").focus();
-  };
-  byId("examples").replaceChildren(...EXAMPLES.map((one) => quiet(one.name, () => use(one))));
+async function useExample(example) {
+  const mode = example.chat ? "chat" : "prompt";
+  if (mode !== frame.mode) await showMode(mode);
+  byId("prompt").value = example.text;
+  byId("prompt").focus();
 }
 
 function listen() {
+  const { form } = request;
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     run();
@@ -273,9 +273,10 @@ function listen() {
   });
   byId("rejected").addEventListener("change", (event) => {
     for (const lane of lanes) lane.text.showRejected(event.target.checked);
+    showEarlier();
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && !key.close()) stopper?.abort();
+    if (event.key === "Escape" && !key.close() && !panel.close()) stopper?.abort();
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
     event.preventDefault();
     run();
@@ -291,8 +292,9 @@ async function newChat() {
 }
 
 addThemeButton(byId("theme"));
-addExamples();
+addExamples(useExample);
 listen();
+frame.start();
 fill();
 await load();
 document.documentElement.dataset.ready = "";

@@ -1,6 +1,7 @@
 // Markdown as elements: what chat models write, not all of CommonMark. HTML in it stays text,
 // links lead to http and https alone, and pictures become links: the page loads nothing.
 
+import { codeElement } from "./code.js";
 import { copyButton } from "./copy.js";
 import { el } from "./dom.js";
 
@@ -28,6 +29,10 @@ const INLINE = new RegExp(
   ].join("|"),
   "g",
 );
+
+/** The Markdown of an answer; one that a schema shaped is code. */
+export const asMarkdown = ({ content, isJson }) =>
+  isJson && content ? `\`\`\`json\n${content}\n\`\`\`` : content;
 
 /** Show a Markdown text in a box; blocks that have not changed stay as they are. */
 export function showMarkdown(box, text) {
@@ -71,7 +76,7 @@ function fenced(lines, i) {
   const code = body.map((line) => line.replace(new RegExp(`^ {0,${indent.length}}`), "")).join("\n");
   const head = el("div", { class: "code-head" }, el("span", { text: language || "text" }));
   head.append(copyButton(() => code, "Copy code"));
-  const shown = el("pre", { tabindex: "0" }, el("code", { text: code }));
+  const shown = el("pre", { tabindex: "0" }, codeElement(code, language));
   return [el("div", { class: "code" }, head, shown), i + 1 + body.length + (length < 0 ? 0 : 1)];
 }
 

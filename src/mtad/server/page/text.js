@@ -31,6 +31,7 @@ export class TokenText {
   /** Back to nothing. */
   clear() {
     this.records = [];
+    this.texts = [];
     this.spans = [];
     this.chosen = null;
     this.stop = null;
@@ -41,6 +42,7 @@ export class TokenText {
   /** Add what an iteration committed and made of the text; nothing that is there is drawn again. */
   append(record, text) {
     const index = this.records.push(record) - 1;
+    this.texts.push(text);
     const spans = record.tokens.map((token, place) => {
       const span = tokenSpan(token, index, place);
       return isControl(record, place, text) ? asControl(span, token.text) : span;

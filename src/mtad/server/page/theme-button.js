@@ -1,5 +1,7 @@
 // The button that goes round: the system's theme, light, dark.
 
+import { el } from "./dom.js";
+
 const ORDER = ["system", "light", "dark"];
 const root = document.documentElement;
 
@@ -8,7 +10,8 @@ export function addThemeButton(button) {
   const show = (theme) => {
     if (theme === "system") delete root.dataset.theme;
     else root.dataset.theme = theme;
-    button.textContent = `Theme: ${theme}`;
+    button.setAttribute("aria-label", `Theme: ${theme}`);
+    button.replaceChildren(el("span", { class: "roomy", text: "Theme: " }), theme);
   };
   show(root.dataset.theme ?? "system");
   button.addEventListener("click", () => {

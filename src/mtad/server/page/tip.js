@@ -41,8 +41,8 @@ export function hideTip() {
 function beside(tip, place) {
   const { width, height } = tip.getBoundingClientRect();
   const gap = 8;
-  const below = place.bottom + gap + height < document.documentElement.clientHeight;
+  const above = place.top - gap - height > 0; // the tree stands below the text
   const left = Math.min(place.left, document.documentElement.clientWidth - width - gap);
   tip.style.left = `${Math.max(gap, left) + scrollX}px`;
-  tip.style.top = `${(below ? place.bottom + gap : place.top - gap - height) + scrollY}px`;
+  tip.style.top = `${(above ? place.top - gap - height : place.bottom + gap) + scrollY}px`;
 }
