@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from support.serving import Served, demo, serving, wait_for
 from mtad.measure.meter import Meter
 from mtad.server import run
 from mtad.server.http.keys import Keys
-from mtad.server.ops.spans import PACKAGES, Spans
+from mtad.server.ops.spans import PACKAGES, SEND_S, Spans
 from mtad.server.settings import ServerSettings
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -189,6 +190,21 @@ def test_a_collector_gets_the_spans_when_the_server_ends(monkeypatch: pytest.Mon
     assert names["service.name"] == "mtad"
     [span] = whole.scope_spans[0].spans
     assert span.name == "text_completion demo"
+
+
+def test_a_collector_that_does_not_answer_keeps_no_server_from_ending() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}/v1/traces"
+        chosen = ServerSettings(otlp_traces_endpoint=endpoint)
+        served = run.assemble(demo(), chosen, Meter(None, "not metered here"), Keys())
+        served.start()
+        with serving(served.app, served.scheduler, chosen) as listening:
+            assert httpx.post(
+                f"{listening.url}/v1/completions", json=BODY, trust_env=False, timeout=60
+            ).is_success
+        begun = time.monotonic()
+        served.close()
+        assert time.monotonic() - begun < SEND_S + 3
 
 
 def test_without_the_packages_the_command_to_install_them_is_said(

@@ -35,7 +35,7 @@ from mtad.server.ops.hangup import hangups
 from mtad.server.ops.logs import RequestLog, TextOf, configure, reopen_log
 from mtad.server.ops.metrics import Metrics
 from mtad.server.ops.sockets import cannot_listen, check_certificate, listening, place_of
-from mtad.server.ops.spans import Spans, exporting_to, provider_of, require_packages
+from mtad.server.ops.spans import Spans, exporting_to, finish, provider_of, require_packages
 from mtad.server.scheduler.admission import DEFAULT_CONTEXT, Limits
 from mtad.server.scheduler.scheduler import Scheduler
 from mtad.server.settings import ServerSettings
@@ -86,7 +86,7 @@ class Served:
         self.scheduler.close(drain_s)
         self.energy.close()
         if self.spans is not None:
-            self.spans.shutdown()  # sends what is left
+            finish(self.spans)
         if self.writer is not None:
             self.writer.close()
 

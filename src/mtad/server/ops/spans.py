@@ -7,6 +7,7 @@ packages are imported where spans are wanted alone. Knows no route's inside.
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from importlib import import_module
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 PACKAGES = ("opentelemetry-api", "opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http")
 """What the extra `otel` installs."""
+SEND_S = 2.0
+"""Seconds that a collector has for the last spans; a server does not wait longer to end."""
 _EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 _COMPLETIONS = "/v1/completions"
 _ROUTES = (_COMPLETIONS, "/v1/chat/completions")
@@ -78,6 +81,13 @@ def provider_of(processor: SpanProcessor) -> TracerProvider:
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(processor)
     return provider
+
+
+def finish(provider: TracerProvider) -> None:
+    """Send the spans that have not been sent, or give them up after `SEND_S` seconds."""
+    sending = threading.Thread(target=provider.shutdown, name="mtad-spans", daemon=True)
+    sending.start()
+    sending.join(SEND_S)
 
 
 @dataclass(frozen=True)
