@@ -130,3 +130,31 @@ def test_bans_beside_a_grammar_are_refused(pair, ban):
     with pytest.raises(OptionError, match="bans tokens and the text has a grammar") as error:
         pair.generate(PROMPT, grammar=SCHEMA, **ban)
     assert error.value.name == next(iter(ban))
+
+
+LONG = {
+    "type": "object",
+    "properties": {"identification_number": {"enum": [1, 2]}, "registration_year": {"enum": [3]}},
+    "required": ["identification_number", "registration_year"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("method", ["speculative_sampling", "specinfer", "prompt_lookup"])
+def test_forced_tokens_cost_no_draft_and_change_no_text(pair, method):
+    settings = {"grammar": LONG, "temperature": 0.0, "max_new_tokens": 120}
+    guarded = pair.generate([PROMPT, "x = "], method, guard=True, **settings)
+    plain = pair.generate([PROMPT, "x = "], method, guard=False, **settings)
+    assert [one.text for one in guarded] == [one.text for one in plain]
+    assert all(json.loads(one.text)["registration_year"] == 3 for one in guarded)
+    for one, other in zip(guarded, plain, strict=True):
+        stats = one.stats
+        assert stats.num_forced_tokens > 4 and other.stats.num_forced_tokens == 0
+        assert stats.num_forced_tokens <= stats.num_accepted_draft_tokens
+        steps, accepted = stats.num_spec_steps, stats.num_accepted_draft_tokens
+        assert steps + accepted >= stats.num_output_tokens
+
+
+def test_one_text_without_a_grammar_is_forced_to_nothing(pair):
+    guarded = pair.generate(PROMPT, "speculative_sampling", guard=True, temperature=0.0)[0]
+    assert guarded.stats.num_forced_tokens == 0

@@ -13,6 +13,7 @@ from support.toys import MarkovPair, assert_law, decode_all, make
 from mtad.engine.session import Request
 from mtad.grammar.grammar import Grammar
 from mtad.sampling.params import SamplingParams
+from mtad.speculative.forced import ForcedTokens
 from mtad.speculative.method import Method
 
 TOKENS = ["a", "b", "(", ")", "ab", "<end>"]
@@ -82,6 +83,11 @@ def test_they_do_at_length(pair, grammars, name, options):
     for part in range(10):
         texts += drawn(pair, grammars, make(name, **options), 2_000, part * 1_000_003)
     assert_law(texts, LAW)
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_forced_tokens_leave_the_law(pair, grammars, length):
+    assert_law(drawn(pair, grammars, ForcedTokens(length), 800), LAW)
 
 
 # --- a grammar that depends on the last token alone, and so is a table without tokens ----------

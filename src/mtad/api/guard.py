@@ -35,6 +35,7 @@ from mtad.methods import find
 from mtad.model.loading import Models
 from mtad.runtime.programs import keep
 from mtad.sampling.params import SamplingParams
+from mtad.speculative.forced import ForcedTokens
 from mtad.speculative.method import Method, method_key
 
 MOST_METHODS = 64
@@ -85,12 +86,14 @@ class Iteration:
         step: what it committed.
         decode_s: seconds of this iteration and those before, without the caller's own time.
         is_plain: whether the guard left the draft out.
+        is_forced: whether what was drafted is what grammars forced.
         reason: why drafts do not pay at present, None where they do.
     """
 
     step: Step
     decode_s: float = 0.0
     is_plain: bool = False
+    is_forced: bool = False
     reason: str | None = None
 
 
@@ -200,6 +203,8 @@ class Guard:
         Args:
             step: makes the session's next step.
         """
+        if count := self._num_forced:
+            return self._take_forced(step, count)
         session, controller, num_rows = self.session, self.controller, len(self.session.rows)
         may_record = session.observe is None and num_rows <= session.most_captured
         shape = controller.choose(num_rows, self._num_missed, may_record)
@@ -218,6 +223,21 @@ class Guard:
         self._prepare(self.session.largest)
         return Iteration(step())
 
+    @property
+    def _num_forced(self) -> int:
+        """Tokens that the grammars of all texts force now; those of the largest number."""
+        texts = [self.session.requests[index].grammar for index in self.session.rows]
+        counts = [len(grammar.forced()) if grammar else 0 for grammar in texts]
+        return max(counts) if all(counts) else 0
+
+    def _take_forced(self, step: Callable[[], Step], count: int) -> Iteration:
+        """The next iteration, of forced tokens, which cost no draft."""
+        session = self.session
+        most = session.largest.num_nodes(session.vocab, session.prefix.horizon) - 1
+        session.may_capture = True
+        self._prepare(ForcedTokens(min(power_of_two(count), most)))
+        return Iteration(step(), is_forced=True)
+
     @torch.inference_mode()
     def _prepare(self, method: Method) -> None:
         """Give the session its method, and let the draft rest or read what it has missed."""
@@ -225,9 +245,9 @@ class Guard:
         session.method = method
         if session.drafter is None:
             return
-        if method == PLAIN:
+        if method.drafted_by == "none":
             session.drafter.rest()
-            self._num_missed += 1
+            self._num_missed += method.num_nodes(session.vocab, 1)
         elif self._num_missed:
             missed = session.prefix.before_last(power_of_two(self._num_missed + 1))
             session.drafter.catch_up(missed)

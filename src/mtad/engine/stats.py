@@ -27,6 +27,7 @@ class Stats:
             makes itself take more, which are not counted.
         num_draft_tokens: D, draft tokens verified (all nodes of a tree).
         num_accepted_draft_tokens: A, those of them that are in the text.
+        num_forced_tokens: those of A that a grammar forced and no model drafted.
         num_spec_tokens: sum over steps of the longest path that could be accepted.
         num_output_tokens: tokens of the text.
         num_plain_steps: those of the S iterations that the guard made without a draft.
@@ -44,6 +45,7 @@ class Stats:
     num_spec_steps: int = 0
     num_draft_tokens: int = 0
     num_accepted_draft_tokens: int = 0
+    num_forced_tokens: int = 0
     num_spec_tokens: int = 0
     num_output_tokens: int = 0
     num_plain_steps: int = 0
@@ -55,11 +57,18 @@ class Stats:
     kept: dict[str, float] = field(default_factory=dict)
     fallback: str | None = None
 
-    def add(self, block: Block, is_plain: bool = False) -> None:
-        """Count one block; `is_plain` if the guard left the draft out."""
+    def add(self, block: Block, is_plain: bool = False, is_forced: bool = False) -> None:
+        """Count one block.
+
+        Args:
+            block: of an iteration.
+            is_plain: the guard left the draft out.
+            is_forced: what was drafted is what the grammar forced.
+        """
         self.num_spec_steps += 1
         self.num_draft_tokens += block.num_drafted
         self.num_accepted_draft_tokens += block.num_accepted
+        self.num_forced_tokens += block.num_accepted * is_forced
         self.num_spec_tokens += block.depth
         self.num_output_tokens += len(block.token_ids)
         self.num_plain_steps += is_plain
@@ -130,10 +139,13 @@ class Stats:
     def of(cls, counts: Mapping[str, Any]) -> Stats:
         """The stats that have these `counts`, read back from JSON.
 
-        Rows that were written before there was a guard, a prefix cache or a receipt have none.
+        Rows that were written before there was a guard, a prefix cache, a receipt or a grammar
+        have none.
         """
         histogram = {int(a): int(n) for a, n in counts["acceptance_histogram"].items()}
-        absent = dict.fromkeys(("num_plain_steps", "num_empty_steps", "num_cached_tokens"), 0)
+        absent = dict.fromkeys(
+            ("num_plain_steps", "num_empty_steps", "num_cached_tokens", "num_forced_tokens"), 0
+        )
         given = absent | {"fallback": None} | dict(counts)
         numbers = {name: given[name] for name in (*_COUNTS, "fallback")}
         receipt = dict(counts.get("receipt", {}))
@@ -148,6 +160,7 @@ _COUNTS = (
     "num_spec_steps",
     "num_draft_tokens",
     "num_accepted_draft_tokens",
+    "num_forced_tokens",
     "num_spec_tokens",
     "num_output_tokens",
     "num_plain_steps",

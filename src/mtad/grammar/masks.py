@@ -55,6 +55,15 @@ def may_follow(
     return found
 
 
+def forced_tokens(
+    grammars: Int[Tensor, " rows"], width: int
+) -> tuple[Int[Tensor, "rows width"], Bool[Tensor, "rows width"]]:
+    """What must follow the committed texts, `width` tokens of each at most, and which are there."""
+    tokens: Tensor
+    tokens, there = _forced(grammars, width)
+    return tokens, there
+
+
 _Excluded: TypeAlias = npt.NDArray[np.bool_]
 
 
@@ -107,12 +116,25 @@ def _may_follow_here(
     return torch.from_numpy(may).to(wanted.device)
 
 
+def _forced_here(grammars: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    numbers = grammars.tolist()
+    rows = [[] if n == NO_GRAMMAR else state_of(n).forced()[:width] for n in numbers]
+    tokens = [[*row, *[0] * (width - len(row))] for row in rows]
+    there = [[place < len(row) for place in range(width)] for row in rows]
+    device = grammars.device
+    ids = torch.tensor(tokens, dtype=torch.int64, device=device)
+    return ids, torch.tensor(there, dtype=torch.bool, device=device)
+
+
 _library = torch.library.Library("mtad", "FRAGMENT")
 # Operations of their own, so that a recorded iteration asks the grammar whenever it is replayed.
 _TREE = "Tensor grammars, Tensor tokens, Tensor parents, Tensor alive"
 _library.define(f"exclude(Tensor(a!) logits, {_TREE}, Tensor? token_ids, int start) -> ()")
 _library.define(f"may_follow(Tensor wanted, {_TREE}, int start) -> Tensor")
+_library.define("forced(Tensor grammars, int width) -> (Tensor, Tensor)")
 _library.impl("exclude", _exclude_here, "CompositeExplicitAutograd")
 _library.impl("may_follow", _may_follow_here, "CompositeExplicitAutograd")
+_library.impl("forced", _forced_here, "CompositeExplicitAutograd")
 _exclude: Any = torch.ops.mtad.exclude.default
 _may_follow: Any = torch.ops.mtad.may_follow.default
+_forced: Any = torch.ops.mtad.forced.default

@@ -102,6 +102,9 @@ class SpeculativeDecoding(ResponseModel):
     num_accepted_draft_tokens: int
     num_draft_tokens: int
     num_spec_tokens: int
+    num_forced_tokens: int = Field(
+        description="Those of the accepted tokens that a grammar forced and no model drafted."
+    )
     num_plain_steps: int = Field(description="Those of the steps that a guard made without draft.")
     num_empty_steps: int = Field(description="Those that committed nothing, in a search.")
     fallback: str | None = Field(description="Why a guard drafted nothing last, null if it did.")

@@ -201,11 +201,19 @@ class Sequence(Generation):
         block: Block,
         seconds: float,
         now: float,
-        is_plain: bool = False,
+        how: tuple[bool, bool] = (False, False),
         fallback: str | None = None,
     ) -> float | None:
-        """Add an iteration's block; seconds since the one before, None for the first tokens."""
-        self.append(block, is_plain)
+        """Add an iteration's block; seconds since the one before, None for the first tokens.
+
+        Args:
+            block: what it committed.
+            seconds: that it took.
+            now: when it ended.
+            how: whether it was plain, and whether forced, see `Stats.add`.
+            fallback: why drafts do not pay.
+        """
+        self.append(block, *how)
         self.stats.decode_s, self.stats.fallback = self.stats.decode_s + seconds, fallback
         before, self.last_token_at = self.last_token_at, now
         self.first_token_at = now if before is None else self.first_token_at
