@@ -80,7 +80,7 @@ def test_an_assistant_message_may_be_sent_back(http: httpx.Client) -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+    ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
     ({"tool_choice": "required"}, "tool_choice"),
     ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
     ({"functions": [{"name": "f"}]}, "functions"),
@@ -182,16 +182,16 @@ def test_a_slip_in_the_name_of_a_field_gets_a_suggestion(
 CHATS: list[tuple[Any, str]] = [
     ([], "messages"),
     ("hi", "messages"),
-    ([{"role": "tool", "content": "x", "tool_call_id": "1"}], "messages[0]"),
+    ([{"role": "tool", "content": "x"}], "messages[0].tool_call_id"),
     ([{"role": "user"}], "messages[0].content"),
     ([{"role": "user", "content": None}], "messages[0].content"),
     ([{"role": "user", "content": []}], "messages[0].content"),
     ([*CHAT, {"role": "user", "content": [{"type": "image_url"}]}], "messages[1].content[0].type"),
     ([{"role": "user", "content": "x", "name": 5}], "messages[0].name"),
-    ([{"role": "assistant", "content": None, "tool_calls": [{}]}], "messages[0].tool_calls"),
+    ([{"role": "assistant", "content": None, "tool_calls": []}], "messages[0]"),
     ([{"role": "assistant", "function_call": {"name": "f"}}], "messages[0].function_call"),
     ([*CHAT, {"role": "function", "name": "f", "content": "1"}], "messages[1]"),
-    ([{"role": "assistant", "content": "", "tool_calls": [{}]}], "messages[0].tool_calls"),
+    ([{"role": "assistant", "content": "", "tool_calls": [{}]}], "messages[0].tool_calls[0].id"),
     ([{"content": "x"}], "messages[0]"),
 ]
 

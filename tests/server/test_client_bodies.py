@@ -290,38 +290,32 @@ def test_a_template_that_reads_variables(monkeypatch: pytest.MonkeyPatch) -> Non
     assert answer["usage"]["prompt_tokens"] == len(want)
 
 
-# --- tools
+# --- functions, which became tools
 
 
-TOOLS: list[tuple[dict[str, Any], str]] = [
-    ({"tool_choice": "required"}, "tool_choice"),
-    ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
-    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+FUNCTIONS: list[tuple[dict[str, Any], str]] = [
     ({"functions": [{"name": "f"}], "n": 0}, "functions"),
-]
-CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-ANSWERS: list[tuple[dict[str, Any], str]] = [
-    ({"role": "assistant", "content": None, "tool_calls": [CALL]}, "messages[1].tool_calls"),
-    ({"role": "assistant", "tool_calls": [CALL]}, "messages[1].tool_calls"),
-    ({"role": "tool", "content": "5", "tool_call_id": "1"}, "messages[1]"),
-    ({"role": "function", "content": "5", "name": "f"}, "messages[1]"),
+    ({"function_call": {"name": "f"}}, "function_call"),
+    (
+        {"messages": [*HOURS, {"role": "function", "content": "5", "name": "f"}]},
+        "messages[1]",
+    ),
+    (
+        {"messages": [{"role": "assistant", "content": "", "function_call": {"name": "f"}}]},
+        "messages[0].function_call",
+    ),
 ]
 
 
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [*TOOLS, *(({"messages": [*HOURS, answer]}, param) for answer, param in ANSWERS)],
-    ids=lambda v: str(v)[-60:],
-)
-def test_what_needs_tools_is_told_so(
+@pytest.mark.parametrize(("fields", "param"), FUNCTIONS, ids=lambda v: str(v)[-60:])
+def test_functions_are_told_to_be_tools(
     http: httpx.Client, fields: dict[str, Any], param: str
 ) -> None:
     answer = http.post("/v1/chat/completions", json=PLAIN | {"messages": HOURS} | fields)
     assert answer.status_code == 400
     error = answer.json()["error"]
-    assert (error["param"], error["code"]) == (param, "tools_not_supported")
-    assert "tools" in error["message"]
-    assert "valid string" not in error["message"]
+    assert (error["param"], error["code"]) == (param, "legacy_functions")
+    assert "tool" in error["message"]
 
 
 # --- limits and names

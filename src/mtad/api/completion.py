@@ -59,7 +59,7 @@ class Chunk:
 
 
 def with_text(
-    request: Request, tokenizer: Any, stops: Sequence[str] = (), **options: bool
+    request: Request, tokenizer: Any, stops: Sequence[str] = (), **options: Any
 ) -> tuple[Request, TextStream | None]:
     """A request whose text ends before the first of `stops`, and what makes that text.
 

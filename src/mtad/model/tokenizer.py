@@ -6,7 +6,7 @@ Knows a tokenizer and nothing of models.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Integral
 from types import MappingProxyType
 from typing import Any
@@ -137,6 +137,7 @@ class TextStream:
         min_tokens: a stop string that is complete within so many tokens does not count.
         keeps_stop: the text ends after the stop string instead.
         skips_special: special tokens have no text.
+        shown: ids of special tokens that have text nonetheless.
         locates: `take_places` is wanted.
     """
 
@@ -149,11 +150,13 @@ class TextStream:
         min_tokens: int = 0,
         keeps_stop: bool = False,
         skips_special: bool = True,
+        shown: Collection[int] = (),
         locates: bool = False,
     ) -> None:
         self.tokenizer, self.stops = tokenizer, [s for s in stops if s]
         self.context, self.min_tokens, self.keeps_stop = context, min_tokens, keeps_stop
-        self.skips_special, self.locates = skips_special, locates
+        self.skips_special, self.shown, self.locates = skips_special, shown, locates
+        self._hidden = set(special_tokens(tokenizer).values()).difference(shown) if shown else set()
         self.text, self.stopped = "", False
         self._ids = list(context[-NUM_CONTEXT:])
         while REPLACEMENT in self._decode(0, len(self._ids)):
@@ -170,6 +173,7 @@ class TextStream:
             min_tokens=self.min_tokens,
             keeps_stop=self.keeps_stop,
             skips_special=self.skips_special,
+            shown=self.shown,
             locates=self.locates,
         )
 
@@ -260,10 +264,8 @@ class TextStream:
         return max(sizes, default=0)
 
     def _decode(self, start: int, end: int) -> str:
-        return str(
-            self.tokenizer.decode(
-                self._ids[start:end],
-                skip_special_tokens=self.skips_special,
-                clean_up_tokenization_spaces=False,
-            )
-        )
+        ids, skips = self._ids[start:end], self.skips_special
+        if skips and self.shown:
+            ids, skips = [token for token in ids if token not in self._hidden], False
+        options = {"skip_special_tokens": skips, "clean_up_tokenization_spaces": False}
+        return str(self.tokenizer.decode(ids, **options))

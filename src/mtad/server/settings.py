@@ -23,7 +23,9 @@ from mtad.server.values import (
     LogFormat,
     Origin,
     Prefix,
+    ReasoningParser,
     Seconds,
+    ToolCallParser,
     Url,
     is_loopback,
     sampling_of,
@@ -47,10 +49,7 @@ class ServerKeys:
 
     host: Annotated[
         Line,
-        Doc(
-            "Where to listen; 0.0.0.0 for every network.",
-            allowed="a host name or an address",
-        ),
+        Doc("Where to listen; 0.0.0.0 for every network.", allowed="a host name or an address"),
     ] = "127.0.0.1"
     port: Annotated[int, Ge(0), Le(65535), Doc("0 takes a free one.")] = 8000
     uds: Annotated[
@@ -108,6 +107,8 @@ class ServerKeys:
             metavar="NAME",
         ),
     ] = ()
+    tool_call_parser: ToolCallParser = "auto"
+    reasoning_parser: ReasoningParser = "auto"
     playground: Annotated[bool, Doc("Serve the page at /.")] = True
     metrics: Annotated[bool, Doc("Serve Prometheus' metrics at /metrics.")] = True
     guard: Annotated[

@@ -13,12 +13,27 @@ from urllib.parse import urlsplit
 
 from annotated_types import Gt, Predicate
 
-from mtad.core.options import Finite, typed
+from mtad.core.options import Doc, Finite, typed
 from mtad.core.schema import require_known
 from mtad.errors import OptionError
 from mtad.sampling.params import SamplingParams, numeric_settings, setting_of
 
 LogFormat = Literal["json", "text"]
+ToolCallParser: TypeAlias = Annotated[
+    Literal["auto", "hermes", "llama3", "mistral", "json"],
+    Doc(
+        "How the model writes calls of tools: auto, as its chat template says, hermes, llama3, "
+        "mistral or json.",
+        metavar="NAME",
+    ),
+]
+ReasoningParser: TypeAlias = Annotated[
+    Literal["auto", "none"],
+    Doc(
+        "Whether thinking between <think> tags is told from the answer; auto is where the model's "
+        "template or tokens have the tags."
+    ),
+]
 Seconds = Annotated[Finite, Gt(0)]
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 

@@ -27,9 +27,9 @@ from mtad.errors import (
     OptionError,
     first_line,
 )
+from mtad.server.api.legacy import legacy_in
 from mtad.server.api.request_models import fields_in
 from mtad.server.api.sampling import NAMES
-from mtad.server.api.tools import tools_in
 from mtad.server.http.errors import ApiError, body_too_large
 from mtad.server.scheduler.errors import (
     ClosingError,
@@ -129,9 +129,10 @@ def refusal(error: Exception, prompt: str, budget: str) -> ApiError:
 
 def invalid(error: ValidationError, data: Any, model: type[BaseModel]) -> ApiError:
     """The response to a body that does not fit the schema, which is `model`'s."""
-    if asked := tools_in(data):
-        place, message = asked
-        return ApiError(400, f"{place}: {message}", place, "tools_not_supported")
+    if asked := legacy_in(data):
+        place, instead = asked
+        message = f"{place}: functions are called as tools here; {instead}"
+        return ApiError(400, message, place, "legacy_functions")
     found: dict[str, list[ErrorDetails]] = {}
     errors = error.errors(include_url=False, include_context=False)
     for one in errors[:_LOOKED_AT]:

@@ -5,9 +5,11 @@ Knows no scheduler.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from mtad.server.api.call_models import CalledFunction, FunctionDelta, ToolCall, ToolCallDelta
 from mtad.server.api.parsing import Echo
 from mtad.server.api.response_models import (
     BaseChunk,
@@ -16,6 +18,7 @@ from mtad.server.api.response_models import (
     ChatChunk,
     ChatCompletion,
     ChatDelta,
+    ChatFinishReason,
     ChatLogprobs,
     ChatMessage,
     Delta,
@@ -28,6 +31,8 @@ from mtad.server.api.response_models import (
     TopLogprob,
 )
 from mtad.server.api.tokenizing import Texts
+from mtad.server.api.tool_parsers.pieces import CallPiece, Piece, Reply
+from mtad.server.api.tool_parsers.reading import Reading, TextReader
 from mtad.server.scheduler.sequence import Chunk, FinishReason, Sequence
 from mtad.trace.record import TokenLogprobs
 
@@ -50,11 +55,14 @@ class Format(Protocol):
     def first(self, sequence: Sequence, echo: Echo) -> ChatDelta | TextDelta | None:
         """The delta of a choice before any token."""
 
-    def delta(self, chunk: Chunk, offset: int) -> ChatDelta | TextDelta:
-        """What is new of a choice, whose tokens' text begins after `offset` characters."""
+    def deltas(self, chunk: Chunk, offset: int) -> Items[ChatDelta | TextDelta]:
+        """What is new of a choice, whose tokens' text begins after `offset` characters.
 
-    def last(self, index: int, reason: FinishReason) -> ChatDelta | TextDelta:
-        """The delta that ends a choice."""
+        There is one at least, which may be empty; the first has all that is of tokens.
+        """
+
+    def ends(self, index: int, reason: FinishReason) -> Items[ChatDelta | TextDelta]:
+        """The deltas that end a choice; the last one has the reason."""
 
     def event(self, deltas: list[Any], rest: dict[str, Any]) -> BaseChunk:
         """An event of a stream."""
@@ -74,31 +82,47 @@ class ChatFormat:
         texts: makes the texts of single tokens.
         has_logprobs: whether log-probabilities were asked for.
         has_ids: whether token ids were.
+        reading: what is told from the content; None where nothing is.
     """
 
     texts: Texts
     has_logprobs: bool = False
     has_ids: bool = False
+    reading: Reading | None = None
     prefix: str = "chatcmpl-"
+    _readers: dict[int, TextReader] = field(default_factory=dict, repr=False)
 
     def first(self, sequence: Sequence, echo: Echo) -> ChatDelta:
         """The role."""
         delta = Delta(role="assistant", content="")
         return ChatDelta(index=sequence.index, delta=delta, logprobs=None, finish_reason=None)
 
-    def delta(self, chunk: Chunk, offset: int) -> ChatDelta:
-        """A part of a message."""
-        return ChatDelta(
-            index=chunk.sequence.index,
-            delta=Delta(content=chunk.text or ""),
-            logprobs=self._logprobs(chunk),
-            finish_reason=None,
-            **_ids(self.has_ids, chunk),
-        )
+    def deltas(self, chunk: Chunk, offset: int) -> list[ChatDelta]:
+        """Parts of a message."""
+        index, text = chunk.sequence.index, chunk.text or ""
+        if self.reading is None:
+            said = [Delta(content=text)]
+        else:
+            said = list(map(_said, self._reader(index).push(text))) or [Delta(content="")]
+        logprobs, ids = self._logprobs(chunk), _ids(self.has_ids, chunk)
+        first = _chat_delta(index, said[0], logprobs, None, **ids)
+        return [first, *(_chat_delta(index, one) for one in said[1:])]
 
-    def last(self, index: int, reason: FinishReason) -> ChatDelta:
-        """The reason alone."""
-        return ChatDelta(index=index, delta=Delta(), logprobs=None, finish_reason=reason)
+    def ends(self, index: int, reason: FinishReason) -> list[ChatDelta]:
+        """What was held back, and the reason."""
+        if self.reading is None:
+            return [_chat_delta(index, Delta(), reason=reason)]
+        reader = self._reader(index)
+        left = [_chat_delta(index, _said(piece)) for piece in reader.finish()]
+        why = _reason(reason, has_calls=reader.has_calls)
+        return [*left, _chat_delta(index, Delta(), reason=why)]
+
+    def _reader(self, index: int) -> TextReader:
+        """Of the choice with that number, while it is streamed."""
+        if index not in self._readers:
+            assert self.reading is not None
+            self._readers[index] = self.reading.reader()
+        return self._readers[index]
 
     def event(self, deltas: list[Any], rest: dict[str, Any]) -> BaseChunk:
         """An event of a stream."""
@@ -106,12 +130,13 @@ class ChatFormat:
 
     def choice(self, chunk: Chunk, echo: Echo) -> ChatChoice:
         """A whole message."""
-        message = ChatMessage(role="assistant", content=chunk.text or "", refusal=None)
+        reply = self.reading.reply(chunk.text or "") if self.reading else Reply(chunk.text or "")
+        reason = _reason(chunk.finish_reason or "length", has_calls=bool(reply.calls))
         return ChatChoice(
             index=chunk.sequence.index,
-            message=message,
+            message=_message(reply),
             logprobs=self._logprobs(chunk),
-            finish_reason=chunk.finish_reason or "length",
+            finish_reason=reason,
             **_ids(self.has_ids, chunk),
         )
 
@@ -157,19 +182,20 @@ class TextFormat:
             index=sequence.index, text=echo.text, logprobs=logprobs, finish_reason=None
         )
 
-    def delta(self, chunk: Chunk, offset: int) -> TextDelta:
+    def deltas(self, chunk: Chunk, offset: int) -> list[TextDelta]:
         """A part of a completion."""
-        return TextDelta(
+        delta = TextDelta(
             index=chunk.sequence.index,
             text=chunk.text or "",
             logprobs=self._logprobs(chunk, offset) if self.has_logprobs else None,
             finish_reason=None,
             **_ids(self.has_ids, chunk),
         )
+        return [delta]
 
-    def last(self, index: int, reason: FinishReason) -> TextDelta:
+    def ends(self, index: int, reason: FinishReason) -> list[TextDelta]:
         """The reason alone."""
-        return TextDelta(index=index, text="", logprobs=None, finish_reason=reason)
+        return [TextDelta(index=index, text="", logprobs=None, finish_reason=reason)]
 
     def event(self, deltas: list[Any], rest: dict[str, Any]) -> BaseChunk:
         """An event of a stream."""
@@ -222,3 +248,49 @@ class TextFormat:
 def _ids(is_wanted: bool, chunk: Chunk) -> dict[str, list[int]]:
     """The field of the token ids, if they were asked for."""
     return {"token_ids": list(chunk.token_ids)} if is_wanted else {}
+
+
+def _chat_delta(
+    index: int,
+    delta: Delta,
+    logprobs: ChatLogprobs | None = None,
+    reason: ChatFinishReason | None = None,
+    **ids: Any,
+) -> ChatDelta:
+    return ChatDelta(index=index, delta=delta, logprobs=logprobs, finish_reason=reason, **ids)
+
+
+def _said(piece: Piece) -> Delta:
+    """A piece of a text as a delta has it."""
+    if piece.call is not None:
+        return Delta(tool_calls=[_call_delta(piece.call)])
+    if piece.reasoning:
+        return Delta(reasoning_content=piece.reasoning)
+    return Delta(content=piece.content)
+
+
+def _call_delta(call: CallPiece) -> ToolCallDelta:
+    if not call.name:
+        return ToolCallDelta(index=call.index, function=FunctionDelta(arguments=call.arguments))
+    function = FunctionDelta(name=call.name, arguments=call.arguments)
+    return ToolCallDelta(index=call.index, id=call.id, type="function", function=function)
+
+
+def _message(reply: Reply) -> ChatMessage:
+    """A whole message; what it does not have is left out."""
+    more: dict[str, Any] = {} if reply.reasoning is None else {"reasoning_content": reply.reasoning}
+    if reply.calls:
+        more["tool_calls"] = [
+            ToolCall(
+                id=call.id,
+                type="function",
+                function=CalledFunction(name=call.name, arguments=call.arguments),
+            )
+            for call in reply.calls
+        ]
+    content = None if more and not reply.content else reply.content
+    return ChatMessage(role="assistant", content=content, refusal=None, **more)
+
+
+def _reason(reason: FinishReason, *, has_calls: bool) -> ChatFinishReason:
+    return "tool_calls" if has_calls and reason == "stop" else reason

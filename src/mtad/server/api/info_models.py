@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mtad.server.api.response_models import ResponseModel
+from mtad.server.api.call_models import ResponseModel
 
 
 class ModelCard(ResponseModel):

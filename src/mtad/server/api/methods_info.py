@@ -16,7 +16,7 @@ from mtad import methods
 from mtad.core.options import jsonable
 from mtad.core.schema import Option, options_of
 from mtad.sampling.params import numeric_settings
-from mtad.server.api.response_models import ResponseModel
+from mtad.server.api.call_models import ResponseModel
 from mtad.server.api.sampling import NAMES, bounds
 from mtad.speculative.method import Method
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from mtad.sampling.params import numeric_settings
+from mtad.server.api.call_models import ResponseModel
 from mtad.server.api.request_models import (
     ChatRequest,
     CompletionRequest,
@@ -25,7 +26,6 @@ from mtad.server.api.response_models import (
     ChatChunk,
     ChatCompletion,
     ErrorReply,
-    ResponseModel,
     TextChunk,
     TextCompletion,
 )

@@ -12,9 +12,7 @@ from typing import Any
 from mtad.api.completion import with_text
 from mtad.api.guard import wants_guard
 from mtad.engine.request import Request
-from mtad.errors import GrammarError, PromptError
-from mtad.grammar.grammar import Grammar
-from mtad.grammar.matcher import GrammarState
+from mtad.errors import PromptError
 from mtad.model.tokenizer import stop_ids
 from mtad.sampling.params import SamplingParams
 from mtad.server.api.checks import (
@@ -29,15 +27,17 @@ from mtad.server.api.checks import (
 from mtad.server.api.choosing import check_tree, chosen_method
 from mtad.server.api.errors import refusal
 from mtad.server.api.guided import grammar_in
+from mtad.server.api.messages import Message, Tool
 from mtad.server.api.request_models import (
     ChatRequest,
     CompletionRequest,
     Decoding,
-    Message,
     TokenizeRequest,
 )
 from mtad.server.api.sampling import given_settings
 from mtad.server.api.service import Service
+from mtad.server.api.tool_parsers.reading import Reading
+from mtad.server.api.tooling import HeldForm, held_form, marks, reading_of, tools_of
 from mtad.server.http.errors import ApiError
 from mtad.server.scheduler.admission import DEFAULT_CONTEXT
 from mtad.server.scheduler.sequence import Sequence
@@ -75,12 +75,14 @@ class ParsedRequest:
         sequences: one per choice.
         prompt_tokens: of all prompts, each counted once.
         echoes: what the text of each choice begins with.
+        reading: what is told from a chat's content; None where nothing is.
     """
 
     body: ChatRequest | CompletionRequest
     sequences: tuple[Sequence, ...]
     prompt_tokens: int
     echoes: tuple[Echo, ...]
+    reading: Reading | None = None
 
     @property
     def method(self) -> Method:
@@ -110,17 +112,20 @@ def parse(service: Service, body: ChatRequest | CompletionRequest) -> ParsedRequ
     check_count(service, body, len(given))
     method = chosen_method(body, service.methods, service.settings.method)
     check_draft(service, method)
-    guided = grammar_in(body)
-    prompts = [_ids(service, body, prompt) for prompt in given]
+    tools, guided = tools_of(body), grammar_in(body)
+    prompts = [_ids(service, body, prompt, tools) for prompt in given]
+    reading = reading_of(service, body, tools, prompts[0])
+    form = held_form(service, body, tools, reading, guided)
     seed = secrets.randbits(52) if body.seed is None else body.seed  # exact in a browser, too
+    shown = frozenset(marks(service, reading).values())
     sequences = [
-        _sequence(service, body, method, prompts[i // count], i, seed, guided)
+        _sequence(service, body, method, prompts[i // count], i, seed, form, shown)
         for i in range(len(prompts) * count)
     ]
     check_details(service, body, sequences)
     pairs = zip(given, prompts, strict=True)
     echoes = [one for pair in pairs for one in [_echo(service, body, *pair)] * count]
-    return ParsedRequest(body, tuple(sequences), sum(map(len, prompts)), tuple(echoes))
+    return ParsedRequest(body, tuple(sequences), sum(map(len, prompts)), tuple(echoes), reading)
 
 
 def _prompts(body: ChatRequest | CompletionRequest) -> list[Any]:
@@ -131,11 +136,13 @@ def _prompts(body: ChatRequest | CompletionRequest) -> list[Any]:
     return [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else prompt
 
 
-def _ids(service: Service, body: Decoding, prompt: str | list[int] | list[Message]) -> list[int]:
+def _ids(
+    service: Service, body: Decoding, prompt: str | list[int] | list[Message], tools: list[Tool]
+) -> list[int]:
     """The token ids of a prompt that is not too long."""
     param, most = prompt_param(body), service.settings.max_prompt_tokens
     try:
-        ids = service.texts.ids(prompt, template_variables(body))
+        ids = service.texts.ids(prompt, template_variables(body), tools=tools)
     except PromptError as error:
         raise ApiError(400, str(error), param) from error
     if most is not None and len(ids) > most:
@@ -181,7 +188,8 @@ def _sequence(
     ids: list[int],
     index: int,
     seed: int,
-    guided: tuple[str, Grammar] | None,
+    form: HeldForm | None,
+    shown: frozenset[int],
 ) -> Sequence:
     """One choice."""
     budget = _checked_budget(service, body, method, len(ids))
@@ -194,10 +202,12 @@ def _sequence(
     scores = isinstance(body, CompletionRequest) and bool(body.echo) and logprobs is not None
     made = max(budget, 1) if scores else budget  # a text without a budget is not prefilled
     sampling = _sampling(service, body, stops, made, seed + index)
-    request = Request(ids, sampling, grammar=_state(service, sampling, guided))
+    state = None if form is None else form.begin(service, sampling.eos_token_ids)
+    request = Request(ids, sampling, grammar=state)
     text_options = {
         "keeps_stop": bool(body.include_stop_str_in_output),
         "skips_special": body.skip_special_tokens is not False,
+        "shown": shown,
         "locates": isinstance(body, CompletionRequest) and logprobs is not None,
     }
     return Sequence(
@@ -212,19 +222,6 @@ def _sequence(
         index=index,
         cache_salt=body.cache_salt or "",
     )
-
-
-def _state(
-    service: Service, sampling: SamplingParams, guided: tuple[str, Grammar] | None
-) -> GrammarState | None:
-    """The beginning of a text of the form that a parameter gives."""
-    if guided is None:
-        return None
-    param, grammar = guided
-    try:
-        return service.models.grammars.begin(grammar, sampling.eos_token_ids)
-    except GrammarError as error:
-        raise ApiError(400, f"{param}: {error}", param) from error
 
 
 def _is_guarded(service: Service, method: Method, has_seed: bool, request: Request) -> bool:

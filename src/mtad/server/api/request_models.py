@@ -1,7 +1,7 @@
 """Request models: OpenAI's fields, those of mtad, and nothing else.
 
 A parameter that cannot be honoured is refused by name. Parameters of OpenAI for things that are not
-here (tools, audio, …) may be given as long as their value asks for nothing, and those that change
+here (audio, …) may be given as long as their value asks for nothing, and those that change
 nothing in the text always; `mtad.server.api.ignored` names the latter in the answer. null is the
 same as leaving a parameter out. Knows no model and no scheduler.
 """
@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
 from mtad.server.api.guided import Guided
+from mtad.server.api.messages import Label, Message, Nothing, ToolChoice, Tools
 from mtad.server.api.parts import Part
 from mtad.server.api.sampling import request_fields
 
@@ -34,9 +35,7 @@ TokenIds: TypeAlias = Annotated[list[TokenId], Field(min_length=1, fail_fast=Tru
 TokenName: TypeAlias = Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,9})$")]
 Budget: TypeAlias = Annotated[int, Field(ge=1, lt=2**31)]
 Stop: TypeAlias = Annotated[str, Field(max_length=256)]
-Label: TypeAlias = Annotated[str, Field(max_length=512)]
 No: TypeAlias = Annotated[bool, AfterValidator(_no), WithJsonSchema({"const": False})]
-Nothing: TypeAlias = Annotated[list[Any], Field(max_length=0)]
 
 RAW_LOGPROBS = (
     "The log-probabilities are the target's own, before penalties, temperature and truncation."
@@ -65,50 +64,6 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
             yield from _models_in(field.annotation)
     for one in get_args(annotation):
         yield from _models_in(one)
-
-
-class TextPart(Part):
-    """A piece of a message's text."""
-
-    type: Literal["text"]
-    text: str
-
-
-Content: TypeAlias = str | Annotated[list[TextPart], Field(min_length=1, fail_fast=True)]
-
-
-class SystemMessage(Part):
-    """Instructions; `developer` is read as `system`."""
-
-    role: Literal["system", "developer"]
-    content: Content
-    name: Label | None = None
-
-
-class UserMessage(Part):
-    """What the user says."""
-
-    role: Literal["user"]
-    content: Content
-    name: Label | None = None
-
-
-class AssistantMessage(Part):
-    """What the model said before; neutral fields of an answer may be sent back."""
-
-    role: Literal["assistant"]
-    content: Content
-    name: Label | None = None
-    refusal: None = None
-    audio: None = None
-    annotations: Nothing | None = None
-    tool_calls: Nothing | None = None
-    function_call: None = None
-
-
-Message: TypeAlias = Annotated[
-    SystemMessage | UserMessage | AssistantMessage, Field(discriminator="role")
-]
 
 
 class StreamOptions(Part):
@@ -206,9 +161,13 @@ class ChatRequest(Decoding):
     verbosity: Label | None = Field(None, description="Of no effect.")
     modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
     audio: None = None
-    tools: Nothing | None = None
-    tool_choice: Literal["none", "auto"] | None = None
-    parallel_tool_calls: bool | None = Field(None, description="Of no effect without tools.")
+    tools: Tools | None = Field(None, description="Functions that the answer may call.")
+    tool_choice: ToolChoice | None = Field(
+        None, description="Whether it calls them; with tools `auto` if left out, without `none`."
+    )
+    parallel_tool_calls: bool | None = Field(
+        None, description="Whether it may call more than once; true if left out."
+    )
     functions: Nothing | None = None
     function_call: Literal["none", "auto"] | None = None
     prediction: None = None
@@ -253,6 +212,7 @@ class TokenizeRequest(Part):
         None, description="Whether a chat's template begins the answer; true if left out."
     )
     chat_template_kwargs: dict[str, Any] | None = None
+    tools: Tools | None = Field(None, description="Of a chat.")
 
 
 class DetokenizeRequest(Part):

@@ -5,21 +5,14 @@ Knows no model.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from mtad.server.api.call_models import ResponseModel, ToolCall, ToolCallDelta
 from mtad.server.scheduler.sequence import FinishReason
 
-
-class ResponseModel(BaseModel):
-    """Base of all responses; a field that was not set is left out of the JSON."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-    def as_json(self) -> str:
-        """The JSON text."""
-        return self.model_dump_json(exclude_unset=True)
+ChatFinishReason: TypeAlias = FinishReason | Literal["tool_calls"]
 
 
 class ErrorDetail(ResponseModel):
@@ -163,8 +156,10 @@ class ChatMessage(ResponseModel):
     """What the model says."""
 
     role: Literal["assistant"]
-    content: str
+    content: str | None = Field(description="null where there are only calls or thinking.")
     refusal: None
+    reasoning_content: str = Field("", description="The thinking before it, if there is any.")
+    tool_calls: list[ToolCall] = Field([], description="If there are any.")
 
 
 class ChatChoice(ResponseModel):
@@ -173,7 +168,7 @@ class ChatChoice(ResponseModel):
     index: int
     message: ChatMessage
     logprobs: ChatLogprobs | None
-    finish_reason: FinishReason
+    finish_reason: ChatFinishReason
     token_ids: list[int] = Field([], description="If asked for.")
 
 
@@ -182,6 +177,8 @@ class Delta(ResponseModel):
 
     role: Literal["assistant"] = "assistant"
     content: str = ""
+    reasoning_content: str = ""
+    tool_calls: list[ToolCallDelta] = Field(default=[])
 
 
 class ChatDelta(ResponseModel):
@@ -190,8 +187,14 @@ class ChatDelta(ResponseModel):
     index: int
     delta: Delta
     logprobs: ChatLogprobs | None
-    finish_reason: FinishReason | None
-    token_ids: list[int] = []
+    finish_reason: ChatFinishReason | None
+    token_ids: list[int] = Field(default=[])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it says nothing new."""
+        said = self.delta
+        return not (said.content or said.reasoning_content or said.tool_calls or self.token_ids)
 
 
 class TextChoice(ResponseModel):
@@ -211,7 +214,12 @@ class TextDelta(ResponseModel):
     text: str
     logprobs: TextLogprobs | None
     finish_reason: FinishReason | None
-    token_ids: list[int] = []
+    token_ids: list[int] = Field(default=[])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it says nothing new."""
+        return not (self.text or self.token_ids)
 
 
 class BaseCompletion(ResponseModel):

@@ -19,7 +19,7 @@ from mtad.server.api.guided import grammar_in
 from mtad.server.api.ignored import ignored
 from mtad.server.api.methods_info import rule_of
 from mtad.server.api.parsing import ParsedRequest
-from mtad.server.api.request_models import ChatRequest, CompletionRequest
+from mtad.server.api.request_models import ChatRequest
 from mtad.server.api.response_models import (
     AnswerMetrics,
     BaseCompletion,
@@ -33,11 +33,12 @@ from mtad.server.api.tokenizing import Texts
 from mtad.server.scheduler.sequence import Chunk
 
 
-def format_of(body: ChatRequest | CompletionRequest, texts: Texts) -> Format:
+def format_of(parsed: ParsedRequest, texts: Texts) -> Format:
     """The format of the response to a request."""
+    body = parsed.body
     has_ids = bool(body.return_token_ids)
     if isinstance(body, ChatRequest):
-        return ChatFormat(texts, bool(body.logprobs), has_ids)
+        return ChatFormat(texts, bool(body.logprobs), has_ids, parsed.reading)
     return TextFormat(texts, body.logprobs is not None, has_ids, has_top=bool(body.logprobs))
 
 
@@ -56,7 +57,7 @@ class ResponseBuilder:
 
     def __init__(self, service: Service, parsed: ParsedRequest) -> None:
         self.parsed, self._service = parsed, service
-        self.format = format_of(parsed.body, service.texts)
+        self.format = format_of(parsed, service.texts)
         self.head: dict[str, Any] = {
             "id": f"{self.format.prefix}{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -115,6 +116,8 @@ class ResponseBuilder:
             more["receipt"] = [sequence.stats.receipt for sequence in sequences]
         if guided := grammar_in(self.parsed.body):
             more["grammar"] = guided[1].kind
+        elif self.parsed.reading is not None and self.parsed.reading.held:
+            more["grammar"] = "tools"
         return Contract(
             method=method.name,
             options=jsonable(dataclasses.asdict(method)),

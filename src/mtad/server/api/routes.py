@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from mtad import __version__
 from mtad.errors import PromptError
+from mtad.server.api.call_models import ResponseModel
 from mtad.server.api.checks import check_model
 from mtad.server.api.info_models import (
     Detokenized,
@@ -32,7 +33,6 @@ from mtad.server.api.request_models import (
     DetokenizeRequest,
     TokenizeRequest,
 )
-from mtad.server.api.response_models import ResponseModel
 from mtad.server.api.responses import ResponseBuilder
 from mtad.server.api.running import finished, submit
 from mtad.server.api.service import Service
@@ -98,7 +98,8 @@ class Api:
         texts = self.service.texts
         variables, bare = template_variables(body), body.add_special_tokens is False
         try:
-            ids = await texts.off_loop(lambda: texts.ids(given or "", variables, bare=bare))
+            work = partial(texts.ids, given or "", variables, bare=bare, tools=body.tools or [])
+            ids = await texts.off_loop(work)
         except PromptError as error:
             raise ApiError(400, str(error), param) from error
         context = self.service.context()

@@ -80,7 +80,10 @@ class Service:
             settings=settings,
             names=served_names(settings),
             texts=Texts(
-                models.tokenizer, models.tokenizer_error, read_template(settings.chat_template)
+                models.tokenizer,
+                models.tokenizer_error,
+                read_template(settings.chat_template),
+                settings.tool_call_parser,
             ),
             sampling=settings.sampling,
             methods=known_methods(settings.method, settings.allowed_methods),

@@ -148,15 +148,19 @@ class ChunkStream:
             self._unscored.remove(index)
             yield from self._first(chunk.sequence)
         self._num_tokens += len(chunk.token_ids)
-        delta = self._format.delta(chunk, len(self._builder.parsed.echoes[index].text))
+        deltas = self._format.deltas(chunk, len(self._builder.parsed.echoes[index].text))
         more = {"mtad": Iteration(trace=dict(chunk.trace[0]))} if chunk.trace else {}
-        if chunk.text or chunk.logprobs or delta.token_ids or more:
-            yield self._event([delta], **more)
+        for place, delta in enumerate(deltas):
+            own = more if place == 0 else {}
+            if not delta.is_empty or own or (place == 0 and chunk.logprobs):
+                yield self._event([delta], **own)
         if chunk.finish_reason:
             self._num_left -= 1
-            end = [self._format.last(index, chunk.finish_reason)]
+            *left, end = self._format.ends(index, chunk.finish_reason)
+            for delta in left:
+                yield self._event([delta])
             is_last = not self._num_left and not self._has_usage
-            yield self._last(end) if is_last else self._event(end)
+            yield self._last([end]) if is_last else self._event([end])
 
     def usage(self) -> Iterator[BaseChunk]:
         """The last event, if the usage was asked for."""

@@ -10,14 +10,17 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import anyio
 import anyio.to_thread
 
 from mtad.errors import DataError, PromptError
 from mtad.model.tokenizer import TextStream, encode, special_tokens
-from mtad.server.api.request_models import Message, UserMessage
+from mtad.server.api.messages import Message, Tool, UserMessage
+from mtad.server.api.rendering import rendered
+from mtad.server.api.tool_parsers.families import FAMILIES, Family, FamilyName, family_of
+from mtad.server.api.tool_parsers.thinking import END
 
 T = TypeVar("T")
 _BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
@@ -50,14 +53,24 @@ class Texts:
         tokenizer: of the pair, None if it has none.
         reason: why it has none, if that is known.
         template: of chats, instead of the tokenizer's; empty for that one.
+        parser: how the model writes calls of tools; "auto" is as its chat template says.
 
     Raises:
         DataError: the template cannot render a message, or leaves it out.
     """
 
-    def __init__(self, tokenizer: Any, reason: str = "", template: str = "") -> None:
-        self.tokenizer, self._reason, self._template = tokenizer, reason, template
+    def __init__(
+        self,
+        tokenizer: Any,
+        reason: str = "",
+        template: str = "",
+        parser: FamilyName | Literal["auto"] = "auto",
+    ) -> None:
+        self.tokenizer, self._reason, self._parser = tokenizer, reason, parser
+        self._given_template = template
         self.special = special_tokens(tokenizer)
+        added = getattr(tokenizer, "added_tokens_decoder", {})
+        self._has_tags = any(str(token) == END for token in added.values())
         self._limiter = anyio.CapacityLimiter(1)
         self._pieces: dict[int, tuple[str, list[int] | None]] = {}
         self._byte_of = {char: byte for byte, char in enumerate(_byte_letters())}
@@ -85,10 +98,31 @@ class Texts:
     @property
     def template(self) -> str:
         """The template of chats; empty where there is none."""
-        if self._template:
-            return self._template
+        return self._template("default")
+
+    @property
+    def tool_template(self) -> str:
+        """The template of chats with tools, which a few tokenizers have of their own."""
+        return self._template("tool_use") or self.template
+
+    def _template(self, name: str) -> str:
+        if self._given_template:
+            return self._given_template
         found = getattr(self.tokenizer, "chat_template", None)
+        found = found.get(name) if isinstance(found, dict) else found
         return found if isinstance(found, str) else ""
+
+    @property
+    def family(self) -> Family:
+        """How the model writes calls of tools."""
+        if self._parser == "auto":
+            return family_of(self.tool_template)
+        return FAMILIES[self._parser]
+
+    @property
+    def has_thinking(self) -> bool:
+        """Whether the model's template or tokens have the tags of thinking."""
+        return self._has_tags or END in self.template
 
     def ids(
         self,
@@ -96,6 +130,7 @@ class Texts:
         template: Mapping[str, Any] = _NO_VARIABLES,
         *,
         bare: bool = False,
+        tools: Sequence[Tool] = (),
     ) -> list[int]:
         """Token ids of a prompt or a chat.
 
@@ -103,16 +138,19 @@ class Texts:
             prompt: as a request has it.
             template: variables of the chat template.
             bare: without the special tokens that a text begins with.
+            tools: of a chat.
 
         Raises:
-            PromptError: see `mtad.model.tokenizer.encode`.
+            PromptError: see `mtad.model.tokenizer.encode` and `mtad.server.api.rendering`.
         """
         given: Any = prompt
         if given and not isinstance(given, str) and not isinstance(given[0], int):
-            given = [plain_message(message) for message in given]
+            form = self.tool_template if tools else self.template
+            given, more = rendered(given, tools, form, self.family)
+            template = {**template, **more}
         if bare and isinstance(given, str) and self.tokenizer is not None:
             return list(self.tokenizer(given, add_special_tokens=False).input_ids)
-        own = {"chat_template": self._template} if self._template else {}
+        own = {"chat_template": self._given_template} if self._given_template else {}
         return encode(self.tokenizer, given, self._reason, {**template, **own})
 
     def text(self, ids: Sequence[int]) -> str:
@@ -166,15 +204,6 @@ class Texts:
     def _decode(self, ids: list[int]) -> str:
         options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
         return str(self.tokenizer.decode(ids, **options))
-
-
-def plain_message(message: Message) -> dict[str, str]:
-    """A message as a chat template takes it; parts of text are put together as they are."""
-    content = message.content
-    text = content if isinstance(content, str) else "".join(part.text for part in content)
-    role = "system" if message.role == "developer" else message.role
-    name = {} if message.name is None else {"name": message.name}
-    return {"role": role, "content": text} | name
 
 
 def _byte_letters() -> list[str]:
