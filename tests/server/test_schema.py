@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,6 +78,9 @@ def description(served: Served) -> Any:
 OPERATIONS = [
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"),
+    ("POST", "/v1/responses"),
+    ("GET", "/v1/responses/{response_id}"),
+    ("DELETE", "/v1/responses/{response_id}"),
     ("POST", "/tokenize"),
     ("POST", "/detokenize"),
     ("GET", "/tokenizer_info"),
@@ -157,12 +162,38 @@ def test_every_event_is_as_described(
             case.validate_response(wrong, checks=[response_schema_conformance])
 
 
+def test_every_event_of_a_response_is_as_described(description: Any) -> None:
+    named = {"type": "function", "name": "turn", "parameters": {"type": "object"}}
+    for more in ({}, {"tools": [named], "tool_choice": "required"}, {"top_logprobs": 2}):
+        body = {"model": "demo", "stream": True, "input": "Which dogs are old?"} | more
+        case = description["/v1/responses"]["POST"].Case(body=body, media_type="application/json")
+        answer = case.call()
+        assert answer.status_code == 200
+        assert b"event: response.incomplete" in answer.content
+        case.validate_response(answer, checks=[response_schema_conformance])
+        present, other = b'"output_index":0', b'"output_index":null'
+        assert present in answer.content
+        headers, content = answer.headers, answer.content.replace(present, other)
+        wrong = Response(200, headers, content, answer.request, answer.elapsed, verify=False)
+        with pytest.raises(FailureGroup, match="SSE event"):
+            case.validate_response(wrong, checks=[response_schema_conformance])
+
+
+def test_every_reference_has_its_schema(served: Served) -> None:
+    with served.client() as http:
+        described = http.get("/openapi.json").json()
+    named = set(re.findall('"#/components/schemas/([^"]+)"', json.dumps(described)))
+    assert named and named <= described["components"]["schemas"].keys()
+
+
 def test_the_description_names_every_route(served: Served) -> None:
     with served.client() as http:
         described = http.get("/openapi.json").json()
     assert set(described["paths"]) == {
         "/v1/chat/completions",
         "/v1/completions",
+        "/v1/responses",
+        "/v1/responses/{response_id}",
         "/v1/models",
         "/v1/models/{model}",
         "/v1/methods",

@@ -159,6 +159,11 @@ class LimitKeys:
     ] = None
     max_queue: Annotated[Count, Doc("Texts that wait; beyond it the answer is 429.")] = 256
     max_concurrent_per_key: Annotated[Count | None, Doc("Requests of one key.")] = None
+    max_stored_responses: Annotated[
+        int,
+        Ge(0),
+        Doc("Of /v1/responses, kept for previous_response_id within 64 MiB; 0: none."),
+    ] = 1000
     max_n: Annotated[Count, Doc("Choices of one request.")] = 8
     max_prompt_tokens: Annotated[Count | None, Doc("Of one prompt.")] = None
     max_new_tokens: Annotated[

@@ -6,7 +6,7 @@ described. Knows no route's inside.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -29,20 +29,25 @@ from mtad.server.api.response_models import (
     TextChunk,
     TextCompletion,
 )
+from mtad.server.api.responses_api.events import EVENTS
+from mtad.server.api.responses_api.objects import ResponseObject
+from mtad.server.api.responses_api.requests import ResponsesRequest
 from mtad.server.api.sampling import NAMES, described
 from mtad.server.api.service import Service
 
 _REF = "#/components/schemas/{model}"
-_BODIES = (ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest)
-_STREAMED: dict[type[BaseModel], tuple[type[ResponseModel], type[ResponseModel]]] = {
-    ChatRequest: (ChatCompletion, ChatChunk),
-    CompletionRequest: (TextCompletion, TextChunk),
+_ASKED = (ChatRequest, CompletionRequest, ResponsesRequest)
+_BODIES = (*_ASKED, TokenizeRequest, DetokenizeRequest)
+_STREAMED: dict[type[BaseModel], tuple[type[ResponseModel], tuple[type[ResponseModel], ...]]] = {
+    ChatRequest: (ChatCompletion, (ChatChunk, ErrorReply)),
+    CompletionRequest: (TextCompletion, (TextChunk, ErrorReply)),
+    ResponsesRequest: (ResponseObject, EVENTS),
 }
 _ERRORS = {
     400: "A parameter that cannot be honoured; `param` names it.",
     401: "No API key, or a wrong one.",
     403: "A web page of another origin, or a host that the server does not know.",
-    404: "No such model.",
+    404: "No such model, or no such stored response.",
     405: "Another method of HTTP than those of this route.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
@@ -87,8 +92,9 @@ def documented(
 def _content(body: type[BaseModel] | None, response: type[ResponseModel] | None) -> dict[str, Any]:
     """A good response: JSON, JSON or events, or a plain text."""
     if body in _STREAMED:
-        whole, chunk = _STREAMED[body]
-        return {"model": whole, "content": {"text/event-stream": {"schema": _event_of(chunk)}}}
+        whole, chunks = _STREAMED[body]
+        schema = _event_of(chunks, named=body is ResponsesRequest)
+        return {"model": whole, "content": {"text/event-stream": {"schema": schema}}}
     if response is not None:
         return {"model": response}
     return {"content": {"text/plain": {"schema": {"type": "string"}}}}
@@ -98,16 +104,21 @@ def _json_of(model: type[BaseModel]) -> dict[str, Any]:
     return {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}}
 
 
-def _event_of(chunk: type[ResponseModel]) -> dict[str, Any]:
-    """The schema of one event of a stream."""
-    models = [{"$ref": _REF.format(model=model.__name__)} for model in (chunk, ErrorReply)]
+def _event_of(chunks: Iterable[type[ResponseModel]], *, named: bool) -> dict[str, Any]:
+    """The schema of one event of a stream: with a name, or with a last one that is `[DONE]`."""
+    models = [{"$ref": _REF.format(model=model.__name__)} for model in chunks]
+    data: dict[str, Any] = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": {"anyOf": models},
+    }
+    if named:
+        properties = {"event": {"type": "string", "description": "Its `type`."}, "data": data}
+        return {"type": "object", "properties": properties, "required": ["event", "data"]}
     data = {
         "description": "A chunk; the last event's is `[DONE]`, or an error.",
-        "type": "string",
-        "anyOf": [
-            {"const": "[DONE]"},
-            {"contentMediaType": "application/json", "contentSchema": {"anyOf": models}},
-        ],
+        "type": data.pop("type"),
+        "anyOf": [{"const": "[DONE]"}, data],
     }
     return {"type": "object", "properties": {"data": data}, "required": ["data"]}
 
@@ -143,7 +154,7 @@ def _definitions() -> dict[str, Any]:
     """The schemas, by name, that FastAPI does not find in the routes: of bodies and events."""
     bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(one, "validation") for one in _BODIES]
     chunks: list[tuple[type[BaseModel], JsonSchemaMode]] = [
-        (chunk, "serialization") for _, chunk in _STREAMED.values()
+        (chunk, "serialization") for _, chunks in _STREAMED.values() for chunk in chunks
     ]
     _, schema = models_json_schema([*bodies, *chunks], ref_template=_REF)
     definitions: dict[str, Any] = schema["$defs"]
@@ -152,15 +163,16 @@ def _definitions() -> dict[str, Any]:
 
 def _add_limits(components: dict[str, Any], service: Service) -> None:
     """Write this server's names and limits into the schemas of bodies."""
-    for model in (ChatRequest, CompletionRequest):
+    for model in _ASKED:
         fields = components[model.__name__]["properties"]
         fields["model"]["enum"] = list(service.names)
-        fields["n"]["anyOf"][0]["maximum"] = service.settings.max_n
+        if "anyOf" in fields["n"]:
+            fields["n"]["anyOf"][0]["maximum"] = service.settings.max_n
         for name, default in service.sampling.items():
             option = numeric_settings()[name]
             fields[NAMES[name]]["description"] = described(option, default)
-        for name in ("max_tokens", "max_completion_tokens"):
-            if name in fields:
+        for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
+            if "anyOf" in fields.get(name, {}):
                 limit = fields[name]["anyOf"][0]
                 if (most := service.max_tokens()) is not None:
                     limit["maximum"] = most

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from mtad import __version__
 from mtad.errors import PromptError
-from mtad.server.api.call_models import ResponseModel
+from mtad.server.api.bodies import json_of, read_body
 from mtad.server.api.checks import check_model
 from mtad.server.api.info_models import (
     Detokenized,
@@ -26,7 +26,6 @@ from mtad.server.api.info_models import (
 from mtad.server.api.methods_info import MethodList, method_list
 from mtad.server.api.openapi import documented
 from mtad.server.api.parsing import parse, template_variables
-from mtad.server.api.reading import read_body
 from mtad.server.api.request_models import (
     ChatRequest,
     CompletionRequest,
@@ -34,6 +33,9 @@ from mtad.server.api.request_models import (
     TokenizeRequest,
 )
 from mtad.server.api.responses import ResponseBuilder
+from mtad.server.api.responses_api.objects import Deleted, ResponseObject
+from mtad.server.api.responses_api.requests import ResponsesRequest
+from mtad.server.api.responses_api.routes import ResponsesApi
 from mtad.server.api.running import finished, submit
 from mtad.server.api.service import Service
 from mtad.server.api.streaming import ChunkEvents, EventStream
@@ -48,15 +50,18 @@ class Api:
     """
 
     def __init__(self, service: Service) -> None:
-        self.service = service
+        self.service, self.responses = service, ResponsesApi(service)
 
     @property
     def router(self) -> APIRouter:
         """The routes."""
         router = APIRouter(redirect_slashes=False)
-        post, get = partial(documented, router, "POST"), partial(documented, router, "GET")
+        post, get, delete = (partial(documented, router, one) for one in ("POST", "GET", "DELETE"))
         post("/v1/chat/completions", self.chat, body=ChatRequest)
         post("/v1/completions", self.completions, body=CompletionRequest)
+        post("/v1/responses", self.responses.create, body=ResponsesRequest)
+        get("/v1/responses/{response_id}", self.responses.retrieve, response=ResponseObject)
+        delete("/v1/responses/{response_id}", self.responses.delete, response=Deleted)
         post("/tokenize", self.tokenize, body=TokenizeRequest, response=Tokens)
         get("/tokenizer_info", self.tokenizer_info, response=TokenizerInfo)
         post("/detokenize", self.detokenize, body=DetokenizeRequest, response=Detokenized)
@@ -84,7 +89,7 @@ class Api:
         if body.stream:
             return EventStream(ChunkEvents(builder), submission)
         chunks = await finished(submission, request)
-        return _json(builder.whole(chunks))
+        return json_of(builder.whole(chunks))
 
     async def tokenize(self, request: Request) -> Response:
         """The token ids of a prompt, or of a chat as the model reads it."""
@@ -103,7 +108,7 @@ class Api:
         except PromptError as error:
             raise ApiError(400, str(error), param) from error
         context = self.service.context()
-        return _json(Tokens(tokens=ids, count=len(ids), max_model_len=context))
+        return json_of(Tokens(tokens=ids, count=len(ids), max_model_len=context))
 
     async def tokenizer_info(self) -> Response:
         """The tokenizer's special tokens and chat template."""
@@ -117,7 +122,7 @@ class Api:
             model_max_length=self.service.context(),
             **{name: getattr(tokenizer, name, None) for name in names},
         )
-        return _json(info)
+        return json_of(info)
 
     async def detokenize(self, request: Request) -> Response:
         """The text of token ids."""
@@ -130,17 +135,17 @@ class Api:
             if token >= vocab:
                 message = f"token id {token} is not in the vocabulary of {vocab} tokens"
                 raise ApiError(400, message, "tokens")
-        return _json(Detokenized(prompt=await texts.off_loop(lambda: texts.text(body.tokens))))
+        return json_of(Detokenized(prompt=await texts.off_loop(lambda: texts.text(body.tokens))))
 
     async def models(self) -> Response:
         """The served pair, under each of its names."""
         cards = [self._card(name) for name in self.service.names]
-        return _json(ModelList(object="list", data=cards))
+        return json_of(ModelList(object="list", data=cards))
 
     async def model(self, model: str) -> Response:
         """The served pair by its name."""
         check_model(self.service, model)
-        return _json(self._card(model))
+        return json_of(self._card(model))
 
     def _card(self, name: str) -> ModelCard:
         return ModelCard(
@@ -155,24 +160,20 @@ class Api:
         """The methods that requests may name, with their options."""
         known = list(self.service.methods.values())
         service = self.service
-        return _json(method_list(service.settings.method, known, service.sampling))
+        return json_of(method_list(service.settings.method, known, service.sampling))
 
     async def ready(self) -> Response:
         """Whether requests are taken: 200, or 503."""
         if not self.service.scheduler.load.is_ready:
             raise ApiError(503, "no requests are taken now", None, "not_ready")
-        return _json(Health(status="ready"))
+        return json_of(Health(status="ready"))
 
     async def live(self) -> Response:
         """Whether the server works at all: 200, or 503 where it is to be started anew."""
         if not self.service.scheduler.load.is_alive:
             raise ApiError(503, "the scheduler does not move", None, "not_alive")
-        return _json(Health(status="alive"))
+        return json_of(Health(status="alive"))
 
     async def version(self) -> Response:
         """The version of mtad."""
-        return _json(Version(version=__version__))
-
-
-def _json(model: ResponseModel) -> Response:
-    return Response(model.as_json(), media_type="application/json")
+        return json_of(Version(version=__version__))

@@ -1,4 +1,4 @@
-"""Bodies of requests, from bytes to models.
+"""Bodies: those of requests from bytes to models, those of responses the other way.
 
 Knows no route.
 """
@@ -12,13 +12,20 @@ from typing import Any, TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
+from starlette.responses import Response
 
 from mtad.core.prompt import require_characters
 from mtad.errors import PromptError
+from mtad.server.api.call_models import ResponseModel
 from mtad.server.api.errors import invalid
 from mtad.server.http.errors import ApiError
 
 Body = TypeVar("Body", bound=BaseModel)
+
+
+def json_of(model: ResponseModel) -> Response:
+    """The response to a request in one piece."""
+    return Response(model.as_json(), media_type="application/json")
 
 
 async def read_body(request: Request, model: type[Body]) -> Body:

@@ -1,0 +1,1 @@
+"""OpenAI's Responses: translated into chats, whose texts become items and events again."""
