@@ -15,6 +15,7 @@ from collections.abc import Sequence as Items
 from importlib.metadata import version
 from itertools import chain
 
+import torch
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -199,7 +200,7 @@ class Metrics(Collector):
 
 def _build() -> Metric:
     """A series that is always 1; its labels are the versions."""
-    versions = {name: version(name) for name in ("torch", "transformers")}
+    versions = {"torch": str(torch.__version__), "transformers": version("transformers")}
     text = "Versions of the server and of what it runs on."
     return InfoMetricFamily("mtad_build", text, value={"version": __version__, **versions})
 
