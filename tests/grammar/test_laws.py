@@ -78,10 +78,10 @@ def test_lossless_methods_follow_the_target_without_excluded_tokens(pair, gramma
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), ONE_EACH)
 def test_they_do_at_length(pair, grammars, name, options):
-    """20,000 texts, which show a probability of 0.1 that is off by 8 %."""
+    """4,000 texts, which show a probability of 0.1 that is off by 20 %."""
     texts: list[Any] = []
-    for part in range(10):
-        texts += drawn(pair, grammars, make(name, **options), 2_000, part * 1_000_003)
+    for part in range(4):
+        texts += drawn(pair, grammars, make(name, **options), 1_000, part * 1_000_003)
     assert_law(texts, LAW)
 
 

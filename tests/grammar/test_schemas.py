@@ -72,4 +72,4 @@ def test_texts_of_random_schemas(pair):
 
 @pytest.mark.slow
 def test_texts_of_many_random_schemas(pair):
-    assert sum(check(pair, seed) for seed in range(150)) > 100
+    assert sum(check(pair, seed) for seed in range(60)) > 40

@@ -16,7 +16,7 @@ from mtad.server.api.parts import Part
 from mtad.server.http.errors import ApiError
 
 MAX_CHOICES = 1024
-MAX_SOURCE = 2**18
+MAX_SOURCE = 2**15
 """Characters of a regular expression or a grammar."""
 
 JsonSchema: TypeAlias = dict[str, Any] | bool
