@@ -11,6 +11,7 @@ import mtad
 from mtad.engine.session import Request, Session
 from mtad.errors import OptionError
 from mtad.grammar.grammar import Grammar
+from mtad.grammar.matcher import TokenGrammars
 from mtad.sampling.params import SamplingParams
 
 SCHEMA = {
@@ -158,3 +159,13 @@ def test_forced_tokens_cost_no_draft_and_change_no_text(pair, method):
 def test_one_text_without_a_grammar_is_forced_to_nothing(pair):
     guarded = pair.generate(PROMPT, "speculative_sampling", guard=True, temperature=0.0)[0]
     assert guarded.stats.num_forced_tokens == 0
+
+
+def test_grammars_are_those_of_a_tokenizer_a_vocabulary_and_its_ends(pair):
+    models = pair.models
+    ends, vocab = models.eos_token_ids, models.vocab
+    own = TokenGrammars.of(models.tokenizer, vocab, ends)
+    assert own is models.grammars
+    assert TokenGrammars.of(models.tokenizer, vocab, (*ends, 0)) is not own
+    wide = TokenGrammars.of(models.tokenizer, vocab + 64, ends)
+    assert wide.begin(Grammar.choice(["yes"]), ends).excluded(()).shape == (vocab + 64,)

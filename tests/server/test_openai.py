@@ -18,6 +18,7 @@ import torch
 from support.serving import (
     FakeScheduler,
     Served,
+    client_of,
     demo,
     fake_server,
     load_demo,
@@ -59,13 +60,6 @@ def fake() -> Iterator[Served]:
 def client(served: Served) -> Iterator[openai.OpenAI]:
     with client_of(served) as one:
         yield one
-
-
-def client_of(served: Served, key: str = "none") -> openai.OpenAI:
-    http = httpx.Client(verify=False, trust_env=False)  # no TLS here; saves reading certificates
-    return openai.OpenAI(
-        base_url=f"{served.url}/v1", api_key=key, max_retries=0, timeout=60, http_client=http
-    )
 
 
 @functools.cache

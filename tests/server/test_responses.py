@@ -6,12 +6,19 @@ import json
 from collections.abc import Iterator
 from typing import Any, Literal
 
-import httpx
 import openai
 import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
-from support.serving import FakeScheduler, Served, fake_server, load_demo, real_server, wait_for
+from support.serving import (
+    FakeScheduler,
+    Served,
+    client_of,
+    fake_server,
+    load_demo,
+    real_server,
+    wait_for,
+)
 
 from mtad.server.api.call_models import FunctionDelta, ToolCallDelta
 from mtad.server.api.response_models import ChatDelta, Delta
@@ -52,13 +59,6 @@ def fake() -> Iterator[Served]:
 def client(served: Served) -> Iterator[openai.OpenAI]:
     with client_of(served) as one:
         yield one
-
-
-def client_of(served: Served, key: str = "none") -> openai.OpenAI:
-    http = httpx.Client(verify=False, trust_env=False)
-    return openai.OpenAI(
-        base_url=f"{served.url}/v1", api_key=key, max_retries=0, timeout=60, http_client=http
-    )
 
 
 def chat(client: openai.OpenAI, messages: list[dict[str, str]], **more: Any) -> Any:

@@ -165,6 +165,18 @@ class _Collector(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+def answered(endpoint: str) -> Any:
+    """A server that sends its spans there and has answered one request."""
+    chosen = ServerSettings(otlp_traces_endpoint=endpoint)
+    served = run.assemble(demo(), chosen, Meter(None, "not metered here"), Keys())
+    served.start()
+    with serving(served.app, served.scheduler, chosen) as listening:
+        assert httpx.post(
+            f"{listening.url}/v1/completions", json=BODY, trust_env=False, timeout=60
+        ).is_success
+    return served
+
+
 def test_a_collector_gets_the_spans_when_the_server_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
     handler = type("Handler", (_Collector,), {"got": []})
@@ -172,13 +184,7 @@ def test_a_collector_gets_the_spans_when_the_server_ends(monkeypatch: pytest.Mon
         thread = Thread(target=collector.serve_forever)
         thread.start()
         endpoint = f"http://127.0.0.1:{collector.server_port}/v1/traces"
-        chosen = ServerSettings(otlp_traces_endpoint=endpoint)
-        served = run.assemble(demo(), chosen, Meter(None, "not metered here"), Keys())
-        served.start()
-        with serving(served.app, served.scheduler, chosen) as listening:
-            assert httpx.post(
-                f"{listening.url}/v1/completions", json=BODY, trust_env=False, timeout=60
-            ).is_success
+        served = answered(endpoint)
         served.close()
         collector.shutdown()
         thread.join()
@@ -195,13 +201,7 @@ def test_a_collector_gets_the_spans_when_the_server_ends(monkeypatch: pytest.Mon
 def test_a_collector_that_does_not_answer_keeps_no_server_from_ending() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}/v1/traces"
-        chosen = ServerSettings(otlp_traces_endpoint=endpoint)
-        served = run.assemble(demo(), chosen, Meter(None, "not metered here"), Keys())
-        served.start()
-        with serving(served.app, served.scheduler, chosen) as listening:
-            assert httpx.post(
-                f"{listening.url}/v1/completions", json=BODY, trust_env=False, timeout=60
-            ).is_success
+        served = answered(endpoint)
         begun = time.monotonic()
         served.close()
         assert time.monotonic() - begun < SEND_S + 3

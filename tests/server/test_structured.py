@@ -11,7 +11,7 @@ import httpx
 import openai
 import pytest
 from pydantic import BaseModel
-from support.serving import Served, load_demo, real_server
+from support.serving import Served, client_of, load_demo, real_server
 
 CHAT: Any = [{"role": "user", "content": "A cat?"}]
 
@@ -29,7 +29,7 @@ def served() -> Iterator[Served]:
 
 @pytest.fixture
 def client(served: Served) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as one:
+    with client_of(served) as one:
         yield one
 
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import httpx
 import jsonschema
-import openai
 import pytest
-from support.serving import Served, load_demo, real_server
+from support.serving import Served, client_of, load_demo, real_server
 
 ASK = [{"role": "user", "content": "Convert 3 hours to minutes."}]
 PLAIN: dict[str, Any] = {"model": "demo", "seed": 1, "max_tokens": 200}
@@ -174,13 +173,6 @@ def test_strict_tools_leave_text_free_and_hold_calls(http: httpx.Client) -> None
 
 
 # --- the official client
-
-
-def client_of(served: Served) -> openai.OpenAI:
-    http = httpx.Client(verify=False, trust_env=False)
-    return openai.OpenAI(
-        base_url=f"{served.url}/v1", api_key="none", max_retries=0, http_client=http
-    )
 
 
 def test_the_official_client(served: Served) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import openai
 import uvicorn
 
 import mtad
@@ -199,3 +200,11 @@ def real_server(pair: ModelPair | None = None, **settings: Any) -> Iterator[Serv
             yield served
     finally:
         scheduler.close()
+
+
+def client_of(served: Served, key: str = "none") -> openai.OpenAI:
+    """OpenAI's client of a server."""
+    http = httpx.Client(verify=False, trust_env=False)  # no TLS here; saves reading certificates
+    return openai.OpenAI(
+        base_url=f"{served.url}/v1", api_key=key, max_retries=0, timeout=60, http_client=http
+    )

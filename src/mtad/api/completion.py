@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mtad.engine.session import Block, Request
-from mtad.engine.stats import Stats
+from mtad.engine.stats import Drafted, Stats
 from mtad.model.tokenizer import TextStream
 
 
@@ -118,10 +118,10 @@ class Generation:
         """Whether stop strings may end it, so that the next iteration needs its text."""
         return self.request.stop is not None
 
-    def append(self, block: Block, is_plain: bool = False, is_forced: bool = False) -> None:
+    def append(self, block: Block, drafted: Drafted = "method") -> None:
         """Add what an iteration committed; arguments as in `Stats.add`."""
         self.blocks.append(block)
-        self.stats.add(block, is_plain, is_forced)
+        self.stats.add(block, drafted)
 
     def detokenize(self, block: Block) -> str:
         """The text that is new with a block; each block is given once, in order."""

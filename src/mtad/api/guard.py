@@ -28,6 +28,7 @@ from mtad.api.recordings import Recordings
 from mtad.core.buckets import power_of_two
 from mtad.engine.request import Request
 from mtad.engine.session import Session
+from mtad.engine.stats import Drafted
 from mtad.engine.step import Step
 from mtad.engine.workspace import Workspace
 from mtad.measure.device import synchronize
@@ -85,16 +86,19 @@ class Iteration:
     Attributes:
         step: what it committed.
         decode_s: seconds of this iteration and those before, without the caller's own time.
-        is_plain: whether the guard left the draft out.
-        is_forced: whether what was drafted is what grammars forced.
+        drafted: what it drafted.
         reason: why drafts do not pay at present, None where they do.
     """
 
     step: Step
     decode_s: float = 0.0
-    is_plain: bool = False
-    is_forced: bool = False
+    drafted: Drafted = "method"
     reason: str | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the guard left the draft out."""
+        return self.drafted == "plain"
 
 
 class Guards:
@@ -215,7 +219,8 @@ class Guard:
         seconds = self._clock() - began
         going = [len(b.token_ids) for b in done.blocks if b.finish_reason is None]
         controller.add(going, seconds, session.graphs.last_mode)
-        return Iteration(done, is_plain=shape.length == 0, reason=controller.reason)
+        drafted: Drafted = "method" if shape.length else "plain"
+        return Iteration(done, drafted=drafted, reason=controller.reason)
 
     def take_own(self, step: Callable[[], Step]) -> Iteration:
         """The next iteration, as the method has it, of which the controller learns nothing."""
@@ -226,6 +231,8 @@ class Guard:
     @property
     def _num_forced(self) -> int:
         """Tokens that the grammars of all texts force now; those of the largest number."""
+        if self.session.prefix.grammars is None:
+            return 0
         texts = [self.session.requests[index].grammar for index in self.session.rows]
         counts = [len(grammar.forced()) if grammar else 0 for grammar in texts]
         return max(counts) if all(counts) else 0
@@ -236,7 +243,7 @@ class Guard:
         most = session.largest.num_nodes(session.vocab, session.prefix.horizon) - 1
         session.may_capture = True
         self._prepare(ForcedTokens(min(power_of_two(count), most)))
-        return Iteration(step(), is_forced=True)
+        return Iteration(step(), drafted="forced")
 
     @torch.inference_mode()
     def _prepare(self, method: Method) -> None:

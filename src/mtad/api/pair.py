@@ -208,7 +208,7 @@ class ModelPair:
                 for block in iteration.step.blocks:
                     joined = waiting.joined[block.request]
                     one = texts[joined.index]
-                    one.append(block, iteration.is_plain, iteration.is_forced)
+                    one.append(block, iteration.drafted)
                     one.stats.prefill_s = joined.prefill_s
                     one.stats.decode_s = iteration.decode_s - joined.decode_s
                     one.stats.num_cached_tokens = joined.num_cached

@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from mtad.engine.session import Block
 
+Drafted: TypeAlias = Literal["method", "plain", "forced"]
+"""What an iteration drafted: as its method does; nothing, as a guard left it out; or what grammars
+force."""
 LARGEST = "largest_"
 """How names of what is not added up over several texts begin."""
 
@@ -57,21 +60,15 @@ class Stats:
     kept: dict[str, float] = field(default_factory=dict)
     fallback: str | None = None
 
-    def add(self, block: Block, is_plain: bool = False, is_forced: bool = False) -> None:
-        """Count one block.
-
-        Args:
-            block: of an iteration.
-            is_plain: the guard left the draft out.
-            is_forced: what was drafted is what the grammar forced.
-        """
+    def add(self, block: Block, drafted: Drafted = "method") -> None:
+        """Count one block, whose draft is as `drafted` says."""
         self.num_spec_steps += 1
         self.num_draft_tokens += block.num_drafted
         self.num_accepted_draft_tokens += block.num_accepted
-        self.num_forced_tokens += block.num_accepted * is_forced
+        self.num_forced_tokens += block.num_accepted * (drafted == "forced")
         self.num_spec_tokens += block.depth
         self.num_output_tokens += len(block.token_ids)
-        self.num_plain_steps += is_plain
+        self.num_plain_steps += drafted == "plain"
         self.acceptance_histogram[block.num_accepted] += 1
         self.num_empty_steps += not (block.token_ids or block.finish_reason)
         self.kept = {**self.kept, **block.receipt}

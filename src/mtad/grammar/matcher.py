@@ -30,7 +30,8 @@ would go on with blanks for ever."""
 
 _numbers = itertools.count(NO_GRAMMAR + 1)
 _states: WeakValueDictionary[int, GrammarState] = WeakValueDictionary()
-_grammars: WeakKeyDictionary[Any, TokenGrammars] = WeakKeyDictionary()
+_grammars: WeakKeyDictionary[Any, dict[tuple[int, ...], TokenGrammars]] = WeakKeyDictionary()
+"""By tokenizer, and then by the size of the vocabulary and the tokens that end texts."""
 _lock = Lock()
 
 
@@ -54,6 +55,7 @@ class GrammarState:
         self._begin, self._vocab, self._ends, self._never = matcher, vocab, [*ends], [*never]
         self._nodes: dict[tuple[int, ...], tuple[LLMatcher, npt.NDArray[np.bool_]] | None] = {}
         self._matcher = matcher.deep_copy()
+        self._forced: list[int] | None = None
         self.number = next(_numbers)
         self.is_finished = False
         _states[self.number] = self
@@ -71,12 +73,15 @@ class GrammarState:
         if not self._matcher.consume_token(token):
             raise GrammarError(f"token {token} cannot follow here: {_why(self._matcher)}")
         self._nodes.clear()
+        self._forced = None
         self.is_finished = self._matcher.is_accepting() and self._matcher.is_stopped()
         return self.is_finished
 
     def forced(self) -> list[int]:
         """Tokens of the only text that can follow, as far as it is certain how it is tokenized."""
-        return [] if self.is_finished else list(self._matcher.compute_ff_tokens())
+        if self._forced is None:
+            self._forced = [] if self.is_finished else list(self._matcher.compute_ff_tokens())
+        return self._forced
 
     def excluded(self, path: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
         """Which tokens may not follow after some more, (V,); None where these may not either."""
@@ -137,9 +142,11 @@ class TokenGrammars:
             GrammarError: there is no tokenizer, or one whose tokens llguidance cannot know.
         """
         with _lock:
-            if tokenizer is None or tokenizer not in _grammars:
-                _grammars[tokenizer] = cls(_wrapped(tokenizer, vocab, eos))
-            return _grammars[tokenizer]
+            known = {} if tokenizer is None else _grammars.setdefault(tokenizer, {})
+            key = (vocab, *eos)
+            if key not in known:
+                known[key] = cls(_wrapped(tokenizer, vocab, eos))
+            return known[key]
 
     def begin(self, grammar: Grammar, eos: Collection[int]) -> GrammarState:
         """The state before the first token of a text.

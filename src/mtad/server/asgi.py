@@ -27,7 +27,7 @@ class MtadApp:
         app.mount("/llm", llm)
 
     Its lifespan starts the thread that decodes, and ends it. A server runs the lifespan of an
-    application that it serves, but nobody that of a mounted one: the outer application must enter
+    application that it serves, but not that of a mounted one: the outer application must enter
     it, as above. Until then requests are answered with 503.
 
     Args:

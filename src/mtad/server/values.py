@@ -30,7 +30,8 @@ ToolCallParser: TypeAlias = Annotated[
 ReasoningParser: TypeAlias = Annotated[
     Literal["auto", "none"],
     Doc(
-        "Whether thinking between <think> tags is told from the answer; auto is where the model's "
+        "Whether thinking between <think> tags is separated from the answer; auto is where the "
+        "model's "
         "template or tokens have the tags."
     ),
 ]

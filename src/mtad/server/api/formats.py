@@ -82,7 +82,7 @@ class ChatFormat:
         texts: makes the texts of single tokens.
         has_logprobs: whether log-probabilities were asked for.
         has_ids: whether token ids were.
-        reading: what is told from the content; None where nothing is.
+        reading: what is separated from the content; None where nothing is.
     """
 
     texts: Texts

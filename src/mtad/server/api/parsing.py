@@ -75,7 +75,8 @@ class ParsedRequest:
         sequences: one per choice.
         prompt_tokens: of all prompts, each counted once.
         echoes: what the text of each choice begins with.
-        reading: what is told from a chat's content; None where nothing is.
+        reading: what is separated from a chat's content; None where nothing is.
+        form: what holds the texts to a form; None where nothing does.
     """
 
     body: ChatRequest | CompletionRequest
@@ -83,6 +84,7 @@ class ParsedRequest:
     prompt_tokens: int
     echoes: tuple[Echo, ...]
     reading: Reading | None = None
+    form: HeldForm | None = None
 
     @property
     def method(self) -> Method:
@@ -125,7 +127,8 @@ def parse(service: Service, body: ChatRequest | CompletionRequest) -> ParsedRequ
     check_details(service, body, sequences)
     pairs = zip(given, prompts, strict=True)
     echoes = [one for pair in pairs for one in [_echo(service, body, *pair)] * count]
-    return ParsedRequest(body, tuple(sequences), sum(map(len, prompts)), tuple(echoes), reading)
+    num_tokens = sum(map(len, prompts))
+    return ParsedRequest(body, tuple(sequences), num_tokens, tuple(echoes), reading, form)
 
 
 def _prompts(body: ChatRequest | CompletionRequest) -> list[Any]:

@@ -152,7 +152,7 @@ def _with_system(messages: list[Plain], text: str) -> list[Plain]:
 
 
 def instructions(tools: Sequence[Tool], family: Family) -> str:
-    """What a model is told of tools that its template does not know."""
+    """The description of tools for a model whose template does not know any."""
     functions = "\n".join(
         json.dumps(described(tool)["function"], ensure_ascii=False) for tool in tools
     )

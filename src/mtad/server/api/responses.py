@@ -15,7 +15,6 @@ from mtad import __version__
 from mtad.core.options import jsonable
 from mtad.engine.stats import total
 from mtad.server.api.formats import ChatFormat, Format, TextFormat
-from mtad.server.api.guided import grammar_in
 from mtad.server.api.ignored import ignored
 from mtad.server.api.methods_info import rule_of
 from mtad.server.api.parsing import ParsedRequest
@@ -114,10 +113,8 @@ class ResponseBuilder:
         more: dict[str, Any] = {} if traces is None else {"trace": traces}
         if method.entries:
             more["receipt"] = [sequence.stats.receipt for sequence in sequences]
-        if guided := grammar_in(self.parsed.body):
-            more["grammar"] = guided[1].kind
-        elif self.parsed.reading is not None and self.parsed.reading.held:
-            more["grammar"] = "tools"
+        if form := self.parsed.form:
+            more["grammar"] = "tools" if form.tools else form.grammar.kind
         return Contract(
             method=method.name,
             options=jsonable(dataclasses.asdict(method)),

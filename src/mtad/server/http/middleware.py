@@ -110,6 +110,26 @@ def request_id_of(scope: Scope) -> str:
     return str(state["request_id"])
 
 
+class NotingSend:
+    """Passes messages on, and notes the status of the response.
+
+    Args:
+        send: the next one.
+
+    Attributes:
+        status: 0 before the response begins.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send, self.status = send, 0
+
+    async def __call__(self, message: Message) -> None:
+        """Pass a message on."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self._send(message)
+
+
 def new_request_id() -> str:
     """An id that no other request has."""
     return f"req-{secrets.token_hex(12)}"

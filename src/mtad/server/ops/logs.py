@@ -20,11 +20,16 @@ from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Any
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mtad.engine.stats import total
 from mtad.errors import DataError
-from mtad.server.http.middleware import new_request_id, request_id_of, state_of
+from mtad.server.http.middleware import (
+    NotingSend,
+    new_request_id,
+    request_id_of,
+    state_of,
+)
 from mtad.server.ops.metrics import Metrics
 from mtad.server.scheduler.sequence import Sequence
 from mtad.server.values import LogFormat
@@ -157,27 +162,20 @@ class RequestLog:
         """Pass the request on, and log what came of it."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        begun, status = time.monotonic(), 0
+        begun, noting = time.monotonic(), NotingSend(send)
         if request_id_of(scope) in self.open_ids:
             state_of(scope)["request_id"] = new_request_id()
         self.open_ids.add(request_id_of(scope))
-
-        async def send_noted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
         try:
-            await self.app(scope, receive, send_noted)
+            await self.app(scope, receive, noting)
         finally:
             self.open_ids.discard(request_id_of(scope))
             given: Items[Sequence] = state_of(scope).get("sequences", ())
             texts = [one for one in given if one.admitted_at is not None]
             total_s = time.monotonic() - begun
             if self.metrics:
-                self.metrics.answered(status)
-            fields = _head(scope, status, total_s) | _tail(texts) | self._words(texts)
+                self.metrics.answered(noting.status)
+            fields = _head(scope, noting.status, total_s) | _tail(texts) | self._words(texts)
             self.log.info("request", extra={"fields": fields})
 
     def _words(self, texts: Items[Sequence]) -> dict[str, Any]:

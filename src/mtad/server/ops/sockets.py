@@ -82,7 +82,7 @@ def cannot_listen(host: str, port: int, error: OSError) -> AddressError:
 def listen_at(path: Path) -> socket.socket:
     """A Unix socket at a path, for its owner and group.
 
-    One that a server left behind, to which nobody listens any more, is replaced.
+    One that a server left behind, on which no server listens any more, is replaced.
 
     Raises:
         AddressError: a server listens there, something else is there, or it cannot be made.
@@ -93,7 +93,7 @@ def listen_at(path: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.bind(str(path))
-        path.chmod(SOCKET_MODE)  # nobody can connect before it listens
+        path.chmod(SOCKET_MODE)  # no client can connect before it listens
     except OSError as error:
         sock.close()
         reason = error.strerror or str(error)  # a path that is too long has no strerror
@@ -102,7 +102,7 @@ def listen_at(path: Path) -> socket.socket:
 
 
 def _clear(path: Path) -> None:
-    """Remove a socket to which nobody listens."""
+    """Remove a socket on which no server listens."""
     try:
         mode = path.lstat().st_mode
     except OSError:  # nothing is there; what else is wrong, binding will say

@@ -14,13 +14,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mtad import __version__
 from mtad.engine.stats import total
 from mtad.errors import MtadError
 from mtad.server.api.parsing import ParsedRequest
-from mtad.server.http.middleware import request_id_of, state_of
+from mtad.server.http.middleware import NotingSend, request_id_of, state_of
 from mtad.server.http.same import path_of
 
 if TYPE_CHECKING:
@@ -111,19 +111,12 @@ class Spans:
         if scope["type"] != "http" or scope["method"] != "POST":
             return await self.app(scope, receive, send)
         route = path_of(scope).removesuffix("/")
-        begun, status = time.time_ns(), 0
-
-        async def send_noted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        begun, noting = time.time_ns(), NotingSend(send)
         try:
-            await self.app(scope, receive, send_noted)
+            await self.app(scope, receive, noting)
         finally:
             if route in _ROUTES or "parsed" in state_of(scope):
-                self._record(scope, route, begun, status)
+                self._record(scope, route, begun, noting.status)
 
     def _record(self, scope: Scope, route: str, begun: int, status: int) -> None:
         from opentelemetry.propagate import extract

@@ -3,7 +3,7 @@
 import { codeElement } from "./code.js";
 import { el } from "./dom.js";
 
-/** Add what a part of a stream tells of calls. */
+/** Add what a part of a stream has of calls. */
 export function addCalls(calls, parts) {
   for (const { index = calls.length, id, function: said = {} } of parts) {
     calls[index] ??= { id: "", type: "function", function: { name: "", arguments: "" } };

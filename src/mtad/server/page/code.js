@@ -6,7 +6,7 @@ import hljs from "./vendor/highlight.min.js";
 const LONGEST = 20_000; // a longer code stays plain: colours are found anew with every token of it
 const KEPT = 64;
 
-/** What highlight.js tells of a code, as nodes instead of HTML. */
+/** What highlight.js makes of a code, as nodes instead of HTML. */
 class Nodes {
   constructor() {
     this.root = el("span");

@@ -90,7 +90,7 @@ export class Conversation {
   }
 }
 
-/** A message without what the server is not told. */
+/** A message without what is not sent to the server. */
 function asSent({ role, content, tool_calls, tool_call_id }) {
   return { role, content, ...(tool_calls && { tool_calls }), ...(tool_call_id && { tool_call_id }) };
 }

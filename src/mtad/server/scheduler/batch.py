@@ -209,8 +209,7 @@ def _chunk(
     """The chunk of a block, and the block added to its sequence unless it has an error."""
     if block.error is not None:
         return Chunk(sequence, block, error=block.error, at=now)
-    how = iteration.is_plain, iteration.is_forced
-    gap_s = sequence.advance(block, seconds, now, how, iteration.reason)
+    gap_s = sequence.advance(block, seconds, now, iteration.drafted, iteration.reason)
     reason = sequence.finish_reason if block.finish_reason else None
     return Chunk(
         sequence, block, token_ids=block.token_ids, finish_reason=reason, at=now, gap_s=gap_s

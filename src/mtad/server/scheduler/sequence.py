@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 from mtad.api.completion import Generation, with_ends
 from mtad.engine.session import Block, Request
+from mtad.engine.stats import Drafted
 from mtad.server.scheduler.errors import DeadlineError
 from mtad.speculative.method import Method, method_key
 from mtad.trace.record import TokenLogprobs
@@ -201,19 +202,11 @@ class Sequence(Generation):
         block: Block,
         seconds: float,
         now: float,
-        how: tuple[bool, bool] = (False, False),
+        drafted: Drafted = "method",
         fallback: str | None = None,
     ) -> float | None:
-        """Add an iteration's block; seconds since the one before, None for the first tokens.
-
-        Args:
-            block: what it committed.
-            seconds: that it took.
-            now: when it ended.
-            how: whether it was plain, and whether forced, see `Stats.add`.
-            fallback: why drafts do not pay.
-        """
-        self.append(block, *how)
+        """Add an iteration's block; seconds since the one before, None for the first tokens."""
+        self.append(block, drafted)
         self.stats.decode_s, self.stats.fallback = self.stats.decode_s + seconds, fallback
         before, self.last_token_at = self.last_token_at, now
         self.first_token_at = now if before is None else self.first_token_at

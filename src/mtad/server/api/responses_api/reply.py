@@ -110,9 +110,9 @@ class Reply:
             error=detail,
         )
 
-    def _become(self, **news: Any) -> None:
+    def _become(self, **changes: Any) -> None:
         """Change the response; events that were made before keep it as it was."""
-        self.response = self.response.model_copy(update={"output": self._output.items, **news})
+        self.response = self.response.model_copy(update={"output": self._output.items, **changes})
 
     def _event(
         self,

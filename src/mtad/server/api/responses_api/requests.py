@@ -85,7 +85,7 @@ class ReasoningText(Part):
 
 
 class ReasoningItem(Part):
-    """What the model thought; the chat template decides whether it is told again."""
+    """What the model thought; the chat template decides whether it is shown to the model again."""
 
     type: Literal["reasoning"]
     id: Label | None = None

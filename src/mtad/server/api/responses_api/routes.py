@@ -78,6 +78,6 @@ def _client(request: Request) -> str | None:
 
 
 def _drop(events: Iterator[Event]) -> None:
-    """Let events happen that nobody is sent."""
+    """Make events that are not sent."""
     for _ in events:
         continue

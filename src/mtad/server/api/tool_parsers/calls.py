@@ -1,7 +1,7 @@
 """Calls of tools in a text that comes in pieces.
 
-What looks like a call and is none stays content. A call is told once its JSON is complete, as it
-may be none before; where a grammar holds the text, as soon as its name is there. What comes of a
+What looks like a call and is none stays content. A call is reported once its JSON is complete, as
+it may be none before; where a grammar holds the text, as soon as its name is there. What comes of a
 text does not depend on how it was cut into pieces. Knows no tokens and no HTTP.
 """
 
@@ -131,7 +131,7 @@ class CallReader:
         return self._ended()
 
     def _in_arguments(self) -> bool:
-        """In the arguments of a call whose name has been told."""
+        """In the arguments of a call whose name has been reported."""
         end = self._scan.push(self._rest)
         self._tell(CallPiece(self.num_calls, "", self._rest[:end]))
         self._rest = "" if end is None else self._rest[end:]

@@ -22,7 +22,7 @@ class Reading:
         names: of the tools.
         held: whether a grammar holds the calls to their form.
         single: whether a text has at most one call.
-        thinks: whether thinking is told from the answer.
+        thinks: whether thinking is separated from the answer.
         opened: whether the prompt ends within the thinking.
     """
 
