@@ -57,6 +57,8 @@ export class MethodForm {
   }
 }
 
+const NO_LIMIT = "inf"; // as the server writes infinity; a field for numbers cannot show it
+
 const firstSentence = (text) => text.split(/(?<=\.)\s/)[0];
 
 function inputFor(option, id, value) {
@@ -69,7 +71,8 @@ function inputFor(option, id, value) {
     select.value = value;
     return select;
   }
-  const optional = { required: !option.nullable, placeholder: option.nullable ? "none" : null };
+  const unset = option.nullable ? "none" : option.default === NO_LIMIT ? "no limit" : null;
+  const optional = { required: unset === null, placeholder: unset };
   if (option.type === "integer" || option.type === "number") {
     const step = option.type === "integer" ? "1" : "any";
     return el("input", { id, type: "number", step, value, ...optional });
@@ -78,7 +81,7 @@ function inputFor(option, id, value) {
 }
 
 const plain = (value) => {
-  if (value === null || value === undefined) return "";
+  if (value === null || value === undefined || value === NO_LIMIT) return "";
   return Array.isArray(value) ? value.join(",") : String(value);
 };
 
@@ -89,7 +92,7 @@ function valueOf(option, input) {
   }
   const text = input.value.trim();
   if (text === plain(option.default)) return undefined;
-  if (text === "") return null;
+  if (text === "") return option.nullable ? null : NO_LIMIT;
   if (option.type === "integer" || option.type === "number") return Number(text);
   return option.type === "list" ? text.split(",").map((part) => numberOr(part.trim())) : text;
 }
