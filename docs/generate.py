@@ -5,7 +5,8 @@
 
 Whole pages: docs/methods/*.md, docs/cli.md, docs/reference.md, docs/results.md. Parts between
 markers: the tables of methods and results in README.md and the example in docs/add-a-method.md.
-README's first examples are those that docs/shown.json keeps.
+README's first examples are those that docs/shown.json keeps, and the clients of docs/clients.md
+those of docs/clients.json.
 The figures of README.md are those of benchmarks/headline.json, which has to be what its rows give.
 """
 
@@ -42,6 +43,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 sys.path.insert(0, str(ROOT / "docs"))
 
+import client_table  # noqa: E402
 import headline  # noqa: E402
 import real_pair  # noqa: E402
 import shown  # noqa: E402
@@ -333,7 +335,16 @@ def from_program() -> list[Part]:
         Part("docs/add-a-method.md", f"```python\n{example}\n```", "example"),
         Part("README.md", method_table("docs/methods/"), "methods"),
         *from_examples(),
+        Part("docs/clients.md", clients(), "clients"),
     ]
+
+
+def clients() -> str:
+    """The clients whose calls were tried against the server, and how that went."""
+    return table(
+        "client | calls that pass | calls that do not, and why",
+        client_table.rows(client_table.read()),
+    )
 
 
 def from_examples() -> list[Part]:

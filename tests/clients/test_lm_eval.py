@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,7 +10,7 @@ from typing import Any, TypeAlias
 import pytest
 from support.clients import run_client
 from support.plain import Plain
-from support.program import Program, program
+from support.program import Program
 
 from mtad.demo import TARGET_PATH
 
@@ -23,14 +22,6 @@ Samples: TypeAlias = dict[str, list[dict[str, Any]]]
 @cache
 def plain() -> Plain:
     return Plain()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
-    """The embedded pair in float32: bfloat16 rounds differently in every shape of a batch."""
-    log = tmp_path_factory.mktemp("log") / "log.jsonl"  # a pipe that is not read would fill up
-    with program("--dtype", "float32", "--log-file", str(log)) as one:
-        yield one
 
 
 LOCAL = f"tokenizer={TARGET_PATH},tokenizer_backend=huggingface"
