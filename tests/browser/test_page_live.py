@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
-import httpx
 import pytest
 from playwright.sync_api import Page, expect
-from support.steps import chat, race, run, settings, sideways, visit
+from support.steps import DONE, chat, race, run, settings, sideways, view, visit
 from support.tiny import heat_of, honours
 
 from mtad import demo, methods
@@ -143,13 +143,73 @@ def test_html_in_a_prompt_is_never_run(page: Page, live_url: str) -> None:
     assert page.title() == "mtad playground"
 
 
-def test_schemas_are_offered_where_the_server_describes_them(page: Page, live_url: str) -> None:
-    description = httpx.get(f"{live_url}/openapi.json").json()
-    field = json.dumps(description["components"]["schemas"]["ChatRequest"]["properties"])
-    kinds = re.findall(r"#/components/schemas/(\w+)", field)
-    known = json.dumps([description["components"]["schemas"][kind] for kind in kinds])
+def bodies(page: Page) -> list[dict[str, Any]]:
+    """The requests for texts from now on, as they are sent."""
+    sent: list[dict[str, Any]] = []
+    page.on("request", lambda one: sent.append(json.loads(one.post_data or "{}")))
+    return sent
+
+
+def shown_json(page: Page, place: str) -> Any:
+    """What a block of code shows, read as JSON."""
+    return json.loads(page.locator(f"{place} pre").text_content() or "")
+
+
+def test_a_tool_is_called_and_its_result_told(page: Page, live_url: str) -> None:
     visit(page, live_url, "chat")
-    assert page.locator("#schema").is_visible() == ('"json_schema"' in known)
+    page.get_by_role("button", name="Example: Tools").click()
+    page.get_by_label("Calls of tools").select_option("required")
+    page.locator("#seed").fill("3")
+    page.locator("#prompt").fill("What is the weather in Paris?")
+    sent = bodies(page)
+    run(page)
+    expect(page.locator(".lane .call")).to_contain_text("Calls get_weather")
+    called = shown_json(page, ".lane .call")
+    assert list(called) == ["city"] and isinstance(called["city"], str)
+    page.get_by_label("Calls of tools").select_option("none")
+    page.locator("#max_tokens").fill("8")
+    page.get_by_label("Result of get_weather").fill('{"celsius": 18,\n"sky": "clear"}')
+    page.get_by_role("button", name="Send results").click()
+    expect(page.locator("#history .tool .said")).to_have_text('{"celsius": 18,\n"sky": "clear"}')
+    expect(page.locator(DONE)).to_be_attached(timeout=60_000)
+    expect(page.locator(".lane").get_by_role("alert")).to_be_hidden()
+    expect(page.locator(".lane .prose")).not_to_be_empty()
+    first, second = [body for body in sent if "messages" in body]
+    assert (first["tool_choice"], second["tool_choice"]) == ("required", "none")
+    _, call, result = second["messages"]
+    assert result["tool_call_id"] == call["tool_calls"][0]["id"]
+    expect(page.locator("#history .call")).to_have_count(1)
+
+
+def test_a_call_waits_for_its_result_over_a_reload(page: Page, live_url: str) -> None:
+    visit(page, live_url, "chat")
+    page.get_by_role("button", name="Example: Tools").click()
+    page.get_by_label("Calls of tools").select_option("required")
+    page.locator("#prompt").fill("What is the weather in Paris?")
+    run(page)
+    called = shown_json(page, ".lane .call")
+    page.reload()
+    expect(page.locator("html[data-ready]")).to_be_attached()
+    assert shown_json(page, "#history .call") == called
+    page.locator("#max_tokens").fill("8")
+    page.get_by_label("Result of get_weather").fill("rain")
+    page.keyboard.press("Enter")
+    expect(page.locator(".lane .prose")).not_to_be_empty()
+    expect(page.locator(".lane").get_by_role("alert")).to_be_hidden()
+
+
+def test_an_answer_is_held_to_a_schema(page: Page, live_url: str) -> None:
+    visit(page, live_url, "chat")
+    page.get_by_role("button", name="Example: JSON schema").click()
+    page.locator("#seed").fill("3")
+    page.locator("#prompt").fill("Tell me of Paris.")
+    run(page)
+    expect(page.locator(".lane").get_by_role("alert")).to_be_hidden()
+    answer = shown_json(page, ".lane .prose")
+    assert isinstance(answer["city"], str) and isinstance(answer["population"], int)
+    assert len(answer) == 2
+    view(page, "Tokens")
+    assert json.loads(shown(page)) == answer
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

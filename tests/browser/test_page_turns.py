@@ -196,6 +196,7 @@ def test_a_schema_is_sent_and_its_answer_is_code(page: Page, mock: MockServer) -
     }
     assert "tools" not in mock.bodies[0]
     expect(page.locator(".lane .prose .code-attr")).to_have_text('"a"')
+    expect(page.locator(".lane .prose pre")).to_have_text('{\n  "a": 1\n}')
     say(page, "two")
     expect(page.locator("#history .prose .code-attr")).to_have_text('"a"')
     assert contents(mock)[1] == '{"a": 1}'
@@ -292,6 +293,21 @@ def test_calls_are_shown_and_answered(page: Page, mock: MockServer) -> None:
     expect(page.locator("#history .tool .said")).to_have_text(["18 °C", NASTY])
     assert page.locator("main img").count() == 0
     assert page.title() == "mtad playground"
+
+
+def test_what_is_indented_says_the_same(page: Page, mock: MockServer) -> None:
+    given = '{"a":[1,{},[ ]],"b":12345678901234567890, "c" : 1.0,"d":"x, [{:\\"}]","e":""}'
+    call = {"index": 0, "id": "c", "function": {"name": "weather", "arguments": given}}
+    events = [{"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}, "data: [DONE]\n\n"]
+    mock.answer = lambda body: streamed(events)
+    visit(page, mock.url, "chat")
+    say(page, "one")
+    shown = page.locator(".lane .call pre").text_content() or ""
+    as_written = [*map(str.strip, shown.splitlines())]
+    assert as_written == [
+        *("{", '"a": [', "1,", "{},", "[]", "],", '"b": 12345678901234567890,', '"c": 1.0,'),
+        *('"d": "x, [{:\\"}]",', '"e": ""', "}"),
+    ]
 
 
 def test_calls_that_broke_off_are_not_sent_back(page: Page, mock: MockServer) -> None:

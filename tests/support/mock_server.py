@@ -106,6 +106,7 @@ def chunk(body: Body, text: str, **more: Any) -> Body:
 CALLS = {
     "response_format": {"anyOf": [{"$ref": "#/components/schemas/Shaped"}, {"type": "null"}]},
     "tools": {"anyOf": [{"type": "array", "items": {}}, {"type": "null"}]},
+    "tool_choice": {"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "null"}]},
 }
 """Fields of chats in the description of a server that knows schemas and tools."""
 
@@ -116,14 +117,18 @@ NO_CALLS = {
 """The same of a server that knows neither."""
 
 
-def described(fields: dict[str, Any]) -> dict[str, Any]:
+def described(fields: dict[str, Any], *, takes_thoughts: bool) -> dict[str, Any]:
     """A server's description of itself: chats with these fields, and what they refer to."""
     kinds = {"Shaped": "json_schema", "Text": "text"}
     schemas: dict[str, Any] = {
         name: {"type": "object", "properties": {"type": {"const": kind}}}
         for name, kind in kinds.items()
     }
-    return {"components": {"schemas": {**schemas, "ChatRequest": {"properties": fields}}}}
+    schemas["ChatRequest"] = {"properties": fields}
+    schemas["AssistantMessage"] = {
+        "properties": {"reasoning_content": {}} if takes_thoughts else {}
+    }
+    return {"components": {"schemas": schemas}}
 
 
 def told(body: Body, records: Iterable[Record], pause: float = 0.0) -> Iterator[Event]:
@@ -189,6 +194,7 @@ class MockServer:
     Attributes:
         bodies: the requests so far.
         fields: those of chats that the server describes.
+        takes_thoughts: whether messages may have thinking, as it describes them.
         key: what requests must bring, None for nothing.
         url: where it listens.
     """
@@ -196,6 +202,7 @@ class MockServer:
     answer: Callable[[Body], Response] = lambda body: streamed(told(body, story(40)))
     bodies: list[Body] = field(default_factory=list)
     fields: dict[str, Any] = field(default_factory=lambda: NO_CALLS)
+    takes_thoughts: bool = False
     key: str | None = None
     url: str = ""
 
@@ -218,7 +225,7 @@ class MockServer:
 
         @app.get("/openapi.json")
         def description() -> Any:
-            return described(self.fields)
+            return described(self.fields, takes_thoughts=self.takes_thoughts)
 
         @app.get("/v1/methods")
         def registry() -> Any:

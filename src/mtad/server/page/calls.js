@@ -2,6 +2,7 @@
 
 import { codeElement } from "./code.js";
 import { el } from "./dom.js";
+import { indented } from "./indent.js";
 
 /** Add what a part of a stream has of calls. */
 export function addCalls(calls, parts) {
@@ -23,17 +24,9 @@ function card({ function: { name, arguments: given } }) {
   return el("div", { class: "code call" }, head, body);
 }
 
-function indented(text) {
-  try {
-    return JSON.stringify(JSON.parse(text), null, 2);
-  } catch {
-    return text; // it is still coming, or the model wrote no JSON
-  }
-}
-
 /** A form for the results of calls; `send` gets the messages that tell them to the model. */
 export function resultForm(calls, send) {
-  const rows = calls.map((call) => [call, el("input", { type: "text", spellcheck: "false" })]);
+  const rows = calls.map((call) => [call, el("textarea", { rows: "1", spellcheck: "false" })]);
   const fields = rows.map(([call, input]) =>
     el("label", { class: "field" }, `Result of ${call.function.name}`, input),
   );
@@ -42,5 +35,13 @@ export function resultForm(calls, send) {
     event.preventDefault();
     send(rows.map(([{ id }, { value }]) => ({ role: "tool", tool_call_id: id, content: value })));
   };
-  return el("form", { class: "call-results", onsubmit }, ...fields, button);
+  const onkeydown = (event) => {
+    const sends = event.key === "Enter" && !event.shiftKey && !event.isComposing;
+    if (!sends || event.target === button) return;
+    event.preventDefault();
+    event.stopPropagation(); // Ctrl Enter would send the field for messages
+    form.requestSubmit();
+  };
+  const form = el("form", { class: "call-results", onsubmit, onkeydown }, ...fields, button);
+  return form;
 }

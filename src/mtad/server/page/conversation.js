@@ -5,20 +5,22 @@ import { Earlier } from "./earlier.js";
 
 /**
  * Messages so far, as the API has them; an answer has its `records` and their `texts` beside.
- * `hooks` are `onChoose(earlier, iteration)` and `onRewrite(message, text)`, for questions.
+ * `hooks` are `onChoose(earlier, iteration)`, `onRewrite(message, text)` for questions, `onAgain()`
+ * and `onTell(results)` for the last answer, and `onChange(messages)`.
  */
 export class Conversation {
   constructor(hooks) {
-    this.hooks = { onChoose: hooks.onChoose, onEdit: (message, text) => this.#edit(message, text) };
-    this.onRewrite = hooks.onRewrite;
+    this.hooks = { ...hooks, onEdit: (message, text) => this.#edit(message, text) };
     Object.assign(this, { messages: [], isInLanes: false, items: new Map() });
     Object.assign(this, { view: "formatted", withRejected: false });
   }
 
-  /** The messages of a request, with a system prompt where one is given. */
-  asking(system) {
+  /** The messages of a request, with a system prompt where one is given. Thinking is no part of
+   * them, but for a server that `takesThoughts`: it gets what led to the calls of this turn. */
+  asking(system, takesThoughts) {
     const first = system.trim() ? [{ role: "system", content: system }] : [];
-    return [...first, ...this.messages.map(asSent)];
+    const turn = takesThoughts ? this.messages.findLastIndex(({ role }) => role === "user") : Infinity;
+    return [...first, ...this.messages.map((one, i) => asSent(one, i > turn))];
   }
 
   /** Add a question. */
@@ -74,7 +76,7 @@ export class Conversation {
   }
 
   #edit(message, text) {
-    if (message.role === "user") return this.onRewrite(message, text);
+    if (message.role === "user") return this.hooks.onRewrite(message, text);
     const changed = { role: message.role, content: text };
     const messages = this.messages.map((one) => (one === message ? changed : one));
     return this.#set(messages, this.isInLanes);
@@ -86,11 +88,23 @@ export class Conversation {
     const items = listed.map((one) => [one, this.items.get(one) ?? new Earlier(one, this.hooks)]);
     this.items = new Map(items);
     byId("history").replaceChildren(...items.map(([, item]) => item.node));
+    for (const [message, item] of items) item.setLast(message === messages.at(-1));
     this.show(this.view, this.withRejected);
+    this.hooks.onChange(messages);
   }
 }
 
 /** A message without what is not sent to the server. */
-function asSent({ role, content, tool_calls, tool_call_id }) {
-  return { role, content, ...(tool_calls && { tool_calls }), ...(tool_call_id && { tool_call_id }) };
+function asSent({ role, content, tool_calls, tool_call_id, reasoning_content }, withThoughts) {
+  const more = { tool_calls, tool_call_id, ...(withThoughts && { reasoning_content }) };
+  const given = Object.entries(more).filter(([, value]) => value);
+  return { role, content, ...Object.fromEntries(given) };
+}
+
+/** Messages up to the last answer, and the question after it: what was under way when a page was
+ * closed is asked anew. */
+export function untilAnswer(messages) {
+  const end = messages.findLastIndex(({ role }) => role === "assistant") + 1;
+  const question = messages.slice(end).find(({ role }) => role === "user")?.content ?? "";
+  return { messages: messages.slice(0, end), question };
 }

@@ -2,7 +2,7 @@
 
 import { getJson } from "./api.js";
 
-/** Whether a chat may be given a JSON schema, and whether tools. */
+/** Whether a chat may be given a JSON schema, tools, a choice of them, and thoughts of before. */
 export async function readFeatures(key) {
   let schemas = {};
   try {
@@ -12,13 +12,19 @@ export async function readFeatures(key) {
   }
   const fields = schemas.ChatRequest?.properties ?? {};
   const kinds = kindsIn(fields.response_format, schemas);
-  return { schema: kinds.some(isSchema), tools: kindsIn(fields.tools, schemas).some(isFilled) };
+  return {
+    schema: kinds.some(isSchema),
+    tools: kindsIn(fields.tools, schemas).some(isFilled),
+    choice: kindsIn(fields.tool_choice, schemas).some(isRequirable),
+    thoughts: "reasoning_content" in (schemas.AssistantMessage?.properties ?? {}),
+  };
 }
 
 const isSchema = ({ properties }) => {
   const { const: only, enum: some = [] } = properties?.type ?? {};
   return [only, ...some].includes("json_schema");
 };
+const isRequirable = ({ const: only, enum: some = [] }) => [only, ...some].includes("required");
 const isFilled = ({ type, maxItems }) => type === "array" && maxItems !== 0;
 
 /** The kinds of value that a field may have: its alternatives, with what they refer to. */

@@ -62,6 +62,21 @@ export class Frame {
     byId("examples").hidden = hasMessages;
   }
 
+  /** A run has begun. */
+  begin() {
+    byId("run").setAttribute("aria-disabled", "true"); // keeps the focus where it is
+    byId("stop").hidden = false;
+    byId("status").textContent = "Running.";
+  }
+
+  /** It has ended; `report` says how, to those who listen. */
+  end(report) {
+    byId("run").removeAttribute("aria-disabled");
+    if (document.activeElement === byId("stop")) byId("run").focus();
+    byId("stop").hidden = true;
+    byId("status").textContent = report;
+  }
+
   #look(view) {
     this.views[this.mode] = view;
     for (const radio of document.getElementsByName("view")) radio.checked = radio.value === view;

@@ -8,6 +8,7 @@ import { seconds } from "./format.js";
 import { asMarkdown, showMarkdown } from "./markdown.js";
 import { Tally } from "./record.js";
 import { TokenText } from "./text.js";
+import { Thinking } from "./thinking.js";
 
 /** A lane; `hooks` are its callbacks: `onChoose(lane, iteration)`, `onRecord(lane)`, `onDraw()`. */
 export class Lane {
@@ -43,10 +44,11 @@ export class Lane {
     const [error, rule, foot] = ["error", "rule", "foot"].map((name) => slot(name, "p"));
     error.setAttribute("role", "alert");
     this.prose = el("div", { class: "prose", hidden: true });
+    this.thinking = new Thinking();
     this.callBox = el("div", { class: "calls" });
     this.tools = el("div", { class: "tools" });
     this.node = el("article", { class: "lane", "aria-label": `Lane ${this.letter}` });
-    const texts = [this.text.node, this.prose, this.callBox, this.tools];
+    const texts = [this.thinking.node, this.text.node, this.prose, this.callBox, this.tools];
     this.node.append(head, this.measured, error, ...texts, rule, foot);
   }
 
@@ -70,7 +72,9 @@ export class Lane {
     const { records, texts } = this.text;
     const calls = this.error.hidden && this.calls.length ? { tool_calls: this.calls } : {};
     const { answer: content, isJson } = this;
-    return { role: "assistant", content, ...calls, isJson, records, texts };
+    const thinking_s = this.#thoughtFor ?? 0;
+    const thinking = this.thoughts && { reasoning_content: this.thoughts, thinking_s };
+    return { role: "assistant", content, ...calls, ...thinking, isJson, records, texts };
   }
 
   /** Show the text as tokens, or formatted. */
@@ -92,7 +96,9 @@ export class Lane {
   clear() {
     Object.assign(this, { tally: new Tally(), answer: "", calls: [], isJson: false });
     Object.assign(this, { started: null, ended: null, final: null });
+    Object.assign(this, { thoughts: "", thoughtSince: null, thoughtUntil: null });
     this.text.clear();
+    this.thinking.clear();
     for (const slot of [this.title, this.badge, this.mark, this.error, this.rule, this.foot]) {
       slot.textContent = "";
     }
@@ -153,9 +159,12 @@ export class Lane {
 
   #take(event) {
     const choice = event.choices?.[0];
-    const text = choice?.text ?? choice?.delta?.content ?? "";
-    this.answer += text;
-    addCalls(this.calls, choice?.delta?.tool_calls ?? []);
+    const delta = choice?.delta ?? {};
+    const [content, parts] = [choice?.text ?? delta.content ?? "", delta.tool_calls ?? []];
+    this.answer += content;
+    addCalls(this.calls, parts);
+    this.#think(delta.reasoning_content ?? "", content || parts.length > 0);
+    const text = [delta.reasoning_content ?? "", content, ...parts.map(argumentsOf)].join("");
     const contract = event.mtad ?? {};
     if (contract.trace) for (const record of [contract.trace].flat()) this.#record(record, text);
     else if (!this.records.length && text) this.text.appendPlain(text);
@@ -163,6 +172,19 @@ export class Lane {
     if (event.usage) this.final = { ...this.final, num_tokens: event.usage.completion_tokens };
     if ("lossless" in contract) this.#close(contract);
     this.redraw();
+  }
+
+  /** Take more thinking, or what comes after it. */
+  #think(text, isAnswered) {
+    this.thoughts += text;
+    if (text) this.thoughtSince ??= performance.now();
+    if (isAnswered && this.thoughts) this.thoughtUntil ??= performance.now();
+  }
+
+  /** Seconds of the thinking, null while it goes on. */
+  get #thoughtFor() {
+    const until = this.thoughtUntil ?? this.ended;
+    return until === null || !this.thoughts ? null : (until - this.thoughtSince) / 1000;
   }
 
   #record(record, text) {
@@ -178,6 +200,7 @@ export class Lane {
     const parts = ["queue", "prefill", "decode"].map((name) => [name, contract[`${name}_s`]]);
     const times = parts.filter(([, s]) => Number.isFinite(s)).map(([n, s]) => `${n} ${seconds(s)}`);
     const kept = Object.entries(contract.receipt?.[0] ?? {});
+    if (this.thoughts && !this.hasAnswer) this.note = "The text ended before the thinking did.";
     const receipt = kept.map(([name, value]) => `${name.replaceAll("_", " ")} ${value.toFixed(3)}`);
     const said = [`seed ${this.seed}`, ...receipt, ...times, this.note];
     this.foot.textContent = said.filter(Boolean).join(" · ");
@@ -225,6 +248,8 @@ export class Lane {
     const { answer: content, isJson } = this;
     if (this.view === "formatted") showMarkdown(this.prose, asMarkdown({ content, isJson }));
     else this.prose.replaceChildren();
+    const thoughts = this.view === "formatted" ? this.thoughts : "";
+    this.thinking.show(thoughts, this.#thoughtFor, this.hasAnswer);
     showCalls(this.callBox, this.calls);
   }
 
@@ -241,3 +266,5 @@ export class Lane {
     this.energy.title = metered || !isKnown ? "" : (this.final.energy_reason ?? "");
   }
 }
+
+const argumentsOf = ({ function: said }) => said?.arguments ?? "";

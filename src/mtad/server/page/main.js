@@ -1,23 +1,24 @@
 // The page: the form, the lanes, and what happens when somebody runs them.
 
 import { getJson } from "./api.js";
-import { resultForm } from "./calls.js";
-import { Conversation } from "./conversation.js";
-import { copyButton } from "./copy.js";
-import { byId, quiet } from "./dom.js";
+import { Chats } from "./chats.js";
+import { Conversation, untilAnswer } from "./conversation.js";
+import { byId } from "./dom.js";
 import { addExamples } from "./examples.js";
 import { readFeatures } from "./features.js";
 import { Frame } from "./frame.js";
 import { Inspector } from "./inspector.js";
 import { KeyField } from "./key.js";
+import { listenToKeys } from "./keys.js";
 import { Lane } from "./lane.js";
-import { Panel } from "./panel.js";
+import { offer } from "./offers.js";
+import { Panels } from "./panel.js";
 import { RequestForm } from "./request.js";
 import { Follower } from "./scroll.js";
 import { addThemeButton } from "./theme-button.js";
 
 const inspector = new Inspector();
-const panel = new Panel();
+const panels = new Panels();
 const request = new RequestForm();
 const frame = new Frame();
 const key = new KeyField(() => load());
@@ -25,7 +26,11 @@ const follower = new Follower(byId("thread"));
 const conversation = new Conversation({
   onChoose: (earlier, index) => inspector.choose(earlier, index),
   onRewrite: rewrite,
+  onAgain: again,
+  onTell: tell,
+  onChange: (messages) => chats.save(byId("system").value, messages),
 });
+const chats = new Chats({ onOpen: openChat, onNew: newChat });
 const hooks = {
   onChoose: (lane, index) => inspector.choose(lane, index),
   onRecord: (lane) => inspector.follow(lane),
@@ -82,9 +87,13 @@ async function showMode(mode) {
   fill();
 }
 
+function stop() {
+  stopper?.abort();
+}
+
 /** Stop what runs, and wait for its end. */
 function stopped() {
-  stopper?.abort();
+  stop();
   return running;
 }
 
@@ -119,7 +128,7 @@ function notice(text) {
 /** What a run asks for: a prompt, or the messages of the conversation. */
 function asked() {
   if (!isChat()) return { prompt: byId("prompt").value };
-  return { messages: conversation.asking(byId("system").value) };
+  return { messages: conversation.asking(byId("system").value, request.takesThoughts) };
 }
 
 /** Run what the form says; `change`, if any, makes the conversation ask, in place of the field,
@@ -143,7 +152,7 @@ async function runToEnd(change) {
   const whole = await raceAll(racing, request.seed.next());
   end(racing, whole);
   if (isChat()) settle(racing, whole, before, typed);
-  offer(racing);
+  offer(racing, isChat() ? { again, tell, edit: editAnswer, goOnWith } : null);
   fill();
 }
 
@@ -161,6 +170,14 @@ async function rewrite(message, text) {
   await run(() => conversation.askInstead(message, text));
 }
 
+function again() {
+  return run(() => conversation.askAgain());
+}
+
+function tell(results) {
+  return run(() => conversation.tell(results));
+}
+
 async function raceAll(racing, seedOfRun) {
   const path = isChat() ? "v1/chat/completions" : "v1/completions";
   let best = null;
@@ -174,15 +191,14 @@ async function raceAll(racing, seedOfRun) {
     return whole;
   });
   fill();
-  follower.restart();
-  byId("thread").scrollTop = byId("thread").scrollHeight;
-  if (panel.isNarrow && !isChat()) byId("thread").scrollIntoView();
+  follower.toEnd();
+  if (panels.isNarrow && !isChat()) byId("thread").scrollIntoView();
   return Promise.all(runs);
 }
 
 /** Whether there is something to send, and nothing wrong with it. */
 function ready(change) {
-  if (!request.form.checkValidity()) panel.show(true);
+  if (!request.form.checkValidity()) panels.showSettings();
   if (!request.isRight()) return false;
   if (change || !isChat() || byId("prompt").value.trim()) return true;
   notice("Write a message first.");
@@ -193,19 +209,12 @@ function ready(change) {
 function begin() {
   notice("");
   clearLanes();
-  // aria-disabled keeps the focus where it is
-  byId("run").setAttribute("aria-disabled", "true");
-  byId("stop").hidden = false;
-  byId("status").textContent = "Running.";
+  frame.begin();
 }
 
 function end(racing, whole) {
   stopper = null;
-  byId("run").removeAttribute("aria-disabled");
-  if (document.activeElement === byId("stop")) byId("run").focus();
-  byId("stop").hidden = true;
-  const results = racing.map((lane, i) => lane.report(whole[i]));
-  byId("status").textContent = results.join(" ");
+  frame.end(racing.map((lane, i) => lane.report(whole[i])).join(" "));
 }
 
 /** In a chat: keep what was answered, or give the question back where nothing came. */
@@ -214,24 +223,6 @@ function settle(racing, whole, before, typed) {
   if (done) return conversation.answer(done.message);
   conversation.restore(before);
   byId("prompt").value ||= typed;
-}
-
-/** What can be done with the answers that came. */
-function offer(racing) {
-  const answered = racing.filter((lane) => lane.hasAnswer);
-  for (const lane of answered) {
-    if (lane.answer) lane.tools.append(copyButton(() => lane.answer));
-    if (isChat()) offerInChat(lane, answered.length > 1);
-  }
-}
-
-function offerInChat(lane, isOneOfTwo) {
-  lane.tools.append(quiet("Regenerate", () => run(() => conversation.askAgain())));
-  if (isOneOfTwo) lane.tools.append(quiet("Go on with this answer", () => goOnWith(lane)));
-  const { tool_calls: calls } = lane.message;
-  if (!isOneOfTwo && !calls) lane.tools.append(quiet("Edit", editAnswer));
-  const tell = (results) => run(() => conversation.tell(results));
-  if (calls && !isOneOfTwo) lane.tools.append(resultForm(calls, tell));
 }
 
 /** Rewrite the newest answer: it is no longer the models', so it leaves the lanes. */
@@ -263,38 +254,47 @@ function listen() {
     radio.addEventListener("change", () => showMode(radio.value)),
   );
   form.elements.lanes.forEach((radio) => radio.addEventListener("change", changeLanes));
-  byId("stop").addEventListener("click", () => stopper?.abort());
+  byId("stop").addEventListener("click", stop);
   byId("new-chat").addEventListener("click", newChat);
-  byId("prompt").addEventListener("keydown", (event) => {
-    const sends = event.key === "Enter" && !event.shiftKey && !event.isComposing;
-    if (!isChat() || !sends || event.ctrlKey || event.metaKey) return;
-    event.preventDefault();
-    run();
-  });
   byId("rejected").addEventListener("change", (event) => {
     for (const lane of lanes) lane.text.showRejected(event.target.checked);
     showEarlier();
-  });
-  document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && !key.close() && !panel.close()) stopper?.abort();
-    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
-    event.preventDefault();
-    run();
   });
 }
 
 async function newChat() {
   await stopped();
-  clearLanes();
-  conversation.restore([]);
-  fill();
+  chats.begin();
+  await showChat([]);
   byId("prompt").focus();
+}
+
+/** Open a chat as it was kept; a question that nothing answered goes back into its field. */
+async function openChat(chat) {
+  await stopped();
+  const { messages, question } = untilAnswer(chat.messages);
+  chats.take({ ...chat, messages });
+  byId("system").value = chat.system;
+  await showChat(messages);
+  if (!panels.isNarrow) byId("prompt").focus(); // on a phone its keyboard would cover the chat
+  byId("prompt").value ||= question;
+  follower.toEnd();
+}
+
+async function showChat(messages) {
+  if (!isChat()) await showMode("chat");
+  clearLanes();
+  conversation.restore(messages);
+  fill();
+  panels.close();
 }
 
 addThemeButton(byId("theme"));
 addExamples(useExample);
 listen();
+listenToKeys({ send: () => run(), stop, close: () => key.close() || panels.close(), isChat });
 frame.start();
 fill();
 await load();
+if (isChat()) chats.reopen();
 document.documentElement.dataset.ready = "";

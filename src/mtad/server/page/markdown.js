@@ -4,6 +4,7 @@
 import { codeElement } from "./code.js";
 import { copyButton } from "./copy.js";
 import { el } from "./dom.js";
+import { indented } from "./indent.js";
 
 const DEEPEST = 8; // lists and quotes below this are shown as plain text
 const FENCE = /^( {0,3})(`{3,}|~{3,})\s*([^`\s]*)[^`]*$/;
@@ -32,7 +33,7 @@ const INLINE = new RegExp(
 
 /** The Markdown of an answer; one that a schema shaped is code. */
 export const asMarkdown = ({ content, isJson }) =>
-  isJson && content ? `\`\`\`json\n${content}\n\`\`\`` : content;
+  isJson && content ? `\`\`\`json\n${indented(content)}\n\`\`\`` : content;
 
 /** Show a Markdown text in a box; blocks that have not changed stay as they are. */
 export function showMarkdown(box, text) {

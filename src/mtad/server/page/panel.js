@@ -1,19 +1,21 @@
-// The settings beside the texts: they fold away, and on a narrow window they are a drawer over it.
+// What stands beside the texts: chats and settings. They fold away; one at a time, unless the window
+// is wide; and on a narrow window they are drawers over the texts.
 
 import { byId } from "./dom.js";
 
 const NARROW = matchMedia("(max-width: 820px)");
+const WIDE = matchMedia("(min-width: 1560px)");
 
-/** The panel; it is open where there is room, until a person says otherwise. */
-export class Panel {
+/** Both panels; where there is room the settings are open, until a person says otherwise. */
+export class Panels {
   constructor() {
-    [this.node, this.button] = [byId("request"), byId("open-settings")];
-    this.button.addEventListener("click", () => this.show(this.node.hidden));
-    for (const id of ["close-settings", "shade"]) {
+    this.chats = new Panel(byId("chats"), byId("open-chats"), () => this.#show(this.chats));
+    this.settings = new Panel(byId("request"), byId("open-settings"), () => this.#show(this.settings));
+    for (const id of ["close-chats", "close-settings", "shade"]) {
       byId(id).addEventListener("click", () => this.close());
     }
-    NARROW.addEventListener("change", () => this.#set(!NARROW.matches));
-    this.#set(!NARROW.matches);
+    for (const query of [NARROW, WIDE]) query.addEventListener("change", () => this.#begin());
+    this.#begin();
   }
 
   /** Whether the window is too narrow for two columns. */
@@ -21,27 +23,58 @@ export class Panel {
     return NARROW.matches;
   }
 
-  /** Open or close it; a drawer takes the focus and gives it back. */
-  show(isOpen) {
-    if (isOpen !== this.node.hidden) return;
-    this.#set(isOpen);
-    if (isOpen && NARROW.matches) byId("close-settings").focus();
-    else if (!isOpen) this.button.focus();
+  /** Show the settings. */
+  showSettings() {
+    if (!this.settings.isOpen) this.#show(this.settings);
   }
 
-  /** Close it where it lies over the texts; false where it does not. */
+  /** Close what lies over the texts, and give the focus back; false where nothing does. */
   close() {
-    if (this.node.hidden || !NARROW.matches) return false;
-    this.show(false);
+    const panel = this.#all.find((one) => one.isOpen);
+    if (!panel || !NARROW.matches) return false;
+    this.#show(panel);
     return true;
   }
 
-  #set(isOpen) {
-    const isOver = isOpen && NARROW.matches;
-    this.node.hidden = !isOpen;
-    this.button.setAttribute("aria-expanded", String(isOpen));
-    document.body.dataset.settings = isOpen ? "open" : "closed";
+  get #all() {
+    return [this.chats, this.settings];
+  }
+
+  #begin() {
+    this.chats.set(WIDE.matches);
+    this.settings.set(!NARROW.matches);
+    this.#cover();
+  }
+
+  /** Open a panel, or close it; a drawer takes the focus, and what closes gives it back. */
+  #show(panel) {
+    const isOpen = !panel.isOpen;
+    if (isOpen && !WIDE.matches) this.#all.forEach((one) => one.set(false));
+    panel.set(isOpen);
+    this.#cover();
+    if (!isOpen) panel.button.focus();
+    else if (NARROW.matches) panel.node.querySelector(".drawer-head button").focus();
+  }
+
+  #cover() {
+    const isOver = NARROW.matches && this.#all.some((one) => one.isOpen);
     byId("shade").hidden = !isOver;
     for (const under of [byId("results"), byId("top")]) under.inert = isOver;
+  }
+}
+
+class Panel {
+  constructor(node, button, toggle) {
+    Object.assign(this, { node, button });
+    button.addEventListener("click", toggle);
+  }
+
+  get isOpen() {
+    return !this.node.hidden;
+  }
+
+  set(isOpen) {
+    this.node.hidden = !isOpen;
+    this.button.setAttribute("aria-expanded", String(isOpen));
   }
 }

@@ -13,6 +13,7 @@ const RIVALS = ["speculative_sampling", "mtad"];
 export class RequestForm {
   constructor() {
     Object.assign(this, { form: byId("request"), model: null, methods: [], sampling: null });
+    this.takesThoughts = false;
     this.seed = new SeedField();
     this.structure = new StructureForm();
   }
@@ -36,6 +37,7 @@ export class RequestForm {
     this.methods = starts.map((start, i) => new MethodForm(LETTERS[i], registry.data, start));
     this.sampling = new SamplingForm(registry.sampling);
     this.structure.offer(features);
+    this.takesThoughts = features.thoughts;
   }
 
   /** Show the controls of as many methods as a run compares. */

@@ -36,6 +36,12 @@ export class Follower {
     this.bottom = 0;
   }
 
+  /** Go to the end, and follow from there. */
+  toEnd() {
+    this.restart();
+    this.box.scrollTop = this.box.scrollHeight;
+  }
+
   /** The box has new content. */
   keepUp() {
     const bottom = this.box.scrollHeight - this.box.clientHeight;

@@ -24,19 +24,23 @@ const TOOLS = [
   },
 ];
 
-/** Both fields; those that the server does not know are not there. */
+const CHOICES = { auto: "as the model decides", required: "one at least", none: "none" };
+
+/** The fields; those that the server does not know are not there. */
 export class StructureForm {
   constructor() {
     this.schema = new JsonField("schema", "JSON schema of the answer", SCHEMA, isObject);
     this.tools = new JsonField("tools", "Tools, a JSON list", TOOLS, Array.isArray);
-    byId("structure").append(this.schema.node, this.tools.node);
-    this.offer({ schema: false, tools: false });
+    this.choice = new ChoiceField();
+    byId("structure").append(this.schema.node, this.tools.node, this.choice.node);
+    this.offer({ schema: false, tools: false, choice: false });
   }
 
   /** Show what the server knows. */
-  offer({ schema, tools }) {
+  offer({ schema, tools, choice }) {
     this.schema.offer(schema);
     this.tools.offer(tools);
+    this.choice.node.hidden = !tools || !choice;
     byId("structure-box").hidden = !schema && !tools;
   }
 
@@ -46,8 +50,23 @@ export class StructureForm {
     const named = { name: "answer", schema, strict: true };
     return {
       ...(schema && { response_format: { type: "json_schema", json_schema: named } }),
-      ...(tools && { tools }),
+      ...(tools && { tools, ...this.choice.value }),
     };
+  }
+}
+
+/** Whether tools must be called; nothing is said of it where the model decides. */
+class ChoiceField {
+  constructor() {
+    const option = ([value, text]) => el("option", { value, text });
+    this.input = el("select", { id: "tool-choice" }, ...Object.entries(CHOICES).map(option));
+    const label = el("label", { for: "tool-choice", text: "Calls of tools" });
+    this.node = el("div", { class: "field wide" }, label, this.input);
+  }
+
+  get value() {
+    const { value } = this.input;
+    return this.node.hidden || value === "auto" ? {} : { tool_choice: value };
   }
 }
 
