@@ -316,6 +316,35 @@ def test_one_tool_by_name(client: openai.OpenAI) -> None:
     assert got.tool_choice.to_dict() == named and got.parallel_tool_calls is False  # type: ignore[union-attr]
 
 
+def test_some_of_the_tools(client: openai.OpenAI) -> None:
+    named: Any = {
+        "type": "allowed_tools",
+        "mode": "required",
+        "tools": [{"type": "function", "name": "turn"}],
+    }
+    given: Any = CALLING | {"tool_choice": named}
+    got = client.responses.create(input=CAT, parallel_tool_calls=False, **given)
+    [call] = got.output
+    assert call.type == "function_call" and call.name == "turn"
+    assert got.tool_choice.to_dict() == named  # type: ignore[union-attr]
+    with pytest.raises(openai.BadRequestError, match="no tool 'x'") as failed:
+        named["tools"][0]["name"] = "x"
+        client.responses.create(input=CAT, **given)
+    assert failed.value.param == "tool_choice"
+
+
+def test_a_format_beside_tools(client: openai.OpenAI) -> None:
+    schema: Any = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"]}
+    form: Any = {"format": {"type": "json_schema", "name": "n", "schema": schema, "strict": True}}
+    given: Any = CALLING | {"tool_choice": "auto", "parallel_tool_calls": False}
+    got = client.responses.create(input=CAT, text=form, **given)
+    [item] = got.output
+    if item.type == "function_call":
+        assert set(json.loads(item.arguments)) == {"on"}
+    else:
+        assert json.loads(got.output_text)["n"] in (1, 2)
+
+
 def test_calls_are_streamed(client: openai.OpenAI) -> None:
     whole = client.responses.create(input=CAT, **CALLING)
     events: list[Any] = list(client.responses.create(input=CAT, stream=True, **CALLING))

@@ -124,6 +124,72 @@ def test_what_must_be_called_is_called_as_its_schema_says(
         assert parts == said
 
 
+ANSWER: dict[str, Any] = {
+    "type": "object",
+    "properties": {"number": {"type": "integer", "minimum": 0, "maximum": 99}},
+    "required": ["number"],
+    "additionalProperties": False,
+}
+FORMAT = {"type": "json_schema", "json_schema": {"name": "answer", "schema": ANSWER}}
+
+
+@pytest.mark.parametrize("method", ["mtad", "mcss"])
+def test_a_schema_beside_tools_is_of_the_answer_without_calls(
+    one: httpx.Client, method: str
+) -> None:
+    given: Any = {"tools": TOOLS, "response_format": FORMAT, "parallel_tool_calls": False}
+    given |= {"method": method}
+
+    def beginning(text: str) -> dict[str, Any]:
+        asked = {"prompt": text, "add_special_tokens": False}
+        first = one.post("/tokenize", json=asked).json()["tokens"][0]
+        return given | {"logit_bias": {str(first): 100}}
+
+    says, calls = beginning("{"), beginning("<")
+    said = whole(one, **says)
+    jsonschema.validate(json.loads(said["content"]), ANSWER)
+    assert (said["calls"], said["reason"]) == ([], "stop")
+    assert streamed(one, **says)[0] == said
+    for fields in ({}, {"tool_choice": "required"}):
+        called = whole(one, **calls, **fields)
+        assert (len(called["calls"]), called["content"]) == (1, "")
+        check_calls(called["calls"])
+    assert streamed(one, **calls)[0]["calls"]
+    none = whole(one, **calls, tool_choice="none")
+    jsonschema.validate(json.loads(none["content"]), ANSWER)
+
+
+NEWER = {"mistral": "[ARGS] {{ messages[-1].content }}", "qwen3_coder": None}
+
+
+@pytest.mark.parametrize("parser", NEWER)
+def test_newer_forms_of_calls(parser: Any) -> None:
+    given: Any = {"tools": TOOLS, "tool_choice": "required", "parallel_tool_calls": False}
+    more = {"tool_call_parser": parser, "chat_template": NEWER[parser]}
+    with real_server(load_demo(), **more) as server, server.client(verify=False) as client:
+        said = whole(client, **given)
+        assert (len(said["calls"]), said["content"], said["reason"]) == (1, "", "tool_calls")
+        check_calls(said["calls"])
+        assert streamed(client, **given)[0] == said
+
+
+def some(mode: str, *names: str) -> dict[str, Any]:
+    chosen = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": chosen}}
+
+
+def test_some_of_the_tools_may_be_called(one: httpx.Client) -> None:
+    given: Any = {"tools": TOOLS, "parallel_tool_calls": False}
+    said = whole(one, **given, tool_choice=some("required", "switch"))
+    assert [name for name, _ in said["calls"]] == ["switch"]
+    check_calls(said["calls"])
+    free, all_of = (some("auto", *names) for names in (["switch"], ["switch", "convert"]))
+    bodies = [given | {"tool_choice": choice, "max_tokens": 4} for choice in (free, all_of, "auto")]
+    answers = [post(one, **body) for body in bodies]
+    assert len({answer["usage"]["prompt_tokens"] for answer in answers}) == 1
+    assert [answer["mtad"].get("grammar") for answer in answers] == ["tools", None, None]
+
+
 def test_several_calls(http: httpx.Client) -> None:
     given: Any = {"tools": TOOLS, "tool_choice": "required", "max_tokens": 150}
     said = whole(http, **given)
@@ -228,10 +294,17 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"tools": [{"type": "web_search"}]}, "tools[0].type", "function"),
     ({"tools": TOOLS, "tool_choice": "any"}, "tool_choice", "required"),
     ({"tools": TOOLS, "tool_choice": "required", "min_tokens": 3}, "min_tokens", "grammar"),
+    ({"tools": TOOLS, "guided_regex": "a+"}, "guided_regex", "JSON alone"),
     (
-        {"tools": TOOLS, "response_format": {"type": "json_object"}},
-        "response_format",
-        "no tool could be called",
+        {"tools": TOOLS, "guided_json": {"type": "string", "pattern": "(?=x)"}},
+        "guided_json",
+        "cannot be honoured",
+    ),
+    ({"tools": TOOLS, "tool_choice": some("required", "x")}, "tool_choice", "no tool 'x'"),
+    (
+        {"tools": TOOLS, "tool_choice": some("required")},
+        "tool_choice.allowed_tools.tools",
+        "at least 1",
     ),
     ({"functions": [{"name": "f"}]}, "functions", "send tools"),
     ({"function_call": {"name": "f"}}, "function_call", "send tool_choice"),

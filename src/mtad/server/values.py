@@ -20,10 +20,12 @@ from mtad.sampling.params import SamplingParams, numeric_settings, setting_of
 
 LogFormat = Literal["json", "text"]
 ToolCallParser: TypeAlias = Annotated[
-    Literal["auto", "hermes", "llama3", "mistral", "json"],
+    Literal[
+        "auto", "hermes", "llama3", "llama3_json", "mistral", "qwen3_coder", "qwen3_xml", "json"
+    ],
     Doc(
         "How the model writes calls of tools: auto, as its chat template says, hermes, llama3, "
-        "mistral or json.",
+        "mistral, qwen3_coder or json; llama3_json and qwen3_xml are names of vLLM's for the same.",
         metavar="NAME",
     ),
 ]

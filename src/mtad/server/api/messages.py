@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from mtad.server.api.parts import Part
 
@@ -130,4 +130,31 @@ class NamedTool(Part):
     function: NamedFunction
 
 
-ToolChoice: TypeAlias = Literal["none", "auto", "required"] | NamedTool
+class AllowedTools(Part):
+    """Some of the tools, and whether one of them must be called."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedTool], Field(min_length=1, max_length=MAX_TOOLS, fail_fast=True)]
+
+
+class SomeTools(Part):
+    """A choice among some of the tools; the prompt describes all."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+def choice_kind(choice: Any) -> str:
+    """Which model a choice of tools is of."""
+    if isinstance(choice, str):
+        return "word"
+    given = choice.get("type") if isinstance(choice, dict) else getattr(choice, "type", "")
+    return "some" if given == "allowed_tools" else "one"
+
+
+ToolChoice: TypeAlias = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("word")]
+    | Annotated[NamedTool, Tag("one")]
+    | Annotated[SomeTools, Tag("some")],
+    Discriminator(choice_kind),
+]

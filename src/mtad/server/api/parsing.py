@@ -6,6 +6,7 @@ Knows no HTTP beyond the errors that clients get, and decodes nothing.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,7 @@ from mtad.server.api.request_models import (
 from mtad.server.api.sampling import given_settings
 from mtad.server.api.service import Service
 from mtad.server.api.tool_parsers.reading import Reading
-from mtad.server.api.tooling import HeldForm, held_form, marks, reading_of, tools_of
+from mtad.server.api.tooling import HeldForm, held_form, marks, offer_of, reading_of
 from mtad.server.http.errors import ApiError
 from mtad.server.scheduler.admission import DEFAULT_CONTEXT
 from mtad.server.scheduler.sequence import Sequence
@@ -114,10 +115,10 @@ def parse(service: Service, body: ChatRequest | CompletionRequest) -> ParsedRequ
     check_count(service, body, len(given))
     method = chosen_method(body, service.methods, service.settings.method)
     check_draft(service, method)
-    tools, guided = tools_of(body), grammar_in(body)
-    prompts = [_ids(service, body, prompt, tools) for prompt in given]
-    reading = reading_of(service, body, tools, prompts[0])
-    form = held_form(service, body, tools, reading, guided)
+    offer, guided = offer_of(body), grammar_in(body)
+    prompts = [_ids(service, body, prompt, offer.tools) for prompt in given]
+    reading = reading_of(service, body, offer, guided, prompts[0])
+    form = held_form(service, offer, reading, guided)
     seed = secrets.randbits(52) if body.seed is None else body.seed  # exact in a browser, too
     shown = frozenset(marks(service, reading).values())
     sequences = [
@@ -140,7 +141,7 @@ def _prompts(body: ChatRequest | CompletionRequest) -> list[Any]:
 
 
 def _ids(
-    service: Service, body: Decoding, prompt: str | list[int] | list[Message], tools: list[Tool]
+    service: Service, body: Decoding, prompt: str | list[int] | list[Message], tools: Items[Tool]
 ) -> list[int]:
     """The token ids of a prompt that is not too long."""
     param, most = prompt_param(body), service.settings.max_prompt_tokens

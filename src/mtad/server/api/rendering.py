@@ -129,9 +129,7 @@ def _as_text(given: list[Plain], messages: Sequence[Message], family: Family) ->
     made: list[Plain] = []
     for index, (plain, message) in enumerate(zip(given, messages, strict=True)):
         if isinstance(message, AssistantMessage) and (calls := _calls(message, index)):
-            written = family.written(
-                [_call(family, call.function.name, arguments) for call, arguments in calls]
-            )
+            written = family.written([(call.function.name, given) for call, given in calls])
             plain["content"] = "\n".join(filter(None, (plain["content"], written)))
         if isinstance(message, ToolMessage):
             text = f"<tool_response>\n{plain['content']}\n</tool_response>"
@@ -156,7 +154,7 @@ def instructions(tools: Sequence[Tool], family: Family) -> str:
     functions = "\n".join(
         json.dumps(described(tool)["function"], ensure_ascii=False) for tool in tools
     )
-    example = f'{{"name": "NAME", "{family.arguments}": {{"ARGUMENT": "VALUE"}}}}'
+    example = ("NAME", {"ARGUMENT": "VALUE"})
     return (
         "You can call these functions. Each line describes one of them: its name, and the JSON "
         f"schema of its arguments.\n<tools>\n{functions}\n</tools>\n"
@@ -164,7 +162,3 @@ def instructions(tools: Sequence[Tool], family: Family) -> str:
         f"{family.written([example])}\n"
         "The results come in the next message, between <tool_response> and </tool_response>."
     )
-
-
-def _call(family: Family, name: str, arguments: Plain) -> str:
-    return json.dumps({"name": name, family.arguments: arguments}, ensure_ascii=False)

@@ -114,7 +114,7 @@ class ResponseBuilder:
         if method.entries:
             more["receipt"] = [sequence.stats.receipt for sequence in sequences]
         if form := self.parsed.form:
-            more["grammar"] = "tools" if form.tools else form.grammar.kind
+            more["grammar"] = "tools" if form.param == "tools" else form.grammar.kind
         return Contract(
             method=method.name,
             options=jsonable(dataclasses.asdict(method)),

@@ -19,7 +19,7 @@ from mtad.errors import DataError, PromptError
 from mtad.model.tokenizer import TextStream, encode, special_tokens
 from mtad.server.api.messages import Message, Tool, UserMessage
 from mtad.server.api.rendering import rendered
-from mtad.server.api.tool_parsers.families import FAMILIES, Family, FamilyName, family_of
+from mtad.server.api.tool_parsers.families import Family, FamilyName, family_of
 from mtad.server.api.tool_parsers.thinking import END
 
 T = TypeVar("T")
@@ -115,9 +115,7 @@ class Texts:
     @property
     def family(self) -> Family:
         """How the model writes calls of tools."""
-        if self._parser == "auto":
-            return family_of(self.tool_template)
-        return FAMILIES[self._parser]
+        return family_of(self.tool_template, self._parser)
 
     @property
     def has_thinking(self) -> bool:

@@ -5,15 +5,16 @@ Decodes nothing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mtad.core.names import did_you_mean
 from mtad.errors import GrammarError
 from mtad.grammar.grammar import Grammar
 from mtad.grammar.matcher import GrammarState
-from mtad.server.api.messages import NamedTool, Tool
+from mtad.server.api.messages import NamedTool, SomeTools, Tool
 from mtad.server.api.rendering import parameters_of
 from mtad.server.api.request_models import ChatRequest, Decoding
 from mtad.server.api.service import Service
@@ -23,55 +24,97 @@ from mtad.server.api.tool_parsers.reading import Reading
 from mtad.server.http.errors import ApiError
 
 
-def tools_of(body: Decoding) -> list[Tool]:
-    """The tools that an answer may call; with the choice `none` there are none.
+@dataclass(frozen=True)
+class Offer:
+    """Which tools an answer may call.
+
+    Attributes:
+        tools: that the prompt describes.
+        names: of those that may be called.
+        required: whether there must be a call.
+        single: whether there is at most one.
+    """
+
+    tools: Sequence[Tool] = ()
+    names: frozenset[str] = frozenset()
+    required: bool = False
+    single: bool = False
+
+    @property
+    def callable(self) -> list[Tool]:
+        """The tools that may be called."""
+        return [tool for tool in self.tools if tool.function.name in self.names]
+
+    @property
+    def is_free(self) -> bool:
+        """Whether any text may be the answer."""
+        is_strict = any(tool.function.strict for tool in self.tools)
+        return not (self.required or is_strict or len(self.names) < len(self.tools))
+
+
+def offer_of(body: Decoding) -> Offer:
+    """Which tools the answer may call; with the choice `none` there are none.
 
     Raises:
         ApiError: two have one name, or the choice is of a tool that is not among them.
     """
     if not isinstance(body, ChatRequest):
-        return []
+        return Offer()
     tools, choice = body.tools or [], body.tool_choice
     names = [tool.function.name for tool in tools]
     for index, name in enumerate(names):
         if name in names[:index]:
             place = f"tools[{index}].function.name"
             raise ApiError(400, f"{place}: there is another tool called {name!r}", place)
-    if choice not in (None, "none", "auto") and not tools:
+    if choice == "none":
+        return Offer()
+    if choice not in (None, "auto") and not tools:
         raise ApiError(400, "tool_choice needs tools, and the request has none", "tool_choice")
-    if isinstance(choice, NamedTool) and choice.function.name not in names:
-        name = choice.function.name
-        message = f"tool_choice: there is no tool {name!r}{did_you_mean(name, names)}"
-        raise ApiError(400, f"{message}; those that there are: {', '.join(names)}", "tool_choice")
-    return [] if choice == "none" else tools
+    single = body.parallel_tool_calls is False
+    if isinstance(choice, NamedTool):
+        return Offer(tools, _chosen([choice], names), required=True, single=True)
+    if isinstance(choice, SomeTools):
+        given = choice.allowed_tools
+        return Offer(tools, _chosen(given.tools, names), given.mode == "required", single)
+    return Offer(tools, frozenset(names), choice == "required", single)
+
+
+def _chosen(chosen: Sequence[NamedTool], names: Sequence[str]) -> frozenset[str]:
+    """The names of some tools, which must be among all of them."""
+    for one in chosen:
+        if (name := one.function.name) not in names:
+            message = f"tool_choice: there is no tool {name!r}{did_you_mean(name, names)}"
+            known = f"{message}; those that there are: {', '.join(names)}"
+            raise ApiError(400, known, "tool_choice")
+    return frozenset(one.function.name for one in chosen)
 
 
 def reading_of(
-    service: Service, body: Decoding, tools: Sequence[Tool], ids: list[int]
+    service: Service,
+    body: Decoding,
+    offer: Offer,
+    guided: tuple[str, Grammar] | None,
+    ids: list[int],
 ) -> Reading | None:
     """How the texts of a request are read; None where they are content as they are.
 
     Args:
         service: what all routes share.
         body: the request.
-        tools: as `tools_of` returns them.
+        offer: which tools may be called.
+        guided: the parameter that holds what is no call to a form, and the form.
         ids: of the prompt.
     """
     if not isinstance(body, ChatRequest):
         return None
     thinks = service.settings.reasoning_parser == "auto" and service.texts.has_thinking
-    if not tools and not thinks:
+    if not offer.tools and not thinks:
         return None
-    choice = body.tool_choice
-    names = [tool.function.name for tool in tools]
-    if isinstance(choice, NamedTool):
-        names = [choice.function.name]
-    is_free = choice in (None, "auto") and not any(tool.function.strict for tool in tools)
     return Reading(
-        family=service.texts.family if tools else None,
-        names=frozenset(names),
-        held=bool(tools) and not is_free,
-        single=body.parallel_tool_calls is False or isinstance(choice, NamedTool),
+        family=service.texts.family if offer.tools else None,
+        schemas={tool.function.name: parameters_of(tool) for tool in offer.callable},
+        single=offer.single,
+        alone=guided is not None,
         thinks=thinks,
         opened=thinks and service.texts.text(ids[-8:]).rstrip().endswith(thinking.BEGIN),
     )
@@ -84,12 +127,12 @@ class HeldForm:
     Attributes:
         param: the parameter that asks for it.
         grammar: of the texts.
-        tools: whose schemas are in it.
+        parts: forms that it is made of, by the parameters that have them.
     """
 
     param: str
     grammar: Grammar
-    tools: Sequence[Tool] = ()
+    parts: Mapping[str, Grammar] = field(default_factory=dict)
 
     def begin(self, service: Service, eos: Collection[int]) -> GrammarState:
         """The state before a text.
@@ -101,10 +144,9 @@ class HeldForm:
         try:
             return grammars.begin(self.grammar, eos)
         except GrammarError as error:
-            for index, tool in enumerate(self.tools):
-                place = f"tools[{index}].function.parameters"
+            for place, part in self.parts.items():
                 try:
-                    grammars.begin(Grammar.json(parameters_of(tool)), eos)
+                    grammars.begin(part, eos)
                 except GrammarError as own:
                     raise ApiError(400, f"{place}: {own}", place) from own
             raise ApiError(400, f"{param}: {error}", param) from error
@@ -112,51 +154,59 @@ class HeldForm:
 
 def held_form(
     service: Service,
-    body: Decoding,
-    tools: Sequence[Tool],
+    offer: Offer,
     reading: Reading | None,
     guided: tuple[str, Grammar] | None,
 ) -> HeldForm | None:
-    """What holds the texts of a request to a form: its calls, or a parameter for whole texts.
+    """What holds the texts of a request to a form: calls, a parameter for the answer, or both.
 
     Args:
         service: what all routes share.
-        body: the request.
-        tools: as `tools_of` returns them.
+        offer: which tools may be called.
         reading: how the texts are read.
         guided: the parameter and the form that it gives.
 
     Raises:
-        ApiError: there are both.
+        ApiError: a form that is not JSON stands beside tools.
     """
-    if guided is not None and tools:
+    if not offer.tools or reading is None:
+        return None if guided is None else HeldForm(*guided)
+    if guided is None and offer.is_free:
+        return None
+    if guided is not None and guided[1].kind != "json_schema":
         raise ApiError(
             400,
-            f"{guided[0]} holds the whole text to a form, so that no tool could be called: leave "
-            'it out, or give tool_choice "none"',
+            f"{guided[0]} cannot be given beside tools that may be called, of all forms of an "
+            'answer JSON alone can: give a schema, or tool_choice "none"',
             guided[0],
         )
-    if guided is not None:
-        return HeldForm(*guided)
-    if reading is None or not reading.held:
-        return None
-    return HeldForm("tools", _grammar(service, body, tools, reading), tools)
+    parts = {
+        f"tools[{index}].function.parameters": Grammar.json(parameters_of(tool))
+        for index, tool in enumerate(offer.tools)
+        if tool.function.name in offer.names
+    }
+    answer = None
+    if guided is not None and not offer.required:
+        parts, answer = dict([guided]) | parts, json.loads(guided[1].source)
+    try:
+        return HeldForm("tools", _grammar(service, offer, reading, answer), parts)
+    except GrammarError as error:
+        raise ApiError(400, f"tools: {error}", "tools") from error
 
 
-def _grammar(service: Service, body: Decoding, tools: Sequence[Tool], reading: Reading) -> Grammar:
-    """The grammar of texts with calls."""
-    assert isinstance(body, ChatRequest)
+def _grammar(service: Service, offer: Offer, reading: Reading, answer: Any) -> Grammar:
+    """The grammar of texts with calls, or with an answer of a schema instead."""
     assert reading.family is not None
-    is_required = body.tool_choice not in (None, "auto")
+    is_held = offer.required or answer is not None
     schemas: dict[str, Mapping[str, Any]] = {
-        tool.function.name: parameters_of(tool) if is_required or tool.function.strict else {}
-        for tool in tools
-        if tool.function.name in reading.names
+        tool.function.name: parameters_of(tool) if is_held or tool.function.strict else {}
+        for tool in offer.callable
     }
     return CallGrammar(
         family=reading.family,
         schemas=schemas,
-        required=is_required,
+        answer=answer,
+        required=offer.required,
         single=reading.single,
         thinks=reading.thinks,
         opened=reading.opened,
@@ -170,6 +220,6 @@ def marks(service: Service, reading: Reading | None) -> dict[str, int]:
         return {}
     found = [thinking.BEGIN, thinking.END] if reading.thinks else []
     if reading.family is not None:
-        found += [reading.family.begin, reading.family.end]
+        found += reading.family.marks
     special = service.texts.special
     return {mark: special[mark] for mark in found if mark in special}

@@ -98,8 +98,7 @@ def _chat(body: ResponsesRequest, conversation: Iterable[Item]) -> dict[str, Any
     if body.reasoning is not None:
         data["reasoning_effort"] = body.reasoning.effort
     data["tools"] = [_function(tool) for tool in given.get("tools") or ()] or None
-    choice = given.get("tool_choice")
-    data["tool_choice"] = _function(choice) if isinstance(choice, dict) else choice
+    data["tool_choice"] = _choice(given.get("tool_choice"))
     return {name: value for name, value in data.items() if value is not None}
 
 
@@ -107,6 +106,16 @@ def _function(tool: dict[str, Any]) -> dict[str, Any]:
     """A function's tool as chats have it: under its own name."""
     rest = {name: value for name, value in tool.items() if name != "type" and value is not None}
     return {"type": "function", "function": rest}
+
+
+def _choice(given: Any) -> Any:
+    """The choice among tools as chats have it: some of them in an object of their own."""
+    if not isinstance(given, dict):
+        return given
+    if given["type"] != "allowed_tools":
+        return _function(given)
+    some = {"mode": given["mode"], "tools": [_function(tool) for tool in given["tools"]]}
+    return {"type": "allowed_tools", "allowed_tools": some}
 
 
 def _format(given: dict[str, Any]) -> dict[str, Any]:

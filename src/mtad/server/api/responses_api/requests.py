@@ -11,7 +11,7 @@ from pydantic import Discriminator, Field, Tag
 
 from mtad.server.api.guided import NamedSchema, ObjectFormat
 from mtad.server.api.guided import TextFormat as PlainFormat
-from mtad.server.api.messages import Label
+from mtad.server.api.messages import Label, choice_kind
 from mtad.server.api.parts import Part
 from mtad.server.api.request_models import Budget, Decoding, No
 
@@ -163,6 +163,22 @@ class NamedFunctionTool(Part):
     name: Label
 
 
+class SomeFunctionTools(Part):
+    """Some of the functions, and whether the model must call one of them."""
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedFunctionTool], Field(min_length=1, fail_fast=True)]
+
+
+FunctionChoice: TypeAlias = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("word")]
+    | Annotated[NamedFunctionTool, Tag("one")]
+    | Annotated[SomeFunctionTools, Tag("some")],
+    Discriminator(choice_kind),
+]
+
+
 class Reasoning(Part):
     """How the model is to think."""
 
@@ -204,7 +220,7 @@ class ResponsesRequest(Decoding):
         Field(None, description="Log-probabilities; there is no encrypted content.")
     )
     tools: list[FunctionTool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedFunctionTool | None = None
+    tool_choice: FunctionChoice | None = None
     parallel_tool_calls: bool | None = None
     max_tool_calls: Budget | None = Field(None, description="Of OpenAI's own tools: no effect.")
     truncation: Literal["disabled", "auto"] | None = Field(

@@ -6,13 +6,15 @@ Knows no tokens but the numbers of those that stand for a mark.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mtad.grammar.grammar import Grammar
-from mtad.server.api.tool_parsers.families import Family
+from mtad.grammar.matcher import WHITESPACE
+from mtad.server.api.tool_parsers.families import ARGS, Family
 from mtad.server.api.tool_parsers.thinking import BEGIN, END
+from mtad.server.api.tool_parsers.xml_grammar import tagged_call
 
 _BLANK = r"\x20?"
 """Between the symbols of arguments; they stand in one line."""
@@ -28,8 +30,9 @@ class CallGrammar:
     Attributes:
         family: how calls are written.
         schemas: of the arguments, by the name of the tool.
+        answer: the schema of texts without calls; None where they are free.
         required: whether there must be a call; else there may be text before and after it, or
-            no call at all.
+            no call at all. Text that has a schema has no calls.
         single: whether there is at most one.
         thinks: whether thinking may come first.
         opened: whether the prompt ends within the thinking.
@@ -38,6 +41,7 @@ class CallGrammar:
 
     family: Family
     schemas: Mapping[str, Mapping[str, Any]]
+    answer: Mapping[str, Any] | bool | None
     required: bool
     single: bool
     thinks: bool
@@ -48,7 +52,9 @@ class CallGrammar:
     def grammar(self) -> Grammar:
         """The grammar."""
         lines = ["%llguidance {}", self._start, _ANY, self._calls]
-        if self.family.is_bare and not self.required:
+        if self.answer is not None:
+            lines.append(f"answer: {_json(self.answer, WHITESPACE)}")
+        elif self.family.is_bare and not self.required:
             lines.append(_NO_CALL)
         if self._thinking:
             lines.append(self._head("think", END))
@@ -56,17 +62,17 @@ class CallGrammar:
             lines.append(self._head("head", self.family.begin))
         lines.append("call: " + " | ".join(f"call_{i}" for i in range(len(self.schemas))))
         for index, (name, schema) in enumerate(self.schemas.items()):
-            head = f'{{"name": "{name}", "{self.family.arguments}": '
-            lines.append(f'call_{index}: {_quoted(head)} args_{index} "}}"')
-            lines.append(f"args_{index}: %json {json.dumps(schema_of(schema))}")
+            lines += self._call(f"call_{index}", name, schema)
         return Grammar.lark("\n".join(lines) + "\n")
 
     @property
     def _start(self) -> str:
         """The rule of the whole text."""
+        mark = "" if self.family.is_bare else self._mark(self.family.begin)
         if self.required:
-            mark = "" if self.family.is_bare else self._mark(self.family.begin)
             return f"start: {self._thinking} {mark} calls"
+        if self.answer is not None:
+            return f"start: {self._thinking} ({mark} calls | answer)"
         before = self._thinking if self.opened else ""  # any text may hold other thinking
         if self.family.is_bare:
             return f"start: {before} calls | {before} PLAIN"
@@ -86,10 +92,12 @@ class CallGrammar:
     def _calls(self) -> str:
         """The rule of what comes after the mark."""
         family = self.family
-        if family.end:
-            one = f"{_quoted(chr(10))} call {_quoted(chr(10))} {self._mark(family.end)}"
+        if family.end or family.form == "named":
+            line = _quoted("\n")
+            one = f"{line} call {line} {self._mark(family.end)}" if family.end else "call"
             again = f"{_quoted(family.between)} {self._mark(family.begin)} {one}"
-            return f"calls: {one}" + (f" ({again})*" if self.required and not self.single else "")
+            is_free = not self.required and self.answer is None
+            return f"calls: {one}" + ("" if is_free or self.single else f" ({again})*")
         several = "" if self.single else '(", " call)*'
         if family.in_list == "always":
             return f'calls: "[" call {several} "]"'
@@ -97,6 +105,22 @@ class CallGrammar:
             return f'calls: call | "[" call {several} "]"'
         more = "" if self.single else f"({_quoted(family.between)} call)*"
         return f"calls: call {more}"
+
+    def _call(self, rule: str, name: str, schema: Mapping[str, Any]) -> Iterator[str]:
+        """The rules of a call of one tool."""
+        key = self.family.arguments
+        if self.family.form == "xml":
+            yield from tagged_call(rule, name, schema)
+            return
+        if self.family.is_bare and self.answer is not None:  # both are JSON from their first brace
+            yield f"{rule}: {_json(_object_of(name, key, schema), WHITESPACE)}"
+            return
+        if self.family.form == "named":
+            yield f"{rule}: {_quoted(name)} {self._mark(ARGS)} args_{rule}"
+        else:
+            head = f'{{"name": "{name}", "{key}": '
+            yield f'{rule}: {_quoted(head)} args_{rule} "}}"'
+        yield f"args_{rule}: {_json(schema_of(schema), _BLANK)}"
 
     def _head(self, rule: str, mark: str) -> str:
         """A rule of any text up to a mark."""
@@ -112,7 +136,41 @@ class CallGrammar:
 
 def schema_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The schema of a tool's arguments, which are an object whatever it says."""
-    return {"x-guidance": {"whitespace_pattern": _BLANK}, "type": "object", **parameters}
+    return {"type": "object", **parameters}
+
+
+def _object_of(name: str, key: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of a call that is one JSON object."""
+    inner = _moved(schema_of(schema), f"#/properties/{key}")
+    return {
+        "type": "object",
+        "properties": {"name": {"const": name}, key: inner},
+        "required": ["name", key],
+        "additionalProperties": False,
+    }
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """A schema whose references are right at another place of a document."""
+    if isinstance(schema, list):
+        return [_moved(one, place) for one in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    return {
+        key: f"{place}{value[1:]}"
+        if key == "$ref" and isinstance(value, str) and value.startswith("#")
+        else value
+        if key in ("const", "enum", "default", "examples")
+        else _moved(value, place)
+        for key, value in schema.items()
+    }
+
+
+def _json(schema: Mapping[str, Any] | bool, blanks: str) -> str:
+    """JSON of a schema, in a rule."""
+    if isinstance(schema, Mapping):
+        schema = {"x-guidance": {"whitespace_pattern": blanks}, **schema}
+    return f"%json {json.dumps(schema)}"
 
 
 def _quoted(text: str) -> str:

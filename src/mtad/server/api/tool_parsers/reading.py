@@ -5,7 +5,9 @@ Knows no tokens and no HTTP.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from mtad.server.api.tool_parsers.calls import CallReader
 from mtad.server.api.tool_parsers.families import Family
@@ -19,17 +21,17 @@ class Reading:
 
     Attributes:
         family: how calls are written; None where none are expected.
-        names: of the tools.
-        held: whether a grammar holds the calls to their form.
+        schemas: of the tools' arguments, by name.
         single: whether a text has at most one call.
+        alone: whether a text that does not begin with a call has none.
         thinks: whether thinking is separated from the answer.
         opened: whether the prompt ends within the thinking.
     """
 
     family: Family | None = None
-    names: frozenset[str] = frozenset()
-    held: bool = False
+    schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     single: bool = False
+    alone: bool = False
     thinks: bool = False
     opened: bool = False
 
@@ -53,7 +55,7 @@ class TextReader:
     def __init__(self, reading: Reading) -> None:
         self._thinking = ThinkingReader(opened=reading.opened) if reading.thinks else None
         self._calls = (
-            CallReader(reading.family, reading.names, held=reading.held, single=reading.single)
+            CallReader(reading.family, reading.schemas, single=reading.single, alone=reading.alone)
             if reading.family
             else None
         )

@@ -27,12 +27,19 @@ class ObjectScan:
     """Reads one JSON object, character by character.
 
     Numbers and words are taken as they are; who has the whole object parses it.
+
+    Args:
+        inside: whether it begins behind a value of the object, instead of before it.
+
+    Attributes:
+        num_read: characters that were taken; where it is no JSON, those before the place.
     """
 
-    def __init__(self) -> None:
-        self._closers: list[str] = []
-        self._expected: Expected = "object"
+    def __init__(self, *, inside: bool = False) -> None:
+        self._closers = ["}"] if inside else []
+        self._expected: Expected = "more" if inside else "object"
         self._is_key = self._is_escaped = False
+        self.num_read = 0
 
     def push(self, text: str) -> int | None:
         """Take a piece; how many of its characters end the object, None while it goes on.
@@ -42,6 +49,7 @@ class ObjectScan:
         """
         for place, char in enumerate(text):
             self._take(char)
+            self.num_read += 1
             if not self._closers and self._expected == "more":
                 return place + 1
         return None

@@ -1,0 +1,157 @@
+"""Grammars of calls without a model: what they allow is read as calls of the schema."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import jsonschema
+import pytest
+from support.serving import demo
+
+from mtad.errors import GrammarError
+from mtad.grammar.grammar import Grammar
+from mtad.server.api.tool_parsers.families import FAMILIES, Family, family_of
+from mtad.server.api.tool_parsers.grammars import CallGrammar
+from mtad.server.api.tool_parsers.reading import Reading
+
+UNITS: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "unit": {"$ref": "#/$defs/unit"},
+        "count": {"type": "integer", "minimum": 0, "maximum": 99},
+        "note": {"type": "string", "maxLength": 5},
+        "code": {"type": "string", "pattern": "^[ab]{2}$"},
+    },
+    "required": ["unit", "count"],
+    "additionalProperties": False,
+    "$defs": {"unit": {"enum": ["hours", "days"]}},
+}
+FLAG: dict[str, Any] = {
+    "type": "object",
+    "properties": {"on": {"type": "boolean"}},
+    "required": ["on"],
+    "additionalProperties": False,
+}
+SCHEMAS = {"convert": UNITS, "switch": FLAG}
+ANSWER: dict[str, Any] = {
+    "type": "object",
+    "properties": {"n": {"$ref": "#/$defs/n"}},
+    "required": ["n"],
+    "additionalProperties": False,
+    "$defs": {"n": {"type": "integer", "minimum": 0, "maximum": 9}},
+}
+FORMS: dict[str, Family] = {family.name: family for family in FAMILIES.values()}
+FORMS["mistral with [ARGS]"] = family_of("[TOOL_CALLS][ARGS]")
+CALLS: list[tuple[str, dict[str, Any]]] = [
+    ("convert", {"unit": "days", "count": 5, "note": "a\nb", "code": "ab"}),
+    ("switch", {"on": True}),
+]
+
+
+def of(family: Family, schemas: Any = SCHEMAS, **more: Any) -> CallGrammar:
+    usual: dict[str, Any] = {"answer": None, "required": False, "single": False}
+    usual |= {"thinks": False, "opened": False, "tokens": {}}
+    return CallGrammar(family=family, schemas=schemas, **usual | more)
+
+
+def allows(form: CallGrammar, text: str) -> bool:
+    pair = demo()
+    state = pair.models.grammars.begin(form.grammar, pair.models.eos_token_ids)
+    tokenizer: Any = pair.tokenizer
+    try:
+        for token in tokenizer(text, add_special_tokens=False).input_ids:
+            state.push(token)
+    except GrammarError:
+        return False
+    excluded = state.excluded(())
+    return excluded is not None and not excluded[pair.models.eos_token_ids[0]]
+
+
+def walk(form: CallGrammar, seed: int) -> str:
+    """A text of the grammar whose tokens are drawn evenly; short ends are preferred."""
+    pair, draw = demo(), random.Random(seed)
+    tokenizer: Any = pair.tokenizer
+    state = pair.models.grammars.begin(form.grammar, pair.models.eos_token_ids)
+    ids = list[int]()
+    while not state.is_finished and len(ids) < 400:
+        excluded = state.excluded(())
+        assert excluded is not None
+        if not excluded[pair.models.eos_token_ids[0]] and draw.random() < 0.8:
+            break
+        allowed = [t for t in (~excluded).nonzero()[0] if t not in pair.models.eos_token_ids]
+        token = int(draw.choice(allowed))
+        ids.append(token)
+        state.push(token)
+    return str(tokenizer.decode(ids))
+
+
+@pytest.mark.parametrize("family", FORMS.values(), ids=FORMS)
+def test_what_is_allowed_is_read_as_calls_of_the_schemas(family: Family) -> None:
+    reading = Reading(family, SCHEMAS)
+    for seed in range(4):
+        text = walk(of(family, required=True), seed)
+        reply = reading.reply(text)
+        assert reply.content == ""
+        assert reply.calls, text
+        for call in reply.calls:
+            jsonschema.validate(json.loads(call.arguments), SCHEMAS[call.name])
+
+
+@pytest.mark.parametrize("family", FORMS.values(), ids=FORMS)
+def test_an_answer_of_a_schema_or_calls(family: Family) -> None:
+    both, must = of(family, answer=ANSWER), of(family, required=True)
+    one, two = family.written(CALLS[1:]), family.written(CALLS[1:] * 2)
+    assert allows(both, '{"n": 5}')
+    assert allows(both, one) and allows(both, two)
+    assert not allows(both, '{"n": 12}') and not allows(both, "text")
+    assert not allows(both, '{"n": 5}' + one)
+    assert not allows(both, one.replace("rue", "ree"))
+    assert allows(must, one) and not allows(must, '{"n": 5}')
+    assert not allows(of(family, answer=ANSWER, single=True), two)
+    reading = Reading(family, SCHEMAS, alone=True)
+    assert len(reading.reply(two).calls) == 2
+    for seed in range(4):
+        reply = reading.reply(walk(both, seed))
+        assert bool(reply.calls) != bool(reply.content)
+        if reply.content:
+            jsonschema.validate(json.loads(reply.content), ANSWER)
+        for call in reply.calls:
+            jsonschema.validate(json.loads(call.arguments), SCHEMAS[call.name])
+    anything = of(family, answer=True)
+    assert allows(anything, "[1]") and allows(anything, one)
+
+
+@pytest.mark.parametrize("family", FORMS.values(), ids=FORMS)
+def test_text_is_free_until_a_call_begins(family: Family) -> None:
+    free, begin = of(family), "" if family.is_bare else "Well. "
+    one = begin + family.written(CALLS[1:])
+    assert allows(free, "Well.") and allows(free, one)
+    assert not allows(free, one.replace("rue", "ree"))
+    any_arguments = of(family, {"switch": {}})
+    assert allows(any_arguments, one)
+    assert allows(any_arguments, begin + family.written([("switch", {"of": "x"})]))
+    assert not allows(any_arguments, one.replace("switch", "swotch"))
+
+
+def test_arguments_between_tags() -> None:
+    family = FAMILIES["qwen3_coder"]
+    form = of(family, required=True)
+    quoted = CALLS[0][1] | {"code": '"ab"'}  # more is said of it than its length
+    text = family.written([("convert", quoted)])
+    assert allows(form, text)
+    [call] = Reading(family, SCHEMAS).reply(text).calls
+    assert json.loads(call.arguments) == CALLS[0][1]
+    assert allows(form, family.written([("convert", {"unit": "days", "count": 5})]))
+    wrong = [
+        *({"unit": "days"}, {"count": 5, "unit": "days"}, {"unit": "year", "count": 5}),
+        *({"unit": "days", "count": 100}, {"unit": "days", "count": 5, "note": "abcdef"}),
+        {"unit": "days", "count": 5, "note": "</parameter>"},
+    ]
+    assert not any(allows(form, family.written([("convert", one)])) for one in wrong)
+
+
+def test_what_is_said_of_all_arguments_cannot_be_held_between_tags() -> None:
+    with pytest.raises(GrammarError, match="minProperties in the parameters of f"):
+        _: Grammar = of(FAMILIES["qwen3_coder"], {"f": {"minProperties": 1}}, required=True).grammar
