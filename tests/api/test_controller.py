@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from itertools import pairwise
 
 import pytest
@@ -9,9 +11,11 @@ from support.simulated import World, controller, pair_costs
 
 from mtad.api import controller as module
 from mtad.api.controller import SHARE, Controller
-from mtad.api.costs import Costs
+from mtad.api.costs import Costs, Widths
 from mtad.api.experience import ALLOWANCE, Acceptance, Corrections, Experience
+from mtad.methods.specinfer import SpecInfer
 
+CHAIN = [(1,) * length for length in range(9)]
 LOSS = 1.03
 """What a whole run may take, in plain decoding's seconds, the first text included."""
 
@@ -63,8 +67,8 @@ def test_a_good_draft_is_about_as_fast_as_the_best_fixed_length(rate: float) -> 
     assert sum(chosen) / len(chosen) <= 1.12 * best
 
 
-def _fixed(world: World, length: int) -> float:
-    shape = controller(world.costs, length).shapes[-1]
+def _fixed(world: World, drafts: int | SpecInfer) -> float:
+    shape = controller(world.costs, drafts).shapes[-1]
     seconds, made = 0.0, 0
     while made < 1500:
         seconds += world.seconds(shape)
@@ -103,34 +107,34 @@ def _known(costs: Costs, rate: float) -> Experience:
     known = Experience(costs, balance=2.0)
     for block in range(200):
         known.acceptance.add(
-            8, [next(i for i in range(9) if i == 8 or (block * 7 + i) % 10 >= 10 * rate)]
+            CHAIN[8], [next(i for i in range(9) if i == 8 or (block * 7 + i) % 10 >= 10 * rate)]
         )
     return known
 
 
 def test_rows_count_by_their_mean() -> None:
     rates = Acceptance(keeps=1.0, weight=1e-9)
-    rates.add(2, [2, 0])
-    rates.add(2, [1, 0])
-    assert rates.rates(2) == pytest.approx([0.5, 0.5])
+    rates.add(CHAIN[2], [2, 0])
+    rates.add(CHAIN[2], [1, 0])
+    assert rates.rates(CHAIN[2]) == pytest.approx([0.5, 0.5])
 
 
 def test_positions_that_were_not_seen_are_like_the_one_before() -> None:
     rates = Acceptance(keeps=1.0, weight=1.0)
     for _ in range(50):
-        rates.add(1, [1])
-    first, second, third = rates.rates(3)
+        rates.add(CHAIN[1], [1])
+    first, second, third = rates.rates(CHAIN[3])
     assert first > 0.98 and first == second == third
-    assert rates.rates(2, [0.2, 0.1])[1] == pytest.approx((first + 0.1) / 2, abs=0.01)
+    assert rates.rates(CHAIN[2], [0.2, 0.1])[1] == pytest.approx((first + 0.1) / 2, abs=0.01)
 
 
 def test_what_was_accepted_long_ago_counts_little() -> None:
     rates = Acceptance(keeps=0.85, weight=1.0)
     for _ in range(100):
-        rates.add(1, [1])
+        rates.add(CHAIN[1], [1])
     for _ in range(6):
-        rates.add(1, [0])
-    assert rates.rates(1)[0] < 0.45
+        rates.add(CHAIN[1], [0])
+    assert rates.rates(CHAIN[1])[0] < 0.45
 
 
 def test_costs_that_the_forwards_do_not_show_are_learnt() -> None:
@@ -146,12 +150,12 @@ def test_costs_that_the_forwards_do_not_show_are_learnt() -> None:
 def test_single_slow_iterations_teach_nothing() -> None:
     learnt = Corrections()
     for drafted, plain in [(1.0, 1.0)] * 4 + [(3.0, 1.0), (1.0, 3.0), (3.0, 1.0)]:
-        learnt.compare(2, drafted, plain)
-    assert learnt.factor(2) == learnt.factor(4) == 1.0 == learnt.factor(0)
+        learnt.compare(CHAIN[2], drafted, plain)
+    assert learnt.factor(CHAIN[2]) == learnt.factor(CHAIN[4]) == 1.0 == learnt.factor(())
     for _ in range(9):
-        learnt.compare(2, 1.5, 1.0)
-    assert learnt.factor(2) == pytest.approx(1.5)
-    assert learnt.copy().factor(2) == pytest.approx(1.5)
+        learnt.compare(CHAIN[2], 1.5, 1.0)
+    assert learnt.factor(CHAIN[2]) == pytest.approx(1.5)
+    assert learnt.copy().factor(CHAIN[2]) == pytest.approx(1.5)
 
 
 def test_times_of_different_kinds_are_not_compared() -> None:
@@ -164,11 +168,11 @@ def test_times_of_different_kinds_are_not_compared() -> None:
         control.add(
             [1 + shape.length], known.costs.of(shape, 1) * (0.2 if shape.length else 1), mode
         )
-    assert all(c.factor(4) == 1.0 for c in known.corrections.values())
+    assert all(c.factor(CHAIN[4]) == 1.0 for c in known.corrections.values())
     for _ in range(60):
         shape = control.choose(1)
         control.add([1 + shape.length], 50.0 if shape.length else 1.0, "capturing")
-    assert all(c.factor(4) == 1.0 for c in known.corrections.values())
+    assert all(c.factor(CHAIN[4]) == 1.0 for c in known.corrections.values())
 
 
 def test_the_reason_tells_what_a_draft_would_take_and_give() -> None:
@@ -188,6 +192,68 @@ def test_drafting_is_tried_again_now_and_then() -> None:
     last = [place for place, length in enumerate(lengths) if length]
     gaps = [b - a for a, b in pairwise(last)]
     assert 600 - last[-1] <= 18 and max(gaps) <= 18 and gaps[-1] > 12
+
+
+# --- trees ------------------------------------------------------------------------------------
+
+TREE = SpecInfer(k_config=(4, 2, 2))
+
+
+def widths_of(world: World, num_tokens: int = 512) -> Counter[Widths]:
+    """What a controller of trees chooses, once it has seen a text."""
+    known = Experience(world.costs)
+    world.decode(controller(world.costs, TREE, known), num_tokens)
+    control, chosen, made = controller(world.costs, TREE, known), Counter[Widths](), 0
+    while made < num_tokens:
+        shape = control.choose(1)
+        accepted, num_first = world.block(shape, made)
+        control.add([1 + accepted], world.seconds(shape), firsts=[num_first])
+        chosen[shape.widths] += 1
+        made += 1 + accepted
+    return chosen
+
+
+def test_trees_are_as_wide_as_further_tokens_are_cheap() -> None:
+    free, fair, dear = (
+        widths_of(World(pair_costs(0.02, node), always(0.4))).most_common(1)[0][0]
+        for node in (0.0, 0.04, 0.3)
+    )
+    assert free == (4, 2, 2)
+    assert 1 < fair[0] <= 4 and math.prod(fair) < 16
+    assert max(dear, default=1) == 1
+
+
+def test_a_width_that_does_not_help_is_given_up() -> None:
+    """Independent tokens are expected, and found not to be: chains would be best."""
+
+    def world(seed: int) -> World:
+        return World(pair_costs(0.02, 0.02), always(0.7), seed=seed, gain=0.0)
+
+    known, seconds = Experience(world(0).costs), []
+    for seed in range(6):
+        control = controller(known.costs, TREE, known)
+        seconds.append(world(seed).decode(control, 256)[0] / 256)
+    chosen, chain, tree = sum(seconds[1:]) / 5, _fixed(world(9), 3), _fixed(world(9), TREE)
+    assert chosen < 1.18 * chain < 0.9 * tree
+
+
+@pytest.mark.parametrize("gain", [0.0, 1.0])
+@pytest.mark.parametrize("name", WORLDS)
+def test_no_run_with_trees_is_much_slower_than_plain_decoding(name: str, gain: float) -> None:
+    costs, rates = WORLDS[name]
+    for seed in range(4):
+        world = World(costs, rates, seed=seed, gain=gain)
+        assert world.decode(controller(costs, TREE), 256)[0] <= LOSS * 256
+
+
+def test_a_width_that_was_not_seen_is_expected_of_those_that_were() -> None:
+    rates = Acceptance(keeps=1.0, weight=1e-9)
+    rates.add((2,), [1, 1, 1, 0])
+    assert rates.rates((2,)) == pytest.approx([0.75])
+    assert rates.rates((1,)) == pytest.approx([0.5])
+    assert rates.rates((3,)) == pytest.approx([1 - 0.5**3])
+    rates.add((1,), [1, 0, 0, 0])
+    assert rates.rates((1,)) == pytest.approx([0.25]) and rates.rates((2,)) == pytest.approx([0.75])
 
 
 # --- planted mistakes: each is found by the worlds above ------------------------------------

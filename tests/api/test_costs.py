@@ -71,6 +71,24 @@ def test_shapes_of_methods(name: str, options: dict, shapes: list) -> None:
     assert drafts[-1].method == method and drafts[-1].length == len(shapes[-1][0])
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "widths"),
+    [
+        ("specinfer", {"k_config": (4, 2)}, [(1,), (1, 1), (2,), (2, 1), (4,), (4, 2)]),
+        ("spectr", {"num_drafts": 3, "num_draft_tokens": 2}, [(1,), (1, 1), (3,), (3, 1)]),
+        ("gbv", {"num_paths": 2, "num_draft_tokens": 2}, [(1,), (1, 1), (2,), (2, 1)]),
+        ("speculative_sampling", {"num_draft_tokens": 2}, [(1,), (1, 1)]),
+    ],
+)
+def test_narrower_trees_are_half_as_wide(name: str, options: dict, widths: list) -> None:
+    method = make(name, **options)
+    plain, *drafts = shapes_of(method, VOCAB, has_narrower=True)
+    assert plain.widths == () and sorted(shape.widths for shape in drafts) == widths
+    assert [shape.num_nodes for shape in drafts] == sorted(shape.num_nodes for shape in drafts)
+    assert all(s.method.num_nodes(VOCAB, 9) == s.num_nodes for s in drafts)
+    assert drafts[-1].method == method
+
+
 def test_there_are_few_shapes_of_long_drafts() -> None:
     lengths = [s.length for s in shapes_of(SpeculativeSampling(num_draft_tokens=20), VOCAB)]
     assert lengths == [0, 1, 2, 3, 4, 6, 8, 12, 16, 20]

@@ -9,13 +9,14 @@ import pytest
 from support.simulated import World, controller, pair_costs
 
 from mtad.api.controller import Controller
-from mtad.api.costs import PLAIN, Shape
+from mtad.api.costs import PLAIN, Shape, Widths
 from mtad.api.experience import Experience
 from mtad.api.recordings import ENOUGH, MOST_PLAIN, Recordings
 
 EAGER, PATIENCE, NUM_COMPARED = 1.4, 8, 4
 RECORDING, COMPARING = 8.0, 2.4
 COST = 16.0
+CHAIN = [(1,) * length for length in range(9)]
 
 
 @dataclass
@@ -23,18 +24,18 @@ class Taped(World):
     """Iterations are eager at first, then recorded, compared a few times and only then played.
 
     Attributes:
-        runs: of each length, without those that were only tried.
+        runs: of each shape, without those that were only tried.
     """
 
-    runs: Counter[int] = field(default_factory=Counter)
+    runs: Counter[Widths] = field(default_factory=Counter)
 
     def taken(self, shape: Shape, is_trial: bool) -> tuple[float, str]:
         """Seconds of an iteration, and how it ran."""
         seconds = self.seconds(shape)
-        if is_trial and self.runs[shape.length] < PATIENCE:
+        if is_trial and self.runs[shape.widths] < PATIENCE:
             return EAGER * seconds, "eager"
-        self.runs[shape.length] += 1
-        left = self.runs[shape.length] - PATIENCE
+        self.runs[shape.widths] += 1
+        left = self.runs[shape.widths] - PATIENCE
         if left <= 0:
             return EAGER * seconds, "eager"
         if left <= 1 + NUM_COMPARED:
@@ -84,7 +85,7 @@ def test_drafts_that_do_not_pay_are_hardly_recorded(draft, accepted, lengths) ->
     for seed in range(5):
         world, other = (Taped(costs, rate(accepted), seed=seed) for _ in range(2))
         seconds, plain = sum(run_of(world, lengths)), sum(plain_of(other, lengths))
-        num_recorded = sum(count > PATIENCE for length, count in world.runs.items() if length)
+        num_recorded = sum(count > PATIENCE for widths, count in world.runs.items() if widths)
         assert num_recorded <= (accepted > 0)
         assert seconds <= 1.02 * plain + COST * num_recorded
 
@@ -119,44 +120,44 @@ def _settled(costs, accepted: float, length: int) -> float:
 
 def test_a_further_length_has_to_be_paid_for() -> None:
     known = Recordings(COST)
-    assert not known.begin(1, 2, 1.5), "nothing is known of the draft yet"
+    assert not known.begin(1, CHAIN[2], 1.5), "nothing is known of the draft yet"
     known.won = ENOUGH
-    assert not known.begin(1, 2, 1.01)
-    assert known.begin(1, 2, 1.2) and known.allows(1, 2)
-    assert not known.begin(1, 3, 1.2) and not known.allows(1, 3)
+    assert not known.begin(1, CHAIN[2], 1.01)
+    assert known.begin(1, CHAIN[2], 1.2) and known.allows(1, CHAIN[2])
+    assert not known.begin(1, CHAIN[3], 1.2) and not known.allows(1, CHAIN[3])
     for _ in range(int(COST) + 1):
-        known.add(1, 2, 2.5, 1.5, 1.0, "captured")
-    assert known.begin(1, 3, 1.2)
-    assert not known.allows(2, 3) and known.begin(2, 3, 1.2), "rows have their own"
+        known.add(1, CHAIN[2], 2.5, 1.5, 1.0, "captured")
+    assert known.begin(1, CHAIN[3], 1.2)
+    assert not known.allows(2, CHAIN[3]) and known.begin(2, CHAIN[3], 1.2), "rows have their own"
 
 
 def test_recordings_are_charged_with_what_they_took() -> None:
     known = Recordings(COST)
     for _ in range(4):
-        known.add(1, 0, 1.0, 1.0, 2.0, "captured")
+        known.add(1, (), 1.0, 1.0, 2.0, "captured")
     assert known.savings == pytest.approx(0.0)
-    known.add(1, 2, 1.0, 1.0, 20.0, "capturing")
+    known.add(1, CHAIN[2], 1.0, 1.0, 20.0, "capturing")
     assert known.savings == pytest.approx(-9.0)
-    known.add(1, 2, 1.0, 1.0, 3.0, "eager")
+    known.add(1, CHAIN[2], 1.0, 1.0, 3.0, "eager")
     assert known.savings == pytest.approx(-9.5) and known.slowness == pytest.approx(1.5)
 
 
 def test_plain_steps_beside_recorded_drafts_are_recorded_when_they_are_many() -> None:
     known = Recordings(COST, won=ENOUGH)
-    assert known.allows(1, 0)
-    assert known.begin(1, 2, 1.5) and not known.allows(1, 0)
+    assert known.allows(1, ())
+    assert known.begin(1, CHAIN[2], 1.5) and not known.allows(1, ())
     for _ in range(MOST_PLAIN + 1):
-        known.add(1, 0, 1.0, 1.0, 1.4, "eager")
-    assert known.allows(1, 0)
+        known.add(1, (), 1.0, 1.0, 1.4, "eager")
+    assert known.allows(1, ())
 
 
 def test_a_recording_that_is_there_is_used() -> None:
     known = Recordings(COST)
-    assert not known.allows(1, 4)
-    known.add(1, 4, 1.0, 1.0, 1.0, "captured")
-    assert known.allows(1, 4)
+    assert not known.allows(1, CHAIN[4])
+    known.add(1, CHAIN[4], 1.0, 1.0, 1.0, "captured")
+    assert known.allows(1, CHAIN[4])
 
 
 def test_where_nothing_is_recorded_all_lengths_are_used() -> None:
     known = Recordings()
-    assert known.allows(1, 8) and known.allows(3, 2) and known.allows(1, 0)
+    assert known.allows(1, CHAIN[8]) and known.allows(3, CHAIN[2]) and known.allows(1, ())

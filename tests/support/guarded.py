@@ -70,11 +70,12 @@ def watched(
 class Scripted(Controller):
     """Takes its choices from a script: "d" drafts, "s" drafts less, "p" is a plain step.
 
-    "." gives drafting up. The script begins anew at its end.
+    "n" drafts the narrowest tree of the method's length; "." gives drafting up. The script
+    begins anew at its end.
     """
 
     def __init__(self, method: Method, script: str, vocab: int) -> None:
-        super().__init__(shapes_of(method, vocab), Experience(FREE))
+        super().__init__(shapes_of(method, vocab, has_narrower=True), Experience(FREE))
         self.script, self.place, self.has_given_up = script, 0, False
 
     def choose(self, num_rows: int, num_missed: int = 0, may_record: bool = True) -> Shape:
@@ -83,9 +84,11 @@ class Scripted(Controller):
         self.has_given_up = self.has_given_up or letter == "."
         if self.has_given_up or letter == "p":
             return self.shapes[0]
+        if letter == "n":
+            return next(one for one in self.shapes if one.length == self.shapes[-1].length)
         return self.shapes[1 if letter == "s" else -1]
 
-    def add(self, tokens: Sequence[int], seconds: float, mode: str = "eager") -> None:
+    def add(self, tokens: Sequence[int], *rest: object, **more: object) -> None:
         """The script goes on whatever happens."""
 
 

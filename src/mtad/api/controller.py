@@ -5,10 +5,11 @@ tokens is expected to give
 
     (1 + Σ_{i<=K} Π_{j<=i} α_j) / T(K)    tokens per second.
 
-Acceptance is a running average of each batch of texts, which begins with that of the pair. T comes
-from a pair's measured forwards, and is corrected by what iterations took. Both may be wrong, so
-that an account bounds what is lost beside plain decoding: a draft is taken only if the balance
-allows that all of it is refused.
+Where there are several draft tokens to choose from, α_i is the chance that one of them is accepted;
+narrower trees are chosen from, too. Acceptance is a running average of each batch of texts, which
+begins with that of the pair. T comes from a pair's measured forwards, and is corrected by what
+iterations took. Both may be wrong, so that an account bounds what is lost beside plain decoding: a
+draft is taken only if the balance allows that all of it is refused.
 
 Knows no clock and no model. Every block of a lossless method has the target's distribution given
 the text before it, whatever was accepted before; so a choice by acceptance leaves the text's alone.
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mtad.api.costs import Shape, tokens_by_length
+from mtad.api.costs import Shape, Widths, tokens_by_length
 from mtad.api.experience import Acceptance, Corrections, Experience, Way
 from mtad.core.buckets import power_of_two
 from mtad.speculative.method import Method
@@ -28,7 +29,7 @@ SHARE = 0.015
 MOST_SAVED = 2.0
 """Plain steps that the account holds at most, so that a text that turns hard is noticed."""
 BETTER = 1.02
-"""How many times as fast another length must be expected to be: fewer programs are captured."""
+"""How many times as fast another shape must be expected to be: fewer programs are captured."""
 NEVER = 0.9
 """A draft that would be no faster than this even if all of it were accepted is left out."""
 SOONEST_PROBE, LATEST_PROBE = 4, 16
@@ -41,7 +42,7 @@ class Controller:
     """Chooses the shape of every iteration of one batch of texts.
 
     Args:
-        shapes: to choose from, the plain step first, then by length.
+        shapes: to choose from, the plain step first, the method's own last.
         experience: of the method on the pair; it is added to.
 
     Attributes:
@@ -56,8 +57,9 @@ class Controller:
         self.reason: str | None = None
         self.is_trial = False
         self._warning = _warning(shapes[-1].method)
+        self._longest = _longest([shape.widths for shape in shapes])
         self._own = Acceptance(keeps=0.85, weight=2.0)
-        self._last: tuple[Way, int, float] | None = None
+        self._last: tuple[Way, Widths, float] | None = None
         self._seconds: dict[int, list[float]] = {}
         self._chosen, self._num_rows, self._risks = 0, 1, [0.0]
         self._may_record = True
@@ -104,24 +106,32 @@ class Controller:
         self.is_trial = not self._is_recorded(self._chosen)
         return self.shapes[self._chosen]
 
-    def add(self, tokens: Sequence[int], seconds: float, mode: str = "eager") -> None:
+    def add(
+        self,
+        tokens: Sequence[int],
+        seconds: float,
+        mode: str = "eager",
+        firsts: Sequence[int] | None = None,
+    ) -> None:
         """Learn from the iteration that was chosen last.
 
         Args:
             tokens: what each row got whose text goes on.
             seconds: that it took, without what the draft had missed.
             mode: how it ran; what was "capturing" is not timed.
+            firsts: how many of them a chain would have had accepted, see `Block.num_first`; None if
+                that is not known.
         """
         if self.is_hopeless:
             return
-        length = self.shapes[self._chosen].length
+        widths = self.shapes[self._chosen].widths
         if tokens:
             self._account(sum(tokens) / len(tokens), seconds, mode)
-        if tokens and length:
+        if tokens and widths:
             accepted = [count - 1 for count in tokens]
-            self._own.add(length, accepted)
-            self._known.acceptance.add(length, accepted)
-        self._time(length, seconds, mode)
+            self._own.add(widths, accepted, firsts)
+            self._known.acceptance.add(widths, accepted, firsts)
+        self._time(widths, seconds, mode)
 
     def _account(self, mean: float, seconds: float, mode: str) -> None:
         """Note what an iteration saved or lost beside plain steps, by its tokens per row."""
@@ -129,14 +139,14 @@ class Controller:
         saved = self._known.balance + (1 + SHARE) * mean - 1 - risk
         self._known.balance = min(saved, MOST_SAVED)
         pace, ratio = seconds / self._predicted[place], self._ratios()[place]
-        length = self.shapes[place].length
+        widths = self.shapes[place].widths
         if self._may_record:
-            self._known.recordings.add(self._num_rows, length, mean, ratio, pace, mode)
+            self._known.recordings.add(self._num_rows, widths, mean, ratio, pace, mode)
 
     def _is_recorded(self, place: int) -> bool:
         """Whether iterations of a shape are recorded, or will be, or need not be."""
-        length = self.shapes[place].length
-        return not self._may_record or self._known.recordings.allows(self._num_rows, length)
+        widths = self.shapes[place].widths
+        return not self._may_record or self._known.recordings.allows(self._num_rows, widths)
 
     def _slowness(self, place: int) -> float:
         """How many times as long as a recorded iteration one of that shape takes."""
@@ -147,8 +157,8 @@ class Controller:
         if self._is_recorded(best):
             return best
         other = max([0, *filter(self._is_recorded, allowed[1:])], key=speeds.__getitem__)
-        recordings, length = self._known.recordings, self.shapes[best].length
-        if recordings.begin(self._num_rows, length, speeds[best] / speeds[other]):
+        recordings, widths = self._known.recordings, self.shapes[best].widths
+        if recordings.begin(self._num_rows, widths, speeds[best] / speeds[other]):
             return best
         return other if recordings.has_drafts(self._num_rows) else best
 
@@ -168,22 +178,22 @@ class Controller:
         self._num_drafted, corrections.num_looks = 0, min(corrections.num_looks + 1, 8)
         return 0
 
-    def _time(self, length: int, seconds: float, mode: str) -> None:
+    def _time(self, widths: Widths, seconds: float, mode: str) -> None:
         before, self._last = self._last, None
         if mode == "capturing" or seconds <= 0:
             return
-        if length:
+        if widths:
             self._known.mode = mode
         way = self._way(mode)
         corrections = self._known.corrections_of(way)
-        if corrections.is_new(length):
+        if corrections.is_new(widths):
             return
         ratio = seconds / self._predicted[self._chosen]
-        self._last = (way, length, ratio)
-        if before is None or before[0] != way or bool(before[1]) == bool(length):
+        self._last = (way, widths, ratio)
+        if before is None or before[0] != way or bool(before[1]) == bool(widths):
             return
-        if length:
-            corrections.compare(length, ratio, before[2])
+        if widths:
+            corrections.compare(widths, ratio, before[2])
         else:
             corrections.compare(before[1], before[2], ratio)
 
@@ -206,14 +216,15 @@ class Controller:
         """Seconds of every shape over those of a plain step, as far as is known."""
         factor, seconds = self._corrections.factor, self._predicted
         pairs = zip(self.shapes, seconds, strict=True)
-        return [max(1.0, factor(shape.length) * one / seconds[0]) for shape, one in pairs]
+        return [max(1.0, factor(shape.widths) * one / seconds[0]) for shape, one in pairs]
 
     def _tokens(self) -> list[float]:
         """Expected tokens of every shape."""
-        longest = self.shapes[-1].length
-        rates = self._own.rates(longest, self._known.acceptance.rates(longest))
-        tokens = tokens_by_length(rates)
-        return [tokens[shape.length] for shape in self.shapes]
+        known, tokens = self._known.acceptance, dict[Widths, float]()
+        for widths in self._longest:
+            found = tokens_by_length(self._own.rates(widths, known.singles(widths)))
+            tokens |= {widths[:length]: found[length] for length in range(len(found))}
+        return [tokens[shape.widths] for shape in self.shapes]
 
     def _why(self, tokens: Sequence[float], ratios: Sequence[float]) -> str:
         best = max(range(1, len(ratios)), key=lambda i: tokens[i] / ratios[i])
@@ -223,6 +234,15 @@ class Controller:
             f"{ratios[best]:.2f} times as long as a plain step, for {tokens[best]:.2f} tokens"
             + self._warning
         )
+
+
+def _longest(all_widths: Sequence[Widths]) -> list[Widths]:
+    """Those that are not the beginning of others: they say all about these."""
+    return [one for one in all_widths if not any(_begins(one, other) for other in all_widths)]
+
+
+def _begins(one: Widths, other: Widths) -> bool:
+    return len(one) < len(other) and other[: len(one)] == one
 
 
 def _warning(method: Method) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from operator import mul
-from typing import Any
+from typing import Any, TypeAlias
 
 from mtad.methods.autoregressive import Autoregressive
 from mtad.speculative.method import Method
@@ -20,6 +20,11 @@ from mtad.speculative.method import Method
 PLAIN = Autoregressive()
 LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Draft lengths that are chosen from, besides the method's own: few, as each is captured apart."""
+WIDTHS = ("k_config", "num_drafts", "num_paths")
+"""Options of methods that say how many draft tokens there are to choose from at a place."""
+
+Widths: TypeAlias = tuple[int, ...]
+"""Draft tokens to choose from at each level of a draft; () for a plain step."""
 
 
 @dataclass(frozen=True)
@@ -30,28 +35,39 @@ class Shape:
         method: drafts it.
         fed: tokens that the draft reads, level by level; () for a plain step.
         num_nodes: tokens that the target reads, the last committed one included.
+        first: draft tokens to choose from at the first levels; one at those that it leaves out.
     """
 
     method: Method
     fed: tuple[int, ...]
     num_nodes: int
+    first: Widths = ()
 
     @property
     def length(self) -> int:
         """Levels of the draft, 0 for a plain step."""
         return len(self.fed)
 
+    @property
+    def widths(self) -> Widths:
+        """Draft tokens to choose from at each level."""
+        return *self.first, *[1] * (self.length - len(self.first))
 
-def shapes_of(method: Method, vocab: int) -> tuple[Shape, ...]:
-    """The shapes that stand for a method: a plain step, shorter drafts, and its own, the longest.
+
+def shapes_of(method: Method, vocab: int, has_narrower: bool = False) -> tuple[Shape, ...]:
+    """The shapes that stand for a method: a plain step, shorter drafts, and its own, the largest.
 
     Args:
         method: shorter ones of it have fewer `num_draft_tokens`, or fewer levels of `k_config`;
             lengths that it refuses are left out.
         vocab: number of token ids in use.
+        has_narrower: whether there are narrower trees, too: each has half of the width, down to a
+            chain. They are in the order of their nodes.
     """
-    shorter = [_shape(found, vocab) for found in _shorter(method)]
-    return (Shape(PLAIN, (), 1), *shorter, _shape(method, vocab))
+    kinds = [method, *(_narrower(method) if has_narrower else [])]
+    smaller = [*kinds[1:], *(shorter for kind in kinds for shorter in _shorter(kind))]
+    shapes = sorted((_shape(kind, vocab) for kind in smaller), key=lambda shape: shape.num_nodes)
+    return (Shape(PLAIN, (), 1), *shapes, _shape(method, vocab))
 
 
 def _shorter(method: Method) -> list[Method]:
@@ -60,6 +76,28 @@ def _shorter(method: Method) -> list[Method]:
         options = [{"num_draft_tokens": n} for n in LENGTHS if n < longest]
     elif tree := getattr(method, "k_config", None):
         options = [{"k_config": tree[:n]} for n in range(1, len(tree))]
+    return _accepted(method, options)
+
+
+def _narrower(method: Method) -> list[Method]:
+    """Those of half the width, of half of that, and so on until one token is drafted at a time."""
+    options: list[dict[str, Any]] = []
+    for name in WIDTHS:
+        width = getattr(method, name, 1)
+        while width != (narrower := _halved(width)):
+            options.append({name: narrower})
+            width = narrower
+    return _accepted(method, options)
+
+
+def _halved(width: int | Widths) -> int | Widths:
+    if isinstance(width, int):
+        return max(1, width // 2)
+    return tuple(max(1, one // 2) for one in width)
+
+
+def _accepted(method: Method, options: Sequence[dict[str, Any]]) -> list[Method]:
+    """The method with other options, where it takes these."""
     found = []
     for option in options:
         try:
@@ -73,12 +111,14 @@ def _shape(method: Method, vocab: int) -> Shape:
     length = getattr(method, "num_draft_tokens", None)
     most = method.num_nodes(vocab, 1)
     if tree := getattr(method, "k_config", None):
-        return Shape(method, (1, *accumulate(tree[:-1], mul)), most)
+        return Shape(method, (1, *accumulate(tree[:-1], mul)), most, tuple(tree))
     if not isinstance(length, int):
         length = most - 1
     width = max(1, (most - 1) // length)
     is_one_path = method.reads is not None and method.reads.tree in ("chain", "beam")
-    return Shape(method, (1, *[width] * (length - 1)), length + 1 if is_one_path else most)
+    first = next((getattr(method, name) for name in WIDTHS if hasattr(method, name)), 1)
+    fed, num_nodes = (1, *[width] * (length - 1)), length + 1 if is_one_path else most
+    return Shape(method, fed, num_nodes, (first,))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TypeAlias
 
-from mtad.api.costs import Costs
+from mtad.api.costs import Costs, Widths
 from mtad.api.recordings import Recordings
 
 FIRST_RATE = 0.5
@@ -21,15 +21,18 @@ FIRST_RATE = 0.5
 ALLOWANCE = 0.5
 """Plain steps that may be lost at once, on a pair's first text."""
 UNTIMED = 1
-"""First iterations of a length that are not timed: memory and kernels are new to them."""
+"""First iterations of a shape that are not timed: memory and kernels are new to them."""
 REMEMBERED = 9
-"""Comparisons of a length with plain steps whose median counts."""
+"""Comparisons of a shape with plain steps whose median counts."""
 DOUBTS = 2
 """Comparisons that agree with what was predicted, before there are any."""
 
 
 class Acceptance:
-    """Running averages of the conditional acceptance by position.
+    """Running averages of the conditional acceptance by place of a draft and width there.
+
+    Where a width was not seen, each of the tokens there is taken to be accepted with the same
+    chance as at the widths that were, independently: r of one are 1 − (1 − r)^w of w.
 
     Args:
         keeps: share of what was seen that still counts after one more block.
@@ -38,34 +41,60 @@ class Acceptance:
 
     def __init__(self, keeps: float, weight: float) -> None:
         self.keeps, self.weight = keeps, weight
-        self._seen: list[float] = []
-        self._accepted: list[float] = []
+        self._seen: dict[int, dict[int, tuple[float, float]]] = {}
 
-    def add(self, length: int, accepted: Sequence[int]) -> None:
-        """Learn how many of a block's draft tokens each row accepted."""
-        missing, share = max(0, length - len(self._seen)), 1 / len(accepted)
-        self._seen = [self.keeps * n for n in self._seen] + [0.0] * missing
-        self._accepted = [self.keeps * n for n in self._accepted] + [0.0] * missing
-        for count in accepted:
-            for place in range(min(count + 1, length)):
-                self._seen[place] += share
-                self._accepted[place] += share * (count > place)
-
-    def rates(self, length: int, expected: Sequence[float] = ()) -> list[float]:
-        """The rates of so many positions; what is not seen yet is like the position before.
+    def add(
+        self, widths: Widths, accepted: Sequence[int], firsts: Sequence[int] | None = None
+    ) -> None:
+        """Learn how many of a block's draft tokens each row accepted.
 
         Args:
-            length: number of positions.
-            expected: rates of these positions beforehand; the first one is `FIRST_RATE` without.
+            widths: of the draft.
+            accepted: by each row.
+            firsts: by each row if it had been a chain; None if that is not known.
+        """
+        for by_width in self._seen.values():
+            for width, (seen, taken) in by_width.items():
+                by_width[width] = self.keeps * seen, self.keeps * taken
+        self._count(widths, accepted)
+        if firsts is not None and max(widths) > 1:
+            self._count((1,) * len(widths), firsts)
+
+    def _count(self, widths: Widths, accepted: Sequence[int]) -> None:
+        for place, width in enumerate(widths):
+            by_width = self._seen.setdefault(place, {})
+            seen, taken = by_width.get(width, (0.0, 0.0))
+            seen += sum(count >= place for count in accepted) / len(accepted)
+            taken += sum(count > place for count in accepted) / len(accepted)
+            by_width[width] = seen, taken
+
+    def rates(self, widths: Widths, expected: Sequence[float] = ()) -> list[float]:
+        """The chance that some token is accepted at each place if there was one at those before.
+
+        Args:
+            widths: of the draft.
+            expected: the chance of each single token there beforehand; see `singles`.
+        """
+        singles = self.singles(widths, expected)
+        return [1 - (1 - rate) ** width for rate, width in zip(singles, widths, strict=True)]
+
+    def singles(self, widths: Widths, expected: Sequence[float] = ()) -> list[float]:
+        """The chance of each single token by place; what is not seen yet is as at the one before.
+
+        Args:
+            widths: of the draft.
+            expected: these beforehand; the first one is `FIRST_RATE` without.
         """
         rates: list[float] = []
-        for place in range(length):
+        for place, width in enumerate(widths):
             before = rates[-1] if rates else expected[0] if expected else FIRST_RATE
-            likely = (before + expected[place]) / 2 if expected else before
-            is_seen = place < len(self._seen)
-            seen = self._seen[place] if is_seen else 0.0
-            accepted = self._accepted[place] if is_seen else 0.0
-            rates.append((accepted + self.weight * likely) / (seen + self.weight))
+            rate = (before + expected[place]) / 2 if expected else before
+            by_width = self._seen.get(place, {})
+            for one in sorted(by_width, key=lambda one: one == width):  # its own counts most
+                seen, taken = by_width[one]
+                single = 1 - (1 - taken / seen) ** (1 / one) if seen else 0.0
+                rate = (seen * single + self.weight * rate) / (seen + self.weight)
+            rates.append(rate)
         return rates
 
 
@@ -78,10 +107,10 @@ class Corrections:
 
     def __init__(self) -> None:
         self.num_looks = 0
-        self._num_timed: Counter[int] = Counter()
-        self._errors: dict[int, deque[float]] = {}
+        self._num_timed: Counter[Widths] = Counter()
+        self._errors: dict[Widths, deque[float]] = {}
         self._all: deque[float] = deque(maxlen=REMEMBERED)
-        self._factors: dict[int, float] = {}
+        self._factors: dict[Widths, float] = {}
 
     def copy(self) -> Corrections:
         """The same to begin with, where iterations run in another way."""
@@ -89,29 +118,29 @@ class Corrections:
         other._all = copy.copy(self._all)
         return other
 
-    def factor(self, length: int) -> float:
-        """What the seconds of drafts of that length are to be multiplied by, beside plain ones."""
-        if length == 0:
+    def factor(self, widths: Widths) -> float:
+        """What the seconds of such drafts are to be multiplied by, beside plain ones."""
+        if not widths:
             return 1.0
-        if length not in self._factors:
-            errors = self._errors.get(length) or self._all
-            self._factors[length] = math.exp(median([*[0.0] * DOUBTS, *errors]))
-        return self._factors[length]
+        if widths not in self._factors:
+            errors = self._errors.get(widths) or self._all
+            self._factors[widths] = math.exp(median([*[0.0] * DOUBTS, *errors]))
+        return self._factors[widths]
 
-    def is_new(self, length: int) -> bool:
-        """Whether an iteration of that length is among the first ones, which are not timed."""
-        self._num_timed[length] += 1
-        return self._num_timed[length] <= UNTIMED
+    def is_new(self, widths: Widths) -> bool:
+        """Whether an iteration of that shape is among the first ones, which are not timed."""
+        self._num_timed[widths] += 1
+        return self._num_timed[widths] <= UNTIMED
 
-    def compare(self, length: int, drafted: float, plain: float) -> None:
+    def compare(self, widths: Widths, drafted: float, plain: float) -> None:
         """Learn from a drafted iteration and a plain step beside it.
 
         Args:
-            length: of the draft.
+            widths: of the draft.
             drafted, plain: seconds over predicted ones.
         """
         error = math.log(drafted / plain)
-        self._errors.setdefault(length, deque(maxlen=REMEMBERED)).append(error)
+        self._errors.setdefault(widths, deque(maxlen=REMEMBERED)).append(error)
         self._all.append(error)
         self._factors = {}
 

@@ -122,7 +122,7 @@ class Guards:
             requests: of the batch.
             clock: shows seconds, such as `time.perf_counter`.
         """
-        shapes = shapes_of(method, self._models.vocab)
+        shapes = shapes_of(method, self._models.vocab, has_narrower=True)
         num_tokens = len(requests) * shapes[-1].num_nodes
         ids = next((r.prompt_ids for r in requests if r.num_left > 0), requests[0].prompt_ids)
         costs = self._costs_of(method, ids, min(num_tokens, NUM_TOKENS[-1]), clock)
@@ -217,8 +217,10 @@ class Guard:
         began = self._clock()
         done = step()
         seconds = self._clock() - began
-        going = [len(b.token_ids) for b in done.blocks if b.finish_reason is None]
-        controller.add(going, seconds, session.graphs.last_mode)
+        going = [block for block in done.blocks if block.finish_reason is None]
+        tokens = [len(block.token_ids) for block in going]
+        firsts = [block.num_first for block in going]
+        controller.add(tokens, seconds, session.graphs.last_mode, firsts)
         drafted: Drafted = "method" if shape.length else "plain"
         return Iteration(done, drafted=drafted, reason=controller.reason)
 

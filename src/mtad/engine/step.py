@@ -39,6 +39,8 @@ class Block:
         receipt: what the method has kept of the text so far, by the names of `Method.kept`; for
             the whole block, also where a stop has cut it. No part of what makes blocks equal, as
             kernels may round it differently in another batch.
+        num_first: how many of the accepted tokens, from the first on, are the first child of the
+            one before; a chain of the same draft would have had these. No part of equality, too.
     """
 
     request: int
@@ -49,10 +51,11 @@ class Block:
     finish_reason: str | None
     error: NonFiniteLogitsError | None = None
     receipt: Mapping[str, float] = field(default_factory=dict, compare=False)
+    num_first: int = field(default=0, compare=False)
 
     def as_own(self) -> Block:
         """The same of a target that searched alone: nothing was drafted for it."""
-        return replace(self, num_accepted=0, num_drafted=0, depth=0)
+        return replace(self, num_accepted=0, num_drafted=0, depth=0, num_first=0)
 
 
 @dataclass(frozen=True)
@@ -129,14 +132,15 @@ def row_values(
         block: `block_tokens` of them.
         ledger: what the method keeps of the texts.
     """
-    columns = [verdict.num_accepted, tree.num_drafted, tree.depth_drafted, *bad]
+    columns = [verdict.num_accepted, tree.num_drafted, tree.depth_drafted]
+    columns += [num_first(tree, verdict), *bad]
     integers = torch.cat([torch.stack(columns, dim=1), block], dim=1)
     return integers if ledger is None else torch.cat([integers.double(), ledger], dim=1)
 
 
 def tokens_of(values: Sequence[float], num_models: int) -> Sequence[int]:
     """The tokens of a row of `row_values`: the accepted ones, then the one that follows them."""
-    return [int(token) for token in values[3 + num_models :][: int(values[0]) + 1]]
+    return [int(token) for token in values[4 + num_models :][: int(values[0]) + 1]]
 
 
 def block_of(
@@ -157,7 +161,7 @@ def block_of(
         values: its row of `row_values`.
         entries: names of what the method keeps of it.
     """
-    accepted, drafted, depth, *bad = map(int, values[: 3 + len(models)])
+    accepted, drafted, depth, first, *bad = map(int, values[: 4 + len(models)])
     tokens = tokens_of(values, len(models))
     errors = (failure(name, at, index) for name, at in zip(models, bad, strict=True))
     if error := next(filter(None, errors), None):
@@ -165,9 +169,17 @@ def block_of(
     num_left = len(request.prompt_ids) + request.sampling.max_new_tokens - length
     kept, reason = clipped(tokens, request.sampling.eos_token_ids, request.stop, num_left)
     receipt = dict(zip(entries, values[len(values) - len(entries) :], strict=True))
-    return Block(
-        index, kept, max(0, min(accepted, len(kept))), drafted, depth, reason, receipt=receipt
-    )
+    accepted, first = (max(0, min(count, len(kept))) for count in (accepted, first))
+    return Block(index, kept, accepted, drafted, depth, reason, None, receipt, first)
+
+
+def num_first(tree: TokenTree, verdict: Verdict) -> Int[Tensor, " rows"]:
+    """How many accepted nodes of each row, from the first on, are first children."""
+    if tree.is_chain:
+        return verdict.num_accepted
+    is_first = tree.parents[:, 1:] != tree.parents[:, :-1]  # siblings lie side by side
+    on_path = is_first.gather(1, (verdict.path - 1).clamp(min=0)).cumprod(1).sum(1)
+    return torch.minimum(on_path, verdict.num_accepted)
 
 
 def block_tokens(tree: TokenTree, verdict: Verdict) -> Int[Tensor, "rows width"]:
