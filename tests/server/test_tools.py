@@ -272,6 +272,7 @@ def test_the_official_client(served: Served) -> None:
 BAD = tool(
     "convert", {"type": "object", "properties": {"a": {"type": "string", "pattern": "(?=x)"}}}
 )
+PASSED_OVER = tool("convert", {"type": "object", "x-guidance": {"lenient": True}, "not": {}})
 WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"tool_choice": "required"}, "tool_choice", "needs tools"),
     ({"tool_choice": NAMED}, "tool_choice", "needs tools"),
@@ -290,6 +291,11 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
         {"tools": [TOOLS[1], BAD], "tool_choice": "required"},
         "tools[1].function.parameters",
         "cannot be honoured",
+    ),
+    (
+        {"tools": [TOOLS[1], PASSED_OVER], "tool_choice": "required"},
+        "tools[1].function.parameters",
+        "x-guidance",
     ),
     ({"tools": [{"type": "web_search"}]}, "tools[0].type", "function"),
     ({"tools": TOOLS, "tool_choice": "any"}, "tool_choice", "required"),

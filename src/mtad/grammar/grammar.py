@@ -52,7 +52,7 @@ class Grammar:
         if isinstance(given, str):
             try:
                 given = json.loads(given)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise OptionError(f"the JSON schema is not JSON: {error}", "grammar") from error
         if not isinstance(given, Mapping | bool):
             raise OptionError(

@@ -7,6 +7,7 @@ token may end within a string or span several symbols. Knows no model and no tre
 from __future__ import annotations
 
 import itertools
+import json
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from threading import Lock
@@ -21,6 +22,7 @@ from llguidance.hf import from_tokenizer
 from mtad.core.prefix import NO_GRAMMAR
 from mtad.errors import GrammarError, first_line
 from mtad.grammar.grammar import Grammar
+from mtad.grammar.json_schema import as_read
 
 MOST_KEPT = 128
 """Compiled grammars that are kept, the least recently used leaving first."""
@@ -172,6 +174,8 @@ class TokenGrammars:
         name = grammar.kind.replace("_", " ").replace("json", "JSON")
         try:
             matcher = LLMatcher(self._tokenizer, _definition(grammar), log_level=0)
+        except GrammarError:
+            raise
         except ValueError as error:
             raise GrammarError(f"the {name} cannot be read: {first_line(error)}") from error
         if matcher.is_error():
@@ -195,8 +199,8 @@ def _wrapped(tokenizer: Any, vocab: int, eos: Sequence[int]) -> LLTokenizer:
 def _definition(grammar: Grammar) -> str:
     """A grammar as llguidance defines it."""
     if grammar.kind == "json_schema":
-        blanks: Any = {"whitespace_pattern": WHITESPACE}
-        return str(LLMatcher.grammar_from_json_schema(grammar.source, defaults=blanks))
+        schema = as_read(json.loads(grammar.source), WHITESPACE)
+        return str(LLMatcher.grammar_from_json_schema(json.dumps(schema)))
     return str(grammar_from(grammar.kind, grammar.source))
 
 

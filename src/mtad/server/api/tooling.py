@@ -6,13 +6,14 @@ Decodes nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mtad.core.names import did_you_mean
 from mtad.errors import GrammarError
 from mtad.grammar.grammar import Grammar
+from mtad.grammar.json_schema import as_read
 from mtad.grammar.matcher import GrammarState
 from mtad.server.api.messages import NamedTool, SomeTools, Tool
 from mtad.server.api.rendering import parameters_of
@@ -144,12 +145,7 @@ class HeldForm:
         try:
             return grammars.begin(self.grammar, eos)
         except GrammarError as error:
-            for place, part in self.parts.items():
-                try:
-                    grammars.begin(part, eos)
-                except GrammarError as own:
-                    raise ApiError(400, f"{place}: {own}", place) from own
-            raise ApiError(400, f"{param}: {error}", param) from error
+            raise _unkept(param, error, self.parts, lambda one: grammars.begin(one, eos)) from error
 
 
 def held_form(
@@ -191,7 +187,24 @@ def held_form(
     try:
         return HeldForm("tools", _grammar(service, offer, reading, answer), parts)
     except GrammarError as error:
-        raise ApiError(400, f"tools: {error}", "tools") from error
+        raise _unkept(
+            "tools", error, parts, lambda one: as_read(json.loads(one.source), "")
+        ) from error
+
+
+def _unkept(
+    param: str,
+    error: GrammarError,
+    parts: Mapping[str, Grammar],
+    check: Callable[[Grammar], object],
+) -> ApiError:
+    """What is answered where a form cannot be honoured: the part at fault, or the whole."""
+    for place, part in parts.items():
+        try:
+            check(part)
+        except GrammarError as own:
+            return ApiError(400, f"{place}: {own}", place)
+    return ApiError(400, f"{param}: {error}", param)
 
 
 def _grammar(service: Service, offer: Offer, reading: Reading, answer: Any) -> Grammar:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mtad.grammar.grammar import Grammar
+from mtad.grammar.json_schema import as_read
 from mtad.grammar.matcher import WHITESPACE
 from mtad.server.api.tool_parsers.families import ARGS, Family
 from mtad.server.api.tool_parsers.thinking import BEGIN, END
@@ -50,7 +51,11 @@ class CallGrammar:
 
     @property
     def grammar(self) -> Grammar:
-        """The grammar."""
+        """The grammar.
+
+        Raises:
+            GrammarError: a schema has something that no text would be held to.
+        """
         lines = ["%llguidance {}", self._start, _ANY, self._calls]
         if self.answer is not None:
             lines.append(f"answer: {_json(self.answer, WHITESPACE)}")
@@ -168,9 +173,7 @@ def _moved(schema: Any, place: str) -> Any:
 
 def _json(schema: Mapping[str, Any] | bool, blanks: str) -> str:
     """JSON of a schema, in a rule."""
-    if isinstance(schema, Mapping):
-        schema = {"x-guidance": {"whitespace_pattern": blanks}, **schema}
-    return f"%json {json.dumps(schema)}"
+    return f"%json {json.dumps(as_read(schema, blanks))}"
 
 
 def _quoted(text: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mtad.errors import GrammarError
+from mtad.grammar.json_schema import as_read
 from mtad.server.api.tool_parsers.xml_values import is_text, property_of
 
 _KNOWN = {
@@ -54,9 +55,9 @@ def _argument(
     choices = [schema["const"]] if "const" in schema else schema.get("enum")
     if not is_text(schema):
         defs = {key: root[key] for key in ("$defs", "definitions") if key in root}
-        blanks = {"x-guidance": {"whitespace_pattern": r"\x20?"}}
+        read = as_read(defs | dict(schema), r"\x20?")
         yield f'{rule}: {tag} {rule}_json "{_END}"'
-        yield f"{rule}_json: %json {json.dumps(blanks | defs | dict(schema))}"
+        yield f"{rule}_json: %json {json.dumps(read)}"
     elif choices is not None:
         yield f'{rule}: {tag} ({" | ".join(map(json.dumps, choices))}) "{_END}"'
     else:
