@@ -574,6 +574,36 @@ def test_what_is_stored_is_found_and_forgotten(client: openai.OpenAI) -> None:
         list(client.responses.retrieve(got.id, stream=True))
 
 
+def test_what_led_to_a_response_is_listed(client: openai.OpenAI) -> None:
+    first = client.responses.create(input=CAT, instructions="Be brief.", **SHORT)
+    given: Any = [
+        {"type": "function_call", "call_id": "a", "name": "switch", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "a", "output": "lit"},
+        {"type": "reasoning", "id": "rs_1", "summary": []},
+        {"role": "user", "content": [{"type": "input_text", "text": "And now?"}]},
+    ]
+    more: Any = SHORT | {"previous_response_id": first.id}
+    second = client.responses.create(input=given, **more)
+    items = client.responses.input_items
+    whole: list[Any] = [*items.list(second.id, order="asc")]
+    kinds = ["message", "message", "function_call", "function_call_output", "reasoning", "message"]
+    assert [one.type for one in whole] == kinds
+    assert [part.text for part in (*whole[0].content, *whole[5].content)] == [CAT, "And now?"]
+    assert whole[1].id == first.output[0].id and whole[1].content[0].text == first.output_text
+    assert whole[3].output == "lit" and whole[4].id == "rs_1"
+    assert len({one.id for one in whole}) == 6
+    assert [one.id for one in items.list(second.id)] == [one.id for one in reversed(whole)]
+    page = items.list(second.id, limit=2)
+    assert (len(page.data), page.has_more, page.first_id) == (2, True, whole[5].id)
+    assert len([*page]) == 6
+    for wrong in ({"limit": 0}, {"order": "up"}, {"after": "x"}):
+        with pytest.raises(openai.BadRequestError) as failed:
+            items.list(second.id, extra_query=wrong)
+        assert failed.value.param == next(iter(wrong))
+    with pytest.raises(openai.NotFoundError):
+        items.list("resp_x")
+
+
 def test_what_is_not_to_be_stored_is_not(client: openai.OpenAI) -> None:
     got = client.responses.create(input=CAT, store=False, **SHORT)
     assert got.model_extra and got.model_extra["store"] is False

@@ -33,6 +33,7 @@ from mtad.server.api.request_models import (
     TokenizeRequest,
 )
 from mtad.server.api.responses import ResponseBuilder
+from mtad.server.api.responses_api.input_items import InputItemList
 from mtad.server.api.responses_api.objects import Deleted, ResponseObject
 from mtad.server.api.responses_api.requests import ResponsesRequest
 from mtad.server.api.responses_api.routes import ResponsesApi
@@ -61,6 +62,8 @@ class Api:
         post("/v1/completions", self.completions, body=CompletionRequest)
         post("/v1/responses", self.responses.create, body=ResponsesRequest)
         get("/v1/responses/{response_id}", self.responses.retrieve, response=ResponseObject)
+        path = "/v1/responses/{response_id}/input_items"
+        get(path, self.responses.input_items, response=InputItemList)
         delete("/v1/responses/{response_id}", self.responses.delete, response=Deleted)
         post("/tokenize", self.tokenize, body=TokenizeRequest, response=Tokens)
         get("/tokenizer_info", self.tokenizer_info, response=TokenizerInfo)

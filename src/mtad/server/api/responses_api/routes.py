@@ -15,6 +15,7 @@ from mtad.server.api.bodies import json_of, read_body
 from mtad.server.api.parsing import ParsedRequest, parse
 from mtad.server.api.responses_api.chats import Asked, asked, renamed
 from mtad.server.api.responses_api.events import Event
+from mtad.server.api.responses_api.input_items import listed
 from mtad.server.api.responses_api.objects import Deleted
 from mtad.server.api.responses_api.reply import Reply, ReplyEvents
 from mtad.server.api.responses_api.requests import ResponsesRequest
@@ -64,6 +65,11 @@ class ResponsesApi:
         if request.query_params.get("stream") == "true":
             raise ApiError(400, "stream: what is stored comes in one piece; leave it out", "stream")
         return json_of(self._stored.get(_client(request), response_id, "response_id").response)
+
+    async def input_items(self, response_id: str, request: Request) -> Response:
+        """The items that led to a stored response of the same client."""
+        stored = self._stored.get(_client(request), response_id, "response_id")
+        return json_of(listed(stored, request.query_params))
 
     async def delete(self, response_id: str, request: Request) -> Response:
         """Forget a stored response of the same client."""
