@@ -214,6 +214,13 @@ def test_a_call_whose_name_was_sent_stays_one(
     assert read(of(family), [text]) == read(of(family), list(text)) == said
 
 
+@pytest.mark.parametrize("text", ["<tool_call>", '<tool_call>\n{"name": "f", "argu'])
+def test_a_held_call_that_is_cut_off_before_its_name_is_no_content(text: str) -> None:
+    for before, calls in (("", []), (f"<tool_call>\n{F}\n</tool_call>\n", [ONE])):
+        for pieces in ([before + text], list(before + text)):
+            assert read(of("hermes", held=True), pieces) == ("", None, calls)
+
+
 CUT = [("<parameter=zone>ab</para", '{"zone": "ab'), ("<parameter=a>1", '{"a": '), ("<param", "")]
 
 
@@ -315,6 +322,7 @@ def test_any_text_is_read_alike_however_it_is_cut(data: st.DataObject) -> None:
         data.draw(st.sampled_from([*FAMILIES, NAMED])),
         single=data.draw(st.booleans()),
         alone=data.draw(st.booleans()),
+        held=data.draw(st.booleans()),
         thinks=data.draw(st.booleans()),
         opened=data.draw(st.booleans()),
     )

@@ -25,6 +25,8 @@ class CallReader:
         schemas: of the arguments, by the name of the tool; a call of another one is none.
         single: whether there is at most one call, and nothing after it.
         alone: whether a text that does not begin with a call has none.
+        held: whether a grammar holds calls to their form, so that what begins like one and is cut
+            off is no content.
 
     Attributes:
         num_calls: calls so far.
@@ -37,8 +39,10 @@ class CallReader:
         *,
         single: bool = False,
         alone: bool = False,
+        held: bool = False,
     ) -> None:
-        self._family, self._schemas, self._single, self._alone = family, schemas, single, alone
+        self._family, self._schemas, self._single = family, schemas, single
+        self._alone, self._held = alone, held
         self.num_calls = 0
         self._rest = ""  # not yet read
         self._blank = ""  # blanks that were read, and are content if more content follows
@@ -64,6 +68,8 @@ class CallReader:
         self._has_ended = True
         pieces = self.push("")
         while self._state == self._before_call or (self._is_in_call and not self._call.name):
+            if self._held:
+                break
             self._give_up()  # incomplete, and so none
             pieces += self.push("")
         if self._is_in_call and (left := self._call.finish()):

@@ -24,6 +24,7 @@ class Reading:
         schemas: of the tools' arguments, by name.
         single: whether a text has at most one call.
         alone: whether a text that does not begin with a call has none.
+        held: whether a grammar holds calls to their form.
         thinks: whether thinking is separated from the answer.
         opened: whether the prompt ends within the thinking.
     """
@@ -32,6 +33,7 @@ class Reading:
     schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     single: bool = False
     alone: bool = False
+    held: bool = False
     thinks: bool = False
     opened: bool = False
 
@@ -55,7 +57,13 @@ class TextReader:
     def __init__(self, reading: Reading) -> None:
         self._thinking = ThinkingReader(opened=reading.opened) if reading.thinks else None
         self._calls = (
-            CallReader(reading.family, reading.schemas, single=reading.single, alone=reading.alone)
+            CallReader(
+                reading.family,
+                reading.schemas,
+                single=reading.single,
+                alone=reading.alone,
+                held=reading.held,
+            )
             if reading.family
             else None
         )
