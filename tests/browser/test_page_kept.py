@@ -307,12 +307,15 @@ def test_a_full_storage_keeps_what_it_has_and_says_so(page: Page, mock: MockServ
     page.evaluate(FILL)
     say(page, "two")
     expect(page.locator("#chat-trouble")).to_be_visible()
+    button = page.get_by_role("button", name="Chats", exact=True)
+    expect(button).to_have_accessible_description("This chat is not kept.")
     expect(page.locator(".lane .prose")).to_have_text("after 3")
     (text,) = stored(page).values()
     assert len(json.loads(text)["messages"]) == 2
     page.evaluate("localStorage.removeItem('other')")
     say(page, "three")
     expect(page.locator("#chat-trouble")).to_be_hidden()
+    expect(button).to_have_accessible_description("")
     (text,) = stored(page).values()
     assert len(json.loads(text)["messages"]) == 6
 

@@ -37,6 +37,7 @@ export class Chats {
   begin() {
     Object.assign(this, { id: newId(), name: "", saved: "" });
     remember("");
+    this.#tell(false);
     this.draw();
   }
 
@@ -52,10 +53,18 @@ export class Chats {
 
   #write(system, messages) {
     const id = this.store.write({ id: this.id, name: this.name, system, messages });
-    byId("chat-trouble").hidden = id !== null;
+    this.#tell(id === null);
     if (id === null) return;
     this.id = id;
     remember(id);
+  }
+
+  /** Say whether the open chat could not be kept, on the button too, as the list may be closed. */
+  #tell(isTrouble) {
+    byId("chat-trouble").hidden = !isTrouble;
+    byId("open-chats").classList.toggle("trouble", isTrouble);
+    if (isTrouble) byId("open-chats").setAttribute("aria-description", "This chat is not kept.");
+    else byId("open-chats").removeAttribute("aria-description");
   }
 
   /** Show the list as it is stored now. */
