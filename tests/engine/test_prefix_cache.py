@@ -15,6 +15,7 @@ from support.tiny import VOCAB, similar, token_ids
 from support.two_tokenizers import byte_level
 
 import mtad.model.lm
+from mtad.api.costs import PLAIN
 from mtad.api.pair import ModelPair
 from mtad.engine.session import Request, Session
 from mtad.engine.workspace import Workspace
@@ -22,6 +23,7 @@ from mtad.methods.mtad import MTAD
 from mtad.model.drafter import Draft
 from mtad.model.lm import LM, Model
 from mtad.model.prefix_cache import BLOCK
+from mtad.model.translated import TranslatedLM
 from mtad.runtime.cpu_tapes import Tapes
 from mtad.sampling.params import SamplingParams
 from mtad.testing import random_llama
@@ -204,3 +206,45 @@ def test_how_much_is_kept_unless_told_otherwise() -> None:
     assert ModelPair(target, draft, prefix_cache_mib=0).workspace.prefixes.max_bytes == 0
     with pytest.raises(ValueError, match="prefix_cache_mib is -1; it must be at least 0"):
         ModelPair(target, draft, prefix_cache_mib=-1)
+
+
+def own_ids(session: Session, text: list[int]) -> list[int]:
+    """A text in the draft's tokens."""
+    is_translated = isinstance(session.drafter, TranslatedLM)
+    return list(session.drafter.translation.encode(text)) if is_translated else text
+
+
+def in_blocks(num_tokens: int) -> int:
+    """Tokens of whole blocks."""
+    return num_tokens // BLOCK * BLOCK
+
+
+@pytest.mark.parametrize("way", ["finished", "left", "resting"])
+@KINDS
+def test_the_next_turn_finds_the_answer_of_the_last_one(kind: str, way: str) -> None:
+    """Which changes no text; a draft that rests at the end has not read the answer."""
+    target, draft, vocab, prompts = case(kind)
+    shared, sampling = workspace(), replace(SETTINGS[1], max_new_tokens=24)
+    session, found = session_of(kind, shared, [Request(prompts[1], sampling)]), {}
+    assert session.drafter is not None
+    if way == "resting":
+        session.method = PLAIN
+        session.drafter.rest()
+        with torch.inference_mode():
+            found[0] = [t for step in session.run() for t in step.blocks[0].token_ids]
+    else:
+        finish(session, found, 10**6 if way == "finished" else 12)
+        session.leave({0})
+    text = [*prompts[1], *found[0]]
+    assert in_blocks(len(text)) > in_blocks(len(prompts[1]))
+    if kind != "head":
+        read = own_ids(session, prompts[1] if way == "resting" else text)
+        (held,) = session.drafter.num_found([own_ids(session, text + prompts[0])], [""])
+        assert in_blocks(len(read)) - BLOCK <= held <= in_blocks(len(read))
+    session.close()
+    request = Request([*text, *prompts[0][:20]], SETTINGS[0])
+    again, more = session_of(kind, shared, [request]), {}
+    assert again.cached[0] == in_blocks(len(text) - 2)
+    finish(again, more)
+    expected = token_ids(target, draft, METHOD, [request.prompt_ids], request.sampling, vocab)
+    assert more[0] == expected[0]

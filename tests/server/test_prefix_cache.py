@@ -97,6 +97,24 @@ def test_the_usage_of_streams_and_chats_says_it_too(http: httpx.Client) -> None:
     assert [cached(stream(http, "/v1/completions", text)) for _ in range(2)] == [0, 288]
 
 
+@pytest.mark.parametrize("method", ["mtad", "speculative_sampling", "prompt_lookup", "mtjd"])
+def test_the_second_turn_of_a_chat_reads_only_what_is_new(http: httpx.Client, method: str) -> None:
+    """Prompt and answer are found up to their last whole block, whoever drafts."""
+    said = [
+        {"role": "user", "content": "The day after Tuesday is Wednesday. " * 3 + "Say it again."}
+    ]
+    chat = {"model": "demo", "seed": 1, "max_tokens": 40, "method": method, "temperature": 0.0}
+    known, gains = 0, []
+    for question in ("Say it in the past tense.", "And now in the future tense?", "Why?"):
+        answer = http.post("/v1/chat/completions", json=chat | {"messages": said}).json()
+        assert cached(answer) == known // 16 * 16
+        usage, text = answer["usage"], answer["choices"][0]["message"]["content"]
+        said += [{"role": "assistant", "content": text}, {"role": "user", "content": question}]
+        known = usage["total_tokens"] - 2  # of which the last one is EOS
+        gains.append(known // 16 - (usage["prompt_tokens"] - 2) // 16)
+    assert any(gains), "answers end blocks"
+
+
 def test_each_prompt_counts_once_as_its_first_choice_found_it(http: httpx.Client) -> None:
     assert cached(ask(http, n=3)) == 0
     other = [9] * 40

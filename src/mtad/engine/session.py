@@ -289,6 +289,7 @@ class Session:
         """Take finished rows out of the batch; the last rows move into their places."""
         if not finished:
             return
+        self._keep_read(finished)
         order = places_without(finished, len(self.rows))
         for row in finished:
             del self.requests[self.rows[row]]
@@ -296,6 +297,17 @@ class Session:
         if not any(self.requests[index].grammar for index in self.rows):
             self.prefix = replace(self.prefix, grammars=None)
         self._fill(order)
+
+    def _keep_read(self, finished: Sequence[int]) -> None:
+        """Let prompts that begin with these texts, such as a chat's next turn, find them."""
+        salts = {row: self.requests[self.rows[row]].cache_salt for row in finished}
+        if not self.workspace.prefixes.max_bytes or not any(s is not None for s in salts.values()):
+            return
+        tokens = self.prefix.tokens[list(salts)].tolist()
+        pairs = zip(salts.items(), tokens, strict=True)
+        texts = {row: (ids[: self.lengths[row]], salt) for (row, salt), ids in pairs}
+        for lm in self.lms:
+            lm.keep_read(texts)
 
     def _fill(self, order: Sequence[int]) -> None:
         """Make row order[i] row i; copies of the first one fill the batch up."""

@@ -35,7 +35,7 @@ class Stats:
         num_output_tokens: tokens of the text.
         num_plain_steps: those of the S iterations that the guard made without a draft.
         num_empty_steps: those that committed nothing, E, as a search was not sure of any token.
-        num_cached_tokens: tokens of the prompt that the target did not read again, since a prompt
+        num_cached_tokens: tokens of the prompt that the target did not read again, since a text
             before began with them.
         acceptance_histogram: steps by number of accepted draft tokens.
         prefill_s: seconds until the first iteration began.

@@ -7,7 +7,7 @@ has none, so that the defaults here do for it. Knows no method and no loop.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -176,6 +176,15 @@ class Drafter(ABC):
     def cancel_prefill(self) -> None:
         """Feed no further; what has been fed is forgotten."""
         self._num_joining = 0
+
+    def keep_read(self, texts: Mapping[int, tuple[Sequence[int], Hashable | None]]) -> None:
+        """Let later texts that begin with one of these find what was read of it.
+
+        Args:
+            texts: by row, all that is committed or the beginning of it, and its salt as in
+                `begin_prefill`.
+        """
+        return None
 
     def release(self, order: list[int]) -> None:
         """Keep only the rows of `order`, old row order[i] becoming row i; those in prefill follow.

@@ -7,7 +7,7 @@ slot length_b + i, and see the committed slots and their own ancestors. Knows no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -75,6 +75,7 @@ class LM(Slots):
 
     def _forget(self, keeps_hidden: bool) -> None:
         self._prefill: Prefill | None = None
+        self._is_resting = False
         self.longest, self.num_slots = 0, self._address.num_rows * self._address.capacity
         self._set_places(0)
         self.lengths = self.bad_position = self._no_rows()
@@ -171,6 +172,16 @@ class LM(Slots):
         """Feed no further; what has been fed is forgotten."""
         self._prefill = None
 
+    def keep_read(self, texts: Mapping[int, tuple[Sequence[int], Hashable | None]]) -> None:
+        """As `Drafter.keep_read`; a draft's last token may not have been read."""
+        if not self._is_resting:
+            read = {row: (text[:-2], salt) for row, (text, salt) in texts.items()}
+            self._prefixes.keep_read(read, self.bad_position)
+
+    def rest(self) -> None:
+        """As `Drafter.rest`."""
+        self._is_resting = True
+
     def forward(self, tree: TokenTree) -> Float[Tensor, "rows nodes tokens"]:
         """Logits after every node of the tree, float32; of `token_ids` or the vocabulary."""
         return self._score(tree, slice(0, tree.num_nodes))
@@ -188,6 +199,7 @@ class LM(Slots):
 
     def catch_up(self, missed: Int[Tensor, "rows missed"]) -> None:
         """Write the slots before the root's; those that were written get what they hold."""
+        self._is_resting = False
         offsets = torch.arange(missed.shape[1], device=self.device) - missed.shape[1]
         slots = (self.lengths[:, None] + offsets).clamp(min=0)
         self._read_text(self._read(missed.to(self.device)), slots, self._run)

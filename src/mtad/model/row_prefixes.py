@@ -7,7 +7,7 @@ that change with the length are not read that far. Knows no text's end and no me
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 
@@ -87,16 +87,41 @@ class RowPrefixes:
             first: the row of the first text.
             bad: (J,) `NOWHERE` of the texts without NaN and infinity; others are not kept.
         """
-        if not self._joining or not all(layer.is_initialized for layer in self._layers):
+        if self._joining:
+            read = [(root, text[:-1]) for root, text in self._joining]
+            self._add({first + i: one for i, one in enumerate(read)}, bad)
+        self._joining = []
+
+    def keep_read(
+        self,
+        texts: Mapping[int, tuple[Sequence[int], Hashable | None]],
+        bad: Int[Tensor, " rows"],
+    ) -> None:
+        """Keep what rows have read.
+
+        Args:
+            texts: by row, tokens whose keys and values are in its first slots, and their salt as
+                in `Drafter.begin_prefill`.
+            bad: (B,) as in `keep`, of all rows.
+        """
+        roots = self._roots([salt for _, salt in texts.values()])
+        if any(roots):
+            pairs = zip(texts.items(), roots, strict=True)
+            found = {row: (root, text) for (row, (text, _)), root in pairs}
+            self._add(found, bad[torch.tensor([*texts], device=bad.device, dtype=torch.int64)])
+
+    def _add(
+        self,
+        texts: Mapping[int, tuple[Hashable | None, Sequence[int]]],
+        bad: Int[Tensor, " texts"],
+    ) -> None:
+        if not all(layer.is_initialized for layer in self._layers):
             return  # a model that stores nothing here has nothing to be kept
         like = [kind.new_empty((1, kind.shape[1], 0, kind.shape[3])) for kind in self._kinds()]
         sound = (bad == NOWHERE).tolist()
-        for row, ((root, text), is_sound) in enumerate(
-            zip(self._joining, sound, strict=True), first
-        ):
+        for (row, (root, text)), is_sound in zip(texts.items(), sound, strict=True):
             if root is not None and is_sound:
-                self._cache.add(root, text[:-1], partial(self._read, row), like)
-        self._joining = []
+                self._cache.add(root, text, partial(self._read, row), like)
 
     def _kinds(self) -> Iterator[Tensor]:
         """Keys and values of every layer."""

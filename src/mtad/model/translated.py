@@ -9,7 +9,7 @@ vocabularies have. The draft's logits are a function of the committed text alone
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -86,7 +86,7 @@ class TranslatedLM(LM):
         super()._forget(keeps_hidden)
         self._texts: list[Row] = []
         self._joining: list[Row] = []
-        self._is_resting, self._ahead = False, (1, 1)
+        self._ahead = 1, 1
         self.tail = torch.zeros(0, 2, dtype=torch.int64, device=self.device)
 
     def begin_prefill(
@@ -130,6 +130,12 @@ class TranslatedLM(LM):
             held = len(row.ids) + len(accepted) - 1
             rows.append(Row((*row.text, *block), (*row.ids, *accepted), held))
         self._texts = rows
+
+    def keep_read(self, texts: Mapping[int, tuple[Sequence[int], Hashable | None]]) -> None:
+        """As `Drafter.keep_read`, of what is held in the draft's own tokens."""
+        held = {row: self._texts[row].ids[: self._texts[row].num_held] for row in texts}
+        read = {row: (held[row], salt) for row, (_, salt) in texts.items()}
+        self._prefixes.keep_read(read, self.bad_position)
 
     def rest(self) -> None:
         """Encode and feed no text before the next `catch_up`."""

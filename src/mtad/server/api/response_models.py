@@ -31,7 +31,7 @@ class ErrorReply(ResponseModel):
 
 
 class PromptTokensDetails(ResponseModel):
-    """How many of the prompts' tokens were not read, as a prompt before began with them."""
+    """How many of the prompts' tokens were not read, as a text before began with them."""
 
     cached_tokens: int
 
