@@ -155,3 +155,17 @@ def test_arguments_between_tags() -> None:
 def test_what_is_said_of_all_arguments_cannot_be_held_between_tags() -> None:
     with pytest.raises(GrammarError, match="minProperties in the parameters of f"):
         _: Grammar = of(FAMILIES["qwen3_coder"], {"f": {"minProperties": 1}}, required=True).grammar
+
+
+@pytest.mark.parametrize("family", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("opened", [False, True])
+def test_thinking_may_come_before_an_answer_or_a_call(family: Family, opened: bool) -> None:
+    form = of(family, answer=ANSWER, thinks=True, opened=opened)
+    think, call = "so</think>\n\n" if opened else "<think>so</think>\n\n", family.written(CALLS[1:])
+    assert allows(form, think + '{"n": 5}') and allows(form, think + call)
+    assert allows(form, call) != opened
+    assert not allows(form, think + "text")
+    reading = Reading(family, SCHEMAS, alone=True, thinks=True, opened=opened)
+    assert reading.reply(think + '{"n": 5}').content == '{"n": 5}'
+    [one] = reading.reply(think + call).calls
+    assert one.name == "switch"
