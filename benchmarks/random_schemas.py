@@ -133,7 +133,7 @@ def row_of(body: dict[str, Any], status: int, answer: dict[str, Any]) -> dict[st
 
 async def rows_of(url: str, bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What becomes of requests that are sent at once."""
-    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=None) as client:
         path = "/v1/chat/completions"
         answers = await asyncio.gather(*(client.post(path, json=body) for body in bodies))
     pairs = zip(bodies, answers, strict=True)

@@ -34,6 +34,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import httpx
 import psutil
 import typer
+from forms import mixed
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -61,12 +62,16 @@ class Answer:
         total_s: seconds until the end.
         num_tokens: of the output.
         text: the whole.
+        num_steps: iterations.
+        num_forced: those of the tokens that a grammar forced.
     """
 
     ttft_s: float
     total_s: float
     num_tokens: int
     text: str
+    num_steps: int = 0
+    num_forced: int = 0
 
     @property
     def tpot_s(self) -> float | None:
@@ -130,12 +135,16 @@ async def events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
             yield json.loads(line.removeprefix("data: "))
 
 
+def path_of(body: dict[str, Any]) -> str:
+    """Where a request goes."""
+    return "/v1/chat/completions" if "messages" in body else "/v1/completions"
+
+
 async def ask(client: httpx.AsyncClient, body: dict[str, Any]) -> Answer:
     """Send one request and read its stream."""
     began = time.perf_counter()
-    first, count, text = None, 0, ""
-    path = "/v1/chat/completions" if "messages" in body else "/v1/completions"
-    async with client.stream("POST", path, json=body) as response:
+    first, count, counts, text = None, 0, (0, 0), ""
+    async with client.stream("POST", path_of(body), json=body) as response:
         if response.status_code != 200:
             raise RuntimeError(f"{response.status_code}: {(await response.aread())[:300]!r}")
         async for event in events(response):
@@ -148,8 +157,11 @@ async def ask(client: httpx.AsyncClient, body: dict[str, Any]) -> Answer:
             text += piece or ""
             if event.get("usage"):
                 count = event["usage"]["completion_tokens"]
+            if event.get("metrics"):
+                found = event["metrics"]["speculative_decoding"]
+                counts = found["num_spec_steps"], found["num_forced_tokens"]
     ended = time.perf_counter()
-    return Answer((first or ended) - began, ended - began, count, text)
+    return Answer((first or ended) - began, ended - began, count, text, *counts)
 
 
 async def level(
@@ -389,13 +401,14 @@ def soak(
         ),
     ] = 64.0,
 ) -> None:
-    """Many short requests: memory and cache slots are back where they began.
+    """Many short requests, with schemas and tools among them: memory and slots are free again.
 
     Iterations of the numbers of rows that are recorded are recorded first, since each takes memory
     that stays; and the first half of the requests does not count.
     """
     with mtad_server() as (url, process):
-        work, held = bodies(max(1, requests // ROUNDS), max_tokens, _model(url), {"top_k": 10}), []
+        plain = bodies(max(1, requests // ROUNDS), max_tokens, _model(url), {"top_k": 10})
+        work, held = mixed(plain), []
         for rows in range(1, MOST_RECORDED["cpu"] + 1):
             asyncio.run(level(url, (work * 60)[: 60 * rows], rows, "warm-up"))
         began = time.perf_counter()
@@ -419,12 +432,12 @@ def disconnect(
     at_once: Annotated[int, typer.Option(min=1)] = 50,
     max_tokens: Annotated[int, typer.Option(min=1)] = 400,
 ) -> None:
-    """Clients that go away in the middle: their slots are free, and the others are served."""
+    """Clients, some with schemas or tools, that go away in the middle: their slots are free."""
 
     async def leave(
         client: httpx.AsyncClient, body: dict[str, Any], gate: asyncio.Semaphore
     ) -> int:
-        async with gate, client.stream("POST", "/v1/completions", json=body) as response:
+        async with gate, client.stream("POST", path_of(body), json=body) as response:
             async for _ in events(response):
                 return response.status_code
         return response.status_code
@@ -436,7 +449,7 @@ def disconnect(
 
     with mtad_server() as (url, _):
         model = _model(url)
-        work = bodies(clients, max_tokens, model, {"ignore_eos": True})
+        work = mixed(bodies(clients, max_tokens, model, {"ignore_eos": True}))
         _, expected = asyncio.run(level(url, bodies(4, 16, model, {}), 1))
         began = time.perf_counter()
         codes = asyncio.run(all_leave(url, work))

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support.benchmarks import program
 from typer.testing import CliRunner
-
-PATH = Path(__file__).parents[2] / "benchmarks/serve_load.py"
 
 
 @pytest.fixture(scope="module")
 def script() -> Any:
-    spec = importlib.util.spec_from_file_location("serve_load", PATH)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["serve_load"] = module
-    spec.loader.exec_module(module)
-    return module
+    return program("serve_load")
 
 
 def test_percentiles_are_those_of_the_sorted_values(script):
