@@ -290,6 +290,54 @@ def test_a_template_that_reads_variables(monkeypatch: pytest.MonkeyPatch) -> Non
     assert answer["usage"]["prompt_tokens"] == len(want)
 
 
+# --- what a client adds to an answer and sends back
+
+
+def with_parsed(value: Any, parsed: Any) -> Any:
+    """An answer, or a part of one, as official clients' `.parse` leaves it."""
+    if isinstance(value, list):
+        return [with_parsed(one, parsed) for one in value]
+    if not isinstance(value, dict):
+        return value
+    more = {name: with_parsed(one, parsed) for name, one in value.items()}
+    if "arguments" in value:
+        return more | {"parsed_arguments": parsed}
+    kind = value.get("type", value.get("role"))
+    return more | ({"parsed": parsed} if kind in ("assistant", "output_text") else {})
+
+
+@pytest.mark.parametrize("parsed", [None, {"city": "Oslo"}])
+def test_what_a_client_has_parsed_may_be_sent_back(http: httpx.Client, parsed: Any) -> None:
+    function = {"name": "weather", "arguments": '{"city": "Oslo"}'}
+    chat: list[Any] = [
+        *HOURS,
+        {"role": "assistant", "content": '{"city": "Oslo"}'},
+        *HOURS,
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "call_1", "type": "function", "function": function}],
+        },
+        {"role": "tool", "tool_call_id": "call_1", "content": "Rain."},
+    ]
+    given: Any = {"max_tokens": 8}
+    answer = post(http, messages=with_parsed(chat, parsed), **given)
+    assert answer["choices"] == post(http, messages=chat, **given)["choices"]
+    output = {"type": "output_text", "text": '{"city": "Oslo"}', "annotations": []}
+    items: list[Any] = [
+        *HOURS,
+        {"type": "message", "role": "assistant", "content": [output]},
+        *HOURS,
+        {"type": "function_call", "call_id": "call_1", **function},
+        {"type": "function_call_output", "call_id": "call_1", "output": "Rain."},
+    ]
+    body = PLAIN | {"input": with_parsed(items, parsed), "max_output_tokens": 8}
+    response = http.post("/v1/responses", json=body)
+    assert response.status_code == 200, response.text
+    [message] = response.json()["output"]
+    assert message["content"][0]["text"] == answer["choices"][0]["message"]["content"]
+
+
 # --- functions, which became tools
 
 

@@ -12,6 +12,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from mtad.server.api.parts import Part
 
 MAX_TOOLS = 128
+PARSED = "What official clients' `.parse` adds to an answer; of no effect."
 
 Label: TypeAlias = Annotated[str, Field(max_length=512)]
 Nothing: TypeAlias = Annotated[list[Any], Field(max_length=0)]
@@ -33,6 +34,7 @@ class CalledFunction(Part):
 
     name: ToolName
     arguments: str = Field(description="The JSON text of an object.")
+    parsed_arguments: Any = Field(default=None, description=PARSED)
 
 
 class ToolCall(Part):
@@ -72,6 +74,7 @@ class AssistantMessage(Part):
     audio: None = None
     annotations: Nothing | None = None
     function_call: None = None
+    parsed: Any = Field(default=None, description=PARSED)
 
     @model_validator(mode="after")
     def _says_something(self) -> AssistantMessage:

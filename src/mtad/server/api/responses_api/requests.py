@@ -11,7 +11,7 @@ from pydantic import Discriminator, Field, Tag
 
 from mtad.server.api.guided import NamedSchema, ObjectFormat
 from mtad.server.api.guided import TextFormat as PlainFormat
-from mtad.server.api.messages import Label, choice_kind
+from mtad.server.api.messages import PARSED, Label, choice_kind
 from mtad.server.api.parts import Part
 from mtad.server.api.request_models import Budget, Decoding, No
 
@@ -33,6 +33,7 @@ class OutputText(Part):
     text: str
     annotations: list[Any] | None = None
     logprobs: list[Any] | None = None
+    parsed: Any = Field(default=None, description=PARSED)
 
 
 class Refusal(Part):
@@ -63,6 +64,7 @@ class CallItem(Part):
     call_id: Label
     name: Label
     arguments: str
+    parsed_arguments: Any = Field(default=None, description=PARSED)
     id: Label | None = None
     status: Status | None = None
 
