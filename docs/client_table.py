@@ -12,6 +12,7 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 FILE: Final = ROOT / "docs" / "clients.json"
+FOLDER: Final = ROOT / "tests" / "clients"
 PASSED: Final = "passed"
 
 
@@ -24,11 +25,12 @@ def read() -> dict[str, Any]:
 
 def rows(clients: dict[str, Any]) -> Iterator[list[str]]:
     """Of each client its packages, the calls that passed, and the others with the reason."""
-    for client in clients.values():
+    for name, client in clients.items():
         calls = client["calls"].items()
         failed = [f"**{words}**: {_cell(how)}" for words, how in calls if how != PASSED]
+        packages = ", ".join(" ".join(pair) for pair in client["packages"].items())
         yield [
-            ", ".join(f"{name} {version}" for name, version in client["packages"].items()),
+            packages + (" (npm)" if (FOLDER / name / "package.json").exists() else ""),
             ", ".join(words for words, how in calls if how == PASSED),
             "<br>".join(failed) or "–",
         ]

@@ -23,6 +23,8 @@ from mtad import Grammar
 PLACE = "MTAD_CLIENTS"
 """The environment variable with the folder that holds the environments."""
 WANTED = Path(__file__).parents[1] / "clients"
+CALLING = Path(__file__).parent / "calling"
+"""What the programs have in common."""
 
 
 def place_of(client: str) -> Path:
@@ -77,12 +79,13 @@ def calls_of(client: str, address: str, folder: Path, timeout_s: float = 300) ->
     place, program = place_of(client), WANTED / client / "calls.py"
     command = [str(place / "bin" / "python"), str(program)]
     if not program.exists():  # modules are looked for beside the program
+        shutil.copy(CALLING / "calling.mjs", place)
         command = ["node", shutil.copy(WANTED / client / "calls.mjs", place)]
     printed = run(
         command,
         folder,
         timeout_s,
-        PYTHONPATH=str(Path(__file__).parent / "calling"),
+        PYTHONPATH=str(CALLING),
         PATH=f"{place / 'bin'}{os.pathsep}{os.environ['PATH']}",
         MTAD_URL=address,
         OPENAI_BASE_URL=f"{address}/v1",
@@ -94,8 +97,12 @@ def calls_of(client: str, address: str, folder: Path, timeout_s: float = 300) ->
 
 
 def packages_of(client: str) -> dict[str, str]:
-    """The versions of the packages that a client's folder asks for."""
+    """The versions of the packages that a client's folder asks for.
+
+    A program whose requests its calls repeat stands in `recorded.json`, with its version.
+    """
     wanted, place = WANTED / client, place_of(client)
+    recorded = wanted / "recorded.json"
     if (wanted / "package.json").exists():
         names = json.loads((wanted / "package.json").read_text())["dependencies"]
         files = {name: place / "node_modules" / name / "package.json" for name in names}
@@ -108,7 +115,7 @@ def packages_of(client: str) -> dict[str, str]:
     printed = subprocess.run([python, "-c", code, *names], stdout=subprocess.PIPE, check=True)
     found = json.loads(printed.stdout)
     assert isinstance(found, dict)
-    return found
+    return (json.loads(recorded.read_text()) if recorded.exists() else {}) | found
 
 
 def expected(prompt: Any, grammar: Grammar | None = None, **sampling: Any) -> str:
