@@ -31,7 +31,7 @@ def rows(clients: dict[str, Any]) -> Iterator[list[str]]:
         packages = ", ".join(" ".join(pair) for pair in client["packages"].items())
         yield [
             packages + (" (npm)" if (FOLDER / name / "package.json").exists() else ""),
-            ", ".join(words for words, how in calls if how == PASSED),
+            " · ".join(words for words, how in calls if how == PASSED),
             "<br>".join(failed) or "–",
         ]
 

@@ -48,6 +48,7 @@ def counters(server: Program) -> dict[str, float]:
     return found
 
 
+@pytest.mark.call("chats and completions, streamed, one by one and eight at once")
 @pytest.mark.parametrize("route", ["/v1/chat/completions", "/v1/completions"])
 @pytest.mark.parametrize("profile", ["throughput,max_concurrency=8", "synchronous"])
 def test_both_count_the_same(server: Program, tmp_path: Path, profile: str, route: str) -> None:
@@ -72,6 +73,7 @@ def test_both_count_the_same(server: Program, tmp_path: Path, profile: str, rout
         assert 0 < mean <= metrics[theirs]["successful"]["mean"]
 
 
+@pytest.mark.call("20 seconds of load")
 def test_twenty_seconds_of_load(server: Program, tmp_path: Path) -> None:
     metrics = benchmark(
         server, tmp_path, "--profile", "kind=concurrent,streams=[4]",

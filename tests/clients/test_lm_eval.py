@@ -57,6 +57,7 @@ def samples(
     }
 
 
+@pytest.mark.call("log-likelihoods of choices")
 def test_choices_have_the_log_probabilities_of_plain_transformers(samples: Samples) -> None:
     rows = samples["sql_choices"]
     given, likeliest = [], []
@@ -72,6 +73,7 @@ def test_choices_have_the_log_probabilities_of_plain_transformers(samples: Sampl
     assert {flag for _, flag in given} == {True, False}
 
 
+@pytest.mark.call("log-likelihoods of texts")
 def test_texts_have_the_log_probabilities_of_plain_transformers(samples: Samples) -> None:
     found = [float(row["filtered_resps"][0]) for row in samples["sql_texts"]]
     right = [plain().text(row["target"]) for row in samples["sql_texts"]]
@@ -79,6 +81,7 @@ def test_texts_have_the_log_probabilities_of_plain_transformers(samples: Samples
     assert found == pytest.approx(right, abs=1e-4)
 
 
+@pytest.mark.call("greedy generation")
 def test_queries_are_the_greedy_ones_of_plain_transformers(samples: Samples) -> None:
     rows = samples["sql_queries"]
     found = [row["filtered_resps"][0] for row in rows]

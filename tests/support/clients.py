@@ -12,13 +12,14 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.calling.asking import Event
+from support.calling.calling import CHAT
 from support.serving import demo
-
-from mtad import Grammar
 
 PLACE = "MTAD_CLIENTS"
 """The environment variable with the folder that holds the environments."""
@@ -118,7 +119,49 @@ def packages_of(client: str) -> dict[str, str]:
     return (json.loads(recorded.read_text()) if recorded.exists() else {}) | found
 
 
-def expected(prompt: Any, grammar: Grammar | None = None, **sampling: Any) -> str:
+def expected(prompt: Any, **sampling: Any) -> str:
     """What `generate` makes of a prompt or chat, greedily unless told otherwise."""
     options = {"temperature": 0.0, "max_new_tokens": 16} | sampling
-    return demo().generate([prompt], grammar=grammar, guard=False, **options)[0].text
+    return demo().generate([prompt], guard=False, **options)[0].text
+
+
+def call(words: str, holds: Callable[[Any], None], *marks: Any) -> Any:
+    """A parameter of a test: a call, and what has to hold of what it gave."""
+    return pytest.param(holds, marks=[pytest.mark.call(words), *marks], id=words)
+
+
+def is_answer(got: Any) -> None:
+    """It is the text that `generate` gives for the chat."""
+    assert got == expected(CHAT)
+
+
+def is_completion(got: Any) -> None:
+    """It is the text that `generate` gives for the prompt."""
+    assert got == expected("def area(r):")
+
+
+def is_conversation(got: Any) -> None:
+    """Both answers are those that `generate` gives, the second with the first before it."""
+    first = expected(CHAT)
+    said = [{"role": "assistant", "content": first}, {"role": "user", "content": "Why?"}]
+    assert got == [first, expected([*CHAT, *said])]
+
+
+def is_event(got: Any) -> None:
+    """It has the form that was asked for, without more."""
+    assert Event.model_validate(got).model_dump() == got
+
+
+def are_calls(got: Any) -> None:
+    """There are calls, with valid arguments, as objects or in JSON."""
+    assert got
+    for name, arguments in got:
+        given = json.loads(arguments) if isinstance(arguments, str) else arguments
+        assert (name, given) in [("weather", {"city": city}) for city in ("Oslo", "Rome")]
+
+
+def is_loop(got: Any) -> None:
+    """Calls were made, each has its result, and an answer came after them."""
+    are_calls(got["calls"])
+    assert len(got["results"]) == len(got["calls"])
+    assert got["text"]

@@ -13,6 +13,7 @@ from typing import Any
 
 CALLS: dict[str, Callable[[], Any]] = {}
 QUESTION = "List the names of all clients."
+CHAT = [{"role": "user", "content": QUESTION}]
 MODEL = "demo"
 ALIAS = "gpt-4o-mini"
 """Another name of the served model, for clients that know OpenAI's names alone."""
