@@ -214,6 +214,7 @@ def test_a_tree_that_fits_says_nothing(page: Page, mock: MockServer) -> None:
     expect(page.locator("#inspector .cue").first).to_be_hidden()
     mock.answer = lambda body: streamed(told(body, wide(0)))
     page.set_viewport_size({"width": 390, "height": 844})
+    expect(page.locator("#request")).to_be_hidden()  # a narrow page closes them, a moment later
     run(page)
     expect(page.locator("#inspector .cue").first).to_be_hidden()
 
