@@ -6,12 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from support.calling.calling import QUESTION
-from support.client_checks import check_event, check_place
-from support.clients import expected
+from support.client_checks import check_place
+from support.clients import CHAT, expected, is_event
 
 pytestmark = pytest.mark.clients
-CHAT = [{"role": "user", "content": QUESTION}]
 PROVIDERS = ["responses", "chat", "compatible"]
 
 
@@ -43,26 +41,26 @@ def test_conversation(each: list[Any]) -> None:
 @pytest.mark.call("generateObject")
 def test_object(each: list[Any]) -> None:
     for event in each:
-        check_event(event)
+        is_event(event)
 
 
 @pytest.mark.call("streamObject")
 def test_streamed_object(each: list[Any]) -> None:
     for num_partial, event in each:
-        check_event(event)
+        is_event(event)
         assert num_partial > 1
 
 
 @pytest.mark.call("generateText with Output.object")
 def test_output(each: list[Any]) -> None:
     for event in each:
-        check_event(event)
+        is_event(event)
 
 
 @pytest.mark.call("streamText with Output.object")
 def test_streamed_output(each: list[Any]) -> None:
     for num_partial, event in each:
-        check_event(event)
+        is_event(event)
         assert num_partial > 1
 
 
@@ -108,7 +106,7 @@ def test_tools_beside_output(each: list[Any]) -> None:
         if event is None:
             assert called
         else:
-            check_event(event)
+            is_event(event)
 
 
 def check_text(each: list[Any]) -> None:

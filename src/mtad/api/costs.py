@@ -76,7 +76,7 @@ def _shorter(method: Method) -> list[Method]:
         options = [{"num_draft_tokens": n} for n in LENGTHS if n < longest]
     elif tree := getattr(method, "k_config", None):
         options = [{"k_config": tree[:n]} for n in range(1, len(tree))]
-    return _accepted(method, options)
+    return _variants(method, options)
 
 
 def _narrower(method: Method) -> list[Method]:
@@ -87,7 +87,7 @@ def _narrower(method: Method) -> list[Method]:
         while width != (narrower := _halved(width)):
             options.append({name: narrower})
             width = narrower
-    return _accepted(method, options)
+    return _variants(method, options)
 
 
 def _halved(width: int | Widths) -> int | Widths:
@@ -96,7 +96,7 @@ def _halved(width: int | Widths) -> int | Widths:
     return tuple(max(1, one // 2) for one in width)
 
 
-def _accepted(method: Method, options: Sequence[dict[str, Any]]) -> list[Method]:
+def _variants(method: Method, options: Sequence[dict[str, Any]]) -> list[Method]:
     """The method with other options, where it takes these."""
     found = []
     for option in options:

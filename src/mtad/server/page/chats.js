@@ -2,6 +2,7 @@
 
 import { byId, el, quiet } from "./dom.js";
 import { ChatStore, newId } from "./store.js";
+import { remember, remembered } from "./tab.js";
 
 const OPEN = "mtad-open"; // in the tab's own storage: the chat that a reload opens again
 const MOST_NAME = 60;
@@ -22,21 +23,21 @@ export class Chats {
 
   /** Open what was open before the page was loaded anew, if it is still there. */
   reopen() {
-    const chat = this.store.read(remembered());
+    const chat = this.store.read(remembered(OPEN));
     if (chat) this.hooks.onOpen(chat);
   }
 
   /** The chat whose messages are given from now on. */
   take({ id, name, system, messages }) {
     Object.assign(this, { id, name, saved: JSON.stringify([system, messages]) });
-    remember(id);
+    remember(OPEN, id);
     this.draw();
   }
 
   /** Begin another chat, of which nothing is kept before it has a message. */
   begin() {
     Object.assign(this, { id: newId(), name: "", saved: "" });
-    remember("");
+    remember(OPEN, "");
     this.#tell(false);
     this.draw();
   }
@@ -56,7 +57,7 @@ export class Chats {
     this.#tell(id === null);
     if (id === null) return;
     this.id = id;
-    remember(id);
+    remember(OPEN, id);
   }
 
   /** Say whether the open chat could not be kept, on the button too, as the list may be closed. */
@@ -163,20 +164,4 @@ function askedTwice(label, question, act, attributes = {}) {
   button.addEventListener("blur", reset);
   for (const [name, value] of Object.entries(attributes)) button.setAttribute(name, value);
   return button;
-}
-
-function remembered() {
-  try {
-    return sessionStorage.getItem(OPEN) ?? "";
-  } catch {
-    return ""; // storage is switched off
-  }
-}
-
-function remember(id) {
-  try {
-    sessionStorage.setItem(OPEN, id);
-  } catch {
-    // a reload begins a new chat
-  }
 }

@@ -1,6 +1,7 @@
 // The API key: kept in this tab, until it is closed.
 
 import { byId } from "./dom.js";
+import { remember, remembered } from "./tab.js";
 
 const NAME = "mtad-key";
 
@@ -8,9 +9,9 @@ const NAME = "mtad-key";
 export class KeyField {
   constructor(onChange) {
     [this.box, this.input] = [byId("key-box"), byId("key")];
-    this.input.value = remembered();
+    this.input.value = remembered(NAME);
     this.input.addEventListener("change", () => {
-      remember(this.value);
+      remember(NAME, this.value);
       onChange();
     });
   }
@@ -32,21 +33,5 @@ export class KeyField {
     this.box.open = false;
     this.box.querySelector("summary").focus();
     return true;
-  }
-}
-
-function remembered() {
-  try {
-    return sessionStorage.getItem(NAME) ?? "";
-  } catch {
-    return ""; // storage is switched off
-  }
-}
-
-function remember(value) {
-  try {
-    sessionStorage.setItem(NAME, value);
-  } catch {
-    // the field keeps it as long as the page is there
   }
 }

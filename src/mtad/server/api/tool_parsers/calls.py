@@ -128,7 +128,7 @@ class CallReader:
         return bool(text)
 
     def _new_call(self, first: str) -> OneCall:
-        """A call that begins with a character, which tells its form."""
+        """A call of the form that its first character shows."""
         family = self._family
         if family.form == "xml" and first != "{":
             return XmlCall(self._schemas, family.end)
