@@ -135,6 +135,20 @@ def test_text_is_free_until_a_call_begins(family: Family) -> None:
     assert not allows(any_arguments, one.replace("switch", "swotch"))
 
 
+def test_a_call_without_its_mark_is_held_too() -> None:
+    family = FAMILIES["qwen3_coder"]
+    bare = family.written(CALLS[1:]).removeprefix("<tool_call>\n")
+    spaced = bare.replace("=switch>", "= switch >")
+    form, once = of(family), of(family, single=True)
+    for text in (bare, f"Well. {bare}\n", spaced, bare.removesuffix("\n</tool_call>") * 2):
+        assert allows(form, text)
+        assert not allows(form, text.replace("rue", "ree"))
+        assert len(Reading(family, SCHEMAS).reply(text).calls) == text.count("<function")
+    assert allows(form, "a <function=f> <function=") and allows(form, f"<function={bare}")
+    assert allows(once, bare.removesuffix("\n</tool_call>"))
+    assert not allows(once, bare.replace("rue", "ree").removesuffix("\n</tool_call>"))
+
+
 def test_arguments_between_tags() -> None:
     family = FAMILIES["qwen3_coder"]
     form = of(family, required=True)

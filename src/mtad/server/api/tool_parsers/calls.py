@@ -86,14 +86,14 @@ class CallReader:
 
     def _at_begin(self) -> bool:
         """Before the first character that is no blank."""
-        text, begin = self._rest.lstrip(), self._family.begin
+        text, begins = self._rest.lstrip(), self._family.begins
         self._blank += self._rest[: len(self._rest) - len(text)]
         self._rest = text
         opens = "{[" if self._family.in_list != "never" else "{"
-        if begin and text.startswith(begin):
+        if begin := next(filter(text.startswith, begins), ""):
             self._rest = text[len(begin) :]
             self._try(begin)
-        elif text and begin.startswith(text) and not self._has_ended:
+        elif text and not self._has_ended and any(one.startswith(text) for one in begins):
             return False
         elif text and self._family.is_bare and text[0] in opens:
             self._try("")
@@ -103,14 +103,15 @@ class CallReader:
 
     def _in_content(self) -> bool:
         """Outside of calls."""
-        begin = "" if self._alone and not self.num_calls else self._family.begin
-        place = self._rest.find(begin) if begin else -1
-        if place >= 0:
+        begins = [] if self._alone and not self.num_calls else self._family.begins
+        found = [(place, one) for one in begins if (place := self._rest.find(one)) >= 0]
+        if found:
+            place, begin = min(found)
             self._say(self._rest[:place])
             self._rest = self._rest[place + len(begin) :]
             self._try(begin)
             return True
-        held = 0 if self._has_ended else overlap(self._rest, begin)
+        held = 0 if self._has_ended else max((overlap(self._rest, b) for b in begins), default=0)
         self._say(self._rest[: len(self._rest) - held])
         self._rest = self._rest[len(self._rest) - held :]
         return False
@@ -183,6 +184,9 @@ class CallReader:
         """Expect a call after what announces one."""
         self._tried, self._in_list, self._is_first = begin, False, True
         self._state = self._before_call
+        if begin and begin == self._family.opening:
+            self._call, self._state = self._new_call(begin[0]), self._in_call
+            self._call.push(begin)
 
     def _again(self, between: str) -> None:
         """Expect another call after one."""

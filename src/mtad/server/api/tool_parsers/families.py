@@ -30,6 +30,7 @@ class Family:
         is_bare: whether a text may be a call from its first character on.
         in_list: whether calls stand in a JSON array: always, never, or where there are several.
         between: what stands between two calls, outside of an array.
+        opening: what a call itself begins with, where models leave out the mark before it.
     """
 
     name: FamilyName
@@ -40,6 +41,12 @@ class Family:
     is_bare: bool = False
     in_list: Literal["always", "never", "several"] = "never"
     between: str = ""
+    opening: str = ""
+
+    @property
+    def begins(self) -> list[str]:
+        """What a call may begin with, of text that nothing else begins with."""
+        return [begin for begin in (self.begin, self.opening) if begin]
 
     @property
     def marks(self) -> list[str]:
@@ -77,7 +84,14 @@ def _tagged(name: str, arguments: Mapping[str, Any]) -> str:
 
 
 _LLAMA3 = Family("llama3", "<|python_tag|>", arguments="parameters", is_bare=True, between="; ")
-_QWEN3_CODER = Family("qwen3_coder", "<tool_call>", "</tool_call>", form="xml", between="\n")
+_QWEN3_CODER = Family(
+    "qwen3_coder",
+    "<tool_call>",
+    "</tool_call>",
+    form="xml",
+    between="\n",
+    opening="<function=",
+)
 FAMILIES: dict[FamilyName, Family] = {
     "hermes": Family("hermes", "<tool_call>", "</tool_call>", between="\n"),
     "llama3": _LLAMA3,

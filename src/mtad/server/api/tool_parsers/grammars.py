@@ -6,6 +6,7 @@ Knows no tokens but the numbers of those that stand for a mark.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,8 @@ class CallGrammar:
             lines.append(self._head("think", END))
         if self.family.begin and not self.family.is_bare:
             lines.append(self._head("head", self.family.begin))
+        if self._has_openings:
+            lines += self._openings()
         lines.append("call: " + " | ".join(f"call_{i}" for i in range(len(self.schemas))))
         for index, (name, schema) in enumerate(self.schemas.items()):
             lines += self._call(f"call_{index}", name, schema)
@@ -81,9 +84,28 @@ class CallGrammar:
         before = self._thinking if self.opened else ""  # any text may hold other thinking
         if self.family.is_bare:
             return f"start: {before} calls | {before} PLAIN"
+        one = "(head calls | opened)" if self._has_openings else "(head calls)"
         if self.single or self.family.in_list == "always":
-            return f"start: {before} head calls | {before} TEXT"
-        return f"start: {before} (head calls)* TEXT"
+            return f"start: {before} {one} | {before} TEXT"
+        return f"start: {before} {one}* TEXT"
+
+    @property
+    def _is_free(self) -> bool:
+        """Whether texts without calls are free."""
+        return not self.required and self.answer is None
+
+    @property
+    def _has_openings(self) -> bool:
+        """Whether free text may go over into a call that lacks its mark."""
+        return self._is_free and bool(self.family.opening)
+
+    def _openings(self) -> Iterator[str]:
+        """The rules of a call that lacks its mark, with the text before it."""
+        rules = {f"call_{i}": name for i, name in enumerate(self.schemas)}
+        yield "opened: " + " | ".join(f"to_{rule} {rule}_rest" for rule in rules)
+        for rule, name in rules.items():
+            tag = rf"{self.family.opening}\s*{re.escape(name)}\s*>"
+            yield f"to_{rule}[lazy]: TEXT /{tag}/"
 
     @property
     def _thinking(self) -> str:
@@ -101,8 +123,8 @@ class CallGrammar:
             line = _quoted("\n")
             one = f"{line} call {line} {self._mark(family.end)}" if family.end else "call"
             again = f"{_quoted(family.between)} {self._mark(family.begin)} {one}"
-            is_free = not self.required and self.answer is None
-            return f"calls: {one}" + ("" if is_free or self.single else f" ({again})*")
+            is_last = self._is_free or self.single
+            return f"calls: {one}" + ("" if is_last else f" ({again})*")
         several = "" if self.single else '(", " call)*'
         if family.in_list == "always":
             return f'calls: "[" call {several} "]"'

@@ -15,6 +15,7 @@ _KNOWN = {
     *("title", "description", "$schema", "$id", "$comment", "default", "examples", "deprecated"),
 }
 """What a schema of arguments may say; others would be of all arguments together."""
+_LINE = '"\\n"'
 _END = "\\n</parameter>\\n"
 
 
@@ -29,9 +30,10 @@ def tagged_call(rule: str, name: str, schema: Mapping[str, Any]) -> Iterator[str
     Raises:
         GrammarError: the schema says what tags cannot be held to.
     """
-    begin, end = json.dumps(f"<function={name}>\n"), '"</function>"'
+    yield f"{rule}: {json.dumps(f'<function={name}>')} {rule}_rest"
+    begin, end = f"{rule}_rest: {_LINE}", '"</function>"'
     if not schema:
-        yield f'{rule}: {begin} ("<parameter=" /[^<>\\n]+/ ">\\n" {rule}_any)* {end}'
+        yield f'{begin} ("<parameter=" /[^<>\\n]+/ ">\\n" {rule}_any)* {end}'
         yield f"{rule}_any[lazy]: {_text({}, rule)}"
         return
     if unknown := sorted(schema.keys() - _KNOWN):
@@ -42,7 +44,7 @@ def tagged_call(rule: str, name: str, schema: Mapping[str, Any]) -> Iterator[str
     properties, required = schema.get("properties") or {}, schema.get("required") or []
     names = [*properties, *(key for key in required if key not in properties)]
     parts = [f"{rule}_{i}{'' if key in required else '?'}" for i, key in enumerate(names)]
-    yield f"{rule}: {begin} {' '.join(parts)} {end}"
+    yield f"{begin} {' '.join(parts)} {end}"
     for key, part in zip(names, (f"{rule}_{i}" for i in range(len(names))), strict=True):
         tag = json.dumps(f"<parameter={key}>\n")
         yield from _argument(part, tag, property_of(schema, key), schema)
