@@ -178,6 +178,18 @@ def some(mode: str, *names: str) -> dict[str, Any]:
     return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": chosen}}
 
 
+def test_arguments_have_no_names_that_no_schema_has(one: httpx.Client) -> None:
+    point = {"type": "object", "properties": {"x": {"type": "boolean"}}, "required": ["x"]}
+    line = {"properties": {"to": {"$ref": "#/$defs/point"}}, "$defs": {"point": point}}
+    given: Any = {"tools": [tool("line", line), tool("now", None)], "tool_choice": "required"}
+    given |= {"parallel_tool_calls": False}
+    for seed in range(3):
+        for name, arguments in whole(one, **given, seed=seed)["calls"]:
+            value = json.loads(arguments)
+            assert value in ({}, {"to": {"x": True}}, {"to": {"x": False}}), arguments
+            assert value == {} or name == "line"
+
+
 def test_some_of_the_tools_may_be_called(one: httpx.Client) -> None:
     given: Any = {"tools": TOOLS, "parallel_tool_calls": False}
     said = whole(one, **given, tool_choice=some("required", "switch"))

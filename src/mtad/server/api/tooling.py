@@ -20,6 +20,7 @@ from mtad.server.api.rendering import parameters_of
 from mtad.server.api.request_models import ChatRequest, Decoding
 from mtad.server.api.service import Service
 from mtad.server.api.tool_parsers import thinking
+from mtad.server.api.tool_parsers.closing import closed
 from mtad.server.api.tool_parsers.grammars import CallGrammar
 from mtad.server.api.tool_parsers.reading import Reading
 from mtad.server.http.errors import ApiError
@@ -178,7 +179,7 @@ def held_form(
             guided[0],
         )
     parts = {
-        f"tools[{index}].function.parameters": Grammar.json(parameters_of(tool))
+        f"tools[{index}].function.parameters": Grammar.json(closed(parameters_of(tool)))
         for index, tool in enumerate(offer.tools)
         if tool.function.name in offer.names
     }
@@ -213,7 +214,7 @@ def _grammar(service: Service, offer: Offer, reading: Reading, answer: Any) -> G
     assert reading.family is not None
     is_held = offer.required or answer is not None
     schemas: dict[str, Mapping[str, Any]] = {
-        tool.function.name: parameters_of(tool) if is_held or tool.function.strict else {}
+        tool.function.name: closed(parameters_of(tool)) if is_held or tool.function.strict else {}
         for tool in offer.callable
     }
     return CallGrammar(

@@ -36,17 +36,22 @@ def property_of(schema: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
     """What a schema that is a reference stands for."""
     for _ in range(_MOST_REFS):
-        target = schema.get("$ref")
-        if not isinstance(target, str) or not target.startswith("#/"):
-            return schema
-        found: Any = root
-        for key in target[2:].split("/"):
-            key = key.replace("~1", "/").replace("~0", "~")
-            found = found.get(key) if isinstance(found, Mapping) else None
-        if not isinstance(found, Mapping):
+        found = target_of(schema.get("$ref"), root)
+        if found is None:
             return schema
         schema = {**found, **{k: v for k, v in schema.items() if k != "$ref"}}
     return {}
+
+
+def target_of(ref: Any, root: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The schema that a reference names by its place; None where there is none."""
+    if not isinstance(ref, str) or not ref.startswith("#/"):
+        return None
+    found: Any = root
+    for key in ref[2:].split("/"):
+        key = key.replace("~1", "/").replace("~0", "~")
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else None
 
 
 def types_of(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int = 0) -> set[str]:
