@@ -12,6 +12,7 @@ from support.serving import demo
 
 from mtad.errors import GrammarError
 from mtad.grammar.grammar import Grammar
+from mtad.server.api.tool_parsers.answers import begins_of, refuse_alike
 from mtad.server.api.tool_parsers.families import FAMILIES, Family, family_of
 from mtad.server.api.tool_parsers.grammars import CallGrammar
 from mtad.server.api.tool_parsers.reading import Reading
@@ -53,6 +54,8 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
 def of(family: Family, schemas: Any = SCHEMAS, **more: Any) -> CallGrammar:
     usual: dict[str, Any] = {"answer": None, "required": False, "single": False}
     usual |= {"thinks": False, "opened": False, "tokens": {}}
+    if "answer" in more and not isinstance(more["answer"], Grammar):
+        more["answer"] = Grammar.json(more["answer"])
     return CallGrammar(family=family, schemas=schemas, **usual | more)
 
 
@@ -121,6 +124,64 @@ def test_an_answer_of_a_schema_or_calls(family: Family) -> None:
             jsonschema.validate(json.loads(call.arguments), SCHEMAS[call.name])
     anything = of(family, answer=True)
     assert allows(anything, "[1]") and allows(anything, one)
+
+
+OWN = """
+start: call calls
+call: "go" | answer
+answer: TEXT
+calls: " " head
+head: /[a-c]{2}/
+TEXT: "stop"
+"""
+ANSWERS: list[tuple[Grammar, list[str], list[str]]] = [
+    (Grammar.regex("[a-z/]{2,4}\n?"), ["ab", "a/bc\n"], ["a", "abcde", "go ab"]),
+    (Grammar.regex("(.|\\n){0,9}"), ["", "any\ntext", "<tool"], ["more than nine"]),
+    (Grammar.choice(["yes", "no\n", '"']), ["yes", "no\n", '"'], ["ye", "yes\n", "go ab"]),
+    (Grammar.lark(OWN), ["go ab", "stop cc"], ["go", "go abc", "yes"]),
+    (Grammar.lark('root ::= "x" root | "y"'), ["y", "xxy"], ["x", "xyx"]),
+]
+
+
+@pytest.mark.parametrize("family", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize(("answer", "right", "wrong"), ANSWERS, ids=range(len(ANSWERS)))
+def test_an_answer_of_any_form_or_calls(
+    family: Family, answer: Grammar, right: list[str], wrong: list[str]
+) -> None:
+    both, thinking = of(family, answer=answer), of(family, answer=answer, thinks=True)
+    call, think = family.written(CALLS[1:]), "<think>so</think>\n\n"
+    reading = Reading(family, SCHEMAS, alone=True, held=True)
+    for text in (*right, *(f"{think}{one}" for one in right if one[:1].isalpha())):
+        assert allows(thinking if text.startswith(think) else both, text), text
+    for text in right:
+        assert (reading.reply(text).content, reading.reply(text).calls) == (text, [])
+    assert allows(both, call) and allows(thinking, call) and allows(thinking, think + call)
+    assert not any(allows(both, text) for text in [*wrong, call.replace("rue", "ree")])
+
+
+ALIKE: list[tuple[str, Grammar]] = [
+    ("hermes", Grammar.choice(["yes", " <tool_call>no"])),
+    ("hermes", Grammar.lark("start: /<[a-z]+>/")),
+    ("mistral", Grammar.regex("\\[TOOL_CALLS\\]+")),
+    ("qwen3_coder", Grammar.lark('start: " "? "<function"')),
+    ("llama3", Grammar.choice(["{", "}"])),
+    ("llama3", Grammar.regex(r'\{"a": \d\}')),
+    ("json", Grammar.lark('start: "[" /[0-9]/ "]"')),
+]
+
+
+@pytest.mark.parametrize(("name", "form"), ALIKE, ids=range(len(ALIKE)))
+def test_an_answer_that_begins_as_a_call_does_is_refused(name: str, form: Grammar) -> None:
+    pair, family = demo(), FORMS[name]
+    begins = begins_of(family, thinks=False, opened=False)
+    with pytest.raises(GrammarError, match="cannot begin as calls do"):
+        refuse_alike(form, begins, pair.models.grammars, pair.models.eos_token_ids)
+    with pytest.raises(GrammarError, match="cannot begin as calls do"):
+        begins = begins_of(family, thinks=True, opened=False)
+        spaced = Grammar.choice([" a"])
+        refuse_alike(spaced, begins, pair.models.grammars, pair.models.eos_token_ids)
+    for free in (Grammar.lark('start: "<" "b>"'), Grammar.regex("(.|\n)*")):
+        refuse_alike(free, begins, pair.models.grammars, pair.models.eos_token_ids)
 
 
 @pytest.mark.parametrize("family", FORMS.values(), ids=FORMS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -133,21 +134,30 @@ ANSWER: dict[str, Any] = {
 FORMAT = {"type": "json_schema", "json_schema": {"name": "answer", "schema": ANSWER}}
 
 
-@pytest.mark.parametrize("method", ["mtad", "mcss"])
-def test_a_schema_beside_tools_is_of_the_answer_without_calls(
-    one: httpx.Client, method: str
+JSON = r'\{\s*"number"\s*:\s*\d{1,2}\s*\}'
+OWN = 'start: call\ncall: "x" answer\nanswer: /[ab]{3}/'
+BESIDE = [
+    ("mtad", {"response_format": FORMAT}, "{", JSON),
+    pytest.param("mtad", {"guided_regex": "[a-z]{2,5}!"}, "x", "x.{1,4}!", marks=pytest.mark.slow),
+    ("mcss", {"structured_outputs": {"choice": ["yes", "xno"]}}, "x", "xno"),
+    pytest.param("mtad", {"guided_grammar": OWN}, "x", "x.{3}", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("method", "form", "begin", "pattern"), BESIDE, ids=range(len(BESIDE)))
+def test_a_form_beside_tools_is_of_the_answer_without_calls(
+    one: httpx.Client, method: str, form: dict[str, Any], begin: str, pattern: str
 ) -> None:
-    given: Any = {"tools": TOOLS, "response_format": FORMAT, "parallel_tool_calls": False}
-    given |= {"method": method}
+    given: Any = {"tools": TOOLS, "parallel_tool_calls": False, "method": method} | form
 
     def beginning(text: str) -> dict[str, Any]:
         asked = {"prompt": text, "add_special_tokens": False}
         first = one.post("/tokenize", json=asked).json()["tokens"][0]
         return given | {"logit_bias": {str(first): 100}}
 
-    says, calls = beginning("{"), beginning("<")
+    says, calls = beginning(begin), beginning("<")
     said = whole(one, **says)
-    jsonschema.validate(json.loads(said["content"]), ANSWER)
+    assert re.fullmatch(pattern, said["content"])
     assert (said["calls"], said["reason"]) == ([], "stop")
     assert streamed(one, **says)[0] == said
     for fields in ({}, {"tool_choice": "required"}):
@@ -155,8 +165,8 @@ def test_a_schema_beside_tools_is_of_the_answer_without_calls(
         assert (len(called["calls"]), called["content"]) == (1, "")
         check_calls(called["calls"])
     assert streamed(one, **calls)[0]["calls"]
-    none = whole(one, **calls, tool_choice="none")
-    jsonschema.validate(json.loads(none["content"]), ANSWER)
+    none = whole(one, **says, tool_choice="none")
+    assert (none["calls"], none["content"][:1]) == ([], begin)
 
 
 NEWER = {"mistral": "[ARGS] {{ messages[-1].content }}", "qwen3_coder": None}
@@ -312,7 +322,13 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"tools": [{"type": "web_search"}]}, "tools[0].type", "function"),
     ({"tools": TOOLS, "tool_choice": "any"}, "tool_choice", "required"),
     ({"tools": TOOLS, "tool_choice": "required", "min_tokens": 3}, "min_tokens", "grammar"),
-    ({"tools": TOOLS, "guided_regex": "a+"}, "guided_regex", "JSON alone"),
+    ({"tools": TOOLS, "guided_regex": "(a"}, "guided_regex", "unclosed group"),
+    ({"tools": TOOLS, "guided_grammar": "start: /(.|\\n)*/"}, "guided_grammar", "as calls do"),
+    (
+        {"tools": [TOOLS[1], BAD], "tool_choice": "auto", "guided_regex": "a"},
+        "tools[1].function.parameters",
+        "cannot be honoured",
+    ),
     (
         {"tools": TOOLS, "guided_json": {"type": "string", "pattern": "(?=x)"}},
         "guided_json",

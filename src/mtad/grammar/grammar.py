@@ -33,10 +33,12 @@ class Grammar:
         kind: how it is written.
         source: a JSON schema, a regular expression, a JSON array of strings, or a grammar in
             the notation of Lark or of GBNF.
+        named: grammars that one in Lark refers to as @name, each with rules of its own.
     """
 
     kind: Kind
     source: str
+    named: tuple[tuple[str, Grammar], ...] = ()
 
     @classmethod
     def json(cls, schema: Mapping[str, Any] | bool | str | None = None) -> Grammar:

@@ -170,6 +170,15 @@ class TokenGrammars:
         vocab = self._tokenizer.vocab_size
         return GrammarState(matcher, vocab, ends, own.difference(ends))
 
+    def allows(self, grammar: Grammar, begin: str) -> bool:
+        """Whether a text of the grammar may begin so.
+
+        Raises:
+            GrammarError: as `begin`.
+        """
+        path = tuple(self._tokenizer.tokenize_str(begin))
+        return self.begin(grammar, ()).excluded(path) is not None
+
     def _compile(self, grammar: Grammar) -> LLMatcher:
         name = grammar.kind.replace("_", " ").replace("json", "JSON")
         try:
@@ -201,7 +210,11 @@ def _definition(grammar: Grammar) -> str:
     if grammar.kind == "json_schema":
         schema = as_read(json.loads(grammar.source), WHITESPACE)
         return str(LLMatcher.grammar_from_json_schema(json.dumps(schema)))
-    return str(grammar_from(grammar.kind, grammar.source))
+    text = str(grammar_from(grammar.kind, grammar.source))
+    if not grammar.named:
+        return text
+    named = [{"name": name, "lark_grammar": _definition(one)} for name, one in grammar.named]
+    return json.dumps({"grammars": [{"lark_grammar": text}, *named]})
 
 
 def _why(matcher: LLMatcher) -> str:

@@ -20,6 +20,7 @@ from mtad.server.api.rendering import parameters_of
 from mtad.server.api.request_models import ChatRequest, Decoding
 from mtad.server.api.service import Service
 from mtad.server.api.tool_parsers import thinking
+from mtad.server.api.tool_parsers.answers import begins_of, refuse_alike
 from mtad.server.api.tool_parsers.closing import closed
 from mtad.server.api.tool_parsers.grammars import CallGrammar
 from mtad.server.api.tool_parsers.reading import Reading
@@ -165,19 +166,12 @@ def held_form(
         guided: the parameter and the form that it gives.
 
     Raises:
-        ApiError: a form that is not JSON stands beside tools.
+        ApiError: a form that is not JSON cannot be told from calls.
     """
     if not offer.tools or reading is None:
         return None if guided is None else HeldForm(*guided)
     if guided is None and offer.is_free:
         return None
-    if guided is not None and guided[1].kind != "json_schema":
-        raise ApiError(
-            400,
-            f"{guided[0]} cannot be given beside tools that may be called, of all forms of an "
-            'answer JSON alone can: give a schema, or tool_choice "none"',
-            guided[0],
-        )
     parts = {
         f"tools[{index}].function.parameters": Grammar.json(closed(parameters_of(tool)))
         for index, tool in enumerate(offer.tools)
@@ -185,13 +179,30 @@ def held_form(
     }
     answer = None
     if guided is not None and not offer.required:
-        parts, answer = dict([guided]) | parts, json.loads(guided[1].source)
+        parts, answer = dict([guided]) | parts, guided[1]
+        _check_answer(service, reading, *guided)
     try:
         return HeldForm("tools", _grammar(service, offer, reading, answer), parts)
     except GrammarError as error:
-        raise _unkept(
-            "tools", error, parts, lambda one: as_read(json.loads(one.source), "")
-        ) from error
+        raise _unkept("tools", error, parts, _check_schema) from error
+
+
+def _check_answer(service: Service, reading: Reading, param: str, form: Grammar) -> None:
+    """Refuse the form of an answer that cannot be told from a call."""
+    assert reading.family is not None
+    begins = begins_of(reading.family, thinks=reading.thinks, opened=reading.opened)
+    models = service.models
+    try:
+        if form.kind != "json_schema":
+            refuse_alike(form, begins, models.grammars, models.eos_token_ids)
+    except GrammarError as error:
+        raise ApiError(400, f"{param}: {error}", param) from error
+
+
+def _check_schema(form: Grammar) -> None:
+    """Refuse a JSON schema that no text would be held to."""
+    if form.kind == "json_schema":
+        as_read(json.loads(form.source), "")
 
 
 def _unkept(
@@ -209,8 +220,8 @@ def _unkept(
     return ApiError(400, f"{param}: {error}", param)
 
 
-def _grammar(service: Service, offer: Offer, reading: Reading, answer: Any) -> Grammar:
-    """The grammar of texts with calls, or with an answer of a schema instead."""
+def _grammar(service: Service, offer: Offer, reading: Reading, answer: Grammar | None) -> Grammar:
+    """The grammar of texts with calls, or with an answer of a form instead."""
     assert reading.family is not None
     is_held = offer.required or answer is not None
     schemas: dict[str, Mapping[str, Any]] = {

@@ -14,6 +14,7 @@ from typing import Any
 from mtad.grammar.grammar import Grammar
 from mtad.grammar.json_schema import as_read
 from mtad.grammar.matcher import WHITESPACE
+from mtad.server.api.tool_parsers.answers import answer_lines, begins_of
 from mtad.server.api.tool_parsers.families import ARGS, Family
 from mtad.server.api.tool_parsers.thinking import BEGIN, END
 from mtad.server.api.tool_parsers.xml_grammar import tagged_call
@@ -32,9 +33,9 @@ class CallGrammar:
     Attributes:
         family: how calls are written.
         schemas: of the arguments, by the name of the tool.
-        answer: the schema of texts without calls; None where they are free.
+        answer: the form of texts without calls; None where they are free.
         required: whether there must be a call; else there may be text before and after it, or
-            no call at all. Text that has a schema has no calls.
+            no call at all. Text that has a form has no calls.
         single: whether there is at most one.
         thinks: whether thinking may come first.
         opened: whether the prompt ends within the thinking.
@@ -43,7 +44,7 @@ class CallGrammar:
 
     family: Family
     schemas: Mapping[str, Mapping[str, Any]]
-    answer: Mapping[str, Any] | bool | None
+    answer: Grammar | None
     required: bool
     single: bool
     thinks: bool
@@ -59,7 +60,8 @@ class CallGrammar:
         """
         lines = ["%llguidance {}", self._start, _ANY, self._calls]
         if self.answer is not None:
-            lines.append(f"answer: {_json(self.answer, WHITESPACE)}")
+            begins = begins_of(self.family, thinks=self.thinks, opened=self.opened)
+            lines += answer_lines(self.answer, begins)
         elif self.family.is_bare and not self.required:
             lines.append(_NO_CALL)
         if self._thinking:
@@ -71,7 +73,9 @@ class CallGrammar:
         lines.append("call: " + " | ".join(f"call_{i}" for i in range(len(self.schemas))))
         for index, (name, schema) in enumerate(self.schemas.items()):
             lines += self._call(f"call_{index}", name, schema)
-        return Grammar.lark("\n".join(lines) + "\n")
+        own = self.answer if self.answer and self.answer.kind == "grammar" else None
+        named = () if own is None else (("answer", own),)
+        return Grammar("grammar", "\n".join(lines) + "\n", named)
 
     @property
     def _start(self) -> str:
@@ -139,7 +143,8 @@ class CallGrammar:
         if self.family.form == "xml":
             yield from tagged_call(rule, name, schema)
             return
-        if self.family.is_bare and self.answer is not None:  # both are JSON from their first brace
+        is_json = self.answer is not None and self.answer.kind == "json_schema"
+        if self.family.is_bare and is_json:  # both are JSON from their first brace
             yield f"{rule}: {_json(_object_of(name, key, schema), WHITESPACE)}"
             return
         if self.family.form == "named":
@@ -193,7 +198,7 @@ def _moved(schema: Any, place: str) -> Any:
     }
 
 
-def _json(schema: Mapping[str, Any] | bool, blanks: str) -> str:
+def _json(schema: Mapping[str, Any], blanks: str) -> str:
     """JSON of a schema, in a rule."""
     return f"%json {json.dumps(as_read(schema, blanks))}"
 
