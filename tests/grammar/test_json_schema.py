@@ -45,6 +45,8 @@ def nested(levels: int) -> str:
         ({"properties": {"a": {"not": {}}}}, "not is not implemented, at #/properties/a"),
         ({"$ref": "#/mine/a", "mine": {"a": {"extends": {}}}}, "extends"),
         ({"uniqueItems": True}, "uniqueItems"),
+        ({"propertyNames": {"type": "string", "maxLength": 3}}, "propertyNames"),
+        ({"type": "string", "format": "uri-reference"}, "uri-reference"),
         ({"prefixItems": [{"type": "string"}], "additionalItems": False}, "of different drafts"),
         ({"type": "object", "minProperties": 2}, "minProperties is 2"),
         ({"const": [{"a": 2**53 + 1}]}, r"9007199254740993 is not below 2\*\*53, at #/const"),
@@ -73,6 +75,8 @@ FREE = {"type": "object", "properties": {"a": {"type": "integer"}}}
     [
         (True, ["1", '{"a":[]}'], ["{"]),
         ({"uniqueItems": False, "type": "array"}, ["[1,1]"], ["1"]),
+        ({"propertyNames": {"type": "string"}, "type": "object"}, ['{"a":1}'], ["1"]),
+        ({"format": "password", "type": "string"}, ['"a"'], ["1"]),
         (FREE, ['{"a":1}', '{"b":"x"}'], ['{"a":"x"}', r'{"\u0061":"x"}']),
         ({"type": "object", "minProperties": 1}, ['{"a":1}'], ["{}"]),
         ({"$schema": OLD, "prefixItems": [{"type": "null"}]}, ["[null]", "1"], ["[1]"]),

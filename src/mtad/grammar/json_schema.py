@@ -45,6 +45,8 @@ _DATE = (
     "-(?:(?:0[13-9]|1[0-2])-[0-9]{2}|02-(?:[01][0-9]|2[0-8]))"
     "|(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)-02-29"
 )
+_ANY_TEXT = frozenset(("password", "binary", "path", "file-path", "directory-path"))
+"""Formats that pydantic and OpenAPI note, and that say nothing of a text's form."""
 _LABEL = r"(?:[^.]{1,3}|[^.]{2}(?:[^.-][^.]|-[^.-])[^.]*)"
 _TIGHTER: dict[str, dict[str, Any]] = {
     "date": {"pattern": f"^(?:{_DATE})$"},
@@ -130,6 +132,10 @@ def _value(key: str, value: Any, place: str) -> Any:
 
 def _is_void(key: str, value: Any) -> bool:
     """Whether a keyword says nothing."""
+    if key == "propertyNames":  # zod says of each record that its names are strings
+        return value is True or value == {} or value == {"type": "string"}
+    if key == "format":
+        return isinstance(value, str) and value in _ANY_TEXT
     return key == "uniqueItems" and value is False
 
 
