@@ -26,9 +26,9 @@ BOTH: dict[str, Any] = {
     "type": "object",
     "properties": {"both": {"allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}]}},
     "$defs": {
-        "a": {"$ref": "#/$defs/c~1d"},
+        "a": {"$ref": "#/$defs/c%20~1d"},
         "b": {"anyOf": [{"properties": {"b": {"type": "string"}}}, {"type": "null"}]},
-        "c/d": {"type": "object", "properties": {"x": {"type": "integer"}, "at": POINT}},
+        "c /d": {"type": "object", "properties": {"x": {"type": "integer"}, "at": POINT}},
     },
 }
 ONE_OF_ALL = {"properties": {"p": {"allOf": [POINT], "description": "alone", "default": {}}}}

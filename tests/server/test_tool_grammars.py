@@ -227,6 +227,39 @@ def test_arguments_between_tags() -> None:
     assert not any(allows(form, family.written([("convert", one)])) for one in wrong)
 
 
+POINT = {"type": "object", "properties": {"x": {"type": "boolean"}}, "additionalProperties": False}
+NODE: dict[str, Any] = {
+    "type": "object",
+    "properties": {"on": {"type": "boolean"}, "kids": {"type": "array", "items": {"$ref": "#"}}},
+    "additionalProperties": False,
+}
+ROOTS: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]] = [
+    ({"$ref": "#/$defs/n", "$defs": {"n": FLAG}}, {"on": True}, {"on": 1}),
+    (NODE, {"kids": [{"on": True, "kids": []}]}, {"kids": [[]]}),
+    (
+        {"properties": {"a b": POINT, "c": {"items": {"$ref": "#/properties/a%20b"}}}},
+        {"a b": {"x": True}, "c": [{"x": True}]},
+        {"c": [{"y": True}]},
+    ),
+    ({"type": "object"}, {"any": "x"}, None),
+    ({"additionalProperties": True}, {"any": "x"}, None),
+    ({"type": "object", "properties": {}, "additionalProperties": False}, {}, {"any": "x"}),
+    ({**FLAG, "strict": True, "x-order": 1, "propertyNames": {}}, {"on": True}, {"on": 1}),
+]
+
+
+@pytest.mark.parametrize(("schema", "right", "wrong"), ROOTS, ids=range(len(ROOTS)))
+def test_schemas_of_arguments_between_tags(
+    schema: dict[str, Any], right: dict[str, Any], wrong: dict[str, Any] | None
+) -> None:
+    family = FAMILIES["qwen3_coder"]
+    form, text = of(family, {"f": schema}, required=True), family.written([("f", right)])
+    assert allows(form, text)
+    assert wrong is None or not allows(form, family.written([("f", wrong)]))
+    [call] = Reading(family, {"f": schema}).reply(text).calls
+    assert json.loads(call.arguments) == right
+
+
 def test_what_is_said_of_all_arguments_cannot_be_held_between_tags() -> None:
     with pytest.raises(GrammarError, match="minProperties in the parameters of f"):
         _: Grammar = of(FAMILIES["qwen3_coder"], {"f": {"minProperties": 1}}, required=True).grammar

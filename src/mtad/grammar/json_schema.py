@@ -89,7 +89,7 @@ def _read(schema: Any, place: str) -> Any:
     read = {
         key: _value(key, value, f"{place}/{key}")
         for key, value in schema.items()
-        if not _is_void(key, value)
+        if not is_void(key, value)
     }
     tighter, others = _TIGHTER.get(str(schema.get("format"))), read.get("allOf", [])
     return {**read, "allOf": [*others, tighter]} if tighter and isinstance(others, list) else read
@@ -98,7 +98,7 @@ def _read(schema: Any, place: str) -> Any:
 def _check(schema: Mapping[str, Any], place: str) -> None:
     """Refuse what the texts would not be held to."""
     for key, value in schema.items():
-        if key in UNKEPT and not _is_void(key, value):
+        if key in UNKEPT and not is_void(key, value):
             raise _refused(f"{key} is not implemented, at {place}")
     if "prefixItems" in schema and "additionalItems" in schema:
         raise _refused(f"prefixItems and additionalItems are of different drafts, at {place}")
@@ -130,7 +130,7 @@ def _value(key: str, value: Any, place: str) -> Any:
     return _read(value, place)
 
 
-def _is_void(key: str, value: Any) -> bool:
+def is_void(key: str, value: Any) -> bool:
     """Whether a keyword says nothing."""
     if key == "propertyNames":  # zod says of each record that its names are strings
         return value is True or value == {} or value == {"type": "string"}

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
-from mtad.server.api.tool_parsers.xml_values import target_of
+from mtad.server.api.tool_parsers.references import target_of
 
 _SAYS = {"additionalProperties", "patternProperties", "unevaluatedProperties"}
 """What says whether an object has other properties."""
@@ -107,8 +108,8 @@ def _refs(schema: Any, root: Mapping[str, Any]) -> set[str]:
             continue
         waiting += [inner for key in _SAME for inner in _listed(one, key)]
         ref = one.get("$ref")
-        if isinstance(ref, str) and ref not in found:
-            found.add(ref)
+        if isinstance(ref, str) and unquote(ref) not in found:
+            found.add(unquote(ref))
             waiting.append(target_of(ref, root))
     return found
 

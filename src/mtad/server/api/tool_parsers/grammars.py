@@ -16,6 +16,7 @@ from mtad.grammar.json_schema import as_read
 from mtad.grammar.matcher import WHITESPACE
 from mtad.server.api.tool_parsers.answers import answer_lines, begins_of
 from mtad.server.api.tool_parsers.families import ARGS, Family
+from mtad.server.api.tool_parsers.references import moved
 from mtad.server.api.tool_parsers.thinking import BEGIN, END
 from mtad.server.api.tool_parsers.xml_grammar import tagged_call
 
@@ -173,28 +174,12 @@ def schema_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def _object_of(name: str, key: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     """The schema of a call that is one JSON object."""
-    inner = _moved(schema_of(schema), f"#/properties/{key}")
+    inner = moved(schema_of(schema), f"#/properties/{key}")
     return {
         "type": "object",
         "properties": {"name": {"const": name}, key: inner},
         "required": ["name", key],
         "additionalProperties": False,
-    }
-
-
-def _moved(schema: Any, place: str) -> Any:
-    """A schema whose references are right at another place of a document."""
-    if isinstance(schema, list):
-        return [_moved(one, place) for one in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    return {
-        key: f"{place}{value[1:]}"
-        if key == "$ref" and isinstance(value, str) and value.startswith("#")
-        else value
-        if key in ("const", "enum", "default", "examples")
-        else _moved(value, place)
-        for key, value in schema.items()
     }
 
 

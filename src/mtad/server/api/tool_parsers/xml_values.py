@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtad.server.api.tool_parsers.one_call import refuse_constant
+from mtad.server.api.tool_parsers.references import MOST_REFS, resolved
 
 _PLAIN = {
     *("type", "title", "description", "default", "examples", "$comment", "deprecated"),
@@ -18,7 +19,6 @@ _PLAIN = {
 }
 """What a schema of a text that stands as it is may say."""
 _WORDS = {"true": True, "false": False, "null": None, "none": None}
-_MOST_REFS = 16
 
 
 def is_text(schema: Mapping[str, Any]) -> bool:
@@ -28,36 +28,16 @@ def is_text(schema: Mapping[str, Any]) -> bool:
 
 def property_of(schema: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """The schema of an argument, without references at its top; empty where nothing is known."""
+    schema = resolved(schema, schema)
     properties = schema.get("properties")
     found = properties.get(name) if isinstance(properties, Mapping) else None
     return resolved(found, schema) if isinstance(found, Mapping) else {}
 
 
-def resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a schema that is a reference stands for."""
-    for _ in range(_MOST_REFS):
-        found = target_of(schema.get("$ref"), root)
-        if found is None:
-            return schema
-        schema = {**found, **{k: v for k, v in schema.items() if k != "$ref"}}
-    return {}
-
-
-def target_of(ref: Any, root: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The schema that a reference names by its place; None where there is none."""
-    if not isinstance(ref, str) or not ref.startswith("#/"):
-        return None
-    found: Any = root
-    for key in ref[2:].split("/"):
-        key = key.replace("~1", "/").replace("~0", "~")
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found if isinstance(found, Mapping) else None
-
-
 def types_of(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int = 0) -> set[str]:
     """The types that values may have; none where the schema does not say."""
     schema = resolved(schema, root)
-    if depth > _MOST_REFS:
+    if depth > MOST_REFS:
         return set()
     if given := schema.get("type"):
         return {given} if isinstance(given, str) else {str(one) for one in given}
