@@ -260,6 +260,17 @@ def test_schemas_of_arguments_between_tags(
     assert json.loads(call.arguments) == right
 
 
+@pytest.mark.parametrize("family", FORMS.values(), ids=FORMS)
+def test_arguments_are_an_object(family: Family) -> None:
+    form = of(family, {"switch": {**FLAG, "type": ["null", "object"]}}, required=True)
+    text = family.written(CALLS[1:])
+    assert allows(form, text)
+    if (null := text.replace('{"on": true}', "null")) != text:
+        assert not allows(form, null)
+    with pytest.raises(GrammarError, match="of switch are an object, and its schema says 'string'"):
+        _: Grammar = of(family, {"switch": {"type": "string"}}, required=True).grammar
+
+
 def test_what_is_said_of_all_arguments_cannot_be_held_between_tags() -> None:
     with pytest.raises(GrammarError, match="minProperties in the parameters of f"):
         _: Grammar = of(FAMILIES["qwen3_coder"], {"f": {"minProperties": 1}}, required=True).grammar

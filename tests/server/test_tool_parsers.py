@@ -233,6 +233,22 @@ def test_a_held_call_that_is_cut_off_before_its_name_is_no_content(text: str) ->
             assert read(of("hermes", held=True), pieces) == ("", None, calls)
 
 
+@pytest.mark.parametrize("family", ["hermes", "qwen3_coder"])
+@pytest.mark.parametrize(
+    "end", ["<tool_c", "</tool_call>\n<tool", "</tool_call>\n<tool_call>\n<fun"]
+)
+def test_where_only_calls_can_follow_a_mark_that_is_cut_off_is_no_content(
+    family: FamilyName, end: str
+) -> None:
+    call = {"hermes": F, "qwen3_coder": X1}[family]
+    text = end if end.startswith("<t") else f"<tool_call>\n{call}\n{end}"
+    calls = [] if end.startswith("<t") else [ONE]
+    for pieces in ([text], list(text)):
+        assert read(of(family, held=True, required=True), pieces) == ("", None, calls)
+        if calls:
+            assert read(of(family, held=True, alone=True), pieces) == ("", None, calls)
+
+
 CUT = [("<parameter=zone>ab</para", '{"zone": "ab'), ("<parameter=a>1", '{"a": '), ("<param", "")]
 
 
@@ -335,6 +351,7 @@ def test_any_text_is_read_alike_however_it_is_cut(data: st.DataObject) -> None:
         single=data.draw(st.booleans()),
         alone=data.draw(st.booleans()),
         held=data.draw(st.booleans()),
+        required=data.draw(st.booleans()),
         thinks=data.draw(st.booleans()),
         opened=data.draw(st.booleans()),
     )

@@ -118,6 +118,7 @@ def reading_of(
         schemas={tool.function.name: parameters_of(tool) for tool in offer.callable},
         single=offer.single,
         alone=guided is not None,
+        required=offer.required,
         held=guided is not None or not offer.is_free,
         thinks=thinks,
         opened=thinks and service.texts.text(ids[-8:]).rstrip().endswith(thinking.BEGIN),

@@ -25,6 +25,7 @@ class CallReader:
         schemas: of the arguments, by the name of the tool; a call of another one is none.
         single: whether there is at most one call, and nothing after it.
         alone: whether a text that does not begin with a call has none.
+        required: whether there is nothing but calls.
         held: whether a grammar holds calls to their form, so that what begins like one and is cut
             off is no content.
 
@@ -39,10 +40,11 @@ class CallReader:
         *,
         single: bool = False,
         alone: bool = False,
+        required: bool = False,
         held: bool = False,
     ) -> None:
         self._family, self._schemas, self._single = family, schemas, single
-        self._alone, self._held = alone, held
+        self._alone, self._required, self._held = alone, required, held
         self.num_calls = 0
         self._rest = ""  # not yet read
         self._blank = ""  # blanks that were read, and are content if more content follows
@@ -205,6 +207,8 @@ class CallReader:
 
     def _say(self, text: str) -> None:
         """Content; blanks at its end wait, as they are none before a call."""
+        if self._required or (self._alone and self.num_calls):
+            return  # the beginning of a call that was cut off
         whole = self._blank + text
         shown = whole.rstrip()
         self._blank = whole[len(shown) :]

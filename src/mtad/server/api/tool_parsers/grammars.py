@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mtad.errors import GrammarError
 from mtad.grammar.grammar import Grammar
 from mtad.grammar.json_schema import as_read
 from mtad.grammar.matcher import WHITESPACE
@@ -140,7 +141,11 @@ class CallGrammar:
 
     def _call(self, rule: str, name: str, schema: Mapping[str, Any]) -> Iterator[str]:
         """The rules of a call of one tool."""
-        key = self.family.arguments
+        key, kind = self.family.arguments, schema.get("type", "object")
+        if "object" not in (kind if isinstance(kind, list) else [kind]):
+            raise GrammarError(
+                f"the arguments of {name} are an object, and its schema says {kind!r}"
+            )
         if self.family.form == "xml":
             yield from tagged_call(rule, name, schema)
             return
@@ -169,7 +174,7 @@ class CallGrammar:
 
 def schema_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The schema of a tool's arguments, which are an object whatever it says."""
-    return {"type": "object", **parameters}
+    return {**parameters, "type": "object"}
 
 
 def _object_of(name: str, key: str, schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,9 @@ class Reading:
         family: how calls are written; None where none are expected.
         schemas: of the tools' arguments, by name.
         single: whether a text has at most one call.
-        alone: whether a text that does not begin with a call has none.
+        alone: whether a text that does not begin with a call has none, and one that does no more
+            than calls.
+        required: whether there is nothing but calls.
         held: whether a grammar holds calls to their form.
         thinks: whether thinking is separated from the answer.
         opened: whether the prompt ends within the thinking.
@@ -33,6 +35,7 @@ class Reading:
     schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     single: bool = False
     alone: bool = False
+    required: bool = False
     held: bool = False
     thinks: bool = False
     opened: bool = False
@@ -62,6 +65,7 @@ class TextReader:
                 reading.schemas,
                 single=reading.single,
                 alone=reading.alone,
+                required=reading.required,
                 held=reading.held,
             )
             if reading.family
