@@ -36,6 +36,7 @@ def test_packed_models_have_the_parameters_and_the_fingerprint_of_plain_ones(
     assert here["target"]["num_parameters"] == plain.models.target.num_parameters()
     assert there["target"] == here["target"]
     assert there["model_fingerprint"] == here["model_fingerprint"]
+    assert (here["target_kernels"], there["target_kernels"]) == ([], ["oneDNN"])
 
 
 def test_another_packed_weight_is_another_pair(packed: mtad.ModelPair) -> None:

@@ -24,7 +24,7 @@ from mtad.measure.nvml import gpu_facts
 from mtad.model.drafter import Draft
 from mtad.runtime.linear.kernel import Kernel, beginning_of
 
-_PACKAGES = ("transformers", "tokenizers", "numpy", "nvidia-ml-py")
+_PACKAGES = ("transformers", "tokenizers", "numpy", "nvidia-ml-py", "zentorch")
 _VOLATILE = ("id", "first_used")
 
 
@@ -51,6 +51,8 @@ def conditions(pair: ModelPair, spec: PairSpec, more: dict[str, Any]) -> dict[st
         "draft": _model(pair.models.draft, spec.draft or spec.target),
         "target_weights": pair.models.target_weights,
         "draft_weights": pair.models.draft_weights,
+        "target_kernels": _kernels(pair.models.target),
+        "draft_kernels": _kernels(pair.models.draft),
         "model_fingerprint": fingerprint(pair),
         **gpu_facts([m.device for m in (pair.models.target, pair.models.draft) if m is not None]),
         **more,
@@ -86,6 +88,12 @@ def _is_copy(model: Draft, layer: Kernel) -> bool:
     whole: Any = model
     is_tied = getattr(model.config, "tie_word_embeddings", False)
     return is_tied and whole.get_output_embeddings() is layer
+
+
+def _kernels(model: Draft | None) -> list[str]:
+    """What multiplies packed weights; two backends of one form differ in speed and rounding."""
+    modules = [] if model is None else model.modules()
+    return sorted({module.label for module in modules if isinstance(module, Kernel)})
 
 
 def num_cpus() -> int:
