@@ -167,6 +167,7 @@ def test_every_event_of_a_response_is_as_described(description: Any) -> None:
     named = {"type": "function", "name": "turn", "parameters": {"type": "object"}}
     for more in ({}, {"tools": [named], "tool_choice": "required"}, {"top_logprobs": 2}):
         body = {"model": "demo", "stream": True, "input": "Which dogs are old?"} | more
+        body |= {"temperature": 0.0, "max_output_tokens": 6}  # which ends all of these texts
         case = description["/v1/responses"]["POST"].Case(body=body, media_type="application/json")
         answer = case.call()
         assert answer.status_code == 200
