@@ -143,6 +143,7 @@ def bench(plugin: Path, monkeypatch: pytest.MonkeyPatch, demo_pair: mtad.ModelPa
     return plugin
 
 
+@pytest.mark.slow
 def test_a_whole_recipe_reports_it(bench: Path) -> None:
     recipe, folder = bench / "recipe.toml", bench / "out"
     recipe.write_text(RECIPE)
@@ -159,6 +160,7 @@ def test_a_whole_recipe_reports_it(bench: Path) -> None:
     assert {s.method["options"]["lenience"] for s in rows} == {0.2, 0.8}
 
 
+@pytest.mark.slow
 def test_a_sweep_reports_it(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "write_report", lambda *given, **named: [])  # as in a recipe
     few = ("--items", "10", "--seeds", "1", "--max-new-tokens", "4", "--temperature", "0")
@@ -285,6 +287,7 @@ def added(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"sampling": sampling, "server": server, "config": config}
 
 
+@pytest.mark.slow
 def test_a_sampling_setting_is_defined_in_one_line(added: dict[str, Any]) -> None:
     found = added["sampling"]
     assert found["help"] == {"generate": True, "chat": True}

@@ -127,6 +127,7 @@ def test_dtype_is_the_wanted_one() -> None:
     assert widen(model, **WIDER).dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_the_engine_gives_the_same_greedy_text() -> None:
     pair = mtad.load_pair("demo", dtype="float32")
     wide = mtad.ModelPair(

@@ -74,6 +74,7 @@ def examined(
     return found
 
 
+@pytest.mark.slow
 def test_a_good_draft(monkeypatch) -> None:
     found = examined(monkeypatch, noisy(0.0), draft=0.05, node=0.02)
     assert (found.verdict.pays, found.verdict.reason) == (True, None)
@@ -92,6 +93,7 @@ def test_a_good_draft(monkeypatch) -> None:
     assert record["methods"][name]["tokens_per_iteration"] == pytest.approx(offer.tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reason", "noise", "seconds"),
     [
@@ -125,6 +127,7 @@ def test_bundled_prompts_are_of_several_kinds() -> None:
     assert len(plain) == 6 and all(isinstance(one.prompt, str) for one in plain)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_page_or_json(monkeypatch, tmp_path) -> None:
     without_loading(monkeypatch)
     for name, value in (("LONGEST", 2), ("NUM_FASTEST", 1), ("ROUNDS", 1)):
@@ -182,6 +185,7 @@ def test_a_head_of_another_target_is_mismatched(tmp_path) -> None:
     assert verdict["reason"] == "mismatched" and "was made for 200 token ids" in verdict["sentence"]
 
 
+@pytest.mark.slow
 def test_a_draft_with_another_tokenizer_is_examined_by_what_both_have(monkeypatch) -> None:
     """It drafts the common tokens, of which the target takes few, however cheap they are."""
     tokenizer, other = byte_level(), metaspace()

@@ -67,6 +67,7 @@ def test_the_choice_is_within_5_percent_of_the_best_of_the_full_grid(draft_s, ra
     assert sum(world.asked.values()) < 32 * len(methods), "fewer texts than the full grid takes"
 
 
+@pytest.mark.slow
 def test_the_same_measurements_give_the_same_choice() -> None:
     methods = lossless_grid(SETTINGS, True)
     one, other = (halve(methods, 16, World(0.1, 0.7)) for _ in range(2))
@@ -184,6 +185,7 @@ def tuned_folder(monkeypatch, tmp_path: Path) -> tuple[Path, tuple[str, ...]]:
     return folder, given
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_generate_and_serve_take(tuned_folder, monkeypatch) -> None:
     folder, given = tuned_folder
     assert "too few to show" in refused("tune", *given, "--max-regret", "5")
@@ -213,6 +215,7 @@ def interrupted(monkeypatch, error: BaseException, after: int) -> None:
     monkeypatch.setattr(tuning, "decode_timed", decode_timed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
@@ -253,6 +256,7 @@ def test_what_is_known_after_a_prompt_does_not_change() -> None:
     assert len(known) == 6 and known[-1].lossless.method == done.lossless.method
 
 
+@pytest.mark.slow
 def test_json_has_every_setting(tuned_folder) -> None:
     folder, given = tuned_folder
     record = json.loads(cli("tune", *given, "--json").stdout)

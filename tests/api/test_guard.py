@@ -23,7 +23,7 @@ from support.tiny import (
     similar,
     tiny_model,
 )
-from support.toy_texts import EMPTY, LENGTH, ONE_EACH, P, plain_law
+from support.toy_texts import EMPTY, LENGTH, ONE_EACH, P, few_of, plain_law
 from support.toys import MarkovPair, assert_law, make, requests_of
 
 import mtad
@@ -163,6 +163,7 @@ def test_batches_draft_less_the_more_rows_they_have(target, monkeypatch) -> None
     assert lengths[16] < 0.7 * lengths[1]
 
 
+@pytest.mark.slow
 def test_a_seed_gives_its_text_whatever_the_clock_says(target, monkeypatch) -> None:
     pair = ModelPair(target, similar(target))
     drawn = {"temperature": 1.0, "max_new_tokens": 60}
@@ -180,6 +181,7 @@ def test_a_seed_gives_its_text_whatever_the_clock_says(target, monkeypatch) -> N
     assert unwatched.stats.fallback is None and unwatched.stats.num_plain_steps == 0
 
 
+@pytest.mark.slow
 def test_a_lossy_method_is_watched_only_if_asked(target, monkeypatch) -> None:
     pair = ModelPair(target, opposite(target))
     meter = Meter(monkeypatch, draft=1.5)
@@ -255,7 +257,7 @@ SLOW_SCRIPTS = [pytest.param(s, marks=pytest.mark.slow) for s in ("dsp", "d.")]
 
 
 @pytest.mark.parametrize("script", ["snpd.", *SLOW_SCRIPTS])
-@pytest.mark.parametrize(("name", "options"), ONE_EACH[1:])
+@pytest.mark.parametrize(("name", "options"), few_of(ONE_EACH[1:]))
 def test_the_law_of_the_text_stays(toy: MarkovPair, name: str, options: dict, script: str) -> None:
     first_seed = 1_000_000 * len(script) + 77
     requests = requests_of([EMPTY] * 2000, first_seed=first_seed, max_new_tokens=6)
@@ -284,6 +286,7 @@ class Spiteful(Controller):
         self.last_tokens = 2 if self.last_tokens == 1 else sum(tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Spiteful, Controller])
 @pytest.mark.parametrize("name", ["speculative_sampling", "block_verification", "mcss"])
 def test_choices_that_follow_what_was_accepted_keep_the_law(
@@ -361,6 +364,7 @@ def test_the_answers_of_a_file_have_seeds_to_go_on_from(tmp_path) -> None:
     assert replace(settings, guard=True).decoding(method)["guard"] is True
 
 
+@pytest.mark.slow
 def test_a_length_that_is_only_tried_is_not_recorded(monkeypatch) -> None:
     """And one that is there is played all the same."""
     pair = mtad.load_pair("demo")

@@ -78,6 +78,7 @@ def test_a_pair_is_loaded_by_its_name(pair: NamedPair) -> None:
         mtad.load_pair("smolm2")
 
 
+@pytest.mark.slow
 def test_every_command_takes_the_name(pair: NamedPair, monkeypatch: pytest.MonkeyPatch) -> None:
     loads = without_loading(monkeypatch)
     assert cli("generate", "x", "--pair", "smollm2", "--max-new-tokens", "1").exit_code == 0
@@ -126,6 +127,7 @@ def test_bench_refuses_a_name_beside_models(tmp_path: Path) -> None:
     assert "no pair called 'x'" in refused("bench", "frontier", "--pair", "x")
 
 
+@pytest.mark.slow
 def test_the_speed_of_a_pair_with_a_head(
     pair: NamedPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

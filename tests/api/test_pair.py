@@ -237,6 +237,7 @@ def test_a_special_token_as_stop_string() -> None:
     assert (ended.token_ids, ended.text, ended.finish_reason) == ([user], "", "stop")
 
 
+@pytest.mark.slow
 def test_the_time_between_chunks_is_not_decode_time() -> None:
     stream = pair().stream("the cat", Autoregressive(), seed=3, max_new_tokens=4, ignore_eos=True)
     began, chunks = time.perf_counter(), []

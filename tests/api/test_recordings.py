@@ -103,6 +103,7 @@ def test_drafts_that_pay_do_so_from_the_first_texts_on(accepted: float, longest:
     assert found < plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accepted", [0.5, 0.85])
 def test_the_best_lengths_are_recorded_in_the_end(accepted: float) -> None:
     costs = pair_costs(0.1, node=0.06)

@@ -51,6 +51,7 @@ def num_iterations(texts: Sequence[Completion], max_rows: int) -> int:
     return max(ends)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [MTAD(), SpeculativeSampling()])
 def test_a_text_that_ends_makes_room_for_the_next(
     method: MTAD | SpeculativeSampling, monkeypatch: pytest.MonkeyPatch
@@ -72,6 +73,7 @@ def test_a_text_that_ends_makes_room_for_the_next(
     assert all(text.stats.decode_s > 0 and text.stats.prefill_s > 0 for text in made)
 
 
+@pytest.mark.slow
 def test_the_guard_leaves_greedy_texts_alone_as_others_join() -> None:
     greedy = {"temperature": 0.0, "max_batch_size": 3} | ENDS
     guarded = pair().generate(PROMPTS, SpeculativeSampling(), guard=True, **greedy)
@@ -79,6 +81,7 @@ def test_the_guard_leaves_greedy_texts_alone_as_others_join() -> None:
     assert [text.token_ids for text in guarded] == [text.token_ids for text in plain]
 
 
+@pytest.mark.slow
 def test_one_row_in_eight_is_free_before_the_next_prefill(monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = [[40 + i % 20, *range(3, 5 + i % 7)] for i in range(40)]
     watch = Watch(monkeypatch)
@@ -101,6 +104,7 @@ def test_many_texts_without_a_budget() -> None:
     assert [(text.token_ids, text.finish_reason) for text in made] == [([], "length")] * 12
 
 
+@pytest.mark.slow
 def test_prompts_that_begin_alike_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     watch, same = Watch(monkeypatch), [40 + i % 9 for i in range(80)]
     prompts = [[*same, 40 + i, 41] for i in range(4)] + [[50, 51, 52]]

@@ -187,6 +187,7 @@ def test_without_scores_likelihoods_are_compared_alone() -> None:
     assert "No task has scores" in markdown(baseline_table(found))
 
 
+@pytest.mark.slow
 def test_the_embedded_pair_gives_a_temperature_back(tmp_path: Path) -> None:
     """Of a mixture that takes the target's law alone, under a name that is called lossy."""
     neutral = {"name": "neutral", "method": "cascade"}

@@ -109,6 +109,7 @@ TABLE = {
 }
 
 
+@pytest.mark.slow
 def test_a_folder_in_one_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_pair: ModelPair
 ) -> None:

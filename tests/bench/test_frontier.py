@@ -288,6 +288,7 @@ def test_energy_counts_in_the_pareto_set_only_if_all_have_it() -> None:
     assert pareto_runs(by_metric(points | {"d": one_point(90.0, 2.0, None)})) == {"d"}
 
 
+@pytest.mark.slow
 def test_the_plot_has_lines_by_threshold_and_level_ones() -> None:
     summary = Summary(results({LOW: [1.0] * NUM_ITEMS}, decode_s={LOW: 0.1}))
     dials = {"mtad": "accept_threshold"}
@@ -443,6 +444,7 @@ def test_a_configuration_holds_the_method_and_its_evidence(
         assert part in plain
 
 
+@pytest.mark.slow
 def test_stored_rows_give_the_stored_files() -> None:
     [folder] = PUBLISHED.glob("*/frontier")
     [command] = re.findall("# Command: (.*)\n", (folder / AT_MOST).read_text(encoding="utf-8"))
@@ -523,6 +525,7 @@ SMALL = ("--items", "10", "--seeds", "1", "--max-new-tokens", "5", "--top-k", "1
 FRONTIER = ("bench", "frontier", *SMALL)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("loaded")
 def test_a_sweep_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = (*FRONTIER, "--thresholds", "0.5", "-o", "beam-width=2", "--output", tmp_path)
@@ -559,6 +562,7 @@ def test_a_sweep_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert scored.exit_code == 0 and "0 new scores" in scored.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("loaded")
 def test_own_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "write_report", lambda *given, **named: [])

@@ -201,6 +201,7 @@ def run_on(fake: FakeRay, folder: Path, wanted: Recipe | None = None, **options:
     run(wanted, folder, new_decoder=new_pool, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_the_file_is_that_of_one_machine(
     fake: FakeRay, whole: Path, tmp_path: Path, seed: int
@@ -315,6 +316,7 @@ def test_a_run_that_used_up_its_time_gets_no_more_items(fake: FakeRay, tmp_path:
     assert len(read_samples(tmp_path)) == 3  # as on one machine: the first item of each run
 
 
+@pytest.mark.slow
 def test_no_more_than_a_few_rounds_are_ahead(
     fake: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -437,6 +439,7 @@ method = "mtad"
 """
 
 
+@pytest.mark.slow
 def test_the_command_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "r.toml"
     path.write_text(RECIPE)

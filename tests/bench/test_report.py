@@ -352,6 +352,7 @@ def test_differences_are_shown_against_both_references() -> None:
 # energy
 
 
+@pytest.mark.slow
 def test_no_meter_is_unavailable_and_never_zero(everything_written: Path) -> None:
     energies = {
         (row["run"], row["task"]): row["value"]
@@ -591,6 +592,7 @@ def test_the_page_is_whole_and_loads_nothing(everything_written: Path) -> None:
         assert ElementTree.fromstring(base64.b64decode(data)).tag.endswith("svg")
 
 
+@pytest.mark.slow
 def test_the_same_rows_give_the_same_bytes(everything_written: Path, tmp_path: Path) -> None:
     again = write_report(everything(), tmp_path / "deep" / "folder", title="A <title> & more")
     for path in again:
@@ -620,6 +622,7 @@ def test_numbers() -> None:
 # plots
 
 
+@pytest.mark.slow
 def test_plots_are_images_in_both_formats() -> None:
     drawn = plots(Summary(everything()))
     assert [plot.name for plot in drawn] == ["quality", "trade", "positions", "energy"]
@@ -645,6 +648,7 @@ def sweep() -> Results:
     return results(rows)
 
 
+@pytest.mark.slow
 def test_runs_that_differ_in_one_option_make_a_line() -> None:
     summary = Summary(sweep())
     lines = lines_by(summary, {"mtad": "accept_threshold"}.get)

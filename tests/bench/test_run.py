@@ -89,6 +89,7 @@ def first_seed(whole: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_every_item_run_and_seed_has_its_row(whole: Path) -> None:
     samples = read_samples(whole)
     assert Counter((s.run, s.seed, s.is_timed) for s in samples) == {
@@ -132,6 +133,7 @@ def test_rows_say_what_was_done(whole: Path, demo_pair: ModelPair) -> None:
     assert conditions["meter"] == "unavailable" or "rapl" in conditions["meter"].lower()
 
 
+@pytest.mark.slow
 def test_a_text_is_that_of_the_library_with_the_row_s_seed(
     whole: Path, demo_pair: ModelPair
 ) -> None:
@@ -174,6 +176,7 @@ def test_a_run_that_is_done_does_nothing_more(whole: Path, monkeypatch: pytest.M
     assert (whole / "samples.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rows", [4, *(pytest.param(rows, marks=pytest.mark.slow) for rows in (1, 11))]
 )
@@ -242,6 +245,7 @@ sampling = {{ temperature = 0.0 }}
 """
 
 
+@pytest.mark.slow
 def test_more_seeds_and_items_are_added_to_what_is_there(whole: Path, tmp_path: Path) -> None:
     run(recipe(run={"seeds": 1, "num_test": 2}), tmp_path)
     run(recipe(), tmp_path)
@@ -267,6 +271,7 @@ def test_rows_of_another_pair_are_not_mixed(
         run(recipe(), whole)
 
 
+@pytest.mark.slow
 def test_warm_up_comes_first_and_is_thrown_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,6 +363,7 @@ def metered(tmp_path_factory: pytest.TempPathFactory, demo_pair: ModelPair) -> P
         return decoded(wanted, tmp_path_factory.mktemp("metered"), demo_pair, idle_s=0.01)
 
 
+@pytest.mark.slow
 def test_energy_is_that_of_the_timed_windows(metered: Path) -> None:
     samples = read_samples(metered)
     assert {s.energy is None for s in samples if not s.is_timed} == {True}
@@ -444,6 +450,7 @@ def test_likelihood_counts_up_to_the_first_eos() -> None:
     assert up_to_eos([5, 6], [2]) == [5, 6]
 
 
+@pytest.mark.slow
 def test_the_draft_alone_is_the_draft_and_judged_by_the_target(
     tmp_path: Path, demo_pair: ModelPair
 ) -> None:
@@ -489,6 +496,7 @@ def _chats() -> Recipe:
     return recipe(run=run, runs=BASE["runs"][:2], tasks={"mt_bench": {}})
 
 
+@pytest.mark.slow
 def test_the_second_turn_is_asked_after_the_first_answer(chats: Path, demo_pair: ModelPair) -> None:
     task = recipe(tasks={"mt_bench": {}}).tasks["mt_bench"].task
     items = {item.id: item for item in task.prompts()}
@@ -574,6 +582,7 @@ def tuned_folder(tuned_once: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tuned_once, tmp_path / "tuned"))
 
 
+@pytest.mark.slow
 def test_options_are_chosen_on_dev_items_and_reported_on_others(tuned_folder: Path) -> None:
     samples = read_samples(tuned_folder)
     dev, test = ([s for s in samples if s.stage == stage] for stage in ("dev", "test"))
@@ -596,6 +605,7 @@ def test_a_choice_stays_when_more_is_decoded(tuned_folder: Path) -> None:
         run(tuned(seeds=2), tuned_folder)
 
 
+@pytest.mark.slow
 def test_a_tuned_run_may_be_added_later(tuned_folder: Path) -> None:
     before = read_json(tuned_folder / "chosen.json")
     late = {"name": "late", "method": "mtad", "grid": {"beam_width": [1, 2]}}
@@ -752,6 +762,7 @@ def test_samples_of_a_task_that_the_recipe_lacks_are_refused(whole: Path, tmp_pa
         score_folder(recipe(tasks={"mt_bench": {}}), tmp_path)
 
 
+@pytest.mark.slow
 def test_scoring_without_a_judge_or_permission_writes_nothing(tmp_path: Path) -> None:
     (tmp_path / "mt_bench").mkdir()
     line = {"question_id": 1, "category": "writing", "turns": ["Hello", "And?"]}
@@ -778,6 +789,7 @@ def test_results_and_exports_of_a_whole_run(whole: Path, tmp_path: Path) -> None
 # --- the command line --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_run_score_and_report_on_the_command_line(tmp_path: Path) -> None:
     path, out = tmp_path / "r.toml", tmp_path / "out"
     path.write_text(_toml().replace("num_threads = 1\n", "").replace("seeds = 2", "seeds = 1"))
@@ -828,6 +840,7 @@ def test_a_missing_data_set_says_where_to_get_it(tmp_path: Path) -> None:
     assert str(tmp_path / "none" / "spider") in message.replace(" ", "")
 
 
+@pytest.mark.slow
 def test_the_permission_to_run_code_is_given_each_time(tmp_path: Path) -> None:
     text = _toml().replace("[tasks.spider]", "[tasks.human_eval]")
     text = text.replace("seeds = 2", "seeds = 1").replace("num_test = 3", "num_test = 1")
@@ -847,6 +860,7 @@ def test_a_folder_that_is_no_result_is_refused(tmp_path: Path) -> None:
     assert "give a folder that mtad bench run wrote" in message
 
 
+@pytest.mark.slow
 def test_help_needs_no_torch() -> None:
     code = (
         "import sys; from typer.testing import CliRunner; from mtad.cli import app; "

@@ -409,6 +409,7 @@ def test_the_plot_shows_parts_and_limit(speed: Speed) -> None:
     assert iteration_plot(speed_of([row(PLAIN, outside(1.0))])) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", AXES)
 def test_every_axis_has_its_plot(axis: str) -> None:
     places: tuple[Any, ...] = ("demo", "demo") if axis == "size" else (1, 4)

@@ -74,6 +74,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- the process ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_is_timed_by_the_process(loaded: Loaded, engine: LlamaEngine) -> None:
     assert engine.version == "v0 3"
     found = decoder(loaded, engine, Variant("Q8_0", "lookup")).measure([[1, 2, 3]], 0, GREEDY)

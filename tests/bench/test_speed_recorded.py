@@ -131,6 +131,7 @@ def test_the_functions_come_back_if_decoding_fails() -> None:
 # -- recorded iterations ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
 def test_recorded_iterations_count_like_eager_ones(
     method: Method, loaded: Loaded, ours: Any
@@ -150,6 +151,7 @@ def test_recorded_iterations_count_like_eager_ones(
     assert replayed.num_output_tokens == eager.num_output_tokens == 2 * FULL.max_new_tokens
 
 
+@pytest.mark.slow
 def test_replayed_iterations_do_not_call_the_models(
     loaded: Loaded, ours: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +228,7 @@ def test_a_row_in_which_something_was_recorded_is_made_again_and_says_so(
     assert [seed for _, seed in asked] == [0, 0, 10**6, 10**6, 2 * 10**6, 2 * 10**6]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_quick")
 def test_rows_are_of_replayed_iterations(loaded: Loaded, tmp_path: Any) -> None:
     """Tapes from before have no marks: the run begins anew, without patience."""

@@ -60,6 +60,7 @@ def run(loaded: Loaded, tmp_path: Path) -> Callable[..., list[Row]]:
     return measured
 
 
+@pytest.mark.slow
 def test_every_run_decodes_every_prompt_in_turn(
     run: Callable[..., list[Row]], plan: SpeedPlan, tmp_path: Path
 ) -> None:
@@ -78,6 +79,7 @@ def test_every_run_decodes_every_prompt_in_turn(
     assert {r.conditions for r in rows} == {found.conditions[0]["id"]}
 
 
+@pytest.mark.slow
 def test_iterations_are_split_and_have_a_limit(
     run: Callable[..., list[Row]], plan: SpeedPlan, tmp_path: Path
 ) -> None:
@@ -95,6 +97,7 @@ def test_iterations_are_split_and_have_a_limit(
     assert {"speed.md", "speed.csv", "iteration.png", "iteration.svg"} == names
 
 
+@pytest.mark.slow
 def test_a_folder_with_rows_is_left_alone(
     run: Callable[..., list[Row]], plan: SpeedPlan, tmp_path: Path
 ) -> None:
@@ -104,6 +107,7 @@ def test_a_folder_with_rows_is_left_alone(
     assert read_speed_rows(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_an_interruption_keeps_the_rows(
     run: Callable[..., list[Row]], plan: SpeedPlan, tmp_path: Path
 ) -> None:
@@ -131,6 +135,7 @@ def test_what_cannot_be_decoded_becomes_a_row_with_the_reason(
     assert all(r.measured is None for r in rows if r.error)
 
 
+@pytest.mark.slow
 def test_scaling_gives_rows_along_its_axes(
     run: Callable[..., list[Row]],
     plan: SpeedPlan,
@@ -163,6 +168,7 @@ def prompt_ids(loaded: Loaded) -> list[int]:
     return loaded.pair.tokenizer("SQL: SELECT").input_ids  # type: ignore[misc, no-any-return]
 
 
+@pytest.mark.slow
 def test_texts_end_where_they_end_by_themselves(loaded: Loaded) -> None:
     """Greedy texts of both engines stop at the same EOS, so they count the same tokens."""
     prompts = encoded(loaded.pair, heldout_prompts(1))
@@ -209,6 +215,7 @@ def test_every_text_has_its_seed_and_the_method_no_guard(
     assert {options["guard"] for options in asked} == {False}
 
 
+@pytest.mark.slow
 def test_a_widened_pair_has_the_tokenizer_and_the_ends_of_the_embedded_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -245,6 +252,7 @@ def no_loading(monkeypatch: pytest.MonkeyPatch, loaded: Loaded) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_loading")
 def test_the_command_measures_and_reports_again(tmp_path: Path) -> None:
     prompts, method = tmp_path / "prompts.jsonl", tmp_path / "mine.toml"

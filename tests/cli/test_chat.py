@@ -534,6 +534,7 @@ class Terminal:
         return re.sub(r"\x1b\[[\d;?]*[A-Za-z]|\r", "", self.output)
 
 
+@pytest.mark.slow
 def test_a_terminal_has_colours_statistics_and_line_editing() -> None:
     flags = ["--seed", "3", "--max-new-tokens", "12", "--ignore-eos"]
     with Terminal(*flags) as terminal:

@@ -81,6 +81,7 @@ def test_descriptions_are_read_from_the_docstring() -> None:
 # --- one prompt
 
 
+@pytest.mark.slow
 def test_an_int8_target_is_named_where_the_contract_is() -> None:
     flags = ("--target-weights", "int8", "--method", "speculative_sampling", *SHORT)
     result = cli("generate", "the cat", *flags)
@@ -296,6 +297,7 @@ def test_without_a_prompt_a_terminal_is_told_the_ways_to_give_one() -> None:
     assert "there is no prompt; give a PROMPT or --prompt-file, or send" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_prompt_from_a_terminal_is_asked_for() -> None:
     parent, terminal = os.openpty()
     os.write(parent, b"SELECT\n\x04")

@@ -117,6 +117,7 @@ def conditions(folder: Path, *flags: str) -> dict[str, Any]:
     return run
 
 
+@pytest.mark.slow
 def test_the_file_sets_method_and_sampling(tmp_path: Path) -> None:
     run = conditions(tmp_path, "--config", str(written(tmp_path, FILE)))
     plain = conditions(tmp_path)

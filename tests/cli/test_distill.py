@@ -34,6 +34,7 @@ def draft(tmp_path_factory):
     return made(tmp_path_factory.mktemp("distill") / "draft")
 
 
+@pytest.mark.slow
 def test_the_folder_is_a_draft_with_its_card_and_figures(draft):
     folder, _, done = draft
     names = {path.name for path in folder.iterdir()}
@@ -61,10 +62,12 @@ def test_the_pair_file_is_one_for_the_server(draft):
     assert figures["copy_rates"][0] == 0 < figures["copy_rates"][-1]
 
 
+@pytest.mark.slow
 def test_it_decodes_as_the_target_alone(draft):
     require_greedy_as_target(draft[0])
 
 
+@pytest.mark.slow
 def test_a_draft_of_its_own_decodes_as_the_target_alone(tmp_path):
     folder, _, done = made(tmp_path / "own", "--kind", "standalone", "--num-layers", "1")
     assert "it begins with 1 of the target's 2 layers (1)" in done.stderr

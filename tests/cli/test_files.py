@@ -88,6 +88,7 @@ def test_conversations_see_their_earlier_answers(loads: list[Any], prompts: Path
         chat.append({"role": "assistant", "content": expected.text})
 
 
+@pytest.mark.slow
 def test_answers_do_not_depend_on_the_batch(loads: list[Any], prompts: Path) -> None:
     runs = [
         read_lines(cli("generate", "--prompt-file", prompts, *SHORT, "--max-batch-size", n).stdout)
@@ -106,6 +107,7 @@ def test_plain_prompts_as_chats(loads: list[Any], prompts: Path) -> None:
     assert "line 1: it is not a chat, and --system needs one" in message
 
 
+@pytest.mark.slow
 def test_going_on(loads: list[Any], prompts: Path, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
     command = ["generate", "--prompt-file", prompts, *SHORT, "--max-batch-size", "2"]
@@ -123,6 +125,7 @@ def test_going_on(loads: list[Any], prompts: Path, tmp_path: Path) -> None:
     assert loads == [], "nothing is left to do, so nothing is loaded"
 
 
+@pytest.mark.slow
 def test_going_on_keeps_the_random_seed(loads: list[Any], prompts: Path, tmp_path: Path) -> None:
     output = tmp_path / "answers.jsonl"
     command = ["generate", "--prompt-file", prompts, *SHORT[2:], "--output", output]

@@ -59,6 +59,7 @@ def generate() -> dict[str, Any]:
     return facts
 
 
+@pytest.mark.slow
 def test_help_imports_no_library_that_is_slow_to_load() -> None:
     facts = facts_of("generate", "--help")
     loaded = {name.partition(".")[0] for name in facts["modules"]}
@@ -66,6 +67,7 @@ def test_help_imports_no_library_that_is_slow_to_load() -> None:
     assert facts["kept_out"] == 0
 
 
+@pytest.mark.slow
 def test_generate_imports_no_other_command(generate: dict[str, Any]) -> None:
     others = (
         "mtad.bench",

@@ -22,6 +22,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return ["--prompt-file", str(file)]
 
 
+@pytest.mark.slow
 def test_a_sound_method_is_proven(prompts: list[str]) -> None:
     done = cli("verify", *QUICK, *prompts, "--method", "speculative_sampling")
     assert done.exit_code == 0, done.output
@@ -29,6 +30,7 @@ def test_a_sound_method_is_proven(prompts: list[str]) -> None:
     assert "law of the first token" in done.stdout and "chance of at most 1 %" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_lossy_method_is_a_difference_unless_it_is_expected(prompts: list[str]) -> None:
     arguments = ["verify", *QUICK, *prompts, "--method", "typical_acceptance", "--json"]
     done = cli(*arguments)

@@ -96,6 +96,7 @@ def log_ratios(world: World, tree: TokenTree) -> torch.Tensor:
     return ratio.masked_fill(~tree.alive, -math.inf)
 
 
+@pytest.mark.slow
 @quick
 @given(worlds, thresholds, beam_kinds)
 def test_mtad_takes_the_longest_passing_prefix(world: World, threshold: float, beam: str) -> None:
@@ -124,6 +125,7 @@ def test_mtad_bounds_the_perplexity_of_a_block(world: World, threshold: float) -
     assert (ppl[0][some] <= bound[some] * (1 + SLACK)).all()
 
 
+@pytest.mark.slow
 @quick
 @given(worlds, st.sampled_from([0.1, 0.5, 0.9]))
 def test_a_fully_accepted_best_block_is_near_the_targets_best(
@@ -145,6 +147,7 @@ def test_a_fully_accepted_best_block_is_near_the_targets_best(
     assert ((p_y - p_d)[full] <= (-math.log(threshold) + p_y - q_y)[full] + SLACK).all()
 
 
+@pytest.mark.slow
 @quick
 @given(worlds, beam_kinds, st.sampled_from(["mtad", "mmtad"]))
 def test_a_larger_threshold_never_accepts_more(world: World, beam: str, name: str) -> None:
@@ -170,6 +173,7 @@ def test_one_beam_and_one_token_test_the_token_ratio(world: World, threshold: fl
     assert torch.equal((p / q >= threshold)[clear], (verdict.num_accepted == 1)[clear])
 
 
+@pytest.mark.slow
 @quick
 @given(worlds, thresholds, beam_kinds)
 def test_star_never_stops_before_mtad(world: World, threshold: float, beam: str) -> None:
@@ -183,6 +187,7 @@ def test_star_never_stops_before_mtad(world: World, threshold: float, beam: str)
     assert (chosen[same] >= committed[same] - SLACK).all()
 
 
+@pytest.mark.slow
 @quick
 @given(worlds, thresholds, beam_kinds)
 def test_max_is_the_strictest_rule(world: World, threshold: float, beam: str) -> None:
@@ -239,6 +244,7 @@ def test_equal_laws_reject_nothing(name: str, options: dict[str, Any], world: Wo
     assert (verdict.num_accepted == 3).all()
 
 
+@pytest.mark.slow
 @settings(quick, max_examples=5)
 @given(worlds)
 def test_speculative_acceptance_is_one_minus_total_variation(world: World) -> None:

@@ -52,6 +52,7 @@ def problems(seed: int = 0) -> list:
     return [(str(problem.prompt), answer) for problem, answer in pairs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["target", "draft"])
 def test_output_loads_like_any_model(made: Path, role: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(made / "pair" / role)
@@ -92,6 +93,7 @@ def test_card_reports_the_clean_variant(made: Path) -> None:
     assert "without noise" in card(SMOKE, metrics, metrics)
 
 
+@pytest.mark.slow
 def test_clean_variant_goes_on_from_the_pair(made: Path) -> None:
     metrics = run_clean(SMOKE, made / "work", "cpu")
     before = torch.load(made / "work" / "target.pt")["model"]

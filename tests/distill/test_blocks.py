@@ -19,6 +19,7 @@ from mtad.sampling.params import SamplingParams
 RATES = (0.0, 0.3, 0.6, 0.9)
 
 
+@pytest.mark.slow
 def test_blocks_begin_where_the_chance_says(tmp_path):
     """Against the definition, place by place, for a draft that is accepted now and then."""
     head, target = head_of(seed=1), head_of(seed=2)
@@ -54,6 +55,7 @@ def test_answers_that_no_time_was_left_for_have_no_blocks(tmp_path):
     assert torch.equal(walk.block_starts(tmp_path / "starts.pt", None, None, None), found)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_chains_that_copy_are_those_that_a_session_drafts(temperature):

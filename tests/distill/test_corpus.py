@@ -36,6 +36,7 @@ def test_follow_ups_speak_of_the_answers():
         assert chat[-1]["role"] == "user"
 
 
+@pytest.mark.slow
 def test_answers_are_those_that_the_target_gives(tmp_path):
     pair = saved_pair.pair()
     answers = write_answers(pair, tmp_path / "a.jsonl", SMALL, on_answers=enough(2))
@@ -49,6 +50,7 @@ def test_answers_are_those_that_the_target_gives(tmp_path):
     assert num_tokens_of(answers) == sum(len(a.token_ids) for a in answers) > 8
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
     pair, path = saved_pair.pair(), tmp_path / "a.jsonl"
     whole = write_answers(pair, tmp_path / "whole.jsonl", SMALL, on_answers=enough(6))

@@ -20,6 +20,7 @@ from mtad.sampling.params import SamplingParams
 from mtad.testing import random_llama
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_head_that_is_its_own_target_is_accepted_always(temperature):
     head = head_of()
@@ -88,6 +89,7 @@ def test_tokens_per_call_are_those_of_decoding(depth):
     assert found.tokens_per_call[-1] == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.slow
 def test_tokens_that_the_head_cannot_say_are_not_accepted():
     target = head_of()
     states = rolled_out(target, temperature=0.0)
@@ -102,12 +104,14 @@ def test_tokens_that_the_head_cannot_say_are_not_accepted():
     assert 0 < found.by_position[0] <= float(reachable) + 0.05
 
 
+@pytest.mark.slow
 def test_no_answer_at_the_temperature_is_an_error():
     head = head_of()
     with pytest.raises(ValueError, match=r"no answer of 5 tokens or more was drawn at 0\.5"):
         acceptance_of(HeadStudent(head), rolled_out(head), head.logits, SamplingParams(0.5))
 
 
+@pytest.mark.slow
 def test_the_linear_start_is_the_ridge_regression():
     target = head_of(seed=3)
     torch.nn.init.zeros_(target.down.weight)  # then the next state is linear in the inputs
@@ -189,6 +193,7 @@ def test_the_second_pass_draws_places_by_their_weight():
     assert counts[0] / 4000 == pytest.approx(0.25, abs=0.03)
 
 
+@pytest.mark.slow
 def test_the_second_pass_learns_where_blocks_begin(tmp_path):
     """What has no weight is not learnt from: a head that sees one place alone knows that place."""
     target, head = head_of(seed=5), head_of(seed=6)
@@ -211,6 +216,7 @@ def test_the_second_pass_learns_where_blocks_begin(tmp_path):
     assert float(torch.minimum(p, q).sum()) > 0.97
 
 
+@pytest.mark.slow
 def test_training_brings_the_acceptance_up(tmp_path):
     target, head = head_of(seed=5), head_of(seed=6)
     states = rolled_out(target, num_texts=150)
@@ -225,6 +231,7 @@ def test_training_brings_the_acceptance_up(tmp_path):
     assert after > before + 0.3
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path):
     target = head_of(seed=5)
     states = rolled_out(target)

@@ -63,6 +63,7 @@ def made(work, plan=PLAN, costs=CHEAP, clock=None, heard=None):
     return distill(saved_pair.pair(), plan, work, heard, clock=clock, measure=lambda *_: costs)
 
 
+@pytest.mark.slow
 def test_a_head_comes_of_it_and_the_user_hears_what_it_brings(tmp_path):
     heard = Heard()
     done = made(tmp_path, heard=heard)
@@ -78,6 +79,7 @@ def test_a_head_comes_of_it_and_the_user_hears_what_it_brings(tmp_path):
     assert len(set(seconds)) == len(seconds)  # nothing is measured twice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kill_at", "plan"), [(4, PLAN), (16, PLAN), (16, STANDALONE)], ids=["answers", "head", "own"]
 )
@@ -94,6 +96,7 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path, kill_at, plan):
     assert len(rows) == resumed.num_answers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plan.json", "answers.seconds", "curve.json"])
 def test_a_kill_while_a_file_is_written_does_no_harm(tmp_path, monkeypatch, name):
     write, times = Path.write_bytes, []
@@ -114,6 +117,7 @@ def test_a_kill_while_a_file_is_written_does_no_harm(tmp_path, monkeypatch, name
     assert made(tmp_path).num_answers >= 8
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_done_again(tmp_path):
     first, heard = made(tmp_path), Heard()
     again = made(tmp_path, heard=heard)
@@ -134,6 +138,7 @@ def test_a_draft_that_is_too_dear_is_refused_at_once(tmp_path, plan, remedy):
     assert not (tmp_path / "answers.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_draft_that_does_not_get_there_is_ended(tmp_path):
     hard = chains(draft_s=0.9, target_s=(1.0, 1.05, 1.1))
     done = made(tmp_path, costs=hard)

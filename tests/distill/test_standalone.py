@@ -41,6 +41,7 @@ def states(target, tmp_path_factory):
     return write_states(target, answers, tmp_path_factory.mktemp("states"))
 
 
+@pytest.mark.slow
 def test_a_draft_of_all_layers_is_accepted_always(target, states):
     student = StandaloneStudent(target, ALL, num_layers=2)
     found = acceptance_of(student, states, logits_after(target), SAMPLED, depth=3)
@@ -119,6 +120,7 @@ def trained(target, states, path, *stops):
     return student
 
 
+@pytest.mark.slow
 def test_training_brings_the_acceptance_up_and_leaves_the_embedding(target, states, tmp_path):
     def acceptance(student):
         laws = logits_after(target)

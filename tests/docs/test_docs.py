@@ -243,6 +243,7 @@ def stale_in(root: Path, parts: list[Any], capsys: pytest.CaptureFixture[str]) -
     return names
 
 
+@pytest.mark.slow
 def test_what_the_program_says_of_itself_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
     assert stale_in(ROOT, generator().from_program(), capsys) == set()
 

@@ -45,6 +45,7 @@ def test_complete_prompts_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.startswith("def area(r):")
 
 
+@pytest.mark.slow
 def test_stream_blocks(capsys: pytest.CaptureFixture[str]) -> None:
     run("stream_blocks", "def area(r):", "--max-new-tokens", "12")
     prompt, *blocks, text = capsys.readouterr().out.strip().split("\n[")
@@ -53,6 +54,7 @@ def test_stream_blocks(capsys: pytest.CaptureFixture[str]) -> None:
     assert all("|" in block for block in blocks)
 
 
+@pytest.mark.slow
 def test_compare_methods(capsys: pytest.CaptureFixture[str]) -> None:
     run("compare_methods", "--num-prompts", "1", "--max-new-tokens", "8")
     head, *lines = capsys.readouterr().out.strip().split("\n")
@@ -115,6 +117,7 @@ def test_custom_method_without_lenience_is_speculative_sampling(toy: mtad.ModelP
     assert texts(toy, exact) == texts(toy, mtad.SpeculativeSampling(num_draft_tokens=3))
 
 
+@pytest.mark.slow
 def test_custom_method_accepts_with_the_lenient_probability(toy: mtad.ModelPair) -> None:
     lenience, count = 0.5, 4000
     method = mtad.methods.find("examples.custom_method")(num_draft_tokens=1, lenience=lenience)

@@ -93,6 +93,7 @@ def finish(session: Session, found: dict[int, list[int]], most: int = 10**6) -> 
             most -= 1
 
 
+@pytest.mark.slow
 @PADS
 @EVERY_METHOD
 def test_a_text_is_the_same_after_joining_late(pair, method, pads):
@@ -123,6 +124,7 @@ def test_the_others_run_while_a_long_prompt_is_read(pair):
     assert chunks == -(-(len(LONG) - 1) // 64) - 1
 
 
+@pytest.mark.slow
 @EVERY_METHOD
 def test_a_text_is_the_same_when_it_is_taken_up_again(pair, method):
     for request, whole in zip(requests_for(method), alone(method), strict=True):
@@ -140,6 +142,7 @@ def test_a_text_that_is_whole_already_never_runs(pair):
     assert Session(*pair, SMALL, [request], VOCAB).rows == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pads", [True], ids=["padded"])
 @EVERY_METHOD
 def test_leaving_does_not_touch_the_others(pair, method, pads):
@@ -179,6 +182,7 @@ def test_caches_grow_in_steps_and_keep_what_they_hold(pair, pads):
     assert sizes == [2, 4, 4, 8, 8, 8, 8, 16]
 
 
+@pytest.mark.slow
 def test_no_memory_to_grow_leaves_all_as_it_was(pair, monkeypatch):
     requests = requests_for(SMALL)
     expected = token_ids(*pair, SMALL, [requests[1].prompt_ids], requests[1].sampling)[0]
@@ -202,6 +206,7 @@ def test_no_memory_to_grow_leaves_all_as_it_was(pair, monkeypatch):
     assert found[1] == token_ids(*pair, SMALL, [requests[0].prompt_ids], requests[0].sampling)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "make"),
     [
@@ -265,6 +270,7 @@ def test_few_numbers_of_rows_occur():
     ]
 
 
+@pytest.mark.slow
 def test_captured_iterations_are_replayed_while_others_come_and_go(pair):
     """Of 13 to 16 texts at a time, each number would need a capture of its own."""
     params = [SamplingParams(max_new_tokens=12 + i % 7, seed=i) for i in range(28)]
@@ -291,6 +297,7 @@ def test_captured_iterations_are_replayed_while_others_come_and_go(pair):
     assert captured[True] < captured[False], captured
 
 
+@pytest.mark.slow
 def test_large_batches_run_eagerly_where_that_is_asked_for(pair):
     requests = [Request([i], SamplingParams(max_new_tokens=8 + 4 * i)) for i in range(1, 5)]
     graphs, paces = Graphs(Recorder(), patience=1), []
@@ -303,6 +310,7 @@ def test_large_batches_run_eagerly_where_that_is_asked_for(pair):
     assert set(paces) == {(True, True), (False, False)}
 
 
+@pytest.mark.slow
 def test_copies_that_stray_are_made_again(pair):
     """As a row may in another place of a batch, where products are rounded otherwise."""
     params = [SamplingParams(max_new_tokens=20, seed=i) for i in range(5)]
@@ -326,6 +334,7 @@ def test_copies_that_stray_are_made_again(pair):
     assert [found[i] for i in range(5)] == expected and num_strayed > 2
 
 
+@pytest.mark.slow
 def test_copies_make_room_for_those_who_join(pair):
     texts = [[i + 1] for i in range(16)]
     params = [SamplingParams(max_new_tokens=12, seed=i) for i in range(16)]
@@ -341,6 +350,7 @@ def test_copies_make_room_for_those_who_join(pair):
     assert [found[i] for i in range(16)] == expected
 
 
+@pytest.mark.slow
 def test_copies_give_way_to_those_who_have_been_read(pair):
     texts = [[i + 1] for i in range(8)] + [LONG]
     params = [SamplingParams(max_new_tokens=16, seed=i) for i in range(9)]

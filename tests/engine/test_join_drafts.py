@@ -92,6 +92,7 @@ def finish(session: Session, found: dict[int, list[int]], most: int = 10**6) -> 
     return beside
 
 
+@pytest.mark.slow
 @PADS
 @KINDS
 @METHODS
@@ -115,6 +116,7 @@ def test_a_text_is_the_same_after_joining_late(kind: str, method: Method, pads: 
     assert found.get(0, []) == expected[0][: len(found.get(0, []))]
 
 
+@pytest.mark.slow
 @KINDS
 @METHODS
 def test_a_text_is_the_same_when_it_is_resumed(kind: str, method: Method) -> None:
@@ -130,6 +132,7 @@ def test_a_text_is_the_same_when_it_is_resumed(kind: str, method: Method) -> Non
             assert begun[0] + found[0] == whole
 
 
+@pytest.mark.slow
 def test_a_draft_without_memory_for_its_own_tokens_leaves_all_as_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -152,6 +155,7 @@ def test_a_draft_without_memory_for_its_own_tokens_leaves_all_as_it_was(
     assert found == {0: expected, 1: alone("translated", method)[4]}
 
 
+@pytest.mark.slow
 @KINDS
 @pytest.mark.parametrize(
     ("method", "make"),

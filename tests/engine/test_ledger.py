@@ -95,6 +95,7 @@ def test_rows_that_join_and_leave_keep_their_own(pair: tuple, pads: bool) -> Non
         assert [block.receipt for block in blocks] == expected(blocks)
 
 
+@pytest.mark.slow
 def test_a_text_that_is_taken_up_again_goes_on_where_it_was(pair: tuple) -> None:
     first, again, whole = {}, {}, {}
     finish(Session(*pair, METHOD, REQUESTS[3:4], VOCAB), whole)
@@ -107,6 +108,7 @@ def test_a_text_that_is_taken_up_again_goes_on_where_it_was(pair: tuple) -> None
     assert again[1][-1].receipt == expected(again[1])[-1]
 
 
+@pytest.mark.slow
 def test_the_budget_of_a_text_is_spent_once(pair: tuple) -> None:
     """Taken up again after every block, a text is the same as in one go."""
     method = Margin(num_draft_tokens=3, max_gap=9.0, max_rank=60, regret_budget=4.0)
@@ -129,6 +131,7 @@ def test_the_budget_of_a_text_is_spent_once(pair: tuple) -> None:
     assert blocks[-4].receipt["regret"] + forgetful[0][-1].receipt["regret"] > 4.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [METHOD, Margin(num_draft_tokens=3, max_gap=2.0)])
 def test_recorded_iterations_keep_it_too(pair: tuple, method: Any) -> None:
     tapes, wanted, found = Tapes(patience=1), {}, {}
@@ -139,6 +142,7 @@ def test_recorded_iterations_keep_it_too(pair: tuple, method: Any) -> None:
     assert tapes.num_captured > 0 and tapes.reason(method_key(method)) is None
 
 
+@pytest.mark.slow
 def test_judging_on_few_tokens_keeps_it_too(pair: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warper, "TIES", 1)
     monkeypatch.setattr(judging, "SHARE", 0)

@@ -103,6 +103,7 @@ def require_fresh(session: Session, running: list[list[int]]) -> None:
             assert_fresh(lm, texts, last_slot_may_lag=lm is not session.target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pads", [False, True], ids=["exact", "padded"])
 @KINDS
 def test_texts_with_and_without_cached_prefixes_are_the_same(kind: str, pads: bool) -> None:
@@ -123,6 +124,7 @@ def test_texts_with_and_without_cached_prefixes_are_the_same(kind: str, pads: bo
     assert [found[i] for i in range(3)] == expected
 
 
+@pytest.mark.slow
 @KINDS
 def test_a_prefix_is_found_while_others_run_and_one_that_is_cancelled_adds_none(kind: str) -> None:
     shared, (other, first, second), expected = workspace(), requests_for(kind), alone(kind)
@@ -157,6 +159,7 @@ def test_a_text_that_is_resumed_finds_its_prompt(kind: str) -> None:
     assert begun[0] + found[0] == expected
 
 
+@pytest.mark.slow
 def test_a_cache_that_is_too_small_evicts_and_changes_no_text() -> None:
     requests, expected = requests_for("model"), alone("model")
     shared = workspace()
@@ -172,6 +175,7 @@ def test_a_cache_that_is_too_small_evicts_and_changes_no_text() -> None:
             assert 0 < shared.prefixes.num_bytes <= 40_000
 
 
+@pytest.mark.slow
 def test_captured_iterations_after_a_cached_prefix_give_the_same_texts() -> None:
     target, draft, _, prompts = case("model")
     pair = ModelPair(target, draft)
@@ -219,6 +223,7 @@ def in_blocks(num_tokens: int) -> int:
     return num_tokens // BLOCK * BLOCK
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["finished", "left", "resting"])
 @KINDS
 def test_the_next_turn_finds_the_answer_of_the_last_one(kind: str, way: str) -> None:

@@ -24,6 +24,7 @@ def test_first_children_are_counted_from_the_root_on() -> None:
     assert num_first(tree, Verdict(path, accepted, zeros)).tolist() == [2, 1, 0, 1, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mcss", "specinfer"])
 def test_a_chain_would_have_had_them(name: str) -> None:
     """Greedy: from the same text the chain of the draft's best tokens is accepted as far.

@@ -77,6 +77,7 @@ def drain(session: Session) -> list[list[int]]:
 # --- the second call of a form captures and records nothing
 
 
+@pytest.mark.slow
 def test_a_second_call_records_no_tape(models):
     pair = ModelPair(*models)
     pair.graphs = Tapes(patience=0)
@@ -90,6 +91,7 @@ def test_a_second_call_records_no_tape(models):
     assert again[0].token_ids == first[0].token_ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tapes", "graphs"])
 def test_a_second_call_with_a_head_captures_nothing(models, kind):
     pair, backend = ModelPair(models[0], random_head(models[0], 40)), Recorder()
@@ -106,6 +108,7 @@ def test_a_second_call_with_a_head_captures_nothing(models, kind):
     assert first[0].token_ids == again[0].token_ids == plain[0].token_ids
 
 
+@pytest.mark.slow
 def test_a_second_call_captures_no_graph_and_warms_nothing_up(models):
     pair, backend = ModelPair(*models), Recorder()
     pair.graphs = Graphs(backend, patience=1)
@@ -121,6 +124,7 @@ def test_a_second_call_captures_no_graph_and_warms_nothing_up(models):
     assert other[0].token_ids == token_ids(*models, METHOD, prompts, params)[0]
 
 
+@pytest.mark.slow
 def test_calls_of_other_sizes_in_between_lose_no_graph_of_a_cache_that_is_large_enough(models):
     pair, backend = ModelPair(*models), Recorder()
     pair.graphs = Graphs(backend, patience=1)
@@ -134,6 +138,7 @@ def test_calls_of_other_sizes_in_between_lose_no_graph_of_a_cache_that_is_large_
     assert len(backend.recordings) == before
 
 
+@pytest.mark.slow
 def test_a_second_call_allocates_nothing(models, allocated):
     pair = ModelPair(*models)
     pair.graphs = None
@@ -149,6 +154,7 @@ def test_a_second_call_allocates_nothing(models, allocated):
 # --- who has which caches
 
 
+@pytest.mark.slow
 def test_two_streams_at_a_time_have_their_own_caches(models):
     pair = ModelPair(*models)
     expected = [pair.generate([p], METHOD, seed=3, **OPTIONS)[0].token_ids for p in PROMPTS[:2]]
@@ -223,6 +229,7 @@ def test_nan_of_the_session_before_reaches_no_text(models):
     assert drain(again) == expected
 
 
+@pytest.mark.slow
 def test_a_cache_that_grows_in_place_holds_nothing_stale(models):
     """The session before had more memory: growing needs none, only another layout."""
     workspace = Workspace()
@@ -279,6 +286,7 @@ def test_idle_caches_are_freed_before_memory_is_asked_for(models, monkeypatch):
     assert workspace.programs.num_captured == 0, "they were bound to the caches"
 
 
+@pytest.mark.slow
 def test_an_idle_cache_that_is_too_small_is_freed_first(models, monkeypatch):
     workspace, free = Workspace(), 10**6
     session_of(models, workspace, PROMPTS[0]).close()
@@ -296,6 +304,7 @@ def test_an_idle_cache_that_is_too_small_is_freed_first(models, monkeypatch):
     assert held > 0 and seen[0] < held
 
 
+@pytest.mark.slow
 def test_a_draft_that_cannot_grow_leaves_the_target_as_it_was(models, monkeypatch):
     """The target's cache finds memory first."""
     session = session_of(models, Workspace(), PROMPTS[0], num_new=40)

@@ -33,6 +33,7 @@ def parses(text: str) -> bool:
     return {*value} == {"name", "age"} and len(value["name"]) <= 8 and value["age"] in (1, 20, 300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["speculative_sampling", "mtad", "specinfer", "beam_search"])
 def test_text_is_json_of_the_schema(pair, method):
     greedy = {"temperature": 0.0} if method == "beam_search" else {}
@@ -43,6 +44,7 @@ def test_text_is_json_of_the_schema(pair, method):
     assert all(parses(one.text) for one in texts)
 
 
+@pytest.mark.slow
 def test_captured_iterations_give_the_same_text(pair):
     """Two texts: a program is used for the second one, and asks the grammar anew."""
     settings = {"grammar": SCHEMA, "max_new_tokens": 60, "guard": False}
@@ -56,6 +58,7 @@ def test_captured_iterations_give_the_same_text(pair):
     assert "unsupported" not in quick.graphs.eager_iterations
 
 
+@pytest.mark.slow
 def test_a_text_without_a_grammar_is_what_it_is_alone(pair):
     sampling = SamplingParams(seed=5, max_new_tokens=12, eos_token_ids=pair.models.eos_token_ids)
     ids = pair.tokenizer(PROMPT).input_ids
@@ -67,6 +70,7 @@ def test_a_text_without_a_grammar_is_what_it_is_alone(pair):
     assert pair.tokenizer.decode(both[1]) in ("yes", "no")
 
 
+@pytest.mark.slow
 def test_a_batch_whose_grammars_have_left_asks_none(pair):
     sampling = SamplingParams(seed=5, max_new_tokens=20)
     ids = pair.tokenizer(PROMPT).input_ids
@@ -97,6 +101,7 @@ def texts_of(pair: mtad.ModelPair, requests: list[Request]) -> list[list[int]]:
     return texts
 
 
+@pytest.mark.slow
 def test_a_resumed_text_goes_on_as_if_nothing_had_happened(pair):
     sampling = SamplingParams(seed=7, max_new_tokens=60, eos_token_ids=pair.models.eos_token_ids)
     ids = pair.tokenizer(PROMPT).input_ids
@@ -112,6 +117,7 @@ def test_a_resumed_text_goes_on_as_if_nothing_had_happened(pair):
         assert whole[:cut] + texts_of(pair, [resumed])[0] == whole
 
 
+@pytest.mark.slow
 def test_a_stop_string_ends_the_text_within_its_grammar(pair):
     text = pair.generate(PROMPT, grammar=SCHEMA, seed=1, stop='"age"', max_new_tokens=200)[0]
     assert text.finish_reason == "stop"
@@ -141,6 +147,7 @@ LONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["speculative_sampling", "specinfer", "prompt_lookup"])
 def test_forced_tokens_cost_no_draft_and_change_no_text(pair, method):
     settings = {"grammar": LONG, "temperature": 0.0, "max_new_tokens": 120}

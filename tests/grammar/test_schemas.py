@@ -38,6 +38,7 @@ def check(pair: mtad.ModelPair, seed: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_texts_of_random_schemas(pair):
     assert sum(check(pair, seed) for seed in range(8)) >= 4
 

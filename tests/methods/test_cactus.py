@@ -126,6 +126,7 @@ def text_law(
     return oracles.compose(blocks, start, length)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "step", "length", "warp"),
     [

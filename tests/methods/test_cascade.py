@@ -126,6 +126,7 @@ def target_bonus_law(name: str, rule: str, length: int, budgeted: bool, depth: i
     return oracles.compose(blocks, start, length)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["js", "ensemble"])
 def test_a_bonus_from_the_target(rule: str) -> None:
     """The draft reads one token less; wherever nothing was drafted the token is the target's."""
@@ -148,6 +149,7 @@ def test_golden_error_of_a_bonus_from_the_target() -> None:
     assert max(abs(exact[t] - other[t]) for t in exact) == pytest.approx(0.012150, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "threshold"), [("opt", 0.3), ("token", 0.45), ("ensemble", 0.4)])
 def test_warps_and_penalties_act_on_both_laws(rule: str, threshold: float) -> None:
     """Rows of several settings in one batch; banned tokens and early ends stay out."""
@@ -294,6 +296,7 @@ def test_a_draft_token_that_the_target_cannot_say_calls_for_the_target() -> None
         assert bool(seen.verdict.num_accepted[drafted].any()) is accepts
 
 
+@pytest.mark.slow
 def test_where_the_draft_has_no_token_the_target_speaks() -> None:
     """All that a trimmed draft has is banned: nothing is drafted, whatever the rule."""
     pair = MarkovPair.of(TOY_TARGET, TOY_DRAFT)

@@ -27,6 +27,7 @@ from support.toy_texts import (
     P,
     Q,
     decode_groups,
+    few_of,
     penalized_law,
     plain_law,
     plain_requests,
@@ -165,7 +166,7 @@ def test_equal_siblings_are_not_merged(name: str, options: dict[str, Any]) -> No
 # --- warps, penalties, bans -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "options"), ONE_EACH)
+@pytest.mark.parametrize(("name", "options"), few_of(ONE_EACH))
 def test_warped_laws(toy: MarkovPair, name: str, options: dict[str, Any]) -> None:
     groups = [requests_of([EMPTY] * 250, max_new_tokens=6, **warp) for warp in WARPS]
     for warp, texts in zip(WARPS, decode_groups(toy, name, options, groups), strict=True):
@@ -178,7 +179,7 @@ def scaled() -> MarkovPair:
     return MarkovPair.of(SCALED_TARGET, SCALED_DRAFT)
 
 
-@pytest.mark.parametrize(("name", "options"), ONE_EACH)
+@pytest.mark.parametrize(("name", "options"), few_of(ONE_EACH))
 def test_penalized_laws(scaled: MarkovPair, name: str, options: dict[str, Any]) -> None:
     """Settings differ from row to row of one batch; every row has the law of its own."""
     groups = [requests_of([PROMPT] * 150, max_new_tokens=6, **s) for s in PENALTIES]
@@ -204,6 +205,7 @@ def mtad_blocks(depth: int, threshold: float, budgeted: bool, text: Text, left: 
     return dict(blocks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [0.1, 0.55, 1.2])
 def test_mtad_text_law(toy: MarkovPair, threshold: float) -> None:
     options = {"num_draft_tokens": 2, "beam_width": 2, "accept_threshold": threshold}
@@ -229,6 +231,7 @@ def test_mmtad_text_law(toy: MarkovPair, rule: str) -> None:
     assert_law(texts, oracles.compose(blocks, EMPTY, LENGTH))
 
 
+@pytest.mark.slow
 def test_mtad_that_accepts_nothing_is_the_target(toy: MarkovPair) -> None:
     group = plain_requests(1000, 6)
     texts = decode_groups(toy, "mtad", {"accept_threshold": float("inf")}, [group])[0]

@@ -77,6 +77,7 @@ def text_law(name: str, length: int, budgeted: bool, depth: int, **rule: Any) ->
     return oracles.compose(blocks, start, length)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "length", "rule"),
     [
@@ -122,6 +123,7 @@ def test_golden_texts_of_temperature_0(
     assert len(steps) == calls
 
 
+@pytest.mark.slow
 def test_golden_regret_and_its_cap() -> None:
     """The kept token is log 6 nats less likely than the best one; the gap must be less."""
     pair, p, *_ = toys("G")
@@ -205,6 +207,7 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", NEUTRAL, ids=str)
 def test_nothing_deferred_is_speculative_sampling(options: dict[str, Any]) -> None:
     """Token by token: the same noise meets the same laws."""

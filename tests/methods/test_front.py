@@ -48,6 +48,7 @@ def test_mixtures_on_the_front(name: str, rule: str, a: float) -> None:
         assert distance(p, q, lambda n, pi=pi: pi) == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["quadratic", "exact"])
 def test_cactus_is_on_the_front(step: str) -> None:
     """Also for random laws, and its bias is the sum that a receipt adds up."""

@@ -116,6 +116,7 @@ def test_one_path_is_block_verification() -> None:
     assert ours.blocks == other.blocks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adaptive", [True, False])
 def test_texts_have_the_law_of_the_target(adaptive: bool) -> None:
     """With an EOS and rows of other budgets in the batch."""

@@ -71,7 +71,13 @@ def llama() -> Pair:
     return Pair.of("llama")
 
 
-CHAIN_AND_TREE = pytest.mark.parametrize("method", [SpeculativeSampling(3), MMTAD(3, 3)], ids=label)
+CHAIN_AND_TREE = pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(SpeculativeSampling(3), id="chain", marks=pytest.mark.slow),
+        pytest.param(MMTAD(3, 3), id="tree"),
+    ],
+)
 
 
 @pytest.mark.parametrize("method", GREEDY)
@@ -86,6 +92,7 @@ def test_greedy_equals_generate_on_every_family(pair, method):
     assert token_ids(pair.target, pair.draft, method, PROMPTS, params) == pair.expected
 
 
+@pytest.mark.slow
 @CHAIN_AND_TREE
 def test_greedy_alone_equals_greedy_in_a_batch(llama, method):
     params = SamplingParams(temperature=0.0, max_new_tokens=NUM_NEW)

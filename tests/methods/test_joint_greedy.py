@@ -193,6 +193,7 @@ def law_of(table: list[list[float]]) -> Law:
     return law
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True, database=None)
 @given(
     vocab=st.integers(2, 6),
@@ -230,6 +231,7 @@ def test_no_block_is_less_likely_or_shorter_than_greedys(
         assert budgets[row] >= len(block) >= greedy_length(p, (0,), paths, eos)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eos", [(), (2,)], ids=["endless", "ends"])
 def test_every_block_of_a_text_is_as_likely_as_greedys_from_there(eos: Text) -> None:
     """Texts of a batch with budgets of their own, on models whose laws are random."""

@@ -94,6 +94,7 @@ def test_law_of_a_block(toy: str, rank: int, law: Text | None) -> None:
     assert_law(seen.blocks, blocks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", [margin(0.0, 9), margin(9.0, 1), margin(9.0, 9, budget=0.0)], ids=["M", "k", "R"]
 )
@@ -244,6 +245,7 @@ def random_tables(vocab: int, seed: int) -> list[list[list[float]]]:
     return [(one / one.sum(1, keepdim=True)).double().tolist() for one in laws]
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, derandomize=True, database=None)
 @given(
     vocab=st.integers(2, 9),
@@ -272,6 +274,7 @@ def test_no_text_exceeds_the_budget(
         assert spent < budget + 1e-4 * (budget > 0) + 1e-9
 
 
+@pytest.mark.slow
 def test_a_text_does_not_depend_on_what_others_have_spent() -> None:
     """Each of a batch has the budget for itself."""
     target, draft = random_tables(9, 4)

@@ -164,6 +164,7 @@ def texts_of(seed: int, name: str, given: Sequence[Request], **options: Any) -> 
     return decode_all(target, draft, make(name, **options), given, NUM_TOKENS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @EOSES
 def test_every_block_is_that_of_a_simulation(options: dict[str, Any], eos: Sequence[int]) -> None:
@@ -175,6 +176,7 @@ def test_every_block_is_that_of_a_simulation(options: dict[str, Any], eos: Seque
             assert blocks == simulated(*some_pair(seed)[2:], prompt, budget, eos, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_beams", [1, 2, 3])
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
 def test_where_nothing_is_given_up_it_is_beam_search(num_beams: int, length_penalty: float) -> None:
@@ -184,6 +186,7 @@ def test_where_nothing_is_given_up_it_is_beam_search(num_beams: int, length_pena
         assert found == texts_of(seed, "beam_search", requests((EOS,)), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pinned", [False, True])
 def test_one_hypothesis_is_greedy_decoding(pinned: bool) -> None:
     for seed in range(3):
@@ -191,6 +194,7 @@ def test_one_hypothesis_is_greedy_decoding(pinned: bool) -> None:
         assert found == texts_of(seed, "autoregressive", requests(()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [o for o in OPTIONS if o.get("pinned")], ids=str)
 @EOSES
 def test_a_pinned_text_is_never_less_likely_than_the_greedy_one(
@@ -232,6 +236,7 @@ def test_golden_texts_and_calls_of_toy_j() -> None:
     assert score(oracles.markov(J_TARGET), [3], [1] * 10) == pytest.approx(-1.746752, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_head_drafts_the_same_texts() -> None:
     target = random_llama(vocab=VOCAB)
     params = SamplingParams(temperature=0.0, max_new_tokens=10)

@@ -140,6 +140,7 @@ def test_only_committed_tokens_are_read() -> None:
         assert [paths(plain, r) for r in range(20)] == [paths(dirty, r) for r in range(20)]
 
 
+@pytest.mark.slow
 def test_a_row_does_not_depend_on_its_neighbours() -> None:
     texts = random_texts(random.Random(2), 20, 30)
     together = drafted(prefix_of(texts, budget=64), num_draft_nodes=12)
@@ -188,6 +189,7 @@ def test_law_of_one_iteration_with_a_fallback(toy: str) -> None:
         assert_law(blocks[place::3], exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("toy", "options"),
     [

@@ -17,7 +17,6 @@ from support.tiny import (
     PROMPTS,
     VOCAB,
     label,
-    methods_that,
     some_variants,
     suited,
     tiny_model,
@@ -41,7 +40,7 @@ from mtad.sampling.warper import Warper
 from mtad.speculative.method import Method
 
 READS_ONE_FLAG_PER_STEP = {"bild"}
-EVERY_FIXED = methods_that(lambda method: method.name not in READS_ONE_FLAG_PER_STEP)
+EVERY_FIXED = some_variants(but=READS_ONE_FLAG_PER_STEP)
 FIXED = [given.values[0] for given in EVERY_FIXED]
 SETTINGS = [
     SamplingParams(temperature=0.0, max_new_tokens=6, eos_token_ids=[4, 5]),
@@ -98,7 +97,7 @@ def test_draft_and_verify_never_read_a_value(method):
 
 ON_MODELS = [
     pytest.param(*given.values, "llama", marks=given.marks, id=f"{given.id}-llama")
-    for given in some_variants(but=READS_ONE_FLAG_PER_STEP)
+    for given in EVERY_FIXED
 ]
 ON_MODELS += [
     pytest.param(method, name, id=f"{label(method)}-{name}")
@@ -118,6 +117,7 @@ def opened(model: Model, method: Method) -> Session:
     return session
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "name"), ON_MODELS)
 def test_a_whole_iteration_on_a_real_model_never_reads_a_value(method, name):
     with FakeTensorMode(), torch.inference_mode():
@@ -126,7 +126,8 @@ def test_a_whole_iteration_on_a_real_model_never_reads_a_value(method, name):
     assert len(committed) == len(session.rows)
 
 
-@pytest.mark.parametrize("method", some_variants(but=READS_ONE_FLAG_PER_STEP))
+@pytest.mark.slow
+@pytest.mark.parametrize("method", EVERY_FIXED)
 def test_everything_of_an_iteration_is_on_the_models_device(method):
     """What is made on the host would have to be copied, and a device would wait for it."""
     assert_on_device(method, "llama")

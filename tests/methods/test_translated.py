@@ -12,10 +12,10 @@ from support.tiny import (
     PROMPTS,
     VOCAB,
     complete,
+    drafting_variants,
     each_once,
     honours,
     is_greedy,
-    methods_that,
     reference_text,
     similar,
     suited,
@@ -76,6 +76,7 @@ BIASES = {106: 4.0, 260: 4.0}
 """Of tokens that both have, so that drafts are accepted now and then."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -118,7 +119,7 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("method", methods_that(lambda m: m.drafted_by == "draft"))
+@pytest.mark.parametrize("method", drafting_variants())
 def test_the_same_draft_behind_other_ids_gives_the_same_blocks(method: Method) -> None:
     """What a method drafts, accepts and counts, rows of three settings in one batch."""
     target = tiny_model("llama")
@@ -136,6 +137,7 @@ def test_the_same_draft_behind_other_ids_gives_the_same_blocks(method: Method) -
     assert sum(block.num_accepted for blocks in found for block in blocks) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [
@@ -188,6 +190,7 @@ def test_a_resumed_text_goes_on_as_if_nothing_had_happened() -> None:
     assert first + texts == whole.token_ids
 
 
+@pytest.mark.slow
 def test_captured_iterations_give_the_same_texts() -> None:
     """The text is encoded and fed between the iterations, which are captured as any others."""
     target, draft = models()

@@ -11,6 +11,7 @@ from support.tiny import (
     PROMPTS,
     VOCAB,
     complete,
+    drafting_variants,
     is_greedy,
     methods_that,
     reference_text,
@@ -117,7 +118,7 @@ SOME = [*range(40, 7, -3), 3, 5, 9]
 """Tokens of the tiny models' vocabulary, in an order of the draft's own."""
 
 
-@pytest.mark.parametrize("method", methods_that(lambda m: m.drafted_by == "draft"))
+@pytest.mark.parametrize("method", drafting_variants())
 def test_greedy_text_is_the_target_s(method: Method) -> None:
     target = tiny_model("llama")
     draft = trimmed(similar(target, 0.02), SOME, embedding=method.name == "mtad")

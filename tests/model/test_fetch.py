@@ -89,6 +89,7 @@ def test_the_target_is_fetched_once(pair: NamedPair, pip: Path) -> None:
     assert f"is in {pair.target} already" in again.stderr and not pip.exists()
 
 
+@pytest.mark.slow
 def test_what_was_fetched_is_decoded(pair: NamedPair, pip: Path) -> None:
     fetch("smollm2")
     target = load_models(pair.target, target_weights="plain").target

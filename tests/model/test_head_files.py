@@ -79,6 +79,7 @@ def test_a_config_says_what_the_form_of_speculators_does(folder, target):
     assert config["speculators_config"]["verifier"]["architectures"] == ["LlamaForCausalLM"]
 
 
+@pytest.mark.slow
 def test_a_pair_with_a_heads_folder_decodes_as_the_target(folder, target_folder, target):
     pair = load_pair(target=target_folder, draft=folder)
     assert isinstance(pair.models.draft, RecurrentHead)

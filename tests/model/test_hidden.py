@@ -115,6 +115,7 @@ def test_states_are_those_of_a_fresh_read_while_rows_accept_reject_and_leave(tar
     assert run_checked(session)[0] > 2
 
 
+@pytest.mark.slow
 def test_recorded_iterations_keep_the_states_and_the_texts(target):
     head, method = random_head(target), MCSS(k_config=(2, 2))
     requests = requests_of([40, 40, 40], method)

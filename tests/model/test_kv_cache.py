@@ -22,6 +22,7 @@ from support.tiny import (
     block_length,
     complete,
     label,
+    methods_that,
     opposite,
     path_logits,
     prefilled,
@@ -30,7 +31,6 @@ from support.tiny import (
     suited,
     tiny_model,
     token_ids,
-    variants,
 )
 
 import mtad.core.buckets
@@ -44,7 +44,7 @@ from mtad.sampling.params import SamplingParams
 from mtad.speculative.method import Method
 from mtad.testing import random_llama
 
-EVERY_METHOD = pytest.mark.parametrize("method", variants(), ids=label)
+EVERY_METHOD = pytest.mark.parametrize("method", methods_that())
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +242,7 @@ def test_leaving_rows_copies_only_the_rows_that_take_their_places(target):
         assert_fresh(lm, [PROMPTS[2], PROMPTS[1]], last_slot_may_lag=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bucket", [1, 8, 10_000])
 @pytest.mark.parametrize("name", ["llama", "gemma3_text"])
 def test_the_bucket_does_not_change_the_text(monkeypatch, name, bucket):

@@ -12,10 +12,9 @@ import pytest
 import torch
 import transformers
 from support.saved_pair import EOS, PADDED_ROWS, folder, tokenizer
-from support.tiny import heat_of, tiny_model
+from support.tiny import heat_of, some_names, tiny_model
 from tokenizers import AddedToken, Tokenizer, models
 
-import mtad
 from mtad.api.pair import ModelPair, load_pair
 from mtad.errors import (
     CheckpointError,
@@ -82,6 +81,7 @@ def test_missing_weights(tmp_path: Path) -> None:
         load_models(path)
 
 
+@pytest.mark.slow
 def test_models_that_do_not_fit_are_refused_before_they_are_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -157,6 +157,7 @@ def swapped(path: Path) -> None:
     (path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_tokenizers_of_equal_size_that_differ(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -187,6 +188,7 @@ def longer(name: str, to: Path, count: int, grow: bool) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "count", "trust"),
     [
@@ -215,7 +217,7 @@ def test_a_vocabulary_that_contains_the_other(
         assert done.token_ids == wanted.token_ids
 
 
-@pytest.mark.parametrize("method", mtad.methods.names())
+@pytest.mark.parametrize("method", some_names())
 def test_a_token_that_the_draft_lacks_can_be_produced_and_read(tmp_path: Path, method: str) -> None:
     target = longer(TARGET, tmp_path, 1, grow=True)
     pair, extra = load_pair(target=target, draft=folder() / DRAFT), len(tokenizer())
@@ -225,6 +227,7 @@ def test_a_token_that_the_draft_lacks_can_be_produced_and_read(tmp_path: Path, m
     assert "seed" not in sampling or extra in done.token_ids
 
 
+@pytest.mark.slow
 def test_settings_that_leave_the_draft_nothing(tmp_path: Path) -> None:
     target = longer(TARGET, tmp_path, 1, grow=True)
     pair, size = load_pair(target=target, draft=folder() / DRAFT), len(tokenizer())

@@ -62,6 +62,7 @@ print(json.dumps([num_tokens, peak, need.weights_bytes, need.caches_bytes, kept]
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak")
 @pytest.mark.parametrize(
     ("kv_share", "prompt"),
@@ -107,6 +108,7 @@ def test_weights_take_what_their_file_takes(path: Path) -> None:
     assert -4 * inv_freq < header < 10_000
 
 
+@pytest.mark.slow
 def test_the_meta_device_will_do() -> None:
     target, draft = testing.widened_pair("8b", device="meta", context=8192)
     need = memory_of([target, draft], 4, 8192)

@@ -75,6 +75,7 @@ def test_local_files_only_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "nor in the hub's cache" in refusal("some/model", local_files_only=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "environment", "why"),
     [

@@ -41,6 +41,7 @@ def draft_folder(
     return to
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("embedding", [False, True])
 def test_a_folder_with_its_map(tmp_path: Path, embedding: bool) -> None:
     pair = load_pair(target=folder() / "target", draft=draft_folder(tmp_path, embedding))

@@ -21,6 +21,7 @@ def count(model: Any, kind: type) -> int:
     return sum(isinstance(module, kind) for module in model.modules())
 
 
+@pytest.mark.slow
 def test_bfloat16_is_packed_where_that_helps_and_as_is_asked_for() -> None:
     models = mtad.load_pair("demo", dtype="bfloat16").models
     usual = "bf16" if is_quick() else "plain"
@@ -34,6 +35,7 @@ def test_bfloat16_is_packed_where_that_helps_and_as_is_asked_for() -> None:
     assert models.target_weights == "plain" and count(models.target, PackedLinear) == 0
 
 
+@pytest.mark.slow
 def test_int8_is_another_target_and_that_is_said() -> None:
     models = mtad.load_pair("demo", dtype="float32", target_weights="int8").models
     assert (models.target_weights, models.draft_weights) == ("int8", "plain")

@@ -67,6 +67,7 @@ def requests_for(method: Method, seed: int = 0) -> list[Request]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [
@@ -82,6 +83,7 @@ def test_texts_are_those_of_eager_iterations(method: Method) -> None:
     assert tapes.reason(method_key(method)) is None
 
 
+@pytest.mark.slow
 def test_tapes_outlive_their_session() -> None:
     pair, tapes = models(), Tapes(patience=1)
     counts = []
@@ -93,6 +95,7 @@ def test_tapes_outlive_their_session() -> None:
     assert counts[0] == counts[-1]
 
 
+@pytest.mark.slow
 def test_prompts_and_budgets_of_similar_length_share_a_tape() -> None:
     pair, tapes = models(), Tapes(patience=1)
     for length in (3, 9, 17):
@@ -101,6 +104,7 @@ def test_prompts_and_budgets_of_similar_length_share_a_tape() -> None:
     assert tapes.num_captured == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_grouped", [True, False], ids=["grouped", "repeated"])
 def test_texts_of_all_lengths_share_a_tape(is_grouped: bool) -> None:
     """Unless their models copy keys and values for groups of heads, which needs their number."""
@@ -114,6 +118,7 @@ def test_texts_of_all_lengths_share_a_tape(is_grouped: bool) -> None:
     assert tapes.reason(method_key(SMALL)) is None
 
 
+@pytest.mark.slow
 def test_rows_that_join_while_tapes_play_move_the_caches() -> None:
     pair, tapes = models(), Tapes(patience=0)
 
@@ -214,6 +219,7 @@ def test_what_cannot_be_scripted_runs_eagerly() -> None:
     assert "can't be recorded" in str(tapes.reason("one"))
 
 
+@pytest.mark.slow
 def test_the_memory_of_tapes_is_bounded() -> None:
     pair, tapes = models(), Tapes(patience=0)
     blocks_of(pair, MTAD(num_draft_tokens=2, beam_width=1), [Request([3], MIXED[2])], tapes)
@@ -250,6 +256,7 @@ class Sly(SpeculativeSampling):
         return replace(tree, alive=tree.alive & torch.tensor([True, True, keep]))
 
 
+@pytest.mark.slow
 def test_what_is_read_behind_the_recorders_back_is_found_out() -> None:
     pair, tapes = models(), Tapes(patience=1)
     requests = [Request(PROMPTS[0], SamplingParams(max_new_tokens=60, seed=4))]
@@ -283,6 +290,7 @@ def test_models_in_other_forms_replay_the_same_text(format: Format) -> None:
     assert tapes.num_captured > 0
 
 
+@pytest.mark.slow
 def test_a_pair_keeps_its_tapes() -> None:
     pair = mtad.load_pair("demo")
     pair.graphs.patience = 1

@@ -112,6 +112,7 @@ def requests_for(method: Method, rows: int) -> list[Request]:
 # --- the same texts
 
 
+@pytest.mark.slow
 @EVERY_CAPTURED
 @pytest.mark.parametrize("rows", [1, 3])
 def test_texts_are_those_of_eager_iterations(method: Method, rows: int) -> None:
@@ -126,6 +127,7 @@ def test_texts_are_those_of_eager_iterations(method: Method, rows: int) -> None:
     assert got.session.rows == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -144,6 +146,7 @@ def test_models_with_other_masks_and_positions(name: str) -> None:
     assert backend.num_replays > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit_bytes", [2**40, pytest.param(1, marks=pytest.mark.slow)])
 def test_methods_may_take_turns(limit_bytes: int) -> None:
     """Every captured program begins where the one before it ended, whichever method it is of."""
@@ -164,6 +167,7 @@ def test_methods_may_take_turns(limit_bytes: int) -> None:
     assert texts[0] == texts[1]
 
 
+@pytest.mark.slow
 def test_a_phase_at_a_time_where_someone_listens() -> None:
     seen: list[str] = []
     method, requests = SMALL, requests_for(SMALL, 1)
@@ -175,6 +179,7 @@ def test_a_phase_at_a_time_where_someone_listens() -> None:
     assert all(tape.calls for one in got.backend.recordings for tape in one.tapes)
 
 
+@pytest.mark.slow
 def test_one_program_where_nobody_listens() -> None:
     got = captured(SMALL, requests_for(SMALL, 1))
     assert {len(one.tapes) for one in got.backend.recordings} == {1}
@@ -205,6 +210,7 @@ def test_bad_logits_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- how many are kept
 
 
+@pytest.mark.slow
 def test_the_memory_of_programs_is_bounded() -> None:
     requests = requests_for(SMALL, 3)
     got = captured(SMALL, requests, limit_bytes=5 * 2**23)
@@ -214,6 +220,7 @@ def test_the_memory_of_programs_is_bounded() -> None:
     assert got.blocks == blocks_of(opened(SMALL, requests))
 
 
+@pytest.mark.slow
 def test_a_program_that_leaves_is_freed() -> None:
     got = captured(SMALL, requests_for(SMALL, 3), limit_bytes=1)
     last = got.backend.recordings[-1]
@@ -223,6 +230,7 @@ def test_a_program_that_leaves_is_freed() -> None:
     assert [ref() for ref in watched] == [None] * (len(watched) - 1) + [last]
 
 
+@pytest.mark.slow
 def test_programs_die_with_their_session() -> None:
     got = captured(SMALL, requests_for(SMALL, 1))
     watched = weakref.ref(got.backend.recordings[-1])
@@ -245,6 +253,7 @@ def test_capture_waits_until_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backend.num_warm_ups == 4
 
 
+@pytest.mark.slow
 def test_another_session_needs_other_programs() -> None:
     """The buffers of a cache are part of a program; equal shapes do not make it fit."""
     graphs = Graphs(Recorder(), patience=1)
@@ -344,6 +353,7 @@ def test_a_session_on_the_cpu_says_that_it_runs_eagerly() -> None:
 # --- stale state would be noticed: the backend above is as strict as a CUDA graph
 
 
+@pytest.mark.slow
 def test_a_part_of_the_caches_that_stays_behind_changes_texts(monkeypatch) -> None:
     requests = requests_for(SMALL, 3)
     expected = blocks_of(opened(SMALL, requests))

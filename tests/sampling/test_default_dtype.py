@@ -39,6 +39,7 @@ def default(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "dtype", [torch.bfloat16, pytest.param(torch.float64, marks=pytest.mark.slow)], ids=str
 )
@@ -81,6 +82,7 @@ def test_how_tensors_without_dtype_are_found() -> None:
     assert without_dtype("torch.zeros(3, dtype=torch.int64)\nx.new_zeros(3)") == []
 
 
+@pytest.mark.slow
 def test_every_tensor_is_made_with_a_dtype() -> None:
     found = {
         f"{path.relative_to(SOURCES)}:{line}"

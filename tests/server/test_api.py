@@ -301,6 +301,7 @@ def test_big_bodies(http: httpx.Client) -> None:
     refused(http.post("/v1/completions", content=parts, headers=JSON), 413)
 
 
+@pytest.mark.slow
 def test_slow_bodies(served: Served) -> None:
     port = int(served.url.rsplit(":", 1)[1])
     head = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -434,6 +435,7 @@ def test_the_newer_name_of_the_budget_is_honoured(http: httpx.Client, served: Se
     assert served.scheduler.submitted[-1].request.sampling.max_new_tokens == 3
 
 
+@pytest.mark.slow
 def test_a_seed_is_drawn_if_none_is_given(http: httpx.Client) -> None:
     first, second = (ask(http, seed=None, max_tokens=12).json() for _ in range(2))
     [seed] = first["mtad"]["seeds"]

@@ -52,6 +52,7 @@ def mounted(llm: MtadApp, prefix: str = "/llm", **options: Any) -> Iterator[Test
         yield client
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["/llm", "/a/b"])
 def test_every_route_works_under_a_prefix(prefix: str) -> None:
     with mounted(made(), prefix) as client:

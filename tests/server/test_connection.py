@@ -113,6 +113,7 @@ def drip(sock: socket.socket, data: bytes, seconds: float) -> float:
     return time.monotonic() - begun
 
 
+@pytest.mark.slow
 def test_headers_have_a_time_in_total(place: Listening) -> None:
     with place.connected() as sock:
         assert drip(sock, b"GET /version HTTP/1.1\r\nX: " + b"x" * 400, 0.05) < 10

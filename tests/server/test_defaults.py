@@ -36,6 +36,7 @@ def sampled(server: Served, path: str = "/v1/completions", **body: Any) -> Sampl
     return server.scheduler.submitted[-1].request.sampling
 
 
+@pytest.mark.slow
 def test_settings_that_a_request_does_not_give() -> None:
     with fake_server(override_generation_config=json.dumps(CONFIG)) as server:
         chat = {"messages": [{"role": "user", "content": "x"}]}
@@ -51,6 +52,7 @@ def test_settings_that_a_request_does_not_give() -> None:
         assert sampled(server, top_k=0).top_k == 0
 
 
+@pytest.mark.slow
 def test_without_the_flag_nothing_is_truncated() -> None:
     with fake_server() as server:
         found = sampled(server, max_tokens=2)
@@ -64,6 +66,7 @@ def test_the_default_budget_is_what_there_is_room_for() -> None:
         assert sampled(server, prompt=[5] * 30).max_new_tokens == 2
 
 
+@pytest.mark.slow
 def test_clients_are_told_the_defaults() -> None:
     text = '{"temperature": 0.5, "max_new_tokens": 3}'
     with fake_server(override_generation_config=text) as server, server.client() as client:
@@ -116,6 +119,7 @@ def chat_ids(server: Served, **more: Any) -> list[int]:
     return list(answer.json()["tokens"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["file", "text"])
 def test_chats_are_rendered_with_the_given_template(form: str, tmp_path: Path) -> None:
     file = tmp_path / "chat.jinja"

@@ -70,6 +70,7 @@ def decode(batch: Batch, steps: int = 10**6) -> Iterator[int]:
         yield chunks[0].block.num_drafted
 
 
+@pytest.mark.slow
 def test_a_useless_draft_is_left_out_and_the_text_stays(target, monkeypatch) -> None:
     pair = pair_of(target, opposite(target))
     meter = Meter(monkeypatch, draft=0.1, node=0.02)
@@ -88,6 +89,7 @@ def test_a_useless_draft_is_left_out_and_the_text_stays(target, monkeypatch) -> 
             assert one.stats.num_plain_steps == 0 and one.stats.fallback is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["the target itself", "another tokenizer"])
 def test_a_row_that_forbids_it_brings_the_method_s_own_drafts(target, monkeypatch, kind) -> None:
     """The draft has read all that it missed, and all that joined: the target accepts each token."""
@@ -109,6 +111,7 @@ def test_a_row_that_forbids_it_brings_the_method_s_own_drafts(target, monkeypatc
         assert one.token_ids == plain(target, one)
 
 
+@pytest.mark.slow
 def test_a_given_seed_keeps_its_text_beside_rows_that_are_guarded(target, monkeypatch) -> None:
     follow_script(monkeypatch, "p")
     pair, drawn = pair_of(target, opposite(target)), {"seed": 5, "temperature": 1.0}
@@ -168,6 +171,7 @@ def test_a_request_is_guarded_where_generate_would_be(
     assert served.scheduler.submitted[-1].guarded is expected
 
 
+@pytest.mark.slow
 def test_the_answer_says_what_the_guard_did(monkeypatch: pytest.MonkeyPatch) -> None:
     """A draft that could not pay is never run."""
     pair, meter = load_demo(), Meter(monkeypatch, draft=1.5)

@@ -20,6 +20,7 @@ CONTEXT = context_of(demo().models.target)
 PROMPT = [5] * 20
 
 
+@pytest.mark.slow
 def test_it_is_what_clients_are_told() -> None:
     names = ("a", "b")
     with fake_server(max_model_len=32, served_model_name=names) as server, server.client() as http:
@@ -33,6 +34,7 @@ def test_it_is_what_clients_are_told() -> None:
         assert limit["maximum"] == 32
 
 
+@pytest.mark.slow
 def test_it_bounds_prompt_and_text_together() -> None:
     with fake_server(max_model_len=32) as server, server.client() as client:
 

@@ -189,6 +189,7 @@ def test_options_of_methods(client: openai.OpenAI) -> None:
         assert (contract["energy_joules"] is None) == bool(contract["energy_reason"])
 
 
+@pytest.mark.slow
 def test_the_receipt_of_each_choice(client: openai.OpenAI) -> None:
     """What a method keeps of a text comes with the answer; nothing where it keeps nothing."""
     options = {"max_gap": 2.0, "regret_budget": 4.0}
@@ -206,6 +207,7 @@ def test_the_receipt_of_each_choice(client: openai.OpenAI) -> None:
         assert got.model_extra["mtad"].get("receipt") == receipt
 
 
+@pytest.mark.slow
 def test_the_choices_of_a_request(client: openai.OpenAI) -> None:
     wanted = expected([CHAT] * 3, seed=[3, 4, 5], temperature=2.0)
     texts = [one.text for one in wanted]
@@ -232,6 +234,7 @@ def test_the_choices_of_a_request(client: openai.OpenAI) -> None:
     assert streamed == texts
 
 
+@pytest.mark.slow
 def test_forms_of_prompts(client: openai.OpenAI) -> None:
     tokenizer: Any = demo().tokenizer
     prompts = [PROMPT, "SELECT name"]
@@ -246,6 +249,7 @@ def test_forms_of_prompts(client: openai.OpenAI) -> None:
     assert [c.text for c in two.choices] == [one.text for one in made]
 
 
+@pytest.mark.slow
 def test_echo(client: openai.OpenAI) -> None:
     [want] = expected_shorter(PROMPT)
     given: Any = {"model": "demo", "prompt": PROMPT, "echo": True, **SHORTER}
@@ -254,6 +258,7 @@ def test_echo(client: openai.OpenAI) -> None:
     assert "".join(c.choices[0].text for c in chunks) == PROMPT + want.text
 
 
+@pytest.mark.slow
 def test_a_stream_has_a_beginning_and_an_end(client: openai.OpenAI) -> None:
     given: Any = {"model": "demo", "messages": CHAT, "stream": True, **SHORT}
     parts = list(client.chat.completions.create(stream_options={"include_usage": True}, **given))
@@ -309,6 +314,7 @@ def test_logprobs_are_those_of_the_raw_target(client: openai.OpenAI) -> None:
     assert list(chain.from_iterable(p.text_offset or [] for p in parts)) == said.text_offset
 
 
+@pytest.mark.slow
 def test_logprobs_of_chats(client: openai.OpenAI) -> None:
     given: Any = {"model": "demo", "messages": CHAT, "logprobs": True, **SHORT}
     reply = client.chat.completions.create(top_logprobs=3, **given)
@@ -453,6 +459,7 @@ def test_keys_that_are_handed_over_are_the_only_ones(monkeypatch: pytest.MonkeyP
     scheduler.pool.shutdown()
 
 
+@pytest.mark.slow
 def test_the_asynchronous_client(served: Served) -> None:
     async def streamed(client: openai.AsyncOpenAI, seed: int) -> str:
         given: Any = {"model": "demo", "messages": CHAT, "max_tokens": 5, "seed": seed}

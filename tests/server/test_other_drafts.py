@@ -68,6 +68,7 @@ def streamed(http: httpx.Client, fields: dict[str, Any]) -> tuple[str, dict[str,
     return text, last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_streams_at_a_time_have_the_texts_that_each_has_alone(
     served: Served, way: dict[str, Any]

@@ -35,6 +35,7 @@ ONE = {"model": "demo", "prompt": "SELECT", "max_tokens": 2, "seed": 1}
 # --- a proxy's prefix
 
 
+@pytest.mark.slow
 def test_a_prefix_is_in_the_description_and_not_in_the_paths() -> None:
     with fake_server(root_path="/llm") as server, server.client() as client:
         described = client.get("/openapi.json").json()
@@ -127,6 +128,7 @@ def test_a_socket_that_another_server_has_put_there_is_left_alone(tmp_path: Path
     assert path.exists()
 
 
+@pytest.mark.slow
 def test_places_at_which_no_socket_can_be(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("mine")

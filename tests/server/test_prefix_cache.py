@@ -73,6 +73,7 @@ def series(http: httpx.Client) -> dict[str, float]:
     return {s.name.removeprefix("mtad:"): s.value for one in families for s in one.samples}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"temperature": 1.0}], ids=str)
 def test_a_prompt_that_comes_again_is_found_and_its_text_is_the_same(
     http: httpx.Client, settings: dict[str, Any]
@@ -97,6 +98,7 @@ def test_the_usage_of_streams_and_chats_says_it_too(http: httpx.Client) -> None:
     assert [cached(stream(http, "/v1/completions", text)) for _ in range(2)] == [0, 288]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["mtad", "speculative_sampling", "prompt_lookup", "mtjd"])
 def test_the_second_turn_of_a_chat_reads_only_what_is_new(http: httpx.Client, method: str) -> None:
     """Prompt and answer are found up to their last whole block, whoever drafts."""
@@ -115,6 +117,7 @@ def test_the_second_turn_of_a_chat_reads_only_what_is_new(http: httpx.Client, me
     assert any(gains), "answers end blocks"
 
 
+@pytest.mark.slow
 def test_each_prompt_counts_once_as_its_first_choice_found_it(http: httpx.Client) -> None:
     assert cached(ask(http, n=3)) == 0
     other = [9] * 40
@@ -122,6 +125,7 @@ def test_each_prompt_counts_once_as_its_first_choice_found_it(http: httpx.Client
     assert (answer["usage"]["prompt_tokens"], cached(answer)) == (340, 288)
 
 
+@pytest.mark.slow
 def test_prefixes_are_shared_by_the_keys_of_one_owner_alone(
     served: Served, http: httpx.Client
 ) -> None:
@@ -155,6 +159,7 @@ def test_a_prompt_that_is_scored_is_read_whole(http: httpx.Client) -> None:
     assert series(http)["prefix_cache_queries_total"] == before
 
 
+@pytest.mark.slow
 def test_without_the_cache_nothing_is_kept_and_texts_are_the_same(http: httpx.Client) -> None:
     expected = [ask(http)["choices"][0]["text"] for _ in range(2)]
     with server(prefix_cache_mib=0) as bare, client(bare) as other:

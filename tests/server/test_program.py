@@ -47,6 +47,7 @@ def num_cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
 @pytest.mark.skipif(not hasattr(os, "wait4"), reason="this system has no wait4")
 def test_a_hangup_opens_files_anew_and_a_signal_ends_an_idle_server_at_once(tmp_path: Path) -> None:
@@ -124,6 +125,7 @@ def test_eager_iterations_of_the_served_pair_are_metrics() -> None:
     served.close()
 
 
+@pytest.mark.slow
 def test_a_signal_lets_running_requests_end_and_takes_no_others() -> None:
     with program("--max-header-bytes", "4000", *SMALL, MTAD_API_KEYS="ann:right-key-1") as server:
         assert server.client.get("/health/ready").status_code == 200
@@ -174,6 +176,7 @@ def signalled(
     served.close()
 
 
+@pytest.mark.slow
 def test_the_time_to_end_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     make = partial(RequestLog, log=log_to(lines, "text"))

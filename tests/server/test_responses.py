@@ -80,6 +80,7 @@ def posted(served: Served, **body: Any) -> Any:
 # --- one response
 
 
+@pytest.mark.slow
 def test_the_text_is_that_of_the_chat(client: openai.OpenAI) -> None:
     got = client.responses.create(input=CAT, instructions="Be brief.", **SHORT)
     said = chat(client, [{"role": "system", "content": "Be brief."}, user(CAT)])
@@ -171,6 +172,7 @@ def test_items_are_messages(client: openai.OpenAI) -> None:
     assert got.usage and got.usage.input_tokens == said.usage.prompt_tokens
 
 
+@pytest.mark.slow
 def test_logprobs(client: openai.OpenAI) -> None:
     got = client.responses.create(input=CAT, top_logprobs=2, **SHORT)
     said = chat(client, [user(CAT)], logprobs=True, top_logprobs=2)
@@ -213,6 +215,7 @@ class Pet(BaseModel):
     is_old: bool
 
 
+@pytest.mark.slow
 def test_a_text_of_a_schema_is_parsed(client: openai.OpenAI) -> None:
     given: Any = {"model": "demo", "input": CAT, "text_format": Pet}
     got = client.responses.parse(**given)
@@ -285,6 +288,7 @@ def as_chat(tools: Any) -> Any:
     ]
 
 
+@pytest.mark.slow
 def test_calls_are_those_of_the_chat(client: openai.OpenAI) -> None:
     got = client.responses.create(input=CAT, **CALLING)
     said = chat(
@@ -345,6 +349,7 @@ def test_a_format_beside_tools(client: openai.OpenAI) -> None:
         assert json.loads(got.output_text)["n"] in (1, 2)
 
 
+@pytest.mark.slow
 def test_calls_are_streamed(client: openai.OpenAI) -> None:
     whole = client.responses.create(input=CAT, **CALLING)
     events: list[Any] = list(client.responses.create(input=CAT, stream=True, **CALLING))
@@ -368,6 +373,7 @@ def test_calls_are_streamed(client: openai.OpenAI) -> None:
         assert stream.get_final_response().output[0].type == "function_call"
 
 
+@pytest.mark.slow
 def test_what_a_function_returned_goes_on(client: openai.OpenAI) -> None:
     given: Any = CALLING | {"tool_choice": {"type": "function", "name": "turn"}}
     first = client.responses.create(input=CAT, **given, parallel_tool_calls=False)
@@ -611,6 +617,7 @@ def test_what_is_not_to_be_stored_is_not(client: openai.OpenAI) -> None:
         client.responses.retrieve(got.id)
 
 
+@pytest.mark.slow
 def test_each_key_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MTAD_API_KEYS", "ann:right-key-of-ann,bob:right-key-of-bob")
     with fake_server() as served:
@@ -629,6 +636,7 @@ def test_each_key_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
                     ask()
 
 
+@pytest.mark.slow
 def test_a_server_may_store_none() -> None:
     with fake_server(max_stored_responses=0) as served, client_of(served) as client:
         got: Any = client.responses.create(input=CAT, store=True, **SHORT)

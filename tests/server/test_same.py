@@ -42,6 +42,7 @@ def shown(answer: httpx.Response) -> dict[str, str]:
     return {name: value for name, value in answer.headers.items() if name not in OWN}
 
 
+@pytest.mark.slow
 def test_these_are_all_routes_that_are_read(served: Served) -> None:
     paths = served.app.openapi()["paths"]
     described = {path.replace("{model}", "demo") for path, ways in paths.items() if "get" in ways}

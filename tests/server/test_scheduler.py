@@ -247,6 +247,7 @@ def gate(monkeypatch) -> Iterator[Gate]:
 # ---------------------------------------------------------------- same seed, same text
 
 
+@pytest.mark.slow
 @TEXTS
 def test_a_text_depends_on_its_seed_alone(models, serve, method, padding):
     prompts = [*PROMPTS, [4, 4, 2] * 40, [9]]
@@ -262,6 +263,7 @@ def test_a_text_depends_on_its_seed_alone(models, serve, method, padding):
     assert [one.token_ids for one in reversed(received)] == expected
 
 
+@pytest.mark.slow
 def test_methods_are_decoded_side_by_side(models, serve, story):
     kinds = [SMALL, MTAD(accept_threshold=0.1), SpeculativeSampling(3), Autoregressive()]
     texts = [work(PROMPTS[i % 3], kinds[i % 4], 10, seed=i) for i in range(12)]
@@ -293,6 +295,7 @@ def test_no_more_rows_than_allowed_and_none_is_passed(serve, story, gate):
     assert all(text.first_token_at <= text.last_token_at <= text.ended_at for text in texts)
 
 
+@pytest.mark.slow
 def test_a_text_that_needs_many_slots_waits_and_keeps_its_place(serve, story, gate):
     small = [work([1], Autoregressive(), 20, seed=i) for i in range(2)]
     large = work([1], Autoregressive(), 200)
@@ -314,6 +317,7 @@ def test_what_never_fits_is_refused(serve):
     assert scheduler.load.num_waiting == 0
 
 
+@pytest.mark.slow
 def test_a_full_queue_takes_all_or_nothing(serve, gate):
     scheduler = serve(max_rows=1, max_queue=3)
     _, first = send(scheduler, work())
@@ -580,6 +584,7 @@ def test_an_error_in_one_row_does_not_fail_its_neighbours(
     assert texts_of(scheduler, text(0)) == [expected[0]]
 
 
+@pytest.mark.slow
 def test_an_error_in_the_middle_loses_and_repeats_no_token(models, serve, monkeypatch):
     texts = [work(PROMPTS[i], num_new=24, seed=i) for i in range(3)]
     expected = [
@@ -596,6 +601,7 @@ def test_an_error_in_the_middle_loses_and_repeats_no_token(models, serve, monkey
     assert texts_of(serve(), *texts) == expected
 
 
+@pytest.mark.slow
 def test_a_text_that_is_resumed_has_spent_what_it_had_spent(models, serve, monkeypatch):
     method = Margin(num_draft_tokens=2, max_gap=9.0, max_rank=60, regret_budget=3.0)
     texts = [work(PROMPTS[i], method, num_new=24, sampling={"temperature": 0.0}) for i in range(3)]
@@ -675,6 +681,7 @@ def test_sequences_between_queue_and_batch_fail_with_the_scheduler(serve, monkey
     assert all(isinstance(one.error, ModelFailedError) for one in received)
 
 
+@pytest.mark.slow
 def test_an_error_while_texts_leave_harms_no_other(serve, monkeypatch, gate):
     leave, count = Session.leave, iter(range(10**6))
 
@@ -693,6 +700,7 @@ def test_an_error_while_texts_leave_harms_no_other(serve, monkeypatch, gate):
     assert not received[1].chunks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_new", [1, 20], ids=["at its end", "before"])
 @pytest.mark.parametrize("stops", [(), ("no such text",)], ids=["publisher", "scheduler"])
 def test_a_text_that_cannot_be_sent_fails_alone(demo, serve, story, monkeypatch, num_new, stops):
@@ -714,6 +722,7 @@ def test_a_text_that_cannot_be_sent_fails_alone(demo, serve, story, monkeypatch,
     assert len(received[1].chunks) == 1
 
 
+@pytest.mark.slow
 def test_texts_that_lack_memory_wait_and_are_admitted_once(models, serve, story, monkeypatch, gate):
     """Both where caches must grow and where a batch is new."""
     scheduler = serve()
@@ -755,6 +764,7 @@ def test_a_text_that_lacks_memory_alone_fails(serve, monkeypatch):
     assert all(isinstance(one.error, CacheMemoryError) for one in received)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["head", "translated"])
 def test_texts_of_other_drafts_join_and_are_preempted(models, serve, monkeypatch, kind):
     """What a draft knows of a text goes with it, and is made anew where the text resumes."""
@@ -795,6 +805,7 @@ def test_a_device_that_is_lost_ends_it_all(serve, monkeypatch):
     assert not scheduler.load.is_alive
 
 
+@pytest.mark.slow
 def test_prefill_while_others_run_on_a_tape(models, serve, monkeypatch, caplog):
     monkeypatch.setattr(mtad.model.lm, "PREFILL_TOKENS", {"cpu": 16})
     monkeypatch.setattr("mtad.server.scheduler.admission.PREFILL_TOKENS", {"cpu": 16})
@@ -827,6 +838,7 @@ def demo() -> ModelPair:
     return load_demo()
 
 
+@pytest.mark.slow
 def test_texts_stops_and_probabilities(demo, serve):
     prompt = demo.tokenizer("CREATE TABLE t (a INT)\n").input_ids
     whole = demo.generate([prompt], SMALL, max_new_tokens=20, seed=3, ignore_eos=True)[0]
@@ -949,6 +961,7 @@ def test_adding_does_not_wait_for_an_admission(serve, monkeypatch):
     assert len(first[0].token_ids) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failures", [(1,), (1, 3)], ids=["once", "twice"])
 def test_a_text_that_is_resumed_ends_at_the_same_stop(demo, serve, monkeypatch, failures):
     prompt = demo.tokenizer("def area(r):").input_ids

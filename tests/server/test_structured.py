@@ -52,6 +52,7 @@ def is_pet(text: str) -> bool:
     return {*value} == {*SCHEMA["required"]} and value["kind"] in ("cat", "dog")  # type: ignore[misc]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["mtad", "specinfer", "prompt_lookup", "mtjd"])
 def test_a_schema_is_kept_whole_and_streamed(client, method):
     options: Any = {"model": "demo", "messages": CHAT, "max_tokens": 200, "seed": 3}

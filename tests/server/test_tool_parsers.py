@@ -342,6 +342,7 @@ MARKS = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(data=st.data())
 def test_any_text_is_read_alike_however_it_is_cut(data: st.DataObject) -> None:
@@ -374,6 +375,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.dictionaries(st.text(), VALUES), st.sampled_from([None, 1]), st.booleans(), st.text())
 def test_the_end_of_an_object(value: Any, indent: int | None, ascii_only: bool, rest: str) -> None:
@@ -384,6 +386,7 @@ def test_the_end_of_an_object(value: Any, indent: int | None, ascii_only: bool, 
     assert ends == [None] * (len(text) - 1) + [1]
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.dictionaries(st.text(), VALUES), min_size=1, max_size=3), st.data())
 def test_what_a_family_writes_is_read(given_arguments: list[Any], data: st.DataObject) -> None:
@@ -407,6 +410,7 @@ TAGGED = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.lists(TAGGED, min_size=1, max_size=3))
 def test_what_is_written_in_tags_is_read_by_the_schema(given_arguments: list[Any]) -> None:

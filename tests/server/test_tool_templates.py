@@ -166,6 +166,7 @@ def with_marks(template: str, **marks: str) -> ModelPair:
     return made
 
 
+@pytest.mark.slow
 def test_marks_that_are_special_tokens_are_read() -> None:
     template = "{{ tools }} [TOOL_CALLS] {{ messages[-1].content }} <think>"
     pair = with_marks(template, system="[TOOL_CALLS]", user="</think>")

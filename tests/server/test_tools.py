@@ -109,6 +109,7 @@ def check_calls(calls: list[list[str]]) -> None:
         jsonschema.validate(json.loads(arguments), SCHEMAS[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("choice", "method"), [("required", "mtad"), (NAMED, "specinfer"), ("required", "mcss")]
 )
@@ -172,6 +173,7 @@ def test_a_form_beside_tools_is_of_the_answer_without_calls(
 NEWER = {"mistral": "[ARGS] {{ messages[-1].content }}", "qwen3_coder": None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parser", NEWER)
 def test_newer_forms_of_calls(parser: Any) -> None:
     given: Any = {"tools": TOOLS, "tool_choice": "required", "parallel_tool_calls": False}
@@ -200,6 +202,7 @@ def test_arguments_have_no_names_that_no_schema_has(one: httpx.Client) -> None:
             assert value == {} or name == "line"
 
 
+@pytest.mark.slow
 def test_some_of_the_tools_may_be_called(one: httpx.Client) -> None:
     given: Any = {"tools": TOOLS, "parallel_tool_calls": False}
     said = whole(one, **given, tool_choice=some("required", "switch"))
@@ -212,6 +215,7 @@ def test_some_of_the_tools_may_be_called(one: httpx.Client) -> None:
     assert [answer["mtad"].get("grammar") for answer in answers] == ["tools", None, None]
 
 
+@pytest.mark.slow
 def test_several_calls(http: httpx.Client) -> None:
     given: Any = {"tools": TOOLS, "tool_choice": "required", "max_tokens": 150}
     said = whole(http, **given)
@@ -227,6 +231,7 @@ def test_arguments_come_in_pieces(one: httpx.Client) -> None:
     check_calls(said["calls"])
 
 
+@pytest.mark.slow
 def test_a_call_that_its_budget_cuts_off_says_so(one: httpx.Client) -> None:
     given: Any = {"tools": TOOLS, "tool_choice": NAMED, "return_token_ids": True}
     [choice] = post(one, **given)["choices"]
@@ -241,6 +246,7 @@ def test_a_call_that_its_budget_cuts_off_says_so(one: httpx.Client) -> None:
     assert any(part != arguments for part in parts)
 
 
+@pytest.mark.slow
 def test_free_calls_are_texts_that_are_read(one: httpx.Client) -> None:
     free = whole(one, tools=TOOLS, temperature=0)
     none = whole(one, tools=TOOLS, temperature=0, tool_choice="none")
@@ -250,6 +256,7 @@ def test_free_calls_are_texts_that_are_read(one: httpx.Client) -> None:
     assert streamed(one, tools=TOOLS, temperature=0)[0] == free
 
 
+@pytest.mark.slow
 def test_strict_tools_leave_text_free_and_hold_calls(http: httpx.Client) -> None:
     strict = [tool("switch", FLAG, strict=True)]
     said = whole(http, tools=strict, temperature=0)
@@ -263,6 +270,7 @@ def test_strict_tools_leave_text_free_and_hold_calls(http: httpx.Client) -> None
 # --- the official client
 
 
+@pytest.mark.slow
 def test_the_official_client(served: Served) -> None:
     given: Any = {"tools": TOOLS, "tool_choice": "required", "parallel_tool_calls": False}
     given |= PLAIN | {"messages": ASK}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from support.serving import real_server
 
 import mtad
 
 
+@pytest.mark.slow
 def test_the_contract_names_an_int8_target() -> None:
     pair = mtad.load_pair("demo", dtype="float32", target_weights="int8")
     pair.graphs = None

@@ -277,6 +277,7 @@ def test_bild_keeps_tokens_of_enough_probability(rollback: float, least: float) 
         assert once.verdict.num_accepted.tolist() == [kept]
 
 
+@pytest.mark.slow
 def test_bild_keeps_more_with_a_larger_rollback_threshold(toy: MarkovPair) -> None:
     texts = [(3, a, b) for a in range(3) for b in range(3)] * 200
     before = None
@@ -404,6 +405,7 @@ def test_prompt_lookup_copies_the_first_match(
     assert tree.tokens[0, 1:][tree.alive[0, 1:]].tolist() == draft
 
 
+@pytest.mark.slow
 def test_prompt_lookup_accepts_with_the_probability_of_the_target(toy: MarkovPair) -> None:
     text = (0, 1, 2, 0, 1)  # drafts 2 0 1
     p = oracles.markov([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.12, 0.08, 0.8]])

@@ -110,6 +110,7 @@ def test_beam_scores_are_chain_probabilities(
             assert len(path) == depth or path[-1] in eos
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("selection", ["sample", "sample_with_replacement"])
 def test_law_of_beams_that_end(selection: str) -> None:
     """Two sampled beams, either of which may end early: a finished one offers itself once."""
@@ -154,6 +155,7 @@ def test_beam_search_against_the_oracle(toy: MarkovPair, width: int) -> None:
                 assert found == {path for path, _ in wanted}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replacement", [True, False])
 def test_beam_sampling_has_its_law(toy: MarkovPair, replacement: bool) -> None:
     """The whole set of final beams: weights come from log-probabilities, not from their softmax."""
@@ -239,6 +241,7 @@ def siblings(tree: TokenTree, level: int, parent: int, k: int) -> list[Text]:
     return [tuple(row) for row in tree.tokens[:, start : start + k].tolist()]
 
 
+@pytest.mark.slow
 def test_children_with_replacement_are_independent(toy: MarkovPair) -> None:
     tree = iterate(toy, make("specinfer", k_config=(2, 2)), [(TOY_START,)] * 20_000).tree
     first, q = siblings(tree, 1, 0, 2), TOY_DRAFT[TOY_START]
@@ -254,6 +257,7 @@ def test_children_with_replacement_are_independent(toy: MarkovPair) -> None:
         assert_law(((f[parent], *pair) for f, pair in zip(first, below, strict=True)), joint)
 
 
+@pytest.mark.slow
 def test_children_without_replacement_come_in_draw_order(toy: MarkovPair) -> None:
     tree = iterate(toy, make("mcss", k_config=(2, 2)), [(TOY_START,)] * 20_000).tree
     q = TOY_DRAFT[TOY_START]

@@ -204,6 +204,14 @@ def each_once(fast: Collection[str] = FAST) -> list[Any]:
     ]
 
 
+def some_names(accept: Callable[[Method], bool] = lambda method: True) -> list[Any]:
+    """Names of the methods with an accepted variant; those that are not `FAST` are slow tests."""
+    found = dict.fromkeys(method.name for method in filter(accept, variants()))
+    return [
+        pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in sorted(found)
+    ]
+
+
 def in_turn(fast: Collection[str], settings: Mapping[str, Mapping[str, Any]]) -> list[Any]:
     """Variants with settings as parameters: of the first in `fast` all, of the others one each.
 

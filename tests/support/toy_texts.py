@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import pytest
 from support import oracles
 from support.oracles import Blocks, Law, Text
+from support.tiny import FAST
 from support.toys import MarkovPair, decode_all, make, requests_of
 
 from mtad.engine.session import Request
@@ -30,7 +32,18 @@ ONE_EACH: list[tuple[str, dict[str, Any]]] = [
     ("suffix", {"num_draft_tokens": 3, "max_match": 2, "max_places": 5, "fallback": "draft"}),
     ("gbv", {"num_paths": 2, "num_draft_tokens": 3}),
 ]
-DRAFTING = [case for case in ONE_EACH if make(case[0], **case[1]).drafted_by == "draft"]
+
+
+def few_of(cases: Sequence[tuple[str, dict[str, Any]]]) -> list[Any]:
+    """Cases as parameters: a chain and a tree stand for the others, which are slow tests."""
+    quick = {name: options for name, options in reversed(cases) if name in FAST}
+    return [
+        pytest.param(*case, marks=() if case in quick.items() else pytest.mark.slow)
+        for case in cases
+    ]
+
+
+DRAFTING = few_of([case for case in ONE_EACH if make(case[0], **case[1]).drafted_by == "draft"])
 """Those in which a draft model takes part."""
 
 

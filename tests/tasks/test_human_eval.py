@@ -80,6 +80,7 @@ def test_completions(answer: str, expected: str) -> None:
     assert result(answer) == expected
 
 
+@pytest.mark.slow
 def test_a_completion_without_end() -> None:
     assert result("    while True: pass\n", replace(ALLOWED, timeout_s=0.4)) == "timed out"
 
@@ -430,6 +431,7 @@ def bundled() -> list[dict[str, str]]:
     return [dict(item.record) for item in HumanEval(BUNDLED / "human_eval").prompts()]
 
 
+@pytest.mark.slow
 def test_the_file_is_what_the_generator_writes() -> None:
     assert generator.PATH.read_text(encoding="utf-8") == generator.text()
 
@@ -444,6 +446,7 @@ def test_no_problem_was_trained_on_or_chosen_by() -> None:
     assert {corpus.bucket(f"name:{name}", corpus.NUM_BUCKETS["name"]) for name in names} == {0}
 
 
+@pytest.mark.slow
 def test_known_answers_have_their_known_score() -> None:
     """A known answer file with a known score: the references, a third of them made wrong."""
     items = HumanEval(BUNDLED / "human_eval").prompts()[:24]

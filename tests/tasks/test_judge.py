@@ -277,6 +277,7 @@ def test_slow_answer_is_asked_for_again(serve: Serve) -> None:
     assert grade.rating == 8.0
 
 
+@pytest.mark.slow
 def test_silence_is_an_error_in_the_end(serve: Serve) -> None:
     server = serve(Reply(200, "{}", delay_s=1.0))
     with pytest.raises(JudgeError, match=r"did not answer in 2 tries of up to 0\.3 s"):
@@ -298,6 +299,7 @@ class Drip(Reply):
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "reply",
     [

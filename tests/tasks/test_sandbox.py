@@ -667,6 +667,7 @@ def as_ordinary_user(folder: Path, mode: str, attacks: list[str]) -> list[list[s
     return runs
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
 @pytest.mark.parametrize("mode", ["bubblewrap", "unshare"])
 def test_ordinary_users_have_it_too(mode: str, readable_copy: Path, secret: Path) -> None:
@@ -693,6 +694,7 @@ def test_ordinary_users_have_it_too(mode: str, readable_copy: Path, secret: Path
         assert run == expected, attack
 
 
+@pytest.mark.slow
 def test_who_holds_the_pipes_of_a_killed_supervisor_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

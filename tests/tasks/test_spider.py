@@ -386,6 +386,7 @@ print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
 def test_memory_stays_bounded(pets: Path) -> None:
     path = pets / "database" / "pets" / "pets.sqlite"
@@ -411,6 +412,7 @@ def test_expansions_bound_chains_of_with_clauses() -> None:
     assert num_expansions('WITH "a"(x) AS NOT MATERIALIZED (SELECT 1) SELECT * FROM [a], `a`') == 2
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_threads() -> None:
     task = Spider(BUNDLED / "spider")
     items = task.prompts()
@@ -673,6 +675,7 @@ def test_bundled_tables_agree_with_the_databases() -> None:
         assert names[child][0] != names[parent][0] == names[found["primary_keys"][0]][0]
 
 
+@pytest.mark.slow
 def test_bundled_gold_queries_score_one_and_each_others_seldom() -> None:
     task, items = bundled()
     gold = [item.record["query"] for item in items]

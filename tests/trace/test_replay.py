@@ -125,6 +125,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 def test_a_budget_is_spent_over_the_whole_text(pair, tmp_path: Path) -> None:
     """Each iteration is judged with what those before have left of it; another rule has its own."""
     method = make("margin", num_draft_tokens=3, max_gap=9.0, max_rank=60, regret_budget=2.5)
@@ -347,6 +348,7 @@ def test_a_rule_compares_what_the_draft_was_ranked_by(traces: Traces) -> None:
         one(path, "speculative_sampling", accept_threshold=0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("was", each_once(FAST))
 def test_the_rules_that_are_named_are_those_that_judge(was: Method, traces: Traces) -> None:
     path, able, named = traces.path(was, budget=3), set(), set()
@@ -641,6 +643,7 @@ def test_without_matplotlib_the_plot_is_refused_first(
     assert "pip install matplotlib" in err
 
 
+@pytest.mark.slow
 def test_the_pages_commands_work_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     page = Path(__file__).parents[2] / "docs" / "traces.md"
@@ -657,6 +660,7 @@ def test_the_pages_commands_work_in_order(tmp_path: Path, monkeypatch: pytest.Mo
 # ---- `generate` with a trace
 
 
+@pytest.mark.slow
 def test_a_traced_text_is_the_same_text(pair, tmp_path: Path) -> None:
     path, models = tmp_path / "t.jsonl", mtad.ModelPair(*pair)
     options = {"seed": [3, 4, 5], "max_new_tokens": 14, "method": "mtad", "max_batch_size": 2}
@@ -672,6 +676,7 @@ def test_a_traced_text_is_the_same_text(pair, tmp_path: Path) -> None:
         assert text.was.acceptance_histogram == was.stats.acceptance_histogram
 
 
+@pytest.mark.slow
 def test_plain_steps_of_the_guard_are_judged_as_what_they_were(
     pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ def outcomes(done: Verification) -> dict[str, str]:
     return {check.name: check.outcome for check in done.checks}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [
@@ -78,6 +79,7 @@ def test_a_planted_bias_is_found(wrong: Method) -> None:
     assert check.facts["p"] < 0.01 and check.facts["tv"]["low"] > 0
 
 
+@pytest.mark.slow
 def test_a_bias_of_the_later_tokens_alone_is_found() -> None:
     class Late(Residual):
         def verify(self, tree: Any, target_logits: Any, warp: Any, noise: Any) -> Any:
@@ -123,6 +125,7 @@ def test_a_near_tie_is_told_from_a_difference() -> None:
     assert done.is_proven
 
 
+@pytest.mark.slow
 def test_weights_in_another_form_are_compared() -> None:
     target = random_llama()
     pair = ModelPair(target, similar(target, 0.1))
