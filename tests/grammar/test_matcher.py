@@ -86,10 +86,19 @@ def test_what_is_forced_is_said(grammars):
     assert grammars.begin(Grammar.regex("[ab]a"), (EOS,)).forced() == []
 
 
+def deep() -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(2000):
+        schema = {"items": schema}
+    return schema
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Grammar.json("{"), "the JSON schema is not JSON"),
+        (lambda: Grammar.json("[" * 5000), "the JSON schema is not JSON"),
+        (lambda: Grammar.json(deep()), "the JSON schema is nested too deeply"),
         (lambda: Grammar.json("3"), "it must be an object, true or false"),
         (lambda: Grammar.choice([]), "it must be a list of strings"),
         (lambda: Grammar.choice("yes"), "it must be a list of strings"),
@@ -116,6 +125,28 @@ def test_what_cannot_be_honoured_is_refused(grammars, grammar, message):
     with pytest.raises(GrammarError, match=message) as error:
         grammars.begin(grammar, (EOS,))
     assert isinstance(error.value, MtadError) and error.value.name == "grammar"
+
+
+def test_where_masks_take_too_much_effort_the_text_fails_and_nothing_else(grammars):
+    with pytest.raises(GrammarError, match="lexer error: too many"):
+        grammars.begin(Grammar.regex("(a|b)*a(a|b){30}"), (EOS,), effort=10)
+    state = grammars.begin(Grammar.regex("(a|b)*a(a|b){30}"), (EOS,), effort=60)
+    with pytest.raises(GrammarError, match="lexer error: too many"):
+        while True:
+            assert state.excluded((0, 1)) is None or state.excluded(()) is not None
+            state.push(0)
+    assert grammars.begin(Grammar.regex("(a|b)*a(a|b){30}"), (EOS,)).excluded(()) is not None
+
+
+def test_compiled_grammars_are_kept_within_a_bound(grammars, monkeypatch):
+    monkeypatch.setattr("mtad.grammar.matcher.MOST_KEPT_CHARS", 50)
+    own = TokenGrammars(grammars._tokenizer)
+    texts = ["ab", "b" * 20, "a" * 20]
+    for text in (*texts, "ab", "a" * 30):
+        own.begin(Grammar.choice([text]), (EOS,))
+    assert [len(grammar.source) for grammar, _ in own._compiled] == [6, 34]
+    own.begin(Grammar.choice(["a" * 99]), (EOS,))
+    assert [len(grammar.source) for grammar, _ in own._compiled] == [103]
 
 
 def test_a_grammar_needs_a_tokenizer():

@@ -16,7 +16,7 @@ from mtad.core.noise import Noise
 from mtad.core.prefix import Prefix
 from mtad.core.tree import TokenTree
 from mtad.engine.request import Request
-from mtad.errors import NonFiniteLogitsError
+from mtad.errors import GrammarError, NonFiniteLogitsError
 from mtad.model.finite import failure
 from mtad.sampling.warper import Warper
 from mtad.speculative.method import Verdict
@@ -49,7 +49,7 @@ class Block:
     num_drafted: int
     depth: int
     finish_reason: str | None
-    error: NonFiniteLogitsError | None = None
+    error: NonFiniteLogitsError | GrammarError | None = None
     receipt: Mapping[str, float] = field(default_factory=dict, compare=False)
     num_first: int = field(default=0, compare=False)
 
@@ -167,7 +167,10 @@ def block_of(
     if error := next(filter(None, errors), None):
         return Block(index, (), 0, 0, 0, "error", error)
     num_left = len(request.prompt_ids) + request.sampling.max_new_tokens - length
-    kept, reason = clipped(tokens, request.sampling.eos_token_ids, request.stop, num_left)
+    try:
+        kept, reason = clipped(tokens, request.sampling.eos_token_ids, request.stop, num_left)
+    except GrammarError as cause:
+        return Block(index, (), 0, 0, 0, "error", cause)
     receipt = dict(zip(entries, values[len(values) - len(entries) :], strict=True))
     accepted, first = (max(0, min(count, len(kept))) for count in (accepted, first))
     return Block(index, kept, accepted, drafted, depth, reason, None, receipt, first)

@@ -60,7 +60,10 @@ class Grammar:
             raise OptionError(
                 f"a JSON schema is {_shown(given)}; it must be an object, true or false", "grammar"
             )
-        return cls("json_schema", json.dumps(given))
+        try:
+            return cls("json_schema", json.dumps(given))
+        except RecursionError as error:
+            raise OptionError("the JSON schema is nested too deeply", "grammar") from error
 
     @classmethod
     def regex(cls, pattern: str) -> Grammar:

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
-from llguidance import LLMatcher, LLTokenizer, grammar_from
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, grammar_from
 from llguidance.hf import from_tokenizer
 
 from mtad.core.prefix import NO_GRAMMAR
@@ -26,6 +26,8 @@ from mtad.grammar.json_schema import as_read
 
 MOST_KEPT = 128
 """Compiled grammars that are kept, the least recently used leaving first."""
+MOST_KEPT_CHARS = 2**20
+"""Characters of all of them together; compiled, each may take some hundred bytes."""
 WHITESPACE = r"\x20|\x0A(\x20{1,32}|\x09{1,8})?"
 """Between the symbols of JSON: a blank, or a new line and its indentation. A model that is unsure
 would go on with blanks for ever."""
@@ -57,6 +59,7 @@ class GrammarState:
         self._begin, self._vocab, self._ends, self._never = matcher, vocab, [*ends], [*never]
         self._nodes: dict[tuple[int, ...], tuple[LLMatcher, npt.NDArray[np.bool_]] | None] = {}
         self._matcher = matcher.deep_copy()
+        self._unmasked: dict[tuple[int, ...], GrammarError] = {}
         self._forced: list[int] | None = None
         self.number = next(_numbers)
         self.is_finished = False
@@ -66,14 +69,27 @@ class GrammarState:
         """The same grammar at the beginning of a text."""
         return GrammarState(self._begin, self._vocab, self._ends, self._never)
 
+    def check(self) -> None:
+        """Refuse a grammar of which it cannot be said what may follow here.
+
+        Raises:
+            GrammarError: nothing may, or it takes too much work.
+        """
+        self.excluded(())
+        if error := self._unmasked.get(()):
+            raise error
+
     def push(self, token: int) -> bool:
         """Take a token of the text; true if the text is complete with it.
 
         Raises:
-            GrammarError: the token may not stand there.
+            GrammarError: the token may not stand there, or it was not certain what may.
         """
+        if error := self._unmasked.get(()):
+            raise error
         if not self._matcher.consume_token(token):
             raise GrammarError(f"token {token} cannot follow here: {_why(self._matcher)}")
+        self._unmasked = {p[1:]: e for p, e in self._unmasked.items() if p[:1] == (token,)}
         self._nodes.clear()
         self._forced = None
         self.is_finished = self._matcher.is_accepting() and self._matcher.is_stopped()
@@ -86,7 +102,10 @@ class GrammarState:
         return self._forced
 
     def excluded(self, path: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
-        """Which tokens may not follow after some more, (V,); None where these may not either."""
+        """Which tokens may not follow after some more, (V,); None where these may not either.
+
+        None, too, where llguidance cannot say it; the text fails when it has come there.
+        """
         node = self._at(path)
         return None if node is None else node[1]
 
@@ -108,7 +127,9 @@ class GrammarState:
         bits = ~np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
         excluded = np.unpackbits(bits, count=self._vocab, bitorder="little").view(np.bool_)
         if matcher.is_error():
-            raise GrammarError(f"the grammar cannot be followed further: {_why(matcher)}")
+            message = f"the grammar cannot be followed further: {_why(matcher)}"
+            self._unmasked[path] = GrammarError(message)
+            return None
         excluded[self._never] = True
         excluded[self._ends] = not matcher.is_accepting()
         return matcher, excluded
@@ -128,8 +149,8 @@ class TokenGrammars:
 
     def __init__(self, tokenizer: LLTokenizer) -> None:
         self._tokenizer = tokenizer
-        self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
-        self._lock = Lock()
+        self._compiled: OrderedDict[tuple[Grammar, int | None], LLMatcher] = OrderedDict()
+        self._lock, self._compiling = Lock(), Lock()
 
     @classmethod
     def of(cls, tokenizer: Any, vocab: int, eos: Sequence[int]) -> TokenGrammars:
@@ -150,39 +171,63 @@ class TokenGrammars:
                 known[key] = cls(_wrapped(tokenizer, vocab, eos))
             return known[key]
 
-    def begin(self, grammar: Grammar, eos: Collection[int]) -> GrammarState:
+    def begin(
+        self, grammar: Grammar, eos: Collection[int], effort: int | None = None
+    ) -> GrammarState:
         """The state before the first token of a text.
 
         Args:
             grammar: what the text must be.
             eos: tokens that end it; those that are text stand for themselves besides.
+            effort: steps of llguidance's lexer that a mask may take; None for its own limit.
 
         Raises:
-            GrammarError: it is no grammar, or one that llguidance has no code for.
+            GrammarError: it is no grammar, one that llguidance has no code for, or one of which
+                it takes too much effort to say how a text begins.
         """
-        with self._lock:
-            matcher = self._compiled.pop(grammar, None) or self._compile(grammar)
-            self._compiled[grammar] = matcher
-            while len(self._compiled) > MOST_KEPT:
-                self._compiled.popitem(last=False)
+        matcher = self._kept((grammar, effort))
+        if matcher is None:
+            with self._compiling:  # one at a time: it takes a processor, and others may want it
+                matcher = self._kept((grammar, effort)) or self._compile(grammar, effort)
+                self._keep((grammar, effort), matcher)
         own = {*self._tokenizer.eos_tokens}
         ends = [t for t in eos if t in own or self._tokenizer.is_special_token(t)]
         vocab = self._tokenizer.vocab_size
-        return GrammarState(matcher, vocab, ends, own.difference(ends))
+        state = GrammarState(matcher, vocab, ends, own.difference(ends))
+        state.check()
+        return state
 
-    def allows(self, grammar: Grammar, begin: str) -> bool:
+    def allows(self, grammar: Grammar, begin: str, effort: int | None = None) -> bool:
         """Whether a text of the grammar may begin so.
 
         Raises:
             GrammarError: as `begin`.
         """
         path = tuple(self._tokenizer.tokenize_str(begin))
-        return self.begin(grammar, ()).excluded(path) is not None
+        return self.begin(grammar, (), effort).excluded(path) is not None
 
-    def _compile(self, grammar: Grammar) -> LLMatcher:
+    def _kept(self, key: tuple[Grammar, int | None]) -> LLMatcher | None:
+        with self._lock:
+            if key in self._compiled:
+                self._compiled.move_to_end(key)
+            return self._compiled.get(key)
+
+    def _keep(self, key: tuple[Grammar, int | None], matcher: LLMatcher) -> None:
+        with self._lock:
+            self._compiled[key] = matcher
+            chars = sum(len(grammar.source) for grammar, _ in self._compiled)
+            while len(self._compiled) > MOST_KEPT or (
+                chars > MOST_KEPT_CHARS and len(self._compiled) > 1
+            ):
+                (grammar, _), _ = self._compiled.popitem(last=False)
+                chars -= len(grammar.source)
+
+    def _compile(self, grammar: Grammar, effort: int | None) -> LLMatcher:
         name = grammar.kind.replace("_", " ").replace("json", "JSON")
+        limits = None if effort is None else LLParserLimits(step_lexer_fuel=effort)
         try:
-            matcher = LLMatcher(self._tokenizer, _definition(grammar), log_level=0)
+            definition = _definition(grammar)
+            matcher = LLMatcher(self._tokenizer, definition, log_level=0, limits=limits)
         except GrammarError:
             raise
         except ValueError as error:
@@ -220,4 +265,7 @@ def _definition(grammar: Grammar) -> str:
 def _why(matcher: LLMatcher) -> str:
     """What is wrong, in one line."""
     first, *others = str(matcher.get_error()).strip().split("\n")
-    return " ".join([first, *(line for line in others if line.startswith("error:"))])
+    text = " ".join([first, *(line for line in others if line.startswith("error:"))])
+    if "recursion limit" in text:
+        return "it is nested too deeply"
+    return "nothing can follow" if text.startswith("NoExtension") else text

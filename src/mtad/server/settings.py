@@ -174,6 +174,16 @@ class LimitKeys:
         ),
     ] = None
     max_nodes: Annotated[Count, Doc("Nodes of a request's token tree.")] = 512
+    max_grammar_chars: Annotated[
+        Count, Doc("Of a JSON schema, or of those of all tools together.")
+    ] = 262_144
+    max_mask_effort: Annotated[
+        Count,
+        Doc(
+            "Of a grammar to say which tokens may follow, in steps of its lexer; 14,000 take about "
+            "a millisecond."
+        ),
+    ] = 50_000
     allowed_methods: Annotated[
         tuple[str, ...],
         Doc(

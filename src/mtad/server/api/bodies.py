@@ -60,6 +60,8 @@ def _unreadable(body: bytes, error: ValueError) -> ApiError:
             require_characters(json.loads(body), "")
         except PromptError as lone:
             return ApiError(400, str(lone), code="invalid_json")
+    if "recursion limit" in str(error):
+        return ApiError(400, "the body is nested more than 200 levels deep", code="invalid_json")
     return ApiError(400, f"the body is no JSON: {error}", code="invalid_json")
 
 

@@ -6,11 +6,16 @@ Decodes nothing and reads no prompt.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from mtad.core.names import did_you_mean
 from mtad.methods import without_draft
-from mtad.server.api.request_models import ChatRequest, CompletionRequest, Decoding
+from mtad.server.api.request_models import (
+    ChatRequest,
+    CompletionRequest,
+    Decoding,
+    TokenizeRequest,
+)
 from mtad.server.api.service import Service
 from mtad.server.http.errors import ApiError
 from mtad.server.scheduler.sequence import Sequence
@@ -20,6 +25,13 @@ from mtad.speculative.method import Method
 _MAX_BIASES = 1024
 _MAX_DETAILS = 2**18
 """Log-probabilities, and nodes of trees, of one response: they are held until they are sent."""
+
+_RESERVED = {
+    *("chat_template", "continue_final_message", "conversation", "max_length", "messages"),
+    *("padding", "return_assistant_tokens_mask", "return_dict", "return_tensors", "tokenize"),
+    *("tokenizer_kwargs", "tools", "truncation"),
+}
+"""What is no variable of a chat template, but says which one is rendered and how."""
 
 Rule: TypeAlias = tuple[bool, str, str]
 """Whether a rule is kept, the parameter at fault otherwise, and the error's message."""
@@ -126,3 +138,17 @@ def budget_of(body: Decoding) -> tuple[str, int | None]:
     """The client's name for the limit of new tokens, and the limit."""
     own = getattr(body, "max_completion_tokens", None)
     return ("max_completion_tokens", own) if own is not None else ("max_tokens", body.max_tokens)
+
+
+def template_variables(body: ChatRequest | CompletionRequest | TokenizeRequest) -> dict[str, Any]:
+    """What a request gives to the chat template beside the messages.
+
+    Raises:
+        ApiError: it gives the template itself, or what it is rendered with.
+    """
+    given: dict[str, Any] = getattr(body, "chat_template_kwargs", None) or {}
+    if reserved := sorted(given.keys() & _RESERVED):
+        message = f"{reserved[0]} is no variable of the chat template; leave it out"
+        raise ApiError(400, f"chat_template_kwargs: {message}", "chat_template_kwargs")
+    named = {n: getattr(body, n, None) for n in ("add_generation_prompt", "reasoning_effort")}
+    return given | {name: value for name, value in named.items() if value is not None}

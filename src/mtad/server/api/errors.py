@@ -23,6 +23,7 @@ from mtad.core.names import did_you_mean
 from mtad.errors import (
     CacheMemoryError,
     ContextLengthError,
+    GrammarError,
     MtadError,
     OptionError,
     first_line,
@@ -83,8 +84,13 @@ async def _unreadable(request: Request, error: Exception) -> Response:
     return ApiError(400, first_line(error)).response()
 
 
-def as_api_error(error: Exception) -> ApiError:
-    """The response to a request that an error ended."""
+def as_api_error(error: Exception, form: str | None = None) -> ApiError:
+    """The response to a request that an error ended.
+
+    Args:
+        error: which ended it.
+        form: the parameter that holds its texts to a form.
+    """
     if isinstance(error, ApiError):
         return error
     if isinstance(error, QueueFullError):
@@ -97,6 +103,8 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(504, str(error), None, "deadline_exceeded", kind="timeout_error")
     if isinstance(error, CacheMemoryError):
         return ApiError(503, str(error), None, "out_of_memory", headers={"Retry-After": "5"})
+    if isinstance(error, GrammarError):  # after a text has begun
+        return ApiError(400, f"{form}: {error}" if form else str(error), form, "grammar_failed")
     if isinstance(error, ModelFailedError | MtadError):
         return ApiError(500, str(error), None, "model_failed")
     _log.error("a request failed: %s", type(error).__name__, exc_info=error)

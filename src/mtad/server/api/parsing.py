@@ -24,6 +24,7 @@ from mtad.server.api.checks import (
     check_flags,
     check_model,
     prompt_param,
+    template_variables,
 )
 from mtad.server.api.choosing import check_tree, chosen_method
 from mtad.server.api.errors import refusal
@@ -33,23 +34,22 @@ from mtad.server.api.request_models import (
     ChatRequest,
     CompletionRequest,
     Decoding,
-    TokenizeRequest,
 )
 from mtad.server.api.sampling import given_settings
 from mtad.server.api.service import Service
 from mtad.server.api.tool_parsers.reading import Reading
-from mtad.server.api.tooling import HeldForm, held_form, marks, offer_of, reading_of
+from mtad.server.api.tooling import (
+    HeldForm,
+    check_size,
+    held_form,
+    marks,
+    offer_of,
+    reading_of,
+)
 from mtad.server.http.errors import ApiError
 from mtad.server.scheduler.admission import DEFAULT_CONTEXT
 from mtad.server.scheduler.sequence import Sequence
 from mtad.speculative.method import Method
-
-_RESERVED = {
-    *("chat_template", "continue_final_message", "conversation", "max_length", "messages"),
-    *("padding", "return_assistant_tokens_mask", "return_dict", "return_tensors", "tokenize"),
-    *("tokenizer_kwargs", "tools", "truncation"),
-}
-"""What is no variable of a chat template, but says which one is rendered and how."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,17 @@ class ParsedRequest:
     reading: Reading | None = None
     form: HeldForm | None = None
 
+    def hold(self, service: Service) -> None:
+        """Hold the texts to the form that they are to have; may take long, as it is compiled.
+
+        Raises:
+            ApiError: the form cannot be honoured.
+        """
+        if self.form is not None:
+            state = self.form.begin(service, self.sequences[0].request.sampling.eos_token_ids)
+            for index, sequence in enumerate(self.sequences):
+                sequence.hold(state.restarted() if index else state)
+
     @property
     def method(self) -> Method:
         """How all choices are decoded."""
@@ -104,7 +115,9 @@ class ParsedRequest:
 
 
 def parse(service: Service, body: ChatRequest | CompletionRequest) -> ParsedRequest:
-    """What a request asks for; may take long, as it tokenizes.
+    """What a request asks for, its texts not yet held to their form.
+
+    May take long, as it tokenizes.
 
     Raises:
         ApiError: a parameter that cannot be honoured.
@@ -116,13 +129,15 @@ def parse(service: Service, body: ChatRequest | CompletionRequest) -> ParsedRequ
     method = chosen_method(body, service.methods, service.settings.method)
     check_draft(service, method)
     offer, guided = offer_of(body), grammar_in(body)
+    if guided is not None:
+        check_size(service, *guided)
     prompts = [_ids(service, body, prompt, offer.tools) for prompt in given]
     reading = reading_of(service, body, offer, guided, prompts[0])
     form = held_form(service, offer, reading, guided)
     seed = secrets.randbits(52) if body.seed is None else body.seed  # exact in a browser, too
     shown = frozenset(marks(service, reading).values())
     sequences = [
-        _sequence(service, body, method, prompts[i // count], i, seed, form, shown)
+        _sequence(service, body, method, prompts[i // count], i, seed, shown)
         for i in range(len(prompts) * count)
     ]
     check_details(service, body, sequences)
@@ -159,20 +174,6 @@ def _ids(
     return ids
 
 
-def template_variables(body: ChatRequest | CompletionRequest | TokenizeRequest) -> dict[str, Any]:
-    """What a request gives to the chat template beside the messages.
-
-    Raises:
-        ApiError: it gives the template itself, or what it is rendered with.
-    """
-    given: dict[str, Any] = getattr(body, "chat_template_kwargs", None) or {}
-    if reserved := sorted(given.keys() & _RESERVED):
-        message = f"{reserved[0]} is no variable of the chat template; leave it out"
-        raise ApiError(400, f"chat_template_kwargs: {message}", "chat_template_kwargs")
-    named = {n: getattr(body, n, None) for n in ("add_generation_prompt", "reasoning_effort")}
-    return given | {name: value for name, value in named.items() if value is not None}
-
-
 def _echo(service: Service, body: Decoding, prompt: Any, ids: list[int]) -> Echo:
     """What a choice begins with."""
     if not isinstance(body, CompletionRequest) or not body.echo:
@@ -192,7 +193,6 @@ def _sequence(
     ids: list[int],
     index: int,
     seed: int,
-    form: HeldForm | None,
     shown: frozenset[int],
 ) -> Sequence:
     """One choice."""
@@ -206,8 +206,7 @@ def _sequence(
     scores = isinstance(body, CompletionRequest) and bool(body.echo) and logprobs is not None
     made = max(budget, 1) if scores else budget  # a text without a budget is not prefilled
     sampling = _sampling(service, body, stops, made, seed + index)
-    state = None if form is None else form.begin(service, sampling.eos_token_ids)
-    request = Request(ids, sampling, grammar=state)
+    request = Request(ids, sampling)
     text_options = {
         "keeps_stop": bool(body.include_stop_str_in_output),
         "skips_special": body.skip_special_tokens is not False,

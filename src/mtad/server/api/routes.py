@@ -13,7 +13,7 @@ from starlette.responses import Response
 from mtad import __version__
 from mtad.errors import PromptError
 from mtad.server.api.bodies import json_of, read_body
-from mtad.server.api.checks import check_model
+from mtad.server.api.checks import check_model, template_variables
 from mtad.server.api.info_models import (
     Detokenized,
     Health,
@@ -25,7 +25,6 @@ from mtad.server.api.info_models import (
 )
 from mtad.server.api.methods_info import MethodList, method_list
 from mtad.server.api.openapi import documented
-from mtad.server.api.parsing import parse, template_variables
 from mtad.server.api.request_models import (
     ChatRequest,
     CompletionRequest,
@@ -37,7 +36,7 @@ from mtad.server.api.responses_api.input_items import InputItemList
 from mtad.server.api.responses_api.objects import Deleted, ResponseObject
 from mtad.server.api.responses_api.requests import ResponsesRequest
 from mtad.server.api.responses_api.routes import ResponsesApi
-from mtad.server.api.running import finished, submit
+from mtad.server.api.running import finished, parsed_off_loop, submit
 from mtad.server.api.service import Service
 from mtad.server.api.streaming import ChunkEvents, EventStream
 from mtad.server.http.errors import ApiError
@@ -86,7 +85,7 @@ class Api:
         return await self._generate(request, await read_body(request, CompletionRequest))
 
     async def _generate(self, request: Request, body: ChatRequest | CompletionRequest) -> Response:
-        parsed = await self.service.texts.off_loop(partial(parse, self.service, body))
+        parsed = await parsed_off_loop(self.service, body, len(await request.body()))
         submission = submit(self.service.scheduler, parsed, request)
         builder = ResponseBuilder(self.service, parsed)
         if body.stream:
@@ -107,7 +106,7 @@ class Api:
         variables, bare = template_variables(body), body.add_special_tokens is False
         try:
             work = partial(texts.ids, given or "", variables, bare=bare, tools=body.tools or [])
-            ids = await texts.off_loop(work)
+            ids = await texts.off_loop(work, len(await request.body()))
         except PromptError as error:
             raise ApiError(400, str(error), param) from error
         context = self.service.context()
@@ -138,7 +137,9 @@ class Api:
             if token >= vocab:
                 message = f"token id {token} is not in the vocabulary of {vocab} tokens"
                 raise ApiError(400, message, "tokens")
-        return json_of(Detokenized(prompt=await texts.off_loop(lambda: texts.text(body.tokens))))
+        size = len(await request.body())
+        text = await texts.off_loop(partial(texts.text, body.tokens), size)
+        return json_of(Detokenized(prompt=text))
 
     async def models(self) -> Response:
         """The served pair, under each of its names."""

@@ -1,4 +1,4 @@
-"""A parsed request at the scheduler, until all of it has been made or its client has gone.
+"""A request from its body to the scheduler, until all of it has been made or its client has gone.
 
 Knows no format.
 """
@@ -7,19 +7,42 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
+import anyio.to_thread
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from mtad.errors import MtadError
 from mtad.server.api.errors import as_api_error, refusal
-from mtad.server.api.parsing import ParsedRequest
-from mtad.server.api.service import Decodes
+from mtad.server.api.parsing import ParsedRequest, parse
+from mtad.server.api.request_models import ChatRequest, CompletionRequest
+from mtad.server.api.service import Decodes, Service
 from mtad.server.api.submission import Submission
 from mtad.server.scheduler.sequence import Chunk
 
 T = TypeVar("T")
+
+
+async def parsed_off_loop(
+    service: Service, body: ChatRequest | CompletionRequest, size: int
+) -> ParsedRequest:
+    """What a request asks for, its texts held to their form; made beside the event loop.
+
+    Args:
+        service: what all routes share.
+        body: the request.
+        size: its bytes.
+
+    Raises:
+        ApiError: a parameter that cannot be honoured.
+    """
+    parsed = await service.texts.off_loop(partial(parse, service, body), size)
+    if parsed.form is not None:
+        work = partial(parsed.hold, service)
+        await anyio.to_thread.run_sync(work, limiter=service.compiling)
+    return parsed
 
 
 def submit(scheduler: Decodes, parsed: ParsedRequest, request: Request) -> Submission:
@@ -31,8 +54,9 @@ def submit(scheduler: Decodes, parsed: ParsedRequest, request: Request) -> Submi
     for sequence in parsed.sequences:
         sequence.request_id = getattr(request.state, "request_id", "")
         sequence.client = getattr(request.state, "client", None)
+    form = None if parsed.form is None else parsed.form.param
     try:
-        submission = Submission(scheduler, parsed.sequences)
+        submission = Submission(scheduler, parsed.sequences, form)
     except (ValueError, MtadError) as error:
         raise refusal(error, parsed.prompt_param, parsed.budget_param) from error
     request.state.user, request.state.sequences = parsed.body.user, parsed.sequences
@@ -52,7 +76,7 @@ async def finished(submission: Submission, request: Request) -> list[list[Chunk]
     except ClientDisconnect:
         raise
     except Exception as error:
-        raise as_api_error(error) from error
+        raise as_api_error(error, submission.form) from error
     finally:
         submission.cancel()
 

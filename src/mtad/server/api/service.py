@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+import anyio
 
 from mtad.api.pair import ModelPair
 from mtad.measure.sharing import SharedEnergy
@@ -54,6 +56,7 @@ class Service:
         methods: those that requests may name.
         energy: None where nothing is metered.
         created: when the service began, in Unix seconds.
+        compiling: how many requests may wait in threads for the form that their texts are to have.
     """
 
     scheduler: Decodes
@@ -64,6 +67,7 @@ class Service:
     methods: dict[str, type[Method]]
     energy: SharedEnergy | None
     created: int
+    compiling: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(16))
 
     @classmethod
     def of(

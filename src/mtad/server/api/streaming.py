@@ -73,7 +73,7 @@ async def events(source: Source, submission: Submission) -> AsyncIterator[bytes]
             for event in source.more(chunk):
                 yield event
     except Exception as error:
-        for event in source.failed(as_api_error(error)):
+        for event in source.failed(as_api_error(error, submission.form)):
             yield event
         return
     for event in source.last():

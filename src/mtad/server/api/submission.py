@@ -20,13 +20,16 @@ class Submission:
     Args:
         scheduler: decodes.
         sequences: all of the request.
+        form: the parameter that holds them to a form; None where none does.
 
     Raises:
         ValueError, MtadError: the scheduler refuses one of them, and so takes none.
     """
 
-    def __init__(self, scheduler: Decodes, sequences: Items[Sequence]) -> None:
-        self._scheduler, self.sequences = scheduler, sequences
+    def __init__(
+        self, scheduler: Decodes, sequences: Items[Sequence], form: str | None = None
+    ) -> None:
+        self._scheduler, self.sequences, self.form = scheduler, sequences, form
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Chunk] = asyncio.Queue()
         for sequence in sequences:

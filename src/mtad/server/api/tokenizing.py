@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
@@ -21,6 +22,9 @@ from mtad.server.api.messages import Message, Tool, UserMessage
 from mtad.server.api.rendering import rendered
 from mtad.server.api.tool_parsers.families import Family, FamilyName, family_of
 from mtad.server.api.tool_parsers.thinking import END
+
+LONG_BYTES = 2**16
+"""Beyond so many a request's text takes long to tokenize."""
 
 T = TypeVar("T")
 _BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
@@ -71,7 +75,8 @@ class Texts:
         self.special = special_tokens(tokenizer)
         added = getattr(tokenizer, "added_tokens_decoder", {})
         self._has_tags = any(str(token) == END for token in added.values())
-        self._limiter = anyio.CapacityLimiter(1)
+        self._lock = Lock()
+        self._limiter, self._limiter_of_long = anyio.CapacityLimiter(1), anyio.CapacityLimiter(1)
         self._pieces: dict[int, tuple[str, list[int] | None]] = {}
         self._byte_of = {char: byte for byte, char in enumerate(_byte_letters())}
         if template:
@@ -91,9 +96,19 @@ class Texts:
                 "loops over messages"
             )
 
-    async def off_loop(self, work: Callable[[], T]) -> T:
-        """What `work` returns, called in a thread."""
-        return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+    async def off_loop(self, work: Callable[[], T], size: int = 0) -> T:
+        """What `work` returns, called in a thread.
+
+        Args:
+            work: uses the tokenizer.
+            size: bytes of its request. Of those that are long one at most is before a short one.
+        """
+        limiter = self._limiter if size <= LONG_BYTES else self._limiter_of_long
+        return await anyio.to_thread.run_sync(self._alone, work, limiter=limiter)
+
+    def _alone(self, work: Callable[[], T]) -> T:
+        with self._lock:
+            return work()
 
     @property
     def template(self) -> str:

@@ -145,11 +145,28 @@ class HeldForm:
         Raises:
             ApiError: the form cannot be honoured; the parameter or the schema at fault is named.
         """
-        grammars, param = service.models.grammars, self.param
+        grammars, effort = service.models.grammars, service.settings.max_mask_effort
+
+        def begin(grammar: Grammar) -> GrammarState:
+            return grammars.begin(grammar, eos, effort)
+
         try:
-            return grammars.begin(self.grammar, eos)
+            return begin(self.grammar)
         except GrammarError as error:
-            raise _unkept(param, error, self.parts, lambda one: grammars.begin(one, eos)) from error
+            raise _unkept(self.param, error, self.parts, begin) from error
+
+
+def check_size(service: Service, param: str, grammar: Grammar) -> None:
+    """Refuse a form whose text is too long.
+
+    Raises:
+        ApiError: it is.
+    """
+    size, most = len(grammar.source), service.settings.max_grammar_chars
+    if size > most:
+        raise ApiError(
+            400, f"{param} has {size} characters; this server takes at most {most}", param
+        )
 
 
 def held_form(
@@ -178,12 +195,16 @@ def held_form(
         for index, tool in enumerate(offer.tools)
         if tool.function.name in offer.names
     }
+    for place, part in parts.items():
+        check_size(service, place, part)
     answer = None
     if guided is not None and not offer.required:
         parts, answer = dict([guided]) | parts, guided[1]
         _check_answer(service, reading, *guided)
     try:
-        return HeldForm("tools", _grammar(service, offer, reading, answer), parts)
+        form = HeldForm("tools", _grammar(service, offer, reading, answer), parts)
+        check_size(service, form.param, form.grammar)
+        return form
     except GrammarError as error:
         raise _unkept("tools", error, parts, _check_schema) from error
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 from mtad.api.completion import Generation, with_ends
 from mtad.engine.session import Block, Request
 from mtad.engine.stats import Drafted
+from mtad.grammar.matcher import GrammarState
 from mtad.server.scheduler.errors import DeadlineError
 from mtad.speculative.method import Method, method_key
 from mtad.trace.record import TokenLogprobs
@@ -225,6 +226,11 @@ class Sequence(Generation):
             places += [len(stream.text)] * (len(waiting) - len(places))
         chunk.places, chunk.logprobs = tuple(places), tuple(waiting[: len(places)])
         self._unplaced = waiting[len(places) :]
+
+    def hold(self, grammar: GrammarState) -> None:
+        """Hold the text, which has not begun, to a grammar at its beginning."""
+        assert self.detokenizer is not None
+        self.request = with_ends(replace(self.request, grammar=grammar), self.detokenizer)
 
     def preempt(self) -> None:
         """Make it ready to be resumed where its text ends."""

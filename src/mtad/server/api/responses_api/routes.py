@@ -6,13 +6,12 @@ Knows neither keys nor limits of bodies: those guards stand in front of it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 from fastapi import Request
 from starlette.responses import Response
 
 from mtad.server.api.bodies import json_of, read_body
-from mtad.server.api.parsing import ParsedRequest, parse
+from mtad.server.api.parsing import ParsedRequest
 from mtad.server.api.responses_api.chats import Asked, asked, renamed
 from mtad.server.api.responses_api.events import Event
 from mtad.server.api.responses_api.input_items import listed
@@ -20,7 +19,7 @@ from mtad.server.api.responses_api.objects import Deleted
 from mtad.server.api.responses_api.reply import Reply, ReplyEvents
 from mtad.server.api.responses_api.requests import ResponsesRequest
 from mtad.server.api.responses_api.stored import StoredResponses
-from mtad.server.api.running import finished, submit
+from mtad.server.api.running import finished, parsed_off_loop, submit
 from mtad.server.api.service import Service
 from mtad.server.api.streaming import EventStream
 from mtad.server.api.submission import Submission
@@ -56,8 +55,8 @@ class ResponsesApi:
 
     async def _begin(self, given: Asked, request: Request) -> tuple[ParsedRequest, Submission]:
         """The chat's text is queued."""
-        work = partial(parse, self._service, given.chat)
-        parsed = await self._service.texts.off_loop(work)
+        size = len(await request.body())
+        parsed = await parsed_off_loop(self._service, given.chat, size)
         return parsed, submit(self._service.scheduler, parsed, request)
 
     async def retrieve(self, response_id: str, request: Request) -> Response:
