@@ -30,7 +30,9 @@ from mtad.server.ray.metrics import labelled
 from mtad.server.scheduler.events import Load
 from mtad.server.scheduler.sequence import Chunk, Sequence
 
-DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana" / "mtad.json"
+ROOT = Path(__file__).parents[2]
+DASHBOARD = ROOT / "deploy" / "grafana" / "mtad.json"
+DOCUMENTATION = ROOT / "docs" / "server.md"
 
 
 class Clock:
@@ -375,15 +377,30 @@ def test_without_a_meter_no_joules_are_shown() -> None:
     assert "energy" not in metrics.render().decode()
 
 
-def test_the_dashboard_uses_names_that_are_rendered() -> None:
+def rendered_names() -> set[str]:
+    """The names of a page that shows every metric, those of a histogram's parts as one."""
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("the process is read from /proc")
     families = text_string_to_metric_families(full_page().decode())
-    samples = [sample for family in families for sample in family.samples]
-    rendered = {sample.name for sample in samples if sample.name.startswith("mtad:")}
-    board = json.loads(DASHBOARD.read_text(encoding="utf-8"))
-    asked = set(
-        re.findall(r"mtad:\w+", json.dumps([panel["targets"] for panel in board["panels"]]))
-    )
-    assert asked <= rendered, asked - rendered
-    shapes = {re.sub(r"_(bucket|sum|count)$", "", name) for name in rendered}
-    shown = {re.sub(r"_(bucket|sum|count)$", "", name) for name in asked}
-    assert shapes - shown == set(), "every metric is on the dashboard"
+    return {whole(sample.name) for family in families for sample in family.samples}
+
+
+def whole(name: str) -> str:
+    """A metric without the part of a histogram that it is."""
+    return re.sub(r"_(bucket|sum|count)$", "", name)
+
+
+def test_the_dashboard_uses_every_name_that_is_rendered_and_no_other() -> None:
+    panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
+    targets = json.dumps([panel["targets"] for panel in panels])
+    assert {*map(whole, re.findall(r"\b(?:mtad[:_]|process_)\w+", targets))} == rendered_names()
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    ours = [one["expr"] for panel in panels for one in panel["targets"]]
+    for expression in (one for one in ours if "process_" in one):  # every exporter has these names
+        assert expression.endswith("and on (job, instance) mtad_build_info")
+
+
+def test_the_documentation_has_every_name_that_is_rendered() -> None:
+    text = DOCUMENTATION.read_text(encoding="utf-8")
+    named = {*map(whole, re.findall(r"`((?:mtad[:_]|process_)\w+)", text))}
+    assert named == rendered_names()
