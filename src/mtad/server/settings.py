@@ -130,7 +130,7 @@ class ServerKeys:
     otlp_traces_endpoint: Annotated[
         Url | None,
         Doc(
-            "OpenTelemetry's collector, which gets a span per request over HTTP.",
+            "OpenTelemetry's collector, which gets a span per request.",
             allowed="a URL, such as http://localhost:4318/v1/traces",
             metavar="URL",
         ),

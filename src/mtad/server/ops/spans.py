@@ -7,6 +7,7 @@ packages are imported where spans are wanted alone. Knows no route's inside.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -29,9 +30,14 @@ if TYPE_CHECKING:
 
 PACKAGES = ("opentelemetry-api", "opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http")
 """What the extra `otel` installs."""
+_GRPC_PACKAGE = "opentelemetry-exporter-otlp-proto-grpc"
+_EXPORTERS = {
+    name: f"opentelemetry.exporter.otlp.proto.{part}.trace_exporter"
+    for name, part in (("http/protobuf", "http"), ("grpc", "grpc"))
+}
+_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 SEND_S = 2.0
 """Seconds that a collector has for the last spans; a server does not wait longer to end."""
-_EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 _COMPLETIONS = "/v1/completions"
 _ROUTES = (_COMPLETIONS, "/v1/chat/completions")
 """Their refused requests have spans, too; of other routes those that came to be decoded."""
@@ -42,33 +48,48 @@ def require_packages() -> None:
     """Refuse to make spans without OpenTelemetry.
 
     Raises:
-        MtadError: a package is not installed.
+        MtadError: a package is not installed, or the environment names a protocol that is not
+            spoken.
     """
+    protocol = _protocol()
     try:
-        for name in ("opentelemetry.sdk.trace.export", _EXPORTER):
+        for name in ("opentelemetry.sdk.trace.export", _EXPORTERS[protocol]):
             import_module(name)
     except ModuleNotFoundError as error:
+        needed = (*PACKAGES, _GRPC_PACKAGE) if protocol == "grpc" else PACKAGES
         raise MtadError(
             f"otlp_traces_endpoint needs OpenTelemetry, and {error.name} is missing; run: pip "
-            f"install {' '.join(PACKAGES)}"
+            f"install {' '.join(needed)}"
         ) from error
 
 
+def _protocol() -> str:
+    """How spans are sent: as the environment says, by HTTP without."""
+    for name in _VARIABLES:
+        given = os.environ.get(name) or ""
+        if given in _EXPORTERS:
+            return given
+        if given:
+            spoken = " or ".join(_EXPORTERS)
+            raise MtadError(f"{name} is {given!r}; spans are sent by {spoken}: give one of these")
+    return "http/protobuf"
+
+
 def exporting_to(endpoint: str) -> SpanProcessor:
-    """Sends spans to a collector in batches, on a thread of its own, as OTLP over HTTP.
+    """Sends spans to a collector in batches, on a thread of its own, as OTLP.
 
     Args:
-        endpoint: the whole URL; headers and time limits are those of the environment's
+        endpoint: the whole URL; protocol, headers and time limits are those of the environment's
             `OTEL_EXPORTER_OTLP_…`.
 
     Raises:
-        MtadError: the packages are not installed.
+        MtadError: see `require_packages`.
     """
     require_packages()
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    return BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint))
+    exporter = import_module(_EXPORTERS[_protocol()]).OTLPSpanExporter
+    return BatchSpanProcessor(exporter(endpoint=endpoint))
 
 
 def provider_of(processor: SpanProcessor) -> TracerProvider:
