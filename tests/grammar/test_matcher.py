@@ -138,6 +138,23 @@ def test_where_masks_take_too_much_effort_the_text_fails_and_nothing_else(gramma
     assert grammars.begin(Grammar.regex("(a|b)*a(a|b){30}"), (EOS,)).excluded(()) is not None
 
 
+def test_a_text_that_fails_leaves_its_grammar_to_others(grammars):
+    """All texts of a compiled grammar share a lexer, which does not recover."""
+    grammar = Grammar.regex("(a|b)*b(a|b){30}")
+    state = grammars.begin(grammar, (EOS,), effort=60)
+    assert any(state.excluded((1,) * count) is None for count in range(30))
+    again = grammars.begin(grammar, (EOS,), effort=60)
+    assert not again.push(0) and again.excluded(()) is not None
+
+
+def test_the_text_ends_where_no_mask_could_be_made_and_not_before(grammars):
+    state = grammars.begin(Grammar.regex("a*"), (EOS,))
+    state._unmasked = {(0, 0): GrammarError("here"), (1,): GrammarError("elsewhere")}
+    assert not state.push(0) and not state.push(0)
+    with pytest.raises(GrammarError, match="here"):
+        state.push(0)
+
+
 def test_compiled_grammars_are_kept_within_a_bound(grammars, monkeypatch):
     monkeypatch.setattr("mtad.grammar.matcher.MOST_KEPT_CHARS", 50)
     own = TokenGrammars(grammars._tokenizer)

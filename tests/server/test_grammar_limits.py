@@ -13,10 +13,16 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
-from support.serving import Served, load_demo, real_server
+from support.serving import Served, demo, load_demo, real_server
 
-from mtad.grammar.matcher import TokenGrammars
+import mtad
+from mtad.api.completion import with_text
+from mtad.engine.session import Block, Request
+from mtad.errors import GrammarError
+from mtad.grammar.grammar import Grammar
+from mtad.grammar.matcher import GrammarState, TokenGrammars
 from mtad.server.api.tokenizing import LONG_BYTES, Texts
+from mtad.server.scheduler.sequence import Sequence
 
 MANY = {"type": "object", "properties": {f"k{i}": {"type": "integer"} for i in range(520)}}
 """So many optional properties that the parser gives up, after the bracket that opens the object."""
@@ -140,3 +146,18 @@ def test_a_short_text_does_not_wait_for_all_long_ones():
 
     anyio.run(ask_all)
     assert order.index("short") <= 2 and len(order) == 5
+
+
+def test_a_text_that_cannot_be_resumed_has_failed(monkeypatch):
+    """Its grammar's lexer was used up by another one; the scheduler goes on."""
+    pair, message = demo(), "lexer error"
+    one = Sequence(*with_text(Request([5]), pair.tokenizer), method=mtad.MTAD())
+    one.hold(pair.models.grammars.begin(Grammar.regex("[a-z]*"), ()))
+    one.advance(Block(0, (7,), 0, 0, 0, None), 0.0, 0.0)
+
+    def push(self: GrammarState, token: int) -> bool:
+        raise GrammarError(message)
+
+    monkeypatch.setattr(GrammarState, "push", push)
+    one.preempt()
+    assert one.is_over(0.0) and str(one.failure) == message and one.why_over[0] == "error"

@@ -10,6 +10,7 @@ import itertools
 import json
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -185,11 +186,19 @@ class TokenGrammars:
             GrammarError: it is no grammar, one that llguidance has no code for, or one of which
                 it takes too much effort to say how a text begins.
         """
-        matcher = self._kept((grammar, effort))
-        if matcher is None:
-            with self._compiling:  # one at a time: it takes a processor, and others may want it
-                matcher = self._kept((grammar, effort)) or self._compile(grammar, effort)
-                self._keep((grammar, effort), matcher)
+        kept = self._kept((grammar, effort))
+        if kept is not None:
+            with suppress(GrammarError):  # a text has failed, and left the lexer of all unusable
+                return self._begun(kept, eos)
+        with self._compiling:  # one at a time: it takes a processor, and others may want it
+            found = self._kept((grammar, effort))
+            if found is None or found is kept:
+                found = self._compile(grammar, effort)
+            state = self._begun(found, eos)
+            self._keep((grammar, effort), found)
+        return state
+
+    def _begun(self, matcher: LLMatcher, eos: Collection[int]) -> GrammarState:
         own = {*self._tokenizer.eos_tokens}
         ends = [t for t in eos if t in own or self._tokenizer.is_special_token(t)]
         vocab = self._tokenizer.vocab_size

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 from mtad.api.completion import Generation, with_ends
 from mtad.engine.session import Block, Request
 from mtad.engine.stats import Drafted
+from mtad.errors import GrammarError
 from mtad.grammar.matcher import GrammarState
 from mtad.server.scheduler.errors import DeadlineError
 from mtad.speculative.method import Method, method_key
@@ -239,9 +240,12 @@ class Sequence(Generation):
             self.detokenizer = self.detokenizer.restarted()
             grammar = request.grammar.restarted() if request.grammar else None
             request = with_ends(replace(request, grammar=grammar), self.detokenizer)
-            for token in tokens:
-                assert request.stop is not None
-                request.stop(token)
+            assert request.stop is not None
+            try:
+                for token in tokens:
+                    request.stop(token)
+            except GrammarError as error:
+                self.failure = error
             self.detokenizer.take()
             self.detokenizer.take_places()
         self.request = replace(request, output_ids=tokens, receipt=self.stats.kept)
