@@ -23,6 +23,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 from support.serving import Served, real_server
+from support.structured_requests import REQUESTS, almost_right
 
 
 def no_failure(ctx: Any, response: Any, case: Any) -> None:
@@ -116,7 +117,9 @@ def modes_of(method: str) -> list[GenerationMode]:
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_the_description_is_true(description: Any, method: str, path: str) -> None:
     for mode in modes_of(method):
-        check(description, method, path, mode, 6 if method == "POST" else 2)
+        check(
+            description, method, path, mode, 6 if method == "POST" and path not in REQUESTS else 2
+        )
 
 
 @pytest.mark.slow
@@ -124,6 +127,32 @@ def test_the_description_is_true(description: Any, method: str, path: str) -> No
 def test_the_description_is_true_at_length(description: Any, method: str, path: str) -> None:
     for mode in modes_of(method):
         check(description, method, path, mode, 300 if method == "POST" else 10)
+
+
+def check_structured(description: Any, path: str, examples: int) -> None:
+    """Send requests for structured answers that are almost right."""
+
+    @settings(max_examples=examples, **_QUIET)
+    @given(body=almost_right(path))
+    def run(body: dict[str, Any]) -> None:
+        case = description[path]["POST"].Case(body=body, media_type="application/json")
+        case.call_and_validate(checks=CHECKS[:4], timeout=60)
+
+    run()
+
+
+@pytest.mark.parametrize("path", REQUESTS)
+def test_structured_requests_are_answered_or_refused(description: Any, path: str) -> None:
+    for body in REQUESTS[path]:
+        case = description[path]["POST"].Case(body=body, media_type="application/json")
+        assert case.call_and_validate(checks=CHECKS[:4], timeout=60).status_code == 200
+    check_structured(description, path, 6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", REQUESTS)
+def test_structured_requests_are_answered_or_refused_at_length(description: Any, path: str) -> None:
+    check_structured(description, path, 600)
 
 
 STREAMS: list[tuple[str, dict[str, Any]]] = [
