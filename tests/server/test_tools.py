@@ -259,6 +259,8 @@ def test_free_calls_are_texts_that_are_read(one: httpx.Client) -> None:
 @pytest.mark.slow
 def test_strict_tools_leave_text_free_and_hold_calls(http: httpx.Client) -> None:
     strict = [tool("switch", FLAG, strict=True)]
+    for tools, form in ((strict, "tools"), ([tool("switch", FLAG)], None)):
+        assert post(http, tools=tools, max_tokens=1)["mtad"].get("grammar") == form
     said = whole(http, tools=strict, temperature=0)
     assert streamed(http, tools=strict, temperature=0)[0] == said
     if said["calls"]:
