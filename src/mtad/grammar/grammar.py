@@ -40,6 +40,11 @@ class Grammar:
     source: str
     named: tuple[tuple[str, Grammar], ...] = ()
 
+    @property
+    def num_chars(self) -> int:
+        """Of its text and those that it refers to."""
+        return len(self.source) + sum(one.num_chars for _, one in self.named)
+
     @classmethod
     def json(cls, schema: Mapping[str, Any] | bool | str | None = None) -> Grammar:
         """JSON that a schema allows; any JSON object without one.

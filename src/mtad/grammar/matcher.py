@@ -224,12 +224,12 @@ class TokenGrammars:
     def _keep(self, key: tuple[Grammar, int | None], matcher: LLMatcher) -> None:
         with self._lock:
             self._compiled[key] = matcher
-            chars = sum(len(grammar.source) for grammar, _ in self._compiled)
+            chars = sum(grammar.num_chars for grammar, _ in self._compiled)
             while len(self._compiled) > MOST_KEPT or (
                 chars > MOST_KEPT_CHARS and len(self._compiled) > 1
             ):
                 (grammar, _), _ = self._compiled.popitem(last=False)
-                chars -= len(grammar.source)
+                chars -= grammar.num_chars
 
     def _compile(self, grammar: Grammar, effort: int | None) -> LLMatcher:
         name = grammar.kind.replace("_", " ").replace("json", "JSON")

@@ -133,11 +133,14 @@ class HeldForm:
         param: the parameter that asks for it.
         grammar: of the texts.
         parts: forms that it is made of, by the parameters that have them.
+        begins: what calls begin with, which the answer beside them must not; none where that is
+            JSON, or there is none. It is the first of the parts.
     """
 
     param: str
     grammar: Grammar
     parts: Mapping[str, Grammar] = field(default_factory=dict)
+    begins: Sequence[str] = ()
 
     def begin(self, service: Service, eos: Collection[int]) -> GrammarState:
         """The state before a text.
@@ -150,6 +153,11 @@ class HeldForm:
         def begin(grammar: Grammar) -> GrammarState:
             return grammars.begin(grammar, eos, effort)
 
+        for place, form in [*self.parts.items()][: bool(self.begins)]:
+            try:
+                refuse_alike(form, self.begins, grammars, eos, effort)
+            except GrammarError as error:
+                raise ApiError(400, f"{place}: {error}", place) from error
         try:
             return begin(self.grammar)
         except GrammarError as error:
@@ -162,7 +170,7 @@ def check_size(service: Service, param: str, grammar: Grammar) -> None:
     Raises:
         ApiError: it is.
     """
-    size, most = len(grammar.source), service.settings.max_grammar_chars
+    size, most = grammar.num_chars, service.settings.max_grammar_chars
     if size > most:
         raise ApiError(
             400, f"{param} has {size} characters; this server takes at most {most}", param
@@ -184,7 +192,7 @@ def held_form(
         guided: the parameter and the form that it gives.
 
     Raises:
-        ApiError: a form that is not JSON cannot be told from calls.
+        ApiError: a schema has what no text can be held to, or a form is too long.
     """
     if not offer.tools or reading is None:
         return None if guided is None else HeldForm(*guided)
@@ -197,28 +205,18 @@ def held_form(
     }
     for place, part in parts.items():
         check_size(service, place, part)
-    answer = None
+    answer, begins = None, list[str]()
     if guided is not None and not offer.required:
         parts, answer = dict([guided]) | parts, guided[1]
-        _check_answer(service, reading, *guided)
+        if answer.kind != "json_schema":
+            assert reading.family is not None
+            begins = begins_of(reading.family, thinks=reading.thinks, opened=reading.opened)
     try:
-        form = HeldForm("tools", _grammar(service, offer, reading, answer), parts)
+        form = HeldForm("tools", _grammar(service, offer, reading, answer), parts, begins)
         check_size(service, form.param, form.grammar)
         return form
     except GrammarError as error:
         raise _unkept("tools", error, parts, _check_schema) from error
-
-
-def _check_answer(service: Service, reading: Reading, param: str, form: Grammar) -> None:
-    """Refuse the form of an answer that cannot be told from a call."""
-    assert reading.family is not None
-    begins = begins_of(reading.family, thinks=reading.thinks, opened=reading.opened)
-    models = service.models
-    try:
-        if form.kind != "json_schema":
-            refuse_alike(form, begins, models.grammars, models.eos_token_ids)
-    except GrammarError as error:
-        raise ApiError(400, f"{param}: {error}", param) from error
 
 
 def _check_schema(form: Grammar) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from mtad.errors import GrammarError
 from mtad.grammar.grammar import Grammar
 from mtad.grammar.json_schema import as_read
-from mtad.grammar.matcher import WHITESPACE, GrammarState, TokenGrammars
+from mtad.grammar.matcher import WHITESPACE, TokenGrammars
 from mtad.server.api.tool_parsers.families import Family
 from mtad.server.api.tool_parsers.thinking import BEGIN
 
@@ -54,23 +54,33 @@ def answer_lines(form: Grammar, begins: Sequence[str]) -> Iterator[str]:
 
 
 def refuse_alike(
-    form: Grammar, begins: Sequence[str], grammars: TokenGrammars, eos: Collection[int]
+    form: Grammar,
+    begins: Sequence[str],
+    grammars: TokenGrammars,
+    eos: Collection[int],
+    effort: int | None = None,
 ) -> None:
     """Refuse the form of an answer that cannot be told from a call.
 
+    Args:
+        form: of the answer.
+        begins: what it cannot begin with.
+        grammars: of the tokenizer.
+        eos, effort: see `TokenGrammars.begin`.
+
     Raises:
-        GrammarError: it begins like one, or cannot be honoured at all.
+        GrammarError: it begins like a call, or cannot be honoured at all.
     """
-    grammars.begin(form, eos)
+    grammars.begin(form, eos, effort)
     found: str | None = None
     if form.kind == "regex":
         rest = Grammar.lark(f"start: ANSWER\n{_narrowed(form, begins)}")
-        found = None if _has_texts(grammars.begin(rest, eos)) else form.source
+        found = None if _has_texts(rest, grammars, eos, effort) else form.source
     elif form.kind == "choice":
         found = next((t for t in json.loads(form.source) if _begun(t, begins)), None)
     elif form.kind == "grammar":
         texts = [f"{blank}{one[: _MOST_COMMON + 1]}" for one in begins for blank in ("", " ", "\n")]
-        found = next((text for text in texts if grammars.allows(form, text)), None)
+        found = next((text for text in texts if grammars.allows(form, text, effort)), None)
     if found is not None:
         raise GrammarError(
             f"beside tools that may be called an answer cannot begin as calls do, here {found!r}, "
@@ -78,10 +88,12 @@ def refuse_alike(
         )
 
 
-def _has_texts(state: GrammarState) -> bool:
+def _has_texts(
+    grammar: Grammar, grammars: TokenGrammars, eos: Collection[int], effort: int | None
+) -> bool:
     """Whether anything satisfies a grammar."""
     try:
-        excluded = state.excluded(())
+        excluded = grammars.begin(grammar, eos, effort).excluded(())
     except GrammarError:  # which is what llguidance says where nothing does
         return False
     return excluded is not None and not excluded.all()
