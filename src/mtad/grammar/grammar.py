@@ -33,17 +33,15 @@ class Grammar:
         kind: how it is written.
         source: a JSON schema, a regular expression, a JSON array of strings, or a grammar in
             the notation of Lark or of GBNF.
-        named: grammars that one in Lark refers to as @name, each with rules of its own.
     """
 
     kind: Kind
     source: str
-    named: tuple[tuple[str, Grammar], ...] = ()
 
     @property
     def num_chars(self) -> int:
-        """Of its text and those that it refers to."""
-        return len(self.source) + sum(one.num_chars for _, one in self.named)
+        """Of its text, and of what it refers to."""
+        return len(self.source)
 
     @classmethod
     def json(cls, schema: Mapping[str, Any] | bool | str | None = None) -> Grammar:
@@ -117,6 +115,22 @@ class Grammar:
 
 TextForm: TypeAlias = Grammar | Mapping[str, Any] | HasJsonSchema | None
 """What `generate` takes as a grammar."""
+
+
+@dataclass(frozen=True)
+class JointGrammar(Grammar):
+    """A grammar in Lark that refers to others, each with rules of its own.
+
+    Attributes:
+        named: those that stand in it as @name.
+    """
+
+    named: tuple[tuple[str, Grammar], ...]
+
+    @property
+    def num_chars(self) -> int:
+        """Of its text, and of what it refers to."""
+        return super().num_chars + sum(one.num_chars for _, one in self.named)
 
 
 def _shown(value: object) -> str:

@@ -22,7 +22,7 @@ from llguidance.hf import from_tokenizer
 
 from mtad.core.prefix import NO_GRAMMAR
 from mtad.errors import GrammarError, first_line
-from mtad.grammar.grammar import Grammar
+from mtad.grammar.grammar import Grammar, JointGrammar
 from mtad.grammar.json_schema import as_read
 
 MOST_KEPT = 128
@@ -265,7 +265,7 @@ def _definition(grammar: Grammar) -> str:
         schema = as_read(json.loads(grammar.source), WHITESPACE)
         return str(LLMatcher.grammar_from_json_schema(json.dumps(schema)))
     text = str(grammar_from(grammar.kind, grammar.source))
-    if not grammar.named:
+    if not isinstance(grammar, JointGrammar):
         return text
     named = [{"name": name, "lark_grammar": _definition(one)} for name, one in grammar.named]
     return json.dumps({"grammars": [{"lark_grammar": text}, *named]})

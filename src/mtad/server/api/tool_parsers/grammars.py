@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mtad.errors import GrammarError
-from mtad.grammar.grammar import Grammar
+from mtad.grammar.grammar import Grammar, JointGrammar
 from mtad.grammar.json_schema import as_read
 from mtad.grammar.matcher import WHITESPACE
 from mtad.server.api.tool_parsers.answers import answer_lines, begins_of
@@ -75,9 +75,10 @@ class CallGrammar:
         lines.append("call: " + " | ".join(f"call_{i}" for i in range(len(self.schemas))))
         for index, (name, schema) in enumerate(self.schemas.items()):
             lines += self._call(f"call_{index}", name, schema)
-        own = self.answer if self.answer and self.answer.kind == "grammar" else None
-        named = () if own is None else (("answer", own),)
-        return Grammar("grammar", "\n".join(lines) + "\n", named)
+        text = "\n".join(lines) + "\n"
+        if self.answer is not None and self.answer.kind == "grammar":
+            return JointGrammar("grammar", text, (("answer", self.answer),))
+        return Grammar.lark(text)
 
     @property
     def _start(self) -> str:
