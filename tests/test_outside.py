@@ -76,6 +76,7 @@ def test_a_file_names_it(plugin: Path) -> None:
     assert read_config(plugin / "method.toml") == config
 
 
+@pytest.mark.slow
 def test_requests_use_it(plugin: Path) -> None:
     with real_server(playground=False) as served, served.client() as http:
         found = {sheet["name"]: sheet for sheet in http.get("/v1/methods").json()["data"]}
@@ -306,6 +307,7 @@ def test_a_sampling_setting_is_defined_in_one_line(added: dict[str, Any]) -> Non
     ]
 
 
+@pytest.mark.slow
 def test_a_setting_of_the_server_is_defined_in_one_line(added: dict[str, Any]) -> None:
     found = added["server"]
     assert found["help"]

@@ -161,6 +161,7 @@ def saved(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_draft_whose_tokens_are_all_other_ones_is_mismatched(tmp_path) -> None:
     """Loading refuses it, and the doctor says why and what helps."""
     signs = characters({chr(0x4E00 + i): i for i in range(300)})

@@ -57,6 +57,7 @@ class World:
         return Timed(NUM_TOKENS, seconds, NUM_TOKENS), 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draft_s", [0.02, 0.2, 0.9])
 @pytest.mark.parametrize(("rate", "seed"), [(0.3, 0), (0.7, 1), (0.95, 2)])
 def test_the_choice_is_within_5_percent_of_the_best_of_the_full_grid(draft_s, rate, seed) -> None:

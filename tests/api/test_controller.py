@@ -46,6 +46,7 @@ WORLDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_tokens", [40, 256])
 @pytest.mark.parametrize("name", WORLDS)
 def test_no_run_is_much_slower_than_plain_decoding(name: str, num_tokens: int) -> None:

@@ -131,6 +131,7 @@ def test_a_lookup_that_finds_nothing_is_left_out(target, monkeypatch) -> None:
     assert done.stats.num_plain_steps > 20 and done.stats.decode_s <= 1.03 * 40
 
 
+@pytest.mark.slow
 def test_a_good_draft_is_used_in_full(target, monkeypatch) -> None:
     pair = ModelPair(target, target)
     [done] = watched(pair, monkeypatch, Meter(monkeypatch, draft=0.1), max_new_tokens=150)

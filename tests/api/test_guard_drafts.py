@@ -55,6 +55,7 @@ def test_a_head_reads_fresh_states_after_plain_steps(target: Model, method: Meth
     assert "dppd" in letters and "pdp" in letters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ONLY_DRAFTED)
 def test_a_translated_draft_follows_the_text_after_plain_steps(method: Method) -> None:
     target, draft = models()

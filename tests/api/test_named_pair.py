@@ -65,6 +65,7 @@ def test_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         mtad.load_pair("smollm2")
 
 
+@pytest.mark.slow
 def test_a_pair_is_loaded_by_its_name(pair: NamedPair) -> None:
     loaded = mtad.load_pair("smollm2", dtype="float32")
     texts = [
@@ -160,6 +161,7 @@ def test_speed_is_asked_what_suits_the_pair() -> None:
     assert all(prompt[0]["role"] in ("system", "user") for prompt in prompts_for("smollm2", 6))
 
 
+@pytest.mark.slow
 def test_a_widened_pair_with_a_head_is_the_pair(
     pair: NamedPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:

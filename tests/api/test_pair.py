@@ -44,6 +44,7 @@ def whole(chunks: Iterator[Chunk]) -> tuple[str, list[int], Completion]:
     return "".join(chunk.text for chunk in seen), ids, seen[-1].completion
 
 
+@pytest.mark.slow
 def test_every_kind_of_prompt() -> None:
     together = pair().generate(PROMPTS, seed=3, **SHORT)
     assert [len(c.token_ids) for c in together] == [12, 12, 12]
@@ -135,6 +136,7 @@ def test_min_new_tokens_holds_eos_back() -> None:
     assert ended.token_ids.index(eos) == len(ended.token_ids) - 1 == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [MTAD(accept_threshold=0.0), Autoregressive()])
 def test_stop_strings_wherever_they_begin(method: Any) -> None:
     plain = one(method=method, max_new_tokens=24)
@@ -263,6 +265,7 @@ def test_prompts_that_are_refused() -> None:
         one("the cat", max_new_tokens=2000)
 
 
+@pytest.mark.slow
 def test_padding_rows_are_never_produced() -> None:
     assert pair().models.vocab == len(tokenizer()) < PADDED_ROWS
     assert max(one(max_new_tokens=100, temperature=5.0).token_ids) < len(tokenizer())
@@ -321,6 +324,7 @@ def test_a_folder_as_name_is_the_target() -> None:
     assert loaded.generate("the cat", seed=3, **SHORT)[0].token_ids == one().token_ids
 
 
+@pytest.mark.slow
 def test_the_embedded_pair() -> None:
     (completion,) = load_pair("demo").generate("SELECT", seed=0, max_new_tokens=4)
     assert completion.token_ids

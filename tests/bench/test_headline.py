@@ -84,6 +84,7 @@ def test_making_them_again_finds_what_was_changed_by_hand(folder: Path) -> None:
     assert "tiny.mtad.gsm8k" not in headline().again(added, root)
 
 
+@pytest.mark.slow
 def test_a_folder_takes_the_place_of_the_one_before_it(folder: Path, tmp_path: Path) -> None:
     other = write_results(tmp_path / "results" / "newer", right=12)
     kept = {**figures(folder), **figures(folder, "another")}

@@ -213,6 +213,7 @@ def test_the_file_is_that_of_one_machine(
     assert not any(actor.is_alive for actor in fake.actors)  # let go in the end
 
 
+@pytest.mark.slow
 def test_timed_runs_of_one_batch_take_turns_on_one_worker(fake: FakeRay, tmp_path: Path) -> None:
     run_on(fake, tmp_path)
     timed = [jobs for _, jobs in fake.given if jobs[0].is_timed]
@@ -223,6 +224,7 @@ def test_timed_runs_of_one_batch_take_turns_on_one_worker(fake: FakeRay, tmp_pat
     assert {len(jobs) for _, jobs in fake.given if not jobs[0].is_timed} == {1}
 
 
+@pytest.mark.slow
 def test_every_worker_is_warm_before_it_is_timed(
     fake: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +238,7 @@ def test_every_worker_is_warm_before_it_is_timed(
     assert sorted(map(sorted, filter(None, warm))) == [["autoregressive", "greedy", "mtad"]] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dies_at", [1, 2])
 def test_rows_of_a_lost_worker_are_done_by_another(
     fake: FakeRay, whole: Path, tmp_path: Path, dies_at: int
@@ -254,6 +257,7 @@ def test_rows_of_a_lost_worker_are_done_by_another(
     assert len(fake.actors) == 3  # one was started in its place
 
 
+@pytest.mark.slow
 def test_a_machine_that_stays_away_is_left_out(fake: FakeRay, whole: Path, tmp_path: Path) -> None:
     fake.loses = lambda call: fake.actors.index(call.actor) != 0
     run_on(fake, tmp_path)
@@ -294,6 +298,7 @@ def test_an_error_comes_at_its_turn(
     assert len(rows) == 9
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_elsewhere(
     fake: FakeRay, whole: Path, tmp_path: Path, demo_pair: ModelPair, monkeypatch: Any
 ) -> None:

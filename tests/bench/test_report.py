@@ -385,6 +385,7 @@ def test_energy_per_accepted_token_without_drafts_is_a_dash() -> None:
     assert table.rows[0][2:] == ["0.80", "8.00", "–"]
 
 
+@pytest.mark.slow
 def test_a_comparison_without_one_of_the_meters_is_unavailable(everything_written: Path) -> None:
     found = [
         (row["run"], row["reference"], row["value"], row["verdict"])
@@ -450,6 +451,7 @@ def test_runs_come_in_the_order_asked_for() -> None:
 # files
 
 
+@pytest.mark.slow
 def test_every_metric_is_in_the_csv(everything_written: Path) -> None:
     rows = rows_of(everything_written / "table.csv")
     assert list(rows[0]) == ["run", "task", "metric", "value", "low", "high", "unit", "n"]

@@ -104,6 +104,7 @@ def test_every_item_run_and_seed_has_its_row(whole: Path) -> None:
     assert {s.batch_size for s in samples if not s.is_timed} == {2}
 
 
+@pytest.mark.slow
 def test_runs_take_turns(whole: Path) -> None:
     timed = [(s.run, s.item) for s in read_samples(whole) if s.is_timed]
     assert [r for r, _ in timed] == [
@@ -114,6 +115,7 @@ def test_runs_take_turns(whole: Path) -> None:
     assert [len({i for _, i in timed[n : n + 3]}) for n in (0, 3, 6)] == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_rows_say_what_was_done(whole: Path, demo_pair: ModelPair) -> None:
     by_run = {s.run: s for s in read_samples(whole)}
     mtad_row = by_run["mtad"]
@@ -385,6 +387,7 @@ def test_without_a_meter_energy_is_unavailable_and_not_zero(whole: Path) -> None
         assert s.phases_s is None
 
 
+@pytest.mark.slow
 def test_phases_are_kept_for_timed_rows(metered: Path) -> None:
     for s in read_samples(metered):
         assert (s.phases_s is not None) == s.is_timed
@@ -595,6 +598,7 @@ def test_options_are_chosen_on_dev_items_and_reported_on_others(tuned_folder: Pa
     assert chosen["run"] == f"mtad [accept_threshold={chosen['options']['accept_threshold']}]"
 
 
+@pytest.mark.slow
 def test_a_choice_stays_when_more_is_decoded(tuned_folder: Path) -> None:
     chosen = read_json(tuned_folder / "chosen.json")
     points = {f"mtad [accept_threshold={t}]" for t in (0.0, 0.9)}
@@ -714,6 +718,7 @@ def test_what_was_judged_before_an_error_is_kept(
     assert score_folder(plain, tmp_path) == 12
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_where_scoring_by_another_rule_is_refused(
     chats: Path, tmp_path: Path
 ) -> None:

@@ -400,6 +400,7 @@ def test_peak_memory_is_weights_and_calls() -> None:
     assert cells[-1] == "–"
 
 
+@pytest.mark.slow
 def test_the_plot_shows_parts_and_limit(speed: Speed) -> None:
     drawn = iteration_plot(speed)
     assert drawn is not None and drawn.png.startswith(b"\x89PNG")

@@ -85,6 +85,7 @@ def test_a_run_is_timed_by_the_process(loaded: Loaded, engine: LlamaEngine) -> N
     assert decoder(loaded, engine, Variant("Q8_0", "")).measure([[1]], 0, drawn).texts == []
 
 
+@pytest.mark.slow
 def test_a_file_is_written_once_and_goes_with_the_engine(loaded: Loaded) -> None:
     engine = fake(1)
     path = engine.file(loaded.plain, "draft", "Q8_0")
@@ -94,6 +95,7 @@ def test_a_file_is_written_once_and_goes_with_the_engine(loaded: Loaded) -> None
     assert not path.parent.exists()
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_is_said(loaded: Loaded, engine: LlamaEngine) -> None:
     run = decoder(loaded, engine, Variant("Q8_0", ""))
     with pytest.raises(MtadError, match=r"llama\.cpp did not decode: no slot"):
@@ -149,6 +151,7 @@ def test_a_plan_refuses_what_llama_cpp_cannot_do() -> None:
     assert "against is 'vllm'" in refused("bench", "speed", "--against", "vllm")
 
 
+@pytest.mark.slow
 def test_it_decodes_in_turn_with_the_methods(
     loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

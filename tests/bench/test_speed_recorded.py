@@ -168,6 +168,7 @@ def test_replayed_iterations_do_not_call_the_models(
     )
 
 
+@pytest.mark.slow
 def test_iterations_that_read_are_eager_and_say_why(loaded: Loaded, ours: Any) -> None:
     run = ours(mtad.BiLD(), 0)
     run.warm_up([batch(loaded)], [0], FULL)
@@ -278,6 +279,7 @@ class Eager(Backend):
         return Kept(program)
 
 
+@pytest.mark.slow
 def test_a_gpu_is_timed_with_graphs_and_observed_without(
     loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,6 +123,7 @@ def test_an_interruption_keeps_the_rows(
     assert write_speed(found, tmp_path)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_decoded_becomes_a_row_with_the_reason(
     run: Callable[..., list[Row]], plan: SpeedPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +198,7 @@ def test_prompts_of_a_batch_end_together() -> None:
     assert padded["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
 
 
+@pytest.mark.slow
 def test_every_text_has_its_seed_and_the_method_no_guard(
     loaded: Loaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +277,7 @@ def test_the_command_measures_and_reports_again(tmp_path: Path) -> None:
     assert (output / "speed.md").read_text() == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_loading")
 def test_ctrl_c_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decode, calls = loop.measured, []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from support.benchmarks import TASKS, program, sample, score
 
 from mtad.bench.report import Summary
@@ -73,6 +74,7 @@ def test_what_only_samples_the_target_is_left_out() -> None:
     assert own[-2:] == ["–", "–"]
 
 
+@pytest.mark.slow
 def test_the_picture_has_a_mark_for_each_timed_run() -> None:
     drawn = program("study").picture(rows_of(), rows_of()).svg.decode()
     assert all(run.replace("_", "_") in drawn for run in RUNS)

@@ -119,6 +119,7 @@ def test_text_to_a_pipe_and_a_summary_to_stderr(loads: list[Any]) -> None:
     assert "mtad (lossy)" in line and "draft acceptance rate" in line
 
 
+@pytest.mark.slow
 def test_the_embedded_pair_needs_no_names() -> None:
     record = answer("SELECT", "--max-new-tokens", "4", "--seed", "1")
     assert record["token_ids"]
@@ -145,6 +146,7 @@ def test_named_models_and_their_placement(loads: list[Any]) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_models_on_disk_and_a_draft_in_another_dtype() -> None:
     record = answer("the cat", *MODELS, "--draft-dtype", "bfloat16", *SHORT)
     assert len(record["token_ids"]) == 12
@@ -289,6 +291,7 @@ def generate_with(stdin: Any, *arguments: str) -> subprocess.CompletedProcess[st
     )
 
 
+@pytest.mark.slow
 def test_without_a_prompt_a_terminal_is_told_the_ways_to_give_one() -> None:
     parent, terminal = os.openpty()
     done = generate_with(terminal)
@@ -314,6 +317,7 @@ def test_an_empty_stdin_is_named(loads: list[Any], given: tuple[str, ...]) -> No
     assert loads == []
 
 
+@pytest.mark.slow
 def test_a_closed_stdin_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -325,6 +329,7 @@ def test_a_closed_stdin_is_named(
         assert why in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_prompts_are_named(loads: list[Any], tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('"a"')
@@ -432,6 +437,7 @@ def test_debug_shows_the_traceback() -> None:
         cli("generate", "a", "--method", "nothing", "--debug")
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_quiet() -> None:
     read, write = os.pipe()
     os.close(read)

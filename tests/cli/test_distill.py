@@ -50,6 +50,7 @@ def test_the_folder_is_a_draft_with_its_card_and_figures(draft):
     )
 
 
+@pytest.mark.slow
 def test_the_pair_file_is_one_for_the_server(draft):
     folder, _, _ = draft
     settings = read_settings(folder / "pair.toml")
@@ -90,6 +91,7 @@ def require_greedy_as_target(folder):
     assert drafted["stats"]["num_draft_tokens"] > 0
 
 
+@pytest.mark.slow
 def test_other_options_do_not_go_on_with_its_work(draft):
     _, arguments, _ = draft
     message = refused(*arguments, "--hours", "3", code=1)

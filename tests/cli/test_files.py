@@ -97,6 +97,7 @@ def test_answers_do_not_depend_on_the_batch(loads: list[Any], prompts: Path) -> 
     assert untimed(runs[0]) == untimed(runs[1]) == untimed(runs[2])
 
 
+@pytest.mark.slow
 def test_plain_prompts_as_chats(loads: list[Any], prompts: Path) -> None:
     flags = ["--chat", "--system", "be brief"]
     records = read_lines(cli("generate", "--prompt-file", prompts, *flags, *SHORT).stdout)
@@ -148,6 +149,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return output.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -234,6 +236,7 @@ def test_a_malformed_line(loads: list[Any], tmp_path: Path, line: str, message: 
     assert loads == []
 
 
+@pytest.mark.slow
 def test_a_prompt_file_without_prompts_or_text(loads: list[Any], tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text("\n")

@@ -80,11 +80,13 @@ def test_generate_imports_no_other_command(generate: dict[str, Any]) -> None:
     assert "matplotlib" not in generate["modules"]
 
 
+@pytest.mark.slow
 def test_generate_imports_no_method_but_its_own_and_the_plain_one(generate: dict[str, Any]) -> None:
     loaded = {name for name in generate["modules"] if name.startswith("mtad.methods.")}
     assert {"mtad.methods.mtad"} <= loaded <= {"mtad.methods.mtad", "mtad.methods.autoregressive"}
 
 
+@pytest.mark.slow
 def test_generate_imports_no_other_model_than_the_one_it_runs(generate: dict[str, Any]) -> None:
     loaded = {
         name

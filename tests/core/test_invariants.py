@@ -110,6 +110,7 @@ def test_mtad_takes_the_longest_passing_prefix(world: World, threshold: float, b
     assert (ratio[longer] < bar + SLACK).all()
 
 
+@pytest.mark.slow
 @quick
 @given(worlds, st.sampled_from([0.05, 0.3, 0.5, 0.9]))
 def test_mtad_bounds_the_perplexity_of_a_block(world: World, threshold: float) -> None:
@@ -162,6 +163,7 @@ def test_a_larger_threshold_never_accepts_more(world: World, beam: str, name: st
     assert (lengths[-1] == 0).all()
 
 
+@pytest.mark.slow
 @quick
 @given(worlds, thresholds)
 def test_one_beam_and_one_token_test_the_token_ratio(world: World, threshold: float) -> None:
@@ -199,6 +201,7 @@ def test_max_is_the_strictest_rule(world: World, threshold: float, beam: str) ->
     assert (depth["max"] <= depth["star"]).all()
 
 
+@pytest.mark.slow
 @quick
 @given(worlds, thresholds, beam_kinds, st.sampled_from(["star", "own", "max"]))
 def test_mmtad_of_one_beam_is_mtad(world: World, threshold: float, beam: str, rule: str) -> None:

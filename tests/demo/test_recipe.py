@@ -63,6 +63,7 @@ def test_output_loads_like_any_model(made: Path, role: str) -> None:
     assert tokenizer("x").input_ids[0] == tokenizer.bos_token_id
 
 
+@pytest.mark.slow
 def test_chat_template_ends_answers_and_opens_the_next(made: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(made / "pair" / "target")
     chat = [
@@ -75,6 +76,7 @@ def test_chat_template_ends_answers_and_opens_the_next(made: Path) -> None:
     assert text == "<|bos|><|system|>s<|user|>u<|assistant|>a<|eos|><|user|>v<|assistant|>"
 
 
+@pytest.mark.slow
 def test_tokenizer_keeps_any_text(made: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(made / "pair" / "target")
     text = "SELECT 'ß' -- 1234 →\n\t日本\n"

@@ -108,6 +108,7 @@ def test_the_kinds_of_prompts_take_turns():
     assert {"bundled", "own", "follow-up"} == set(asking.KINDS)
 
 
+@pytest.mark.slow
 def test_prompts_of_the_user_are_asked_once_each(tmp_path):
     chats = [[{"role": "user", "content": f"the cat {i}"}] for i in range(6)]
     answers = write_answers(saved_pair.pair(), tmp_path / "a.jsonl", SMALL, chats)
@@ -140,6 +141,7 @@ def test_prompts_of_the_user_that_fill_no_batch_are_left_out():
     assert not any("given" in chat[0]["content"] for chat in chats)
 
 
+@pytest.mark.slow
 def test_bundled_prompts_go_on_where_the_users_end(tmp_path):
     chats = [[{"role": "user", "content": f"the cat {i}"}] for i in range(4)]
     answers = write_answers(

@@ -30,6 +30,7 @@ def test_a_head_that_is_its_own_target_is_accepted_always(temperature):
     assert found.tokens_per_call[3] == pytest.approx(8 / 2, abs=1e-3)  # 5 and 3 of 8 are left
 
 
+@pytest.mark.slow
 def test_acceptance_at_a_position_is_of_chains_that_get_there():
     """By the definition: each place's chain is followed token by token, in plain Python."""
     head, target = head_of(seed=1), head_of(seed=2)

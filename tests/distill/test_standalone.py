@@ -50,6 +50,7 @@ def test_a_draft_of_all_layers_is_accepted_always(target, states):
     assert float(loss.detach()) < 0.01 and acceptance > 0.97
 
 
+@pytest.mark.slow
 def test_it_reads_the_prompts(target, states):
     """Else the test above would not tell: with other prompts the same draft is accepted less."""
     student = StandaloneStudent(target, ALL, num_layers=2)

@@ -75,6 +75,7 @@ def test_own_models_that_are_not_there() -> None:
         run("own_models", "/nowhere/target", "/nowhere/draft", "Hello")
 
 
+@pytest.mark.slow
 def test_mount_server(monkeypatch: pytest.MonkeyPatch) -> None:
     example = importlib.import_module("examples.mount_server")
     monkeypatch.setattr("uvicorn.run", lambda app, port: served.append((app, port)))

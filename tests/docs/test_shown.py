@@ -25,6 +25,7 @@ def shown() -> Any:
     return importlib.import_module("shown")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["demo", pytest.param("smollm2", marks=pytest.mark.slow)])
 def test_what_is_kept_is_what_the_command_prints(name: str) -> None:
     if not PAIRS[name].is_here:

@@ -234,6 +234,7 @@ def test_captured_iterations_know_when_caches_have_grown(pair, method, make):
     assert [found[0], found[1]] == expected
 
 
+@pytest.mark.slow
 def test_a_text_may_leave_while_it_is_read(pair):
     requests = [replace(r, sampling=SETTINGS[0]) for r in requests_for(SMALL)]
     expected = token_ids(*pair, SMALL, [r.prompt_ids for r in requests], SETTINGS[0])

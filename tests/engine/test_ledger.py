@@ -80,6 +80,7 @@ def join(session: Session, requests: list[Request]) -> None:
             pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pads", [False, True], ids=["exact", "padded"])
 def test_rows_that_join_and_leave_keep_their_own(pair: tuple, pads: bool) -> None:
     session, found = Session(*pair, METHOD, REQUESTS[:2], VOCAB, pads=pads), {}

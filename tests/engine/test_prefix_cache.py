@@ -144,6 +144,7 @@ def test_a_prefix_is_found_while_others_run_and_one_that_is_cancelled_adds_none(
     assert [found[i] for i in (0, 2, 3)] == expected
 
 
+@pytest.mark.slow
 @KINDS
 def test_a_text_that_is_resumed_finds_its_prompt(kind: str) -> None:
     request, expected = requests_for(kind)[2], alone(kind)[2]

@@ -169,6 +169,7 @@ def test_two_streams_at_a_time_have_their_own_caches(models):
     assert texts[0][:10] == expected[0][:10] and texts[1][:10] == expected[1][:10]
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_dropped_gives_its_caches_back(models, allocated):
     pair = ModelPair(*models)
     pair.graphs = None
@@ -271,6 +272,7 @@ def test_one_long_text_after_many_short_ones_takes_no_more_than_it_needs(models)
     )
 
 
+@pytest.mark.slow
 def test_idle_caches_are_freed_before_memory_is_asked_for(models, monkeypatch):
     """Of two sessions' caches, the idle ones make room for those that grow."""
     workspace = Workspace(Graphs(Recorder(), patience=1))

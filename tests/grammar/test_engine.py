@@ -124,6 +124,7 @@ def test_a_stop_string_ends_the_text_within_its_grammar(pair):
     assert text.text.lstrip().startswith("{") and '"age"' not in text.text
 
 
+@pytest.mark.slow
 def test_a_text_that_its_budget_ends_says_so(pair):
     text = pair.generate(PROMPT, grammar=SCHEMA, seed=1, max_new_tokens=4)[0]
     assert text.finish_reason == "length" and len(text.token_ids) == 4
@@ -163,6 +164,7 @@ def test_forced_tokens_cost_no_draft_and_change_no_text(pair, method):
         assert steps + accepted >= stats.num_output_tokens
 
 
+@pytest.mark.slow
 def test_one_text_without_a_grammar_is_forced_to_nothing(pair):
     guarded = pair.generate(PROMPT, "speculative_sampling", guard=True, temperature=0.0)[0]
     assert guarded.stats.num_forced_tokens == 0

@@ -85,6 +85,7 @@ def check_any_texts(pair: mtad.ModelPair, seeds: range) -> int:
     return complete
 
 
+@pytest.mark.slow
 def test_whatever_tokens_are_chosen_the_text_satisfies_its_schema(pair):
     assert check_any_texts(pair, range(100, 140)) > 20
 

@@ -76,6 +76,7 @@ def _told(function, seen, word):
     return wrapped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [mtad.MTAD(), mtad.Autoregressive()])
 def test_the_clock_changes_no_token(method: Method) -> None:
     clock = PhaseClock()

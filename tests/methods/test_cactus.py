@@ -155,6 +155,7 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["quadratic", "exact"])
 def test_nothing_raised_is_speculative_sampling(step: str) -> None:
     """Token by token: the same noise meets the same laws."""

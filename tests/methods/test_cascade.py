@@ -236,6 +236,7 @@ def logs(law: oracles.Probs) -> list[float]:
 # --- limits ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_ensemble_without_the_draft_is_speculative_sampling() -> None:
     """Token by token: the same noise meets the same laws."""
     pair, *_, start = toys("H")

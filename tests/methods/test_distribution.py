@@ -100,6 +100,7 @@ def test_text_has_the_law_of_the_target_at_length(
     assert_law(texts, plain_law())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["speculative_sampling", "mcss"])
 def test_a_batch_of_one_draws_what_a_larger_batch_draws(toy: MarkovPair, name: str) -> None:
     method = make(name)
@@ -129,6 +130,7 @@ def four() -> MarkovPair:
     return MarkovPair.of(FOUR_TARGET, FOUR_DRAFT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -148,6 +150,7 @@ def test_texts_of_four_tokens(four: MarkovPair, name: str, options: dict[str, An
 DUPLICATES = ((0.386, 0.057, 0.048, 0.509), (0.227, 0.746, 0.004, 0.023))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -144,6 +144,7 @@ OUTSIDE: list[dict[str, Any]] = [
 """What is asked of tokens that the head lacks, and a ban on all that it has."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copy_rates", [(), COPYING], ids=["own", "copying"])
 @pytest.mark.parametrize(("name", "options"), DRAFTING)
 def test_penalized_laws(name: str, options: dict[str, Any], copy_rates: tuple[float, ...]) -> None:

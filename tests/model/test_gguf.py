@@ -66,6 +66,7 @@ def test_weights_are_those_that_the_file_holds(path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_quantised_weights_become_bfloat16_and_that_is_said(path: Path) -> None:
     models = load_models(path, path, target_weights="plain", draft_weights="plain")
     line = "tiny.Q8_0.gguf: weights in Q8_0, F32 are dequantised to bfloat16"
@@ -269,6 +270,7 @@ def test_quantising_again_is_refused(path: Path) -> None:
     assert "a GGUF file is dequantised" in said
 
 
+@pytest.mark.slow
 def test_a_pair_of_files_decodes(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     transformers.utils.logging.disable_progress_bar()
     pair = mtad.load_pair(str(path), draft=path)

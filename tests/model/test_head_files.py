@@ -88,6 +88,7 @@ def test_a_pair_with_a_heads_folder_decodes_as_the_target(folder, target_folder,
     assert [text.token_ids for text in texts] == [text.token_ids for text in alone]
 
 
+@pytest.mark.slow
 def test_a_head_takes_the_type_of_its_target(folder, target_folder):
     pair = load_pair(target=target_folder, draft=folder, dtype="bfloat16")
     assert {weight.dtype for weight in pair.models.draft.parameters()} == {torch.bfloat16}

@@ -341,6 +341,7 @@ def test_a_vocabulary_with_gaps() -> None:
     assert join(random_llama(), None, sparse).vocab == 41
 
 
+@pytest.mark.slow
 def test_a_tokenizer_in_a_subfolder(tmp_path: Path) -> None:
     copy_of(TARGET, tmp_path)
     (tmp_path / TARGET).rename(tmp_path / "inner")

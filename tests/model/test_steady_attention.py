@@ -93,6 +93,7 @@ def chain(tokens: list[int], previous: int) -> TokenTree:
     return tree
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_an_int8_target_says_the_same_of_a_token_alone_and_among_others(quantised: Model) -> None:
     assert quantised.config._attn_implementation == NAME

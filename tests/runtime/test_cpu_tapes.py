@@ -235,6 +235,7 @@ def test_the_memory_of_tapes_is_bounded() -> None:
     assert 1 <= tapes.num_captured < made
 
 
+@pytest.mark.slow
 def test_what_reads_a_tensor_runs_eagerly_and_says_so() -> None:
     method = next(m for m in variants() if m.name == "bild")
     pair, tapes = models(), Tapes(patience=1)
@@ -278,6 +279,7 @@ def test_phases_begin_in_order() -> None:
     assert heard == ["draft", "target", "verify", "commit", "end"] * steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", [BF16, INT8], ids=["bf16", "int8"])
 def test_models_in_other_forms_replay_the_same_text(format: Format) -> None:
     target = random_llama(vocab=VOCAB, hidden=256, num_layers=1).to(torch.bfloat16)

@@ -267,6 +267,7 @@ def test_another_session_needs_other_programs() -> None:
 # --- what can't be captured
 
 
+@pytest.mark.slow
 def test_a_method_that_reads_runs_eagerly_and_says_why() -> None:
     method = next(m for m in variants() if m.name == "bild")
     requests = requests_for(method, 3)
@@ -302,6 +303,7 @@ class Full(Recorder):
         raise torch.OutOfMemoryError("no memory is left\nand much more about it")
 
 
+@pytest.mark.slow
 def test_a_failed_capture_changes_nothing() -> None:
     requests, backend = requests_for(SMALL, 3), Full()
     session = opened(SMALL, requests, workspace=Workspace(Graphs(backend, patience=2)))
@@ -374,6 +376,7 @@ class Forgetful(mtad.Autoregressive):
 calls = 0
 
 
+@pytest.mark.slow
 def test_a_host_value_that_changes_is_noticed() -> None:
     global calls
     texts = []

@@ -73,6 +73,7 @@ def test_candidates_ascend_and_spread_back() -> None:
     assert spread(scores.gather(2, ids), ids, 4).tolist() == [[[-torch.inf, 9, -torch.inf, 7]]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", SOME_METHODS)
 def test_texts_do_not_depend_on_the_short_cut(
     method: Method, monkeypatch: pytest.MonkeyPatch

@@ -64,6 +64,7 @@ def test_searching_finds_what_sorting_does(vocab: int) -> None:
         assert float(torch.where(differs, gap, 0.0).max()) < 2e-5, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vocab", [SORTED + 1, 49_152])
 def test_looking_finds_what_sorting_does(vocab: int) -> None:
     """Whether the likely tokens have the mass, as mostly, or all have to be sorted."""

@@ -407,6 +407,7 @@ def test_distinct_draws_do_not_depend_on_tokens_that_cannot_be_drawn() -> None:
     assert torch.equal(sample_distinct(wide, u)[0], places[sample_distinct(few, u)[0]])
 
 
+@pytest.mark.slow
 def test_sample_from_a_large_vocabulary() -> None:
     """Rare tokens at the far end of 128k are drawn as often as they should be."""
     weights = torch.full((128_000,), 1e-6)

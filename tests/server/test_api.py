@@ -209,6 +209,7 @@ def test_details_of_a_response_are_limited(http: httpx.Client) -> None:
     assert "272000 nodes; at most 262144 are sent: lower max_tokens or n" in error["message"]
 
 
+@pytest.mark.slow
 def test_of_many_errors_the_first_ones_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"model": "demo", "prompt": 5} | {f"x{i}": 1 for i in range(5000)}
     with pytest.raises(ValidationError) as caught:
@@ -331,6 +332,7 @@ def test_routes_that_are_not_there(http: httpx.Client) -> None:
     assert refused(http.get("/metrics"), 404)
 
 
+@pytest.mark.slow
 def test_without_the_page_its_place_says_where_the_api_is() -> None:
     with fake_server(playground=False) as server, server.client() as http:
         answer = http.get("/")
@@ -382,6 +384,7 @@ def test_methods(http: httpx.Client) -> None:
     assert sheets["mtad"]["rule"].startswith("MTAD, multi-token assisted decoding")
 
 
+@pytest.mark.slow
 def test_allowed_methods() -> None:
     with fake_server(allowed_methods=("mtad", "autoregressive")) as served, served.client() as http:
         known = [sheet["name"] for sheet in http.get("/v1/methods").json()["data"]]
@@ -401,6 +404,7 @@ def test_a_model_s_name_that_is_nearly_right(asked: str) -> None:
         assert "did you mean" not in refused(ask(http, model="gpt-4o"), 404)["message"]
 
 
+@pytest.mark.slow
 def test_limits_of_the_server() -> None:
     limits = {"max_new_tokens": 8, "max_prompt_tokens": 10, "allow_trace": False, "timeout_s": 5.0}
     with fake_server(served_model_name="toy", **limits) as served, served.client() as http:
@@ -564,6 +568,7 @@ def test_pieces_of_characters() -> None:
     assert all(text.encode() == bytes(raw or []) for text, raw in pieces if "bytes" not in text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_prompt", [1024, 1025, 3000])
 def test_no_lower_limit_is_advised_where_the_prompt_alone_is_too_long(num_prompt: int) -> None:
     with fake_server() as served, served.client() as http:

@@ -73,6 +73,7 @@ def test_every_route_works_under_a_prefix(prefix: str) -> None:
         assert client.get("/v1/models").status_code == 404, "nothing of it is beside the prefix"
 
 
+@pytest.mark.slow
 def test_streams_and_clients_work_under_a_prefix() -> None:
     with mounted(made()) as client:
         sdk = OpenAI(base_url=f"{HERE}/llm/v1", api_key="none", http_client=client)
@@ -81,6 +82,7 @@ def test_streams_and_clients_work_under_a_prefix() -> None:
         assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices)
 
 
+@pytest.mark.slow
 def test_keys_hosts_and_limits_hold_under_a_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MTAD_API_KEYS", "ann:right-key-1")
     with mounted(made(max_new_tokens=8)) as client:
@@ -107,6 +109,7 @@ def test_without_its_lifespan_it_says_what_is_missing() -> None:
     assert "FastAPI(lifespan=llm.lifespan)" in found["message"]
 
 
+@pytest.mark.slow
 def test_served_itself_it_runs_its_own_lifespan() -> None:
     llm = made()
     for _ in range(2):

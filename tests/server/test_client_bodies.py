@@ -250,6 +250,7 @@ def text_of(http: httpx.Client, **fields: Any) -> str:
     return str(answer["choices"][0]["message"]["content"])
 
 
+@pytest.mark.slow
 def test_fields_that_change_the_text_are_honoured(http: httpx.Client) -> None:
     assert text_of(http, stop_token_ids=[617]) == "3"
     assert text_of(http, stop_token_ids=[617], include_stop_str_in_output=True) == "3 hours"
@@ -274,6 +275,7 @@ def test_the_template_gets_its_variables(http: httpx.Client) -> None:
         assert used["prompt_tokens"] == len(ids)
 
 
+@pytest.mark.slow
 def test_a_template_that_reads_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = load_demo()
     template = (

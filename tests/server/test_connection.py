@@ -123,22 +123,26 @@ def test_headers_have_a_time_in_total(place: Listening) -> None:
     assert answers(answer) == [408] and b"headers_too_slow" in answer
 
 
+@pytest.mark.slow
 def test_a_connection_that_asks_for_nothing_is_closed(place: Listening) -> None:
     assert place.raw(b"") == b""
 
 
+@pytest.mark.slow
 def test_a_second_request_has_the_same_time(place: Listening) -> None:
     with place.connected() as sock:
         sock.sendall(b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\nGET /vers")
         assert answers(everything(sock)) == [200, 408]
 
 
+@pytest.mark.slow
 def test_a_body_has_a_time_in_total(place: Listening) -> None:
     with place.connected() as sock:
         sock.sendall(ECHO + b"Content-Length: 400\r\n\r\n")
         assert drip(sock, b"x" * 399, 0.05) < 10
 
 
+@pytest.mark.slow
 def test_the_rest_of_a_body_that_was_refused_has_one_too(place: Listening) -> None:
     with place.connected() as sock:
         sock.sendall(b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 400\r\n\r\n")
@@ -146,6 +150,7 @@ def test_the_rest_of_a_body_that_was_refused_has_one_too(place: Listening) -> No
         assert drip(sock, b"x" * 399, 0.05) < 10
 
 
+@pytest.mark.slow
 def test_a_client_that_takes_nothing_loses_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Connection, "send_s", 0.3)
     found = site()

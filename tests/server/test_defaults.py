@@ -60,6 +60,7 @@ def test_without_the_flag_nothing_is_truncated() -> None:
         assert sampled(server, max_tokens=2, top_k=-1) == found
 
 
+@pytest.mark.slow
 def test_the_default_budget_is_what_there_is_room_for() -> None:
     text = '{"max_new_tokens": 100000}'
     with fake_server(override_generation_config=text, max_model_len=32) as server:

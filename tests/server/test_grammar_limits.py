@@ -93,6 +93,7 @@ def test_a_body_that_is_nested_too_deeply(served):
     )
 
 
+@pytest.mark.slow
 def test_a_grammar_that_fails_later_fails_its_own_text_alone(served, caplog):
     """Those in its batch are not preempted, which would cost each a prefill."""
     ask(served, guided_json=MANY)  # compiles it
@@ -106,6 +107,7 @@ def test_a_grammar_that_fails_later_fails_its_own_text_alone(served, caplog):
     assert "failed" not in caplog.text
 
 
+@pytest.mark.slow
 def test_others_do_not_wait_while_a_grammar_is_compiled(served, monkeypatch):
     compiling, go, compile_ = threading.Event(), threading.Event(), TokenGrammars._compile
 

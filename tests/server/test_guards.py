@@ -148,6 +148,7 @@ def test_a_route_that_reads_no_body_refuses_a_long_one_too() -> None:
     assert error(answer, 413)["code"] == "body_too_large"
 
 
+@pytest.mark.slow
 def test_the_body_has_its_time_and_what_comes_after_it_has_more() -> None:
     """The deadline is for all messages of the body together, and not for the disconnect."""
     received: list[str] = []

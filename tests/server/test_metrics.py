@@ -197,6 +197,7 @@ def test_answers_are_counted_by_status() -> None:
     assert found["mtad:http_responses_total{status=429}"] == 1
 
 
+@pytest.mark.slow
 def test_several_threads_lose_no_count() -> None:
     metrics, clock = Metrics(), Clock()
     one = chunk(text(clock), block(2))

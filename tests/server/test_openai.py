@@ -285,6 +285,7 @@ def _logprobs(ids: list[int]) -> torch.Tensor:
     return logits[0].float().log_softmax(-1)
 
 
+@pytest.mark.slow
 def test_logprobs_are_those_of_the_raw_target(client: openai.OpenAI) -> None:
     tokenizer: Any = demo().tokenizer
     prompt = tokenizer(PROMPT).input_ids
@@ -336,6 +337,7 @@ def test_logprobs_of_chats(client: openai.OpenAI) -> None:
     assert streamed == [one.token for one in content]
 
 
+@pytest.mark.slow
 def test_traces(client: openai.OpenAI) -> None:
     given: Any = {"model": "demo", "prompt": PROMPT, "n": 2, **SHORT}
     given["extra_body"] = {"trace": True, "return_token_ids": True}
@@ -435,6 +437,7 @@ def test_a_failed_choice_ends_the_others(fake: Served) -> None:
     assert all(job.is_cancelled for job in scheduler.submitted[-3:])
 
 
+@pytest.mark.slow
 def test_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MTAD_API_KEYS", "ann:right-key-of-ann")
     with fake_server() as served:
@@ -447,6 +450,7 @@ def test_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         assert served.scheduler.submitted[-1].client == "ann"
 
 
+@pytest.mark.slow
 def test_keys_that_are_handed_over_are_the_only_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MTAD_API_KEYS", "ann:right-key-of-ann")
     chosen = ServerSettings(api_key_file=Path("gone"))
@@ -477,6 +481,7 @@ def test_the_asynchronous_client(served: Served) -> None:
     assert asyncio.run(all_at_once()) == wanted
 
 
+@pytest.mark.slow
 def test_minus_infinity_is_a_number(fake: Served) -> None:
     given: Any = {"model": "demo", "messages": CHAT, "logprobs": True, "top_logprobs": 3, **SHORT}
     with client_of(fake) as client:

@@ -46,6 +46,7 @@ def test_a_prefix_is_in_the_description_and_not_in_the_paths() -> None:
         assert client.get("/llm/v1/models").status_code == 404, "the proxy takes it away"
 
 
+@pytest.mark.slow
 def test_the_page_finds_its_files_under_a_prefix() -> None:
     with fake_server(root_path="/a/b") as server, server.client() as client:
         page = client.get("/").text
@@ -82,6 +83,7 @@ def asked_at(path: Path) -> httpx.Client:
     return httpx.Client(transport=transport, base_url="http://localhost", timeout=60)
 
 
+@pytest.mark.slow
 def test_a_unix_socket_is_served_and_removed(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with fake_server(uds=path) as server:
@@ -195,6 +197,7 @@ def own(tmp_path: Path) -> Iterator[Certificate]:
     yield made(tmp_path / "own")
 
 
+@pytest.mark.slow
 def test_https_with_a_certificate(own: Certificate) -> None:
     trusting = ssl.create_default_context(cafile=str(own.certificate))
     files = {"ssl_certfile": own.certificate, "ssl_keyfile": own.key}

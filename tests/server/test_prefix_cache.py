@@ -87,6 +87,7 @@ def test_a_prompt_that_comes_again_is_found_and_its_text_is_the_same(
     assert cached(longer) == 96
 
 
+@pytest.mark.slow
 def test_the_usage_of_streams_and_chats_says_it_too(http: httpx.Client) -> None:
     messages = [{"role": "user", "content": "one two three four five six seven eight " * 4}]
     chat = {"model": "demo", "messages": messages, "max_tokens": 4} | SMALL
@@ -136,6 +137,7 @@ def test_prefixes_are_shared_by_the_keys_of_one_owner_alone(
     assert cached(ask(http, cache_salt="mine")) == 288
 
 
+@pytest.mark.slow
 def test_metrics_count_what_was_looked_up_and_found(http: httpx.Client) -> None:
     before = series(http)
     ask(http)
@@ -146,6 +148,7 @@ def test_metrics_count_what_was_looked_up_and_found(http: httpx.Client) -> None:
     assert before["prefix_cache_bytes"] == 0 < after["prefix_cache_bytes"]
 
 
+@pytest.mark.slow
 def test_a_prompt_that_is_scored_is_read_whole(http: httpx.Client) -> None:
     prompt = PROMPT[:40]
     ask(http, prompt)

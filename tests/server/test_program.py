@@ -189,6 +189,7 @@ def test_the_time_to_end_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 'finish_reasons=["closing"]' in lines[0]
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ends: list[Any] = []
     timer = SimpleNamespace(start=lambda: ends.append("started"))
@@ -238,6 +239,7 @@ def test_a_server_for_all_without_keys_is_warned_about(
         assert "everyone" not in refused(*words, code=1)
 
 
+@pytest.mark.slow
 def test_a_default_method_that_cannot_be_served() -> None:
     words = ("serve", "--port", "0", "--method", "mtad")
     message = refused(*words, "--target-model", "nowhere")

@@ -91,6 +91,7 @@ def test_the_text_is_that_of_the_chat(client: openai.OpenAI) -> None:
     assert (got.usage.output_tokens, got.usage.total_tokens) == (8, got.usage.input_tokens + 8)
 
 
+@pytest.mark.slow
 def test_a_whole_text_is_completed(client: openai.OpenAI) -> None:
     got = client.responses.create(**WHOLE)
     assert (got.status, got.incomplete_details) == ("completed", None)
@@ -98,6 +99,7 @@ def test_a_whole_text_is_completed(client: openai.OpenAI) -> None:
     assert got.output[0].status == "completed"  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_the_object_is_as_the_client_declares_it(served: Served) -> None:
     given = {
         "metadata": {"a": "b"},
@@ -191,6 +193,7 @@ def test_logprobs(client: openai.OpenAI) -> None:
     assert streamed == want
 
 
+@pytest.mark.slow
 def test_mtads_own_fields(client: openai.OpenAI) -> None:
     own = {"seed": 3, "method": "specinfer", "return_token_ids": True, "trace": True}
     given: Any = SHORT | {"extra_body": own}
@@ -311,6 +314,7 @@ def test_calls_are_those_of_the_chat(client: openai.OpenAI) -> None:
     assert [tool.to_dict() for tool in got.tools] == TOOLS and got.tool_choice == "required"
 
 
+@pytest.mark.slow
 def test_one_tool_by_name(client: openai.OpenAI) -> None:
     named: Any = {"type": "function", "name": "turn"}
     given: Any = CALLING | {"tool_choice": named}
@@ -474,6 +478,7 @@ def test_events_are_as_the_client_declares_them(served: Served) -> None:
     assert pieces[-1][0] == "event: response.incomplete"
 
 
+@pytest.mark.slow
 def test_the_clients_stream_helper(client: openai.OpenAI) -> None:
     with client.responses.stream(**WHOLE) as stream:
         snapshots = [one.snapshot for one in stream if one.type == "response.output_text.delta"]
@@ -513,6 +518,7 @@ def test_failures(fake: Served, pieces: int) -> None:
         client.responses.retrieve(failed.response.id)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_ends_its_text(fake: Served, stream: bool) -> None:
     scheduler: FakeScheduler = fake.scheduler
@@ -529,6 +535,7 @@ def test_a_client_that_leaves_ends_its_text(fake: Served, stream: bool) -> None:
 # --- conversations
 
 
+@pytest.mark.slow
 def test_a_conversation_goes_on(client: openai.OpenAI) -> None:
     first = client.responses.create(input=CAT, instructions="Be brief.", **SHORT)
     second = client.responses.create(input="Why?", previous_response_id=first.id, **SHORT)
@@ -552,6 +559,7 @@ def test_a_conversation_goes_on(client: openai.OpenAI) -> None:
     assert last.response.output_text == third.output_text  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_items_by_reference(client: openai.OpenAI) -> None:
     first = client.responses.create(input=CAT, **SHORT)
     items: Any = [user(CAT), {"type": "item_reference", "id": first.output[0].id}, user("Why?")]
@@ -580,6 +588,7 @@ def test_what_is_stored_is_found_and_forgotten(client: openai.OpenAI) -> None:
         list(client.responses.retrieve(got.id, stream=True))
 
 
+@pytest.mark.slow
 def test_what_led_to_a_response_is_listed(client: openai.OpenAI) -> None:
     first = client.responses.create(input=CAT, instructions="Be brief.", **SHORT)
     given: Any = [

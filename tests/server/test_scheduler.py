@@ -861,6 +861,7 @@ def test_texts_stops_and_probabilities(demo, serve):
     assert plain.queue_s >= 0
 
 
+@pytest.mark.slow
 def test_a_text_without_stop_strings_is_not_detokenized_between_iterations(
     demo, serve, monkeypatch
 ):

@@ -141,6 +141,7 @@ def check_structured(description: Any, path: str, examples: int) -> None:
     run()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", REQUESTS)
 def test_structured_requests_are_answered_or_refused(description: Any, path: str) -> None:
     for body in REQUESTS[path]:
@@ -192,6 +193,7 @@ def test_every_event_is_as_described(
             case.validate_response(wrong, checks=[response_schema_conformance])
 
 
+@pytest.mark.slow
 def test_every_event_of_a_response_is_as_described(description: Any) -> None:
     named = {"type": "function", "name": "turn", "parameters": {"type": "object"}}
     for more in ({}, {"tools": [named], "tool_choice": "required"}, {"top_logprobs": 2}):

@@ -98,6 +98,7 @@ def test_a_slow_body_is_not_waited_for(place: Listening) -> None:
     assert b"connection: close" in answer.lower()
 
 
+@pytest.mark.slow
 def test_an_answer_may_take_longer_than_the_body(place: Listening) -> None:
     place.site.gate.is_open = False
     with streaming(place) as pieces:

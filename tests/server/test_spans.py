@@ -64,6 +64,7 @@ def spans_of(kept: InMemorySpanExporter, count: int) -> list[ReadableSpan]:
     return found
 
 
+@pytest.mark.slow
 def test_a_span_has_what_a_request_asked_for_and_what_it_took(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -115,6 +116,7 @@ def test_a_span_has_what_a_request_asked_for_and_what_it_took(
         assert told["queue_s"] < first <= whole < (span.end_time - span.start_time) / 1e9
 
 
+@pytest.mark.slow
 def test_chats_streams_and_choices(monkeypatch: pytest.MonkeyPatch) -> None:
     with traced(monkeypatch, served_model_name=("a", "b")) as (server, kept):
         with server.client() as client:
@@ -135,6 +137,7 @@ def test_chats_streams_and_choices(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "gen_ai.request.seed" not in found
 
 
+@pytest.mark.slow
 def test_requests_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     with traced(monkeypatch) as (server, kept), server.client() as client:
         assert client.post("/v1/completions", json=BODY | {"temperature": 9}).status_code == 400
@@ -148,6 +151,7 @@ def test_requests_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
         assert span.status.status_code is StatusCode.ERROR
 
 
+@pytest.mark.slow
 def test_what_does_not_decode_has_no_span(monkeypatch: pytest.MonkeyPatch) -> None:
     with traced(monkeypatch) as (server, kept), server.client() as client:
         for path in ("/health", "/metrics", "/v1/models", "/"):
@@ -184,6 +188,7 @@ def answered(endpoint: str) -> Any:
     return served
 
 
+@pytest.mark.slow
 def test_a_collector_gets_the_spans_when_the_server_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
     handler = type("Handler", (_Collector,), {"got": []})
@@ -205,6 +210,7 @@ def test_a_collector_gets_the_spans_when_the_server_ends(monkeypatch: pytest.Mon
     assert span.name == "text_completion demo"
 
 
+@pytest.mark.slow
 def test_a_collector_that_does_not_answer_keeps_no_server_from_ending(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -65,6 +65,7 @@ def test_a_schema_is_kept_whole_and_streamed(client, method):
     assert "".join(c.choices[0].delta.content or "" for c in stream if c.choices) == text
 
 
+@pytest.mark.slow
 def test_parse_makes_what_was_asked_for(client):
     answer = client.chat.completions.parse(
         model="demo", messages=CHAT, max_tokens=250, seed=1, response_format=Person

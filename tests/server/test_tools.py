@@ -223,6 +223,7 @@ def test_several_calls(http: httpx.Client) -> None:
     assert streamed(http, **given)[0] == said
 
 
+@pytest.mark.slow
 def test_arguments_come_in_pieces(one: httpx.Client) -> None:
     given: Any = {"tools": TOOLS, "tool_choice": "required", "method": "autoregressive"}
     said, deltas = streamed(one, parallel_tool_calls=False, **given)

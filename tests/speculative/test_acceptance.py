@@ -115,6 +115,7 @@ def test_disjoint_supports(name: str, options: dict[str, Any]) -> None:
     assert_law((block[0] for block in blocks), {0: 0.7, 1: 0.3})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), LOSSLESS)
 def test_more_children_than_the_support_has(name: str, options: dict[str, Any]) -> None:
     """Two tokens survive the draft's warp and three children are asked for."""
@@ -170,6 +171,7 @@ def test_a_fixed_threshold_per_token_stops_at_the_first_failure() -> None:
     assert {block[0] for block in token.blocks if len(block) > 1} == {2}
 
 
+@pytest.mark.slow
 def test_a_discarded_low_probability_token_would_bias_the_law() -> None:
     """Pair A: unlikely draft tokens are verified like all others."""
     pair = MarkovPair.everywhere((0.5, 0.3, 0.2), (0.2, 0.5, 0.3))
@@ -342,6 +344,7 @@ def test_typical_acceptance_stops_at_the_first_failure() -> None:
     assert iterate(pair, method, [(0,)]).blocks[0][:-1] == (1,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "other"),
     [

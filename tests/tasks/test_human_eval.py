@@ -178,6 +178,7 @@ def eval_in(program: str, expression: str) -> Any:
     return eval(expression, namespace)
 
 
+@pytest.mark.slow
 def test_long_nonsense_takes_bounded_work() -> None:
     assert find_code("import \n" * 3000, "", "f").text.strip().startswith("import")
     assert not find_code("(" * 5000, "", "f").is_module

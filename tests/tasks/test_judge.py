@@ -271,6 +271,7 @@ def test_rate_limit_says_how_long_to_wait(serve: Serve, monkeypatch: pytest.Monk
     assert [*filter(None, waits)] == [1.2], "the server of this test sleeps for 0 s"
 
 
+@pytest.mark.slow
 def test_slow_answer_is_asked_for_again(serve: Serve) -> None:
     server = serve(Reply(200, "{}", delay_s=1.0), says("[[8]]"))
     grade = judge(server, timeout_s=0.3).grade(TURN)

@@ -148,12 +148,14 @@ def test_threads_do_not_mix_up_programs(either: Isolation) -> None:
 # --- time, memory, files, processes, output ----------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["import time; time.sleep(60)", "while True: pass"])
 def test_time(either: Isolation, source: str) -> None:
     outcome = run_python(source, Limits(time_s=0.4), either)
     assert outcome.status == "timed out" and outcome.exit_code is None
 
 
+@pytest.mark.slow
 def test_sleeping_does_not_help_against_signals(either: Isolation) -> None:
     """A program that ignores every signal it can, and whose children do, ends in time."""
     source = (
@@ -466,6 +468,7 @@ def wait_until(condition: Callable[[], bool]) -> bool:
     return found
 
 
+@pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize("ending", ["pass", "time.sleep(60)"])
 def test_daemons_end_with_the_program(either: Isolation, ending: str) -> None:
@@ -489,6 +492,7 @@ print(os.read(readable, 2).decode(), flush=True)
     assert mark not in commands()
 
 
+@pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize(
     ("signal", "status", "reason"),
@@ -508,6 +512,7 @@ def test_a_program_that_ends_or_stops_its_supervisor(
     assert wait_until(lambda: mark not in commands())
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_program_ends_with_the_process_that_runs_it(either: Isolation) -> None:
     mark = f"mark-{time.monotonic_ns()}"

@@ -114,6 +114,7 @@ def test_a_block_of_the_target_counts_no_draft(method: Method, tmp_path: Path) -
 # ---- what replay needs of the batch and of the guard
 
 
+@pytest.mark.slow
 def test_the_width_of_truncation_is_that_of_the_batch(tmp_path: Path) -> None:
     """Of tokens that tie with the k-th as many stay as the batch's width has room for."""
     toy = MarkovPair.everywhere([1 / 80] * 80, [1 / 80] * 80)
@@ -127,6 +128,7 @@ def test_the_width_of_truncation_is_that_of_the_batch(tmp_path: Path) -> None:
     assert [text.difference for text in judged(path).texts] == [None, None]
 
 
+@pytest.mark.slow
 def test_a_plain_step_of_the_guard_is_one_of_the_target_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

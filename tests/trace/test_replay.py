@@ -145,6 +145,7 @@ def test_a_budget_is_spent_over_the_whole_text(pair, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["head", "trimmed"])
 @pytest.mark.parametrize(
     "method", [m for m in each_once(FAST) if m.values[0].drafted_by == "draft"]
@@ -254,6 +255,7 @@ def test_another_rule_is_exact_up_to_its_first_difference(
         assert before[:agreed] == is_now[:agreed]
 
 
+@pytest.mark.slow
 def test_counts_of_a_threshold_by_hand(traces: Traces) -> None:
     """An iteration's accepted tokens follow from the joint ratios that its record shows."""
     path, texts = traces.of(make("mtad", **BEAMS), budget=16)
@@ -289,6 +291,7 @@ VALUES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", VALUES, ids=label)
 def test_rules_that_compare_node_values_need_no_logits(method: Method, traces: Traces) -> None:
     bare, full = (traces.path(method, laws=laws, budget=5) for laws in (False, True))
@@ -365,6 +368,7 @@ def test_the_rules_that_are_named_are_those_that_judge(was: Method, traces: Trac
     assert named == able
 
 
+@pytest.mark.slow
 def test_a_method_from_elsewhere_is_recorded_and_judges_the_drafts_of_others(
     traces: Traces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -392,6 +396,7 @@ def test_drafting_options_are_the_traces() -> None:
         Rule("mtad", {"accept_threshold": -1.0})
 
 
+@pytest.mark.slow
 def test_texts_of_several_methods(tmp_path: Path, pair) -> None:
     path = tmp_path / "t.jsonl"
     traced(pair, path, make("mtad", **BEAMS), budget=5)
@@ -543,6 +548,7 @@ def path(traces: Traces) -> Path:
     return traces.path(make("mtad", **BEAMS))
 
 
+@pytest.mark.slow
 def test_the_command_prints_tables(path: Path) -> None:
     code, out, _ = run(path)
     assert code == 0
@@ -554,6 +560,7 @@ def test_the_command_prints_tables(path: Path) -> None:
     assert "output tokens" in out and "Beyond the first decision" in out
 
 
+@pytest.mark.slow
 def test_the_command_prints_json(path: Path) -> None:
     code, out, _ = run(path, "--json", "-o", "accept_threshold=0.1")
     printed = json.loads(out)
@@ -570,6 +577,7 @@ def test_the_command_prints_json(path: Path) -> None:
     assert rates == found.now.acceptance_rate_per_position
 
 
+@pytest.mark.slow
 def test_a_sweep_is_one_row_per_value_and_a_plot(path: Path, tmp_path: Path) -> None:
     picture = tmp_path / "s.png"
     code, out, _ = run(path, "--sweep", "accept_threshold=0.1,0.5,inf", "--plot", picture)
@@ -700,6 +708,7 @@ def test_a_text_without_budget_has_no_iteration(pair, tmp_path: Path) -> None:
     assert [(text.end, text.was.num_spec_steps) for text in found.texts] == [("length", 0)]
 
 
+@pytest.mark.slow
 def test_the_flags_of_generate(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     words = ["generate", "x", "--seed", "0", "--max-new-tokens", "3", "--trace", str(path)]

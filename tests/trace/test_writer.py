@@ -392,6 +392,7 @@ def test_a_trace_of_other_models_is_not_written_to(tmp_path: Path) -> None:
         TraceWriter(path, HEADER)
 
 
+@pytest.mark.slow
 def test_threads_do_not_tear_each_others_lines(tmp_path: Path) -> None:
     path, method = tmp_path / "t.jsonl", make("mtad")
     with TraceWriter(path, HEADER, prompts=True) as writer:

@@ -94,6 +94,7 @@ def test_a_bias_of_the_later_tokens_alone_is_found() -> None:
     assert "law of the first token" not in done.differs
 
 
+@pytest.mark.slow
 def test_a_lossy_method_says_so_and_how_far_it_is() -> None:
     done = found(make("typical_acceptance", num_draft_tokens=2))
     assert not done.is_proven and "lossy by design" in done.sentence
@@ -147,6 +148,7 @@ def law(*probs: float) -> Law:
     return Law(np.array(probs), np.array(probs))
 
 
+@pytest.mark.slow
 def test_draws_are_as_many_as_the_power_takes() -> None:
     contexts = [Context.of((), 1.0, law(0.5, 0.3, 0.2)), Context.of((0,), 0.8, law(0.2, 0.8))]
     plans = [plan_draws([contexts] * 3, Wanted(bias)) for bias in (0.02, 0.01)]
@@ -169,6 +171,7 @@ def test_settings_that_leave_nothing_to_chance() -> None:
     assert done.sentence.endswith("laws of next tokens.")
 
 
+@pytest.mark.slow
 def test_what_was_found_is_json() -> None:
     record = json.loads(json.dumps(found(Residual(2)).as_dict))
     assert record["claims_lossless"] and not record["is_proven"]
