@@ -85,7 +85,7 @@ class Api:
         return await self._generate(request, await read_body(request, CompletionRequest))
 
     async def _generate(self, request: Request, body: ChatRequest | CompletionRequest) -> Response:
-        parsed = await parsed_off_loop(self.service, body, len(await request.body()))
+        parsed = await parsed_off_loop(self.service, body, request)
         submission = submit(self.service.scheduler, parsed, request)
         builder = ResponseBuilder(self.service, parsed)
         if body.stream:

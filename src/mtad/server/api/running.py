@@ -26,22 +26,22 @@ T = TypeVar("T")
 
 
 async def parsed_off_loop(
-    service: Service, body: ChatRequest | CompletionRequest, size: int
+    service: Service, body: ChatRequest | CompletionRequest, request: Request
 ) -> ParsedRequest:
     """What a request asks for, its texts held to their form; made beside the event loop.
 
     Args:
         service: what all routes share.
-        body: the request.
-        size: its bytes.
+        body: what is asked for.
+        request: that it came with.
 
     Raises:
         ApiError: a parameter that cannot be honoured.
     """
-    parsed = await service.texts.off_loop(partial(parse, service, body), size)
+    work = partial(parse, service, body)
+    parsed = await service.texts.off_loop(work, len(await request.body()))
     if parsed.form is not None:
-        work = partial(parsed.hold, service)
-        await anyio.to_thread.run_sync(work, limiter=service.compiling)
+        await anyio.to_thread.run_sync(parsed.hold, service, limiter=service.compiling)
     return parsed
 
 

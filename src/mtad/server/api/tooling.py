@@ -20,7 +20,7 @@ from mtad.server.api.rendering import parameters_of
 from mtad.server.api.request_models import ChatRequest, Decoding
 from mtad.server.api.service import Service
 from mtad.server.api.tool_parsers import thinking
-from mtad.server.api.tool_parsers.answers import begins_of, refuse_alike
+from mtad.server.api.tool_parsers.answers import refuse_alike
 from mtad.server.api.tool_parsers.closing import closed
 from mtad.server.api.tool_parsers.grammars import CallGrammar
 from mtad.server.api.tool_parsers.reading import Reading
@@ -133,8 +133,8 @@ class HeldForm:
         param: the parameter that asks for it.
         grammar: of the texts.
         parts: forms that it is made of, by the parameters that have them.
-        begins: what calls begin with, which the answer beside them must not; none where that is
-            JSON, or there is none. It is the first of the parts.
+        begins: what the answer, which is the first of the parts then, must not begin with, since
+            calls do; none where it is JSON, or there is none.
     """
 
     param: str
@@ -153,7 +153,8 @@ class HeldForm:
         def begin(grammar: Grammar) -> GrammarState:
             return grammars.begin(grammar, eos, effort)
 
-        for place, form in [*self.parts.items()][: bool(self.begins)]:
+        if self.begins:
+            place, form = next(iter(self.parts.items()))
             try:
                 refuse_alike(form, self.begins, grammars, eos, effort)
             except GrammarError as error:
@@ -198,21 +199,20 @@ def held_form(
         return None if guided is None else HeldForm(*guided)
     if guided is None and offer.is_free:
         return None
+    schemas = {tool.function.name: closed(parameters_of(tool)) for tool in offer.callable}
     parts = {
-        f"tools[{index}].function.parameters": Grammar.json(closed(parameters_of(tool)))
+        f"tools[{index}].function.parameters": Grammar.json(schemas[tool.function.name])
         for index, tool in enumerate(offer.tools)
-        if tool.function.name in offer.names
+        if tool.function.name in schemas
     }
     for place, part in parts.items():
         check_size(service, place, part)
-    answer, begins = None, list[str]()
+    answer = None
     if guided is not None and not offer.required:
         parts, answer = dict([guided]) | parts, guided[1]
-        if answer.kind != "json_schema":
-            assert reading.family is not None
-            begins = begins_of(reading.family, thinks=reading.thinks, opened=reading.opened)
+    calls = _calls(service, offer, reading, schemas, answer)
     try:
-        form = HeldForm("tools", _grammar(service, offer, reading, answer), parts, begins)
+        form = HeldForm("tools", calls.grammar, parts, calls.begins)
         check_size(service, form.param, form.grammar)
         return form
     except GrammarError as error:
@@ -240,24 +240,27 @@ def _unkept(
     return ApiError(400, f"{param}: {error}", param)
 
 
-def _grammar(service: Service, offer: Offer, reading: Reading, answer: Grammar | None) -> Grammar:
-    """The grammar of texts with calls, or with an answer of a form instead."""
+def _calls(
+    service: Service,
+    offer: Offer,
+    reading: Reading,
+    schemas: Mapping[str, Mapping[str, Any]],
+    answer: Grammar | None,
+) -> CallGrammar:
+    """The form of texts with calls, or with an answer of a form instead."""
     assert reading.family is not None
     is_held = offer.required or answer is not None
-    schemas: dict[str, Mapping[str, Any]] = {
-        tool.function.name: closed(parameters_of(tool)) if is_held or tool.function.strict else {}
-        for tool in offer.callable
-    }
+    held = [tool.function.name for tool in offer.callable if is_held or tool.function.strict]
     return CallGrammar(
         family=reading.family,
-        schemas=schemas,
+        schemas={name: schemas[name] if name in held else {} for name in schemas},
         answer=answer,
         required=offer.required,
         single=reading.single,
         thinks=reading.thinks,
         opened=reading.opened,
         tokens=marks(service, reading),
-    ).grammar
+    )
 
 
 def marks(service: Service, reading: Reading | None) -> dict[str, int]:

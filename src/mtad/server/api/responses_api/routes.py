@@ -55,8 +55,7 @@ class ResponsesApi:
 
     async def _begin(self, given: Asked, request: Request) -> tuple[ParsedRequest, Submission]:
         """The chat's text is queued."""
-        size = len(await request.body())
-        parsed = await parsed_off_loop(self._service, given.chat, size)
+        parsed = await parsed_off_loop(self._service, given.chat, request)
         return parsed, submit(self._service.scheduler, parsed, request)
 
     async def retrieve(self, response_id: str, request: Request) -> Response:

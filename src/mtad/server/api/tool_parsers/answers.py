@@ -1,7 +1,7 @@
 """The form of an answer beside calls, in the grammar of both.
 
-An answer has to be told from a call by how it begins, by the grammar as by who reads the text.
-Knows no request.
+The first characters decide whether a text is an answer or a call, in the grammar and for the reader
+of the text; so an answer must not begin as calls do. Knows no request.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 from mtad.errors import GrammarError
 from mtad.grammar.grammar import Grammar
@@ -37,6 +38,15 @@ def begins_of(family: Family, *, thinks: bool, opened: bool) -> list[str]:
     return [*family.begins, *bare, *thinking]
 
 
+def json_of(schema: Any, blanks: str) -> str:
+    """JSON of a schema, in a rule.
+
+    Raises:
+        GrammarError: the schema has something that no text would be held to.
+    """
+    return f"%json {json.dumps(as_read(schema, blanks))}"
+
+
 def answer_lines(form: Grammar, begins: Sequence[str]) -> Iterator[str]:
     """The rules of an answer; a grammar of the user's has names of its own.
 
@@ -44,7 +54,7 @@ def answer_lines(form: Grammar, begins: Sequence[str]) -> Iterator[str]:
         GrammarError: a schema has something that no text would be held to.
     """
     if form.kind == "json_schema":
-        yield f"answer: %json {json.dumps(as_read(json.loads(form.source), WHITESPACE))}"
+        yield f"answer: {json_of(json.loads(form.source), WHITESPACE)}"
     elif form.kind == "regex":
         yield f"answer: ANSWER\n{_narrowed(form, begins)}"
     elif form.kind == "choice":
@@ -60,7 +70,7 @@ def refuse_alike(
     eos: Collection[int],
     effort: int | None = None,
 ) -> None:
-    """Refuse the form of an answer that cannot be told from a call.
+    """Refuse the form of an answer that begins as calls do.
 
     Args:
         form: of the answer.
@@ -84,7 +94,7 @@ def refuse_alike(
     if found is not None:
         raise GrammarError(
             f"beside tools that may be called an answer cannot begin as calls do, here {found!r}, "
-            'as it could not be told from one: give another form, or tool_choice "none"'
+            'since it would be read as a call: give another form, or tool_choice "none"'
         )
 
 

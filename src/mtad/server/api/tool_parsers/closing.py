@@ -1,4 +1,4 @@
-"""Schemas of arguments without properties that nobody named.
+"""Closes the schemas of tools' arguments: an object has no other properties than those it names.
 
 A schema that names properties and does not say whether there may be others allows them. A small
 model would invent them until its budget ends, and who describes a tool does not expect them. Knows

@@ -13,9 +13,8 @@ from typing import Any
 
 from mtad.errors import GrammarError
 from mtad.grammar.grammar import Grammar, JointGrammar
-from mtad.grammar.json_schema import as_read
 from mtad.grammar.matcher import WHITESPACE
-from mtad.server.api.tool_parsers.answers import answer_lines, begins_of
+from mtad.server.api.tool_parsers.answers import answer_lines, begins_of, json_of
 from mtad.server.api.tool_parsers.families import ARGS, Family
 from mtad.server.api.tool_parsers.references import moved
 from mtad.server.api.tool_parsers.thinking import BEGIN, END
@@ -62,8 +61,7 @@ class CallGrammar:
         """
         lines = ["%llguidance {}", self._start, _ANY, self._calls]
         if self.answer is not None:
-            begins = begins_of(self.family, thinks=self.thinks, opened=self.opened)
-            lines += answer_lines(self.answer, begins)
+            lines += answer_lines(self.answer, self.begins)
         elif self.family.is_bare and not self.required:
             lines.append(_NO_CALL)
         if self._thinking:
@@ -79,6 +77,13 @@ class CallGrammar:
         if self.answer is not None and self.answer.kind == "grammar":
             return JointGrammar("grammar", text, (("answer", self.answer),))
         return Grammar.lark(text)
+
+    @property
+    def begins(self) -> list[str]:
+        """What an answer must not begin with, since calls do; none where it is JSON or free."""
+        if self.answer is None or self.answer.kind == "json_schema":
+            return []
+        return begins_of(self.family, thinks=self.thinks, opened=self.opened)
 
     @property
     def _start(self) -> str:
@@ -152,14 +157,14 @@ class CallGrammar:
             return
         is_json = self.answer is not None and self.answer.kind == "json_schema"
         if self.family.is_bare and is_json:  # both are JSON from their first brace
-            yield f"{rule}: {_json(_object_of(name, key, schema), WHITESPACE)}"
+            yield f"{rule}: {json_of(_object_of(name, key, schema), WHITESPACE)}"
             return
         if self.family.form == "named":
             yield f"{rule}: {_quoted(name)} {self._mark(ARGS)} args_{rule}"
         else:
             head = f'{{"name": "{name}", "{key}": '
             yield f'{rule}: {_quoted(head)} args_{rule} "}}"'
-        yield f"args_{rule}: {_json(schema_of(schema), _BLANK)}"
+        yield f"args_{rule}: {json_of(schema_of(schema), _BLANK)}"
 
     def _head(self, rule: str, mark: str) -> str:
         """A rule of any text up to a mark."""
@@ -187,11 +192,6 @@ def _object_of(name: str, key: str, schema: Mapping[str, Any]) -> dict[str, Any]
         "required": ["name", key],
         "additionalProperties": False,
     }
-
-
-def _json(schema: Mapping[str, Any], blanks: str) -> str:
-    """JSON of a schema, in a rule."""
-    return f"%json {json.dumps(as_read(schema, blanks))}"
 
 
 def _quoted(text: str) -> str:
